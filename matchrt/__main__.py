@@ -1,0 +1,6 @@
+"""`python -m matchrt`."""
+
+from matchrt.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Latency, accuracy and comparison of engines. Sits on the runtime."""

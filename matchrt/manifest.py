@@ -1,0 +1,214 @@
+"""The JSON beside an engine: what it is, what it was made from, and where it may run.
+
+The only thing that building (`engines`) and running (`runtime`) share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matchrt import atomic
+from matchrt.errors import MatchRTError
+
+SCHEMA = 1
+Dimension = int | str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, NumPy type and shape of an engine input or output; a string dimension is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Smallest, best and largest image size (height, width) that a dynamic engine takes."""
+
+    minimum: tuple[int, int]
+    optimum: tuple[int, int]
+    maximum: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """How an image becomes the engine's input.
+
+    channels: 1 grey, 3 RGB. divisor: sides of the input are multiples of it.
+    height, width: of a static engine, which gets letterboxed images; None for a dynamic one, which takes
+    images at their own aspect ratio within `profile`.
+    """
+
+    channels: int
+    divisor: int
+    batch: int = 1
+    height: int | None = None
+    width: int | None = None
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True)
+class MatchContract:
+    """What the matching stage in the graph was built with; `threshold` is the smallest confidence it returns."""
+
+    max_matches: int
+    threshold: float
+    border: int
+    mutual: bool
+    coarse_stride: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: digest of its tensors (independent of file name and format), its licence and where from."""
+
+    name: str
+    tensors_sha256: str
+    licence: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one graph pass did."""
+
+    name: str
+    changed: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """Everything that must fit before an engine is loaded, and everything a result should be able to cite."""
+
+    model: str
+    family: str
+    precision: str
+    flavor: str
+    flavor_version: str
+    compute_capability: str | None
+    source: Source
+    onnx_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input: InputContract
+    matching: MatchContract
+    matchrt_version: str
+    passes: tuple[PassRecord, ...] = ()
+    checks: dict[str, float] = field(default_factory=dict)
+    build_key: str = ""
+    schema: Literal[1] = 1
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest atomically."""
+        atomic.write_text(path, self.to_json())
+
+
+def manifest_path(engine: Path) -> Path:
+    """`x.onnx` -> `x.onnx.json`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def read_manifest(path: Path) -> EngineManifest:
+    """Reads and validates a manifest. Errors: manifest-missing, manifest-invalid, manifest-schema."""
+    rebuild = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MatchRTError(
+            "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", rebuild
+        ) from error
+    except (OSError, ValueError) as error:
+        raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {error}.", rebuild) from error
+    if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
+        found = raw.get("schema")
+        message = f"'{path}' has manifest schema {found!r}; this matchrt reads {SCHEMA}."
+        raise MatchRTError("manifest-schema", message, rebuild)
+    try:
+        manifest = _parse(EngineManifest, raw, "manifest")
+    except ValueError as error:
+        raise MatchRTError("manifest-invalid", f"'{path}': {error}.", rebuild) from error
+    assert isinstance(manifest, EngineManifest)
+    return manifest
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Builds `kind` from JSON, checking every field; raises ValueError that names the field."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    if origin in (types.UnionType, typing.Union):
+        return _parse_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parse_tuple(typing.get_args(kind), value, where)
+    if origin is dict:
+        return _parse_dict(typing.get_args(kind)[1], value, where)
+    return _parse_scalar(kind, value, where)
+
+
+def _parse_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    return {str(key): _parse(kind, entry, f"{where}.{key}") for key, entry in value.items()}
+
+
+def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{where} is {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
+        raise ValueError(f"{where} should be {kind.__name__}, is {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"{where} has unknown fields {', '.join(unknown)}")
+    no_default = dataclasses.MISSING
+    required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
+    if missing := sorted(required - set(value)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    return kind(**{name: _parse(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
+
+
+def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    errors = []
+    for kind in (k for k in kinds if k is not type(None)):
+        try:
+            return _parse(kind, value, where)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError(errors[0])
+
+
+def _parse_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} should be a list")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_parse(kinds[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if len(value) != len(kinds):
+        raise ValueError(f"{where} should have {len(kinds)} entries, has {len(value)}")
+    return tuple(_parse(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True)))
