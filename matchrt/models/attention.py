@@ -1,0 +1,97 @@
+"""LoFTR's encoder layer with linear or full attention, and the stack of them that both images share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matchrt.models.config import AttentionKind, TransformerConfig
+
+# Fill value of masked similarities: finite, so that a fully masked row gives a uniform softmax and never NaN.
+MASKED = -1e9
+
+
+def linear_attention(
+    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None, eps: float = 1e-6
+) -> Tensor:
+    """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020).
+
+    query `[B,h,L,d]`, key and value `[B,h,S,d]`, masks bool `[B,L]` and `[B,S]` -> `[B,h,L,d]`.
+    """
+    q, k = F.elu(query) + 1.0, F.elu(key) + 1.0
+    if query_mask is not None:
+        q = q * query_mask[:, None, :, None].to(q.dtype)
+    if source_mask is not None:
+        keep = source_mask[:, None, :, None].to(k.dtype)
+        k, value = k * keep, value * keep
+    # Dividing by the length before the sum keeps it small in half precision; the factor comes back at the end.
+    length = value.shape[2]
+    context = k.transpose(2, 3) @ (value / length)
+    normaliser = 1.0 / (q @ k.sum(dim=2)[..., None] + eps)
+    return (q @ context) * normaliser * length
+
+
+def full_attention(
+    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+) -> Tensor:
+    """Softmax attention; shapes as `linear_attention`. Masked queries give arbitrary finite values."""
+    del query_mask  # what a padded query yields is never read
+    scores = (query @ key.transpose(2, 3)) / query.shape[3] ** 0.5
+    if source_mask is not None:
+        scores = scores.masked_fill(~source_mask[:, None, None, :], MASKED)
+    return scores.softmax(dim=3) @ value
+
+
+class LoFTREncoderLayer(nn.Module):
+    """One layer: `m = norm1(merge(attention(x, source)))`, `x + norm2(mlp([x, m]))`; no biases but the norms'."""
+
+    def __init__(self, d_model: int, n_heads: int, attention: AttentionKind, norm_eps: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.attention = attention
+        self.q_proj = nn.Linear(d_model, d_model, bias=False)
+        self.k_proj = nn.Linear(d_model, d_model, bias=False)
+        self.v_proj = nn.Linear(d_model, d_model, bias=False)
+        self.merge = nn.Linear(d_model, d_model, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * d_model, 2 * d_model, bias=False), nn.ReLU(), nn.Linear(2 * d_model, d_model, bias=False)
+        )
+        self.norm1 = nn.LayerNorm(d_model, eps=norm_eps)
+        self.norm2 = nn.LayerNorm(d_model, eps=norm_eps)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        batch, length, channels = x.shape
+        return x.view(batch, length, self.n_heads, channels // self.n_heads).transpose(1, 2)
+
+    def forward(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
+        """x `[B,L,C]`, source `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> `[B,L,C]`."""
+        attend = linear_attention if self.attention == "linear" else full_attention
+        query, key, value = (self._heads(y) for y in (self.q_proj(x), self.k_proj(source), self.v_proj(source)))
+        message = attend(query, key, value, x_mask, source_mask).transpose(1, 2).reshape(x.shape)
+        message = self.norm1(self.merge(message))
+        return x + self.norm2(self.mlp(torch.cat([x, message], dim=2)))
+
+
+class LocalFeatureTransformer(nn.Module):
+    """Self and cross layers in turn. One layer serves both images; in a cross layer image 1 sees the new image 0."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.kinds = config.layers
+        self.layers = nn.ModuleList(
+            LoFTREncoderLayer(config.d_model, config.n_heads, config.attention, config.norm_eps) for _ in config.layers
+        )
+
+    def forward(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x0 `[B,L,C]`, x1 `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> the same shapes."""
+        for kind, layer in zip(self.kinds, self.layers, strict=True):
+            if kind == "self":
+                x0 = layer(x0, x0, mask0, mask0)
+                x1 = layer(x1, x1, mask1, mask1)
+            else:
+                x0 = layer(x0, x1, mask0, mask1)
+                x1 = layer(x1, x0, mask1, mask0)
+        return x0, x1

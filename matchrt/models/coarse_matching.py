@@ -1,0 +1,97 @@
+"""Dual-softmax matching of coarse cells with static shapes: top-K instead of NonZero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matchrt.models.attention import MASKED
+from matchrt.models.config import CoarseMatchConfig
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A coarse grid: its size in cells, and which cells hold image rather than padding."""
+
+    height: int
+    width: int
+    valid_height: Tensor | None = None  # int [B] in cells; None: the whole grid
+    valid_width: Tensor | None = None
+
+    def mask(self) -> Tensor | None:
+        """bool `[B, height*width]`, or None where the whole grid is image."""
+        return None if self.valid_height is None else self._inside(0)
+
+    def interior(self, border: int, device: torch.device) -> Tensor:
+        """bool `[B or 1, height*width]`: cells at least `border` cells away from the edge of the valid area."""
+        if self.valid_height is not None:
+            return self._inside(border)
+        rows = torch.arange(self.height, device=device)
+        columns = torch.arange(self.width, device=device)
+        inside_rows = (rows >= border) & (rows < self.height - border)
+        inside_columns = (columns >= border) & (columns < self.width - border)
+        return (inside_rows[:, None] & inside_columns[None, :]).reshape(1, -1)
+
+    def _inside(self, border: int) -> Tensor:
+        assert self.valid_height is not None and self.valid_width is not None
+        rows = torch.arange(self.height, device=self.valid_height.device)[None]
+        columns = torch.arange(self.width, device=self.valid_height.device)[None]
+        inside_rows = (rows >= border) & (rows < self.valid_height[:, None] - border)
+        inside_columns = (columns >= border) & (columns < self.valid_width[:, None] - border)
+        return (inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
+
+
+@dataclass(frozen=True)
+class CoarseMatches:
+    """K candidate matches sorted by score; slots past the last match have score 0."""
+
+    index0: Tensor  # int64 [B,K], cell of image 0
+    index1: Tensor  # int64 [B,K], cell of image 1
+    scores: Tensor  # float [B,K]
+
+
+def rows_and_columns(cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Row and column of row-major cell numbers. No remainder operator: the exporter has none for symbolic widths."""
+    row = torch.div(cells, width, rounding_mode="floor")
+    return row, cells - row * width
+
+
+def similarity(x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None) -> Tensor:
+    """Scaled dot products `[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`; pairs with padding get -1e9."""
+    scale = x0.shape[2] ** 0.5
+    scores = (x0 / scale) @ (x1 / scale).transpose(1, 2) / temperature
+    if mask0 is not None and mask1 is not None:
+        scores = scores.masked_fill(~(mask0[:, :, None] & mask1[:, None, :]), MASKED)
+    return scores
+
+
+def dual_softmax(scores: Tensor) -> Tensor:
+    """Confidence `[B,L,S]`: softmax over the rows times softmax over the columns (Rocco et al., NeurIPS 2018)."""
+    return scores.softmax(dim=1) * scores.softmax(dim=2)
+
+
+def select_matches(
+    confidence: Tensor, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+) -> CoarseMatches:
+    """The `max_matches` most confident matches of `confidence [B,L,S]` that pass threshold, border and mutual test.
+
+    The mutual test compares indices, not values: an engine may compute the row and the column maximum in kernels that
+    round differently. The best column of a row decides, as in the official code: a row whose best cell lies in the
+    border has no match.
+    """
+    score, best1 = confidence.max(dim=2)
+    keep = score > config.threshold
+    if config.mutual:
+        best0 = confidence.argmax(dim=1)
+        rows = torch.arange(confidence.shape[1], device=confidence.device)
+        keep = keep & (best0.gather(1, best1) == rows[None])
+    interior1 = grid1.interior(config.border, confidence.device).expand(confidence.shape[0], -1)
+    keep = keep & grid0.interior(config.border, confidence.device) & interior1.gather(1, best1)
+    score = torch.where(keep, score, torch.zeros_like(score))
+    # Zero slots behind the cells keep top-K legal where an image has fewer than K cells.
+    score = torch.cat([score, score.new_zeros(score.shape[0], max_matches)], dim=1)
+    scores, index0 = score.topk(max_matches, dim=1)
+    index0 = index0.clamp(max=confidence.shape[1] - 1)
+    return CoarseMatches(index0, best1.gather(1, index0), scores)

@@ -1,0 +1,164 @@
+"""LoFTR and its relatives, export-first: static shapes, no NonZero, no data-dependent control flow.
+
+Written from the paper (Sun et al., "LoFTR: Detector-Free Local Feature Matching with Transformers", CVPR 2021) and the
+facts of the published checkpoints; module names are the checkpoints' names. Pixel coordinates: x right, y down, the
+centre of the top-left pixel is (0, 0). A coarse cell (row i, column j) stands for the pixel (j*stride, i*stride).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from matchrt.models.attention import LocalFeatureTransformer
+from matchrt.models.coarse_matching import (
+    CoarseMatches,
+    Grid,
+    dual_softmax,
+    rows_and_columns,
+    select_matches,
+    similarity,
+)
+from matchrt.models.config import LoFTRConfig
+from matchrt.models.fine_refinement import FinePreprocess, FineRefinement, gather_windows, run_fine
+from matchrt.models.position import sine_encoding, sine_frequencies
+from matchrt.models.resnet_fpn import ResNetFPN, run_backbone
+
+
+@dataclass(frozen=True)
+class MatchTensors:
+    """K match slots per pair, sorted by score; rows past `num_matches` are zero."""
+
+    keypoints0: Tensor  # float32 [B,K,2]
+    keypoints1: Tensor  # float32 [B,K,2]
+    scores: Tensor  # float32 [B,K]
+    num_matches: Tensor  # int32 [B]
+
+
+class LoFTR(nn.Module):
+    """The network. `forward` gives matches; the stages are methods, so that each can be tested and trained alone."""
+
+    def __init__(self, config: LoFTRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = ResNetFPN(config.initial_dim, config.block_dims, fine=config.fine is not None)
+        self.loftr_coarse = LocalFeatureTransformer(config.coarse)
+        frequencies = sine_frequencies(config.coarse.d_model, config.fixed_position_divisor)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        if config.fine is not None:
+            self.fine_preprocess = FinePreprocess(config.coarse.d_model, config.fine.d_model)
+            self.loftr_fine = LocalFeatureTransformer(config.fine)
+            self.fine_matching = FineRefinement(config.fine, config.fine_window)
+
+    def encode_coarse(
+        self, coarse0: Tensor, coarse1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coarse maps `[B,C,h,w]` -> tokens `[B,h*w,C]` after position encoding and transformer; row-major cells.
+
+        mask0, mask1: bool `[B,h*w]`, False where the cell is padding.
+        """
+        return self.loftr_coarse(self._tokens(coarse0), self._tokens(coarse1), mask0, mask1)
+
+    def _tokens(self, coarse: Tensor) -> Tensor:
+        frequencies = self.get_buffer("frequencies")
+        encoded = coarse + sine_encoding(coarse.shape[2], coarse.shape[3], frequencies)
+        return encoded.flatten(2).transpose(1, 2)
+
+    def similarity(
+        self, tokens0: Tensor, tokens1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None
+    ) -> Tensor:
+        """Similarity logits `[B,L,S]`, temperature applied; `dual_softmax` of it is the confidence."""
+        return similarity(tokens0, tokens1, self.config.match.temperature, mask0, mask1)
+
+    def refine(
+        self,
+        fine0: Tensor,
+        fine1: Tensor,
+        tokens0: Tensor,
+        tokens1: Tensor,
+        index0: Tensor,
+        index1: Tensor,
+        width0: int,
+        width1: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Refinement of the matches `index0`, `index1` (int64 `[B,K]` cells; grids `width0`, `width1` cells wide).
+
+        Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
+        """
+        windows0, windows1 = self.fine_windows(fine0, fine1, tokens0, tokens1, index0, index1, width0, width1)
+        expectation, deviation = run_fine(self.loftr_fine, self.fine_matching, windows0, windows1)
+        shape = index0.shape
+        return expectation.view(shape[0], shape[1], 2), deviation.view(shape[0], shape[1])
+
+    def fine_windows(
+        self,
+        fine0: Tensor,
+        fine1: Tensor,
+        tokens0: Tensor,
+        tokens1: Tensor,
+        index0: Tensor,
+        index1: Tensor,
+        width0: int,
+        width1: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The windows `[B*K,25,C]` that enter the fine transformer."""
+        ratio = self.config.coarse_stride // self.config.fine_stride
+        windows0 = gather_windows(fine0, index0, width0, ratio, self.config.fine_window)
+        windows1 = gather_windows(fine1, index1, width1, ratio, self.config.fine_window)
+        return (
+            self.fine_preprocess(windows0, tokens0, index0),
+            self.fine_preprocess(windows1, tokens1, index1),
+        )
+
+    def forward(
+        self,
+        image0: Tensor,
+        image1: Tensor,
+        size0: Tensor | None = None,
+        size1: Tensor | None = None,
+        max_matches: int = 2048,
+    ) -> MatchTensors:
+        """Matches of grey images `[B,1,H,W]` in 0..1; sizes int `[B,2]`: valid height and width, the rest is padding.
+
+        The images may differ in size; sides are multiples of the coarse stride.
+        """
+        (coarse0, fine0), (coarse1, fine1) = run_backbone(self.backbone, image0, image1)
+        grid0, grid1 = self._grid(coarse0, size0), self._grid(coarse1, size1)
+        mask0, mask1 = grid0.mask(), grid1.mask()
+        tokens0, tokens1 = self.encode_coarse(coarse0, coarse1, mask0, mask1)
+        confidence = dual_softmax(self.similarity(tokens0, tokens1, mask0, mask1))
+        matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
+        keypoints0, keypoints1 = self._pixels(matches.index0, grid0), self._pixels(matches.index1, grid1)
+        if fine0 is not None and fine1 is not None:
+            expectation, _ = self.refine(
+                fine0, fine1, tokens0, tokens1, matches.index0, matches.index1, grid0.width, grid1.width
+            )
+            keypoints1 = keypoints1 + expectation * (self.config.fine_window // 2 * self.config.fine_stride)
+        return _finish(matches, keypoints0, keypoints1)
+
+    def _grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
+        height, width = coarse.shape[2:]
+        if size is None:
+            return Grid(height, width)
+        # A cell is image when its own pixel is, as nearest-neighbour reduction of the pixel mask gives it.
+        cells = (size.to(torch.int64) + self.config.coarse_stride - 1) // self.config.coarse_stride
+        return Grid(height, width, cells[:, 0], cells[:, 1])
+
+    def _pixels(self, cells: Tensor, grid: Grid) -> Tensor:
+        row, column = rows_and_columns(cells, grid.width)
+        cell = torch.stack([column, row], dim=2)
+        return cell.to(torch.float32) * self.config.coarse_stride
+
+
+def _finish(matches: CoarseMatches, keypoints0: Tensor, keypoints1: Tensor) -> MatchTensors:
+    real = matches.scores > 0
+    keep = real[:, :, None]
+    zero = torch.zeros_like(keypoints0)
+    return MatchTensors(
+        torch.where(keep, keypoints0, zero),
+        torch.where(keep, keypoints1, zero),
+        matches.scores,
+        real.sum(dim=1).to(torch.int32),
+    )
