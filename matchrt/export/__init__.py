@@ -1,0 +1,1 @@
+"""From a checkpoint to ONNX: reading, key maps, accounting, torch to ONNX, graph passes. Needs the extra `export`."""

@@ -1,0 +1,207 @@
+"""Reading checkpoints safely: tensors by key and nothing else, whatever the wrapper.
+
+`.ckpt/.pth/.pt` are read with `weights_only=True`, `.safetensors` with its own reader; the format is recognised by the
+file's first bytes, not by its name. Nothing is ever unpickled otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import pickletools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from matchrt.digest import sha256_file
+from matchrt.errors import MatchRTError, missing_package
+
+Format = Literal["torch", "torch-legacy", "safetensors"]
+
+# Where frameworks put the network inside a training checkpoint, in order of preference.
+_NO_WRAPPER: tuple[None, tuple[str, ...]] = (None, ())
+WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds, before anything is assumed about it.
+
+    tensors: by the file's own keys. wrapper: the entry they were found under, or None. ignored: the other entries.
+    tensors_sha256: digest of keys, types, shapes and bytes; the same for the same weights in another file or format.
+    """
+
+    path: Path
+    format: Format
+    tensors: Mapping[str, torch.Tensor]
+    wrapper: str | None
+    ignored: tuple[str, ...]
+    metadata: Mapping[str, str]
+    file_sha256: str
+    tensors_sha256: str
+
+    @property
+    def elements(self) -> int:
+        """Number of values in all tensors."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint file.
+
+    Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, checkpoint-unsafe (it holds code),
+    checkpoint-empty (no tensors), checkpoint-ambiguous (several networks), checkpoint-nonfinite.
+    """
+    kind = _format(path)
+    metadata: dict[str, str] = {}
+    if kind == "safetensors":
+        tensors, metadata = _read_safetensors(path)
+        wrapper, ignored = _NO_WRAPPER
+    else:
+        tensors, wrapper, ignored = _unwrap(_read_torch(path), path)
+    if not tensors:
+        raise MatchRTError(
+            "checkpoint-empty", f"'{path}' holds no tensors.", "Check that it is the network's checkpoint."
+        )
+    _require_finite(tensors, path)
+    return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, sha256_file(path), digest_tensors(tensors))
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over key, type, shape and little-endian bytes of every tensor, in the order of the keys."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().contiguous()
+        digest.update(f"{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _format(path: Path) -> Format:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(9)
+    except FileNotFoundError as error:
+        raise MatchRTError("checkpoint-missing", f"'{path}' does not exist.", "Check the path.") from error
+    except OSError as error:
+        raise MatchRTError(
+            "checkpoint-missing", f"'{path}' cannot be read: {error.strerror}.", "Name a readable file."
+        ) from error
+    if head[:4] == b"PK\x03\x04":
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head[:1] == b"\x80":
+        return "torch-legacy"
+    raise MatchRTError(
+        "checkpoint-format",
+        f"'{path}' is neither a PyTorch checkpoint nor a safetensors file (it begins with {head[:8]!r}).",
+        "Name the .ckpt, .pth, .pt or .safetensors file; if it was downloaded, download it again.",
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise missing_package("safetensors", "export", "Reading .safetensors") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise _truncated(path, str(error)) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if unsafe := _unsafe_names(path):
+            raise MatchRTError(
+                "checkpoint-unsafe",
+                f"'{path}' holds Python objects besides tensors ({unsafe}), which could run code when read.",
+                "Where you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
+            ) from error
+        raise _truncated(path, str(error)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as error:
+        raise _truncated(path, str(error) or type(error).__name__) from error
+
+
+def _unsafe_names(path: Path) -> str:
+    """Classes and functions that the pickle names and that are not tensors' own; empty when there are none."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        # Not a zip archive: a bare pickle, or one cut short.
+        names = sorted(n for n in _pickle_globals(path) if not n.startswith(("torch.", "collections.")))
+    return ", ".join(names)
+
+
+def _pickle_globals(path: Path) -> set[str]:
+    names: set[str] = set()
+    strings: list[str] = []
+    try:
+        for operation, argument, _ in pickletools.genops(path.read_bytes()):
+            if operation.name == "GLOBAL":
+                names.add(str(argument).replace(" ", "."))
+            elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
+                names.add(f"{strings[-2]}.{strings[-1]}")
+            elif isinstance(argument, str):
+                strings.append(argument)
+    except Exception:
+        # A damaged pickle: what was read so far is all there is to know.
+        return names
+    return names
+
+
+def _truncated(path: Path, reason: str) -> MatchRTError:
+    sentence = reason.split(". ", 1)[0].splitlines()[0] if reason else "unreadable"
+    return MatchRTError(
+        "checkpoint-truncated",
+        f"'{path}' is damaged or cut short: {sentence.rstrip('.')}.",
+        "Download or copy it again and compare its size and digest with the publisher's.",
+    )
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
+    )
+
+
+def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | None, tuple[str, ...]]:
+    if _is_state(loaded):
+        return dict(loaded), None, ()
+    if not isinstance(loaded, Mapping):
+        raise MatchRTError(
+            "checkpoint-empty",
+            f"'{path}' holds a {type(loaded).__name__}, not a state dict.",
+            "Save the network's state_dict() and use that file.",
+        )
+    states = [str(key) for key, value in loaded.items() if _is_state(value)]
+    chosen = next((name for name in WRAPPERS if name in states), states[0] if len(states) == 1 else None)
+    if chosen is None:
+        found = ", ".join(states) or f"only {', '.join(map(str, list(loaded)[:8]))}"
+        code = "checkpoint-ambiguous" if states else "checkpoint-empty"
+        raise MatchRTError(
+            code,
+            f"'{path}' has no state dict under a known name; it holds {found}.",
+            f"Save the one you mean under one of: {', '.join(WRAPPERS)}.",
+        )
+    ignored = tuple(str(key) for key in loaded if key != chosen)
+    return dict(loaded[chosen]), chosen, ignored
+
+
+def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t.float()).all())]
+    if bad:
+        raise MatchRTError(
+            "checkpoint-nonfinite",
+            f"'{path}' holds NaN or infinity in {len(bad)} tensors: {', '.join(bad[:5])}.",
+            "The training diverged or the file is damaged; use another checkpoint.",
+        )

@@ -1,0 +1,87 @@
+"""Declarative rules from a checkpoint's keys to the network's keys.
+
+A pattern is a dotted key in which `*` stands for one part and a final `**` for any number of them. Every key of the
+file must be claimed by exactly one rule; two rules that claim the same key are a mistake in the map, not a choice.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The network has the tensor under the same key."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Rename:
+    """The network has the tensor under another beginning: `pattern`'s fixed part becomes `target`."""
+
+    pattern: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The tensor is not needed, for a reason that the report gives."""
+
+    pattern: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The tensor shows that the checkpoint is of a variant that this model is not."""
+
+    pattern: str
+    reason: str
+
+
+Rule = Keep | Rename | Drop | Reject
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """prefixes: wrappers that may stand before every key (peeled while all keys share one). rules: see the module."""
+
+    rules: tuple[Rule, ...]
+    prefixes: tuple[str, ...] = ("module.", "_orig_mod.", "matcher.", "model.")
+
+    def common_prefix(self, keys: Iterable[str]) -> str:
+        """The longest run of known prefixes that all keys share."""
+        names = list(keys)
+        prefix = ""
+        while names:
+            found = next((p for p in self.prefixes if all(n.startswith(prefix + p) for n in names)), None)
+            if found is None:
+                break
+            prefix += found
+        return prefix
+
+    def claims(self, key: str) -> list[Rule]:
+        """The rules that claim a key (its prefix removed)."""
+        return [rule for rule in self.rules if matches(rule.pattern, key)]
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether the dotted `pattern` describes `key`."""
+    parts, names = pattern.split("."), key.split(".")
+    if parts[-1] == "**":
+        parts = parts[:-1]
+        if len(names) <= len(parts):
+            return False
+        names = names[: len(parts)]
+    return len(parts) == len(names) and all(
+        part == "*" or fnmatch.fnmatchcase(name, part) for part, name in zip(parts, names, strict=True)
+    )
+
+
+def renamed(rule: Rename, key: str) -> str:
+    """The network's key: the fixed beginning of the pattern replaced by the target."""
+    fixed = rule.pattern.split("*", 1)[0]
+    return rule.target + key[len(fixed) :]

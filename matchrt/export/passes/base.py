@@ -1,0 +1,83 @@
+"""What a pass is, and how a list of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import onnx
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.manifest import PassRecord
+
+# Called with the graph before and after a pass; raises when they do not compute the same.
+ParityCheck = Callable[[onnx.ModelProto, onnx.ModelProto], None]
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The graph after a pass, and what the pass changed (0 changes: the graph is as it was)."""
+
+    model: onnx.ModelProto
+    changes: int
+    summary: str
+
+
+class Pass(Protocol):
+    """One graph fix. `requires` and `ensures` raise when their condition does not hold."""
+
+    @property
+    def name(self) -> str:
+        """Stable name, recorded in the manifest."""
+        ...
+
+    def requires(self, model: onnx.ModelProto) -> None:
+        """Checks what the pass needs of the graph that it gets."""
+        ...
+
+    def apply(self, model: onnx.ModelProto) -> PassResult:
+        """Changes the graph."""
+        ...
+
+    def ensures(self, model: onnx.ModelProto) -> None:
+        """Checks what the pass promises of the graph that it gives."""
+        ...
+
+
+def run_passes(
+    model: onnx.ModelProto, passes: Sequence[Pass], parity: ParityCheck | None = None
+) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    """Runs the passes in order; with `parity`, compares the graph before and after every pass that changed it."""
+    records = []
+    for step in passes:
+        step.requires(model)
+        before = onnx.ModelProto()
+        before.CopyFrom(model)
+        result = step.apply(model)
+        step.ensures(result.model)
+        _check(result.model, step.name)
+        if parity is not None and result.changes:
+            parity(before, result.model)
+        model = result.model
+        records.append(PassRecord(step.name, bool(result.changes), result.summary))
+    return model, tuple(records)
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InternalError(
+            "pass-invalid", f"Pass {name} left an invalid graph: {error}.", "Report this as a bug."
+        ) from error
+
+
+def broken_promise(name: str, what: str) -> InternalError:
+    """The error of a pass whose own promise does not hold."""
+    return InternalError("pass-promise", f"Pass {name}: {what}.", "Report this as a bug.")
+
+
+def unmet_requirement(name: str, what: str) -> MatchRTError:
+    """The error of a pass that cannot work on the graph that it got."""
+    return MatchRTError("pass-requirement", f"Pass {name}: {what}.", "Export the graph with `matchrt build`.")

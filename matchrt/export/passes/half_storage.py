@@ -1,0 +1,61 @@
+"""Weights stored in half precision where that loses nothing: halves the file, changes no number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from matchrt.export.passes.base import PassResult, broken_promise, unmet_requirement
+
+
+@dataclass(frozen=True)
+class HalfStorage:
+    """Replaces a float32 weight whose every value is a float16 by that float16 tensor and a Cast.
+
+    Arithmetic stays float32; runtimes fold the Cast when they load the graph. min_elements: smaller ones stay.
+    """
+
+    min_elements: int = 256
+    name: str = "half-storage"
+
+    def requires(self, model: onnx.ModelProto) -> None:
+        """Weights inside the file."""
+        if any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer):
+            raise unmet_requirement(self.name, "weights are stored outside the file")
+
+    def apply(self, model: onnx.ModelProto) -> PassResult:
+        """Converts exactly representable weights only."""
+        casts: list[onnx.NodeProto] = []
+        saved = 0
+        for initializer in model.graph.initializer:
+            half = _exact_half(initializer, self.min_elements)
+            if half is None:
+                continue
+            name = initializer.name
+            initializer.CopyFrom(numpy_helper.from_array(half, f"{name}:half"))
+            node = onnx.helper.make_node("Cast", [f"{name}:half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT)
+            casts.append(node)
+            saved += half.nbytes
+        nodes = [*casts, *model.graph.node]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        return PassResult(model, len(casts), f"stored {len(casts)} weights in half, {saved} bytes saved")
+
+    def ensures(self, model: onnx.ModelProto) -> None:
+        """Every half-precision weight goes through a Cast to float32 before it is used."""
+        halves = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT16}
+        if any(halves & set(node.input) and node.op_type != "Cast" for node in model.graph.node):
+            raise broken_promise(self.name, "a half-precision weight is used without a Cast")
+
+
+def _exact_half(initializer: onnx.TensorProto, min_elements: int) -> np.ndarray | None:
+    if initializer.data_type != onnx.TensorProto.FLOAT:
+        return None
+    values = numpy_helper.to_array(initializer)
+    if values.size < min_elements or np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+        return None
+    half = values.astype(np.float16)
+    return half if bool((half.astype(np.float32) == values).all()) else None

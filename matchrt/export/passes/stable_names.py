@@ -1,0 +1,78 @@
+"""Names that say where in the network a node is, and stay the same from one export to the next."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+
+from matchrt.export.passes.base import PassResult, broken_promise, unmet_requirement
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_ROOT = "network."
+
+
+@dataclass(frozen=True)
+class StableNames:
+    """`node_add_22` of layer 1 becomes `loftr_coarse.layers.1/Add_2`; the exporter's metadata goes.
+
+    The metadata holds stack traces with the paths of the machine that exported, which nobody else should get.
+    """
+
+    name: str = "stable-names"
+
+    def requires(self, model: onnx.ModelProto) -> None:
+        """One flat graph."""
+        if model.functions or any(a.HasField("g") for n in model.graph.node for a in n.attribute):
+            raise unmet_requirement(self.name, "the graph has functions or subgraphs")
+
+    def apply(self, model: onnx.ModelProto) -> PassResult:
+        """Renames nodes and intermediate tensors; inputs, outputs and weights keep their tensor names."""
+        fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
+        counts: Counter[str] = Counter()
+        renamed: dict[str, str] = {i.name: i.name.removeprefix(_ROOT) for i in model.graph.initializer}
+        for node in model.graph.node:
+            stem = f"{_scope(node)}/{node.op_type}"
+            node.name = f"{stem}_{counts[stem]}"
+            counts[stem] += 1
+            for position, output in enumerate(node.output):
+                if output and output not in fixed:
+                    renamed[output] = node.name if position == 0 else f"{node.name}:{position}"
+        _rename_tensors(model.graph, renamed)
+        _drop_metadata(model)
+        return PassResult(model, len(model.graph.node), f"named {len(model.graph.node)} nodes by module")
+
+    def ensures(self, model: onnx.ModelProto) -> None:
+        """Node names are unique and no metadata is left."""
+        names = [node.name for node in model.graph.node]
+        if len(set(names)) != len(names):
+            raise broken_promise(self.name, "two nodes share a name")
+        if any(node.metadata_props or node.doc_string for node in model.graph.node):
+            raise broken_promise(self.name, "exporter metadata is left")
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
+    modules = [s for s in ast.literal_eval(scopes)[:-1] if s]
+    return modules[-1].removeprefix(_ROOT) if modules else "graph"
+
+
+def _rename_tensors(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    for initializer in graph.initializer:
+        initializer.name = renamed.get(initializer.name, initializer.name)
+    # Inferred shapes of intermediate tensors carry names and metadata; whoever needs them infers them again.
+    del graph.value_info[:]
+
+
+def _drop_metadata(model: onnx.ModelProto) -> None:
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.doc_string = model.graph.doc_string = ""
+    for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        del item.metadata_props[:]
+        item.doc_string = ""

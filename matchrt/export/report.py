@@ -1,0 +1,88 @@
+"""The fate of every tensor, on the checkpoint's side and on the network's side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from matchrt.errors import MatchRTError
+
+FileFate = Literal["loaded", "dropped", "unexpected", "duplicated", "shape-mismatched", "rejected"]
+NetworkFate = Literal["loaded", "derived", "supplemented", "missing", "allowed-missing", "shape-mismatched"]
+GOOD_FILE: frozenset[str] = frozenset({"loaded", "dropped"})
+GOOD_NETWORK: frozenset[str] = frozenset({"loaded", "derived", "supplemented", "allowed-missing"})
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What became of a tensor of the checkpoint."""
+
+    key: str
+    shape: tuple[int, ...]
+    fate: FileFate
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """Where a tensor of the network came from."""
+
+    key: str
+    shape: tuple[int, ...]
+    fate: NetworkFate
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Both sides, every tensor once. `complete` means that nothing is unexplained."""
+
+    model: str
+    prefix: str
+    file: tuple[FileEntry, ...]
+    network: tuple[NetworkEntry, ...]
+
+    @property
+    def problems(self) -> tuple[FileEntry | NetworkEntry, ...]:
+        """Every entry without a good fate."""
+        bad_file = [entry for entry in self.file if entry.fate not in GOOD_FILE]
+        bad_network = [entry for entry in self.network if entry.fate not in GOOD_NETWORK]
+        return (*bad_file, *bad_network)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of both sides has its fate."""
+        return not self.problems
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of tensors by fate, for each side."""
+        return {
+            "file": dict(Counter(entry.fate for entry in self.file)),
+            "network": dict(Counter(entry.fate for entry in self.network)),
+        }
+
+    def summary(self) -> str:
+        """One line: both sides' counts, never a bare percentage."""
+        sides = []
+        for name, total in (("checkpoint", len(self.file)), ("network", len(self.network))):
+            counts = self.counts()["file" if name == "checkpoint" else "network"]
+            sides.append(f"{name} {total}: " + ", ".join(f"{n} {fate}" for fate, n in sorted(counts.items())))
+        return "; ".join(sides)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {"summary": self.summary(), "complete": self.complete, **asdict(self)}
+
+    def require_complete(self, source: str) -> None:
+        """Raises `weights-unaccounted` that lists what is unexplained."""
+        if self.complete:
+            return
+        lines = [f"  {e.fate}: {e.key} {list(e.shape)} {e.detail}".rstrip() for e in self.problems]
+        shown = "\n".join(lines[:20]) + (f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else "")
+        raise MatchRTError(
+            "weights-unaccounted",
+            f"'{source}' does not fit {self.model}: {len(lines)} tensors are unexplained ({self.summary()}).\n{shown}",
+            "Run `matchrt inspect` on the file to see which models it fits; "
+            "--allow-missing PATTERN accepts named gaps in the network.",
+        )

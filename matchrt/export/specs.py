@@ -1,0 +1,116 @@
+"""The models that matchrt knows: network, key map, input contract, licence and where the weights come from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matchrt.errors import MatchRTError
+from matchrt.export.keymap import Drop, Keep, KeyMap, Reject
+from matchrt.models import config
+from matchrt.models.config import LoFTRConfig
+
+_OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
+_LOFTR_RULES = (
+    Keep("loftr_coarse.layers.**"),
+    Drop("pos_encoding.pe", "a constant of the position encoding, computed from its formula"),
+    Reject("coarse_matching.bin_score", _OPTIMAL_TRANSPORT),
+)
+LOFTR_KEYS = KeyMap(
+    (*_LOFTR_RULES, Keep("backbone.**"), Keep("fine_preprocess.**"), Keep("loftr_fine.layers.**")),
+)
+_PYRAMID = "part of the training graph's feature pyramid, which a coarse-only network does not compute"
+COARSE_LOFTR_KEYS = KeyMap(
+    (
+        *_LOFTR_RULES,
+        Keep("backbone.conv1.**"),
+        Keep("backbone.bn1.**"),
+        Keep("backbone.layer[1-4].**"),
+        Keep("backbone.layer4_outconv.weight"),
+        Drop("backbone.layer[23]_outconv.**", _PYRAMID),
+        Drop("backbone.layer[23]_outconv2.**", _PYRAMID),
+    )
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model variant.
+
+    height, width: default input size. weights: file that the packaged model uses, relative to `matchrt/assets`, or
+    None where the user brings the checkpoint; origin says where from.
+    """
+
+    name: str
+    family: str
+    network: LoFTRConfig
+    key_map: KeyMap
+    channels: int
+    divisor: int
+    height: int
+    width: int
+    licence: str
+    origin: str
+    description: str
+    weights: str | None = None
+
+
+_OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
+
+
+def _loftr(name: str, network: LoFTRConfig, checkpoint: str, description: str) -> ModelSpec:
+    origin = f"{checkpoint} from {_OFFICIAL}"
+    return ModelSpec(name, "loftr", network, LOFTR_KEYS, 1, 8, 480, 640, "Apache-2.0", origin, description)
+
+
+def model_specs() -> Mapping[str, ModelSpec]:
+    """Every known model by name."""
+    specs = (
+        ModelSpec(
+            "loftr-lite",
+            "loftr",
+            config.LOFTR_LITE,
+            LOFTR_KEYS,
+            1,
+            8,
+            480,
+            640,
+            "Apache-2.0",
+            "in the package, trained by the matchrt authors (docs/models/loftr-lite.md)",
+            "small LoFTR for CPUs, bundled",
+            weights="loftr-lite.safetensors",
+        ),
+        _loftr("loftr-outdoor", config.LOFTR_OUTDOOR, "outdoor_ds.ckpt", "LoFTR trained on MegaDepth"),
+        _loftr("loftr-indoor", config.LOFTR_INDOOR, "indoor_ds.ckpt", "LoFTR trained on ScanNet"),
+        _loftr(
+            "loftr-indoor-new",
+            config.LOFTR_INDOOR_NEW,
+            "indoor_ds_new.ckpt",
+            "LoFTR trained on ScanNet with the position encoding of the paper",
+        ),
+        ModelSpec(
+            "coarse-loftr",
+            "loftr",
+            config.COARSE_LOFTR,
+            COARSE_LOFTR_KEYS,
+            1,
+            16,
+            480,
+            640,
+            "Apache-2.0",
+            "LoFTR_teacher.pt or LoFTR_no_teacher.pt from github.com/Kolkir/Coarse_LoFTR_TRT",
+            "coarse-only LoFTR at 1/16 for low-end devices",
+        ),
+    )
+    return {spec.name: spec for spec in specs}
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The model of that name. Error: model-unknown, which lists the names."""
+    specs = model_specs()
+    if name in specs:
+        return specs[name]
+    close = difflib.get_close_matches(name, specs, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise MatchRTError("model-unknown", f"There is no model '{name}'.{hint}", f"Known models: {', '.join(specs)}.")

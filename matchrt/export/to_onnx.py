@@ -1,0 +1,140 @@
+"""torch to ONNX with torch's own `torch.export`-based exporter.
+
+One exporter for every family: it gives the smaller graph, carries the module path of every node, writes weights beyond
+2 GB as external data and exports RoMa's operators, none of which the older TorchScript exporter does; and it is the one
+that torch maintains. Opset 18: opset 20's GridSample is reported wrong in some TensorRT versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, LoFTRGraph
+from matchrt.export.network import LoadedNetwork
+from matchrt.manifest import InputContract, Profile
+
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the graph is built for.
+
+    Static: `height` x `width` inputs, padding masked by `size0`, `size1`. Dynamic: with `profile`, images of any size
+    within it, each at its own size, no padding and no size inputs.
+    """
+
+    height: int
+    width: int
+    max_matches: int = 2048
+    profile: Profile | None = None
+
+
+def input_contract(channels: int, divisor: int, options: ExportOptions) -> InputContract:
+    """The contract that the manifest states. Errors: size-divisor, size-range, matches-range."""
+    sizes = [(options.height, options.width)]
+    if options.profile is not None:
+        profile = options.profile
+        sizes = [profile.minimum, profile.optimum, profile.maximum]
+        if not all(a <= b <= c for a, b, c in zip(*sizes, strict=True)):
+            raise MatchRTError("size-range", "A profile must have MIN <= OPT <= MAX.", "Reorder the three sizes.")
+    for height, width in sizes:
+        _require_size(height, width, divisor)
+    if not 1 <= options.max_matches <= 65536:
+        raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
+    if options.profile is not None:
+        return InputContract(channels, divisor, profile=options.profile)
+    return InputContract(channels, divisor, height=options.height, width=options.width)
+
+
+def _require_size(height: int, width: int, divisor: int) -> None:
+    for name, side in (("height", height), ("width", width)):
+        if side % divisor:
+            low = max(divisor, side // divisor * divisor)
+            raise MatchRTError(
+                "size-divisor",
+                f"The {name} {side} is not a multiple of {divisor}.",
+                f"Nearest good ones: {low} and {low + divisor}.",
+            )
+        if not 4 * divisor <= side <= 256 * divisor:
+            raise MatchRTError(
+                "size-range",
+                f"The {name} {side} is outside {4 * divisor}..{256 * divisor}.",
+                "Position codes end at 256 cells; choose a size within that range.",
+            )
+
+
+def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProto:
+    """The engine graph of a loaded network, before any pass. Input sizes are as in `input_contract`."""
+    graph = LoFTRGraph(loaded.network, options.max_matches).eval()
+    arguments, names, dynamic = _example(options, loaded.spec.divisor)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                graph,
+                arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=list(OUTPUTS),
+                dynamic_shapes=dynamic,
+                external_data=False,
+                optimize=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InternalError(
+                "export-failed", f"torch could not export {loaded.spec.name}: {error}", "Report this as a bug."
+            ) from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    if options.profile is not None:
+        _name_dimensions(model)
+    return model
+
+
+def _example(options: ExportOptions, divisor: int) -> tuple[tuple[torch.Tensor, ...], list[str], Any]:
+    if options.profile is None:
+        images = [torch.zeros(1, options.height, options.width, 1, dtype=torch.uint8) for _ in range(2)]
+        sizes = [torch.tensor([[options.height, options.width]], dtype=torch.int32) for _ in range(2)]
+        return (*images, *sizes), list(MASKED_INPUTS), None
+    height, width = options.profile.optimum
+    # Four different sides, so that the exporter cannot take two of them for the same symbol.
+    sides = ((height, width), (height + divisor, width + 2 * divisor))
+    arguments = tuple(torch.zeros(1, h, w, 1, dtype=torch.uint8) for h, w in sides)
+    dynamic = {}
+    for index in (0, 1):
+        (low_h, low_w), (high_h, high_w) = options.profile.minimum, options.profile.maximum
+        rows = torch.export.Dim(f"rows{index}", min=low_h // divisor, max=high_h // divisor + 1)
+        columns = torch.export.Dim(f"columns{index}", min=low_w // divisor, max=high_w // divisor + 2)
+        dynamic[f"image{index}"] = {1: divisor * rows, 2: divisor * columns}
+    return arguments, list(PLAIN_INPUTS), dynamic
+
+
+def _name_dimensions(model: onnx.ModelProto) -> None:
+    for index in (0, 1):
+        shape = model.graph.input[index].type.tensor_type.shape
+        shape.dim[1].dim_param, shape.dim[2].dim_param = f"height{index}", f"width{index}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's notes about packages that are not needed off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
