@@ -1,0 +1,59 @@
+"""An ONNX graph and what is known of it to an engine with its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from matchrt._version import __version__
+from matchrt.digest import sha256_bytes
+from matchrt.engines.flavor import Flavor
+from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, Source
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What the manifest says of the graph, whatever runs it."""
+
+    model: str
+    family: str
+    precision: str
+    source: Source
+    input: InputContract
+    matching: MatchContract
+    passes: tuple[PassRecord, ...]
+    build_key: str
+    checks: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Engine bytes and their manifest."""
+
+    data: bytes
+    manifest: EngineManifest
+
+
+def build_engine(model: bytes, facts: GraphFacts, flavor: Flavor) -> Engine:
+    """Builds `model` (ONNX bytes) with `flavor`."""
+    built = flavor.build(model)
+    manifest = EngineManifest(
+        model=facts.model,
+        family=facts.family,
+        precision=facts.precision,
+        flavor=flavor.name,
+        flavor_version=built.flavor_version,
+        compute_capability=built.compute_capability,
+        source=facts.source,
+        onnx_sha256=sha256_bytes(model),
+        engine_sha256=sha256_bytes(built.data),
+        engine_bytes=len(built.data),
+        inputs=built.inputs,
+        outputs=built.outputs,
+        input=facts.input,
+        matching=facts.matching,
+        matchrt_version=__version__,
+        passes=facts.passes,
+        checks=facts.checks,
+        build_key=facts.build_key,
+    )
+    return Engine(built.data, manifest)

@@ -1,0 +1,109 @@
+"""The folder of built engines, keyed by what they were built from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from matchrt.digest import sha256_file
+from matchrt.engines.build import Engine
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+
+ENVIRONMENT = "MATCHRT_STORE"
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine file in the store, and its manifest."""
+
+    path: Path
+    manifest: EngineManifest
+
+
+@dataclass(frozen=True)
+class EngineStore:
+    """`root/<model>/<first 16 of the build key>/<model>-<size>-<precision>.<suffix>`, with the manifest beside it."""
+
+    root: Path
+
+    def find(self, model: str, build_key: str) -> StoredEngine | None:
+        """The engine built from exactly that, whole and untouched; None otherwise."""
+        folder = self._folder(model, build_key)
+        found = next(self._read(folder), None)
+        if found is None or found.manifest.build_key != build_key:
+            return None
+        if not found.path.is_file() or sha256_file(found.path) != found.manifest.engine_sha256:
+            return None
+        return found
+
+    def put(self, engine: Engine, file_name: str) -> StoredEngine:
+        """Adds an engine: written in a temporary folder that is then renamed, so that nobody ever sees half of it."""
+        folder = self._folder(engine.manifest.model, engine.manifest.build_key)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+        except OSError as error:
+            raise MatchRTError(
+                "store-unwritable",
+                f"Cannot write to the engine store '{self.root}': {error.strerror}.",
+                f"Set {ENVIRONMENT} or --store to a folder that you may write to, or use --output FILE.",
+            ) from error
+        try:
+            temporary.chmod(0o755)
+            (temporary / file_name).write_bytes(engine.data)
+            engine.manifest.write(manifest_path(temporary / file_name))
+            self._replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return StoredEngine(folder / file_name, engine.manifest)
+
+    def engines(self, model: str | None = None) -> list[StoredEngine]:
+        """Every readable engine, newest first; of one model, where named."""
+        folders = sorted(self.root.glob(f"{model or '*'}/[!.]*/"), key=_modified, reverse=True)
+        return [found for folder in folders for found in self._read(folder)]
+
+    def _folder(self, model: str, build_key: str) -> Path:
+        return self.root / model / build_key[:16]
+
+    @staticmethod
+    def _read(folder: Path) -> Iterator[StoredEngine]:
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            try:
+                yield StoredEngine(path.with_suffix(""), read_manifest(path))
+            except MatchRTError:
+                # A damaged entry counts as absent: the next build of the same thing replaces it.
+                continue
+
+    @staticmethod
+    def _replace(temporary: Path, folder: Path) -> None:
+        """Moves the new entry into place; an entry in the way (damaged, or built at the same time) makes room."""
+        for _ in range(3):
+            try:
+                os.replace(temporary, folder)
+                return
+            except OSError:
+                aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+                with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
+                    os.replace(folder, aside / "entry")
+                shutil.rmtree(aside, ignore_errors=True)
+        raise MatchRTError("store-busy", f"'{folder}' keeps changing.", "Wait for the other build to end, try again.")
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def open_store(root: Path | None = None) -> EngineStore:
+    """The store at `root`, else at $MATCHRT_STORE, else in the platform's cache folder."""
+    if root is None:
+        given = os.environ.get(ENVIRONMENT)
+        root = Path(given) if given else Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "engines"
+    return EngineStore(root.expanduser())
