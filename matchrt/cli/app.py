@@ -1,0 +1,54 @@
+"""`matchrt`: the application and the way in which errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from matchrt._version import __version__
+from matchrt.cli import build, inspect, match, models
+from matchrt.cli.output import fail
+
+app = typer.Typer(
+    help="Image-matching networks from checkpoint to engine to matches.",
+    epilog="Example: matchrt match a.jpg b.jpg --draw matches.png",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    """Image-matching networks from checkpoint to engine to matches."""
+    if version:
+        typer.echo(f"matchrt {__version__}")
+        raise typer.Exit
+
+
+app.command("match", epilog=match.EPILOG)(match.match)
+app.command("build", epilog=build.EPILOG)(build.build)
+app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("models", epilog=models.EPILOG)(models.models)
+app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 our mistake, 2 the user's mistake, 130 interrupted."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        result = app(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("Interrupted; nothing was left half written.\n")
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(fail(error, as_json="--json" in arguments, debug=debug))
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,91 @@
+"""`matchrt build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from matchrt.cli.output import print_json, stages, stdout
+from matchrt.errors import MatchRTError
+from matchrt.manifest import Profile
+
+EPILOG = "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --height 480 --width 640"
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="Model name; `matchrt models` lists them.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
+    max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
+    threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
+    dynamic: Annotated[
+        str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
+    ] = None,
+    flavor: Annotated[str, typer.Option(help="Runtime to build for: onnxruntime.")] = "onnxruntime",
+    output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    allow_missing: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
+    ] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
+    check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
+    from matchrt.engines.store import open_store
+    from matchrt.pipeline import BuildRequest
+    from matchrt.pipeline import build as run
+
+    request = BuildRequest(
+        model=model,
+        checkpoint=checkpoint,
+        height=height,
+        width=width,
+        max_matches=max_matches,
+        threshold=threshold,
+        profile=parse_profile(dynamic) if dynamic else None,
+        flavor=flavor,
+        allow_missing=tuple(allow_missing or ()),
+        output=output,
+        rebuild=rebuild,
+        check_passes=check_passes,
+    )
+    with stages(quiet=as_json) as tell:
+        result = run(request, open_store(store), tell)
+    if as_json:
+        from dataclasses import asdict
+
+        document = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
+        print_json(document | {"manifest": asdict(result.manifest)})
+        return
+    _print(result)
+
+
+def _print(result: Any) -> None:
+    manifest, console = result.manifest, stdout()
+    console.print(f"[bold]{result.path}[/bold]" + (" (already in the store)" if result.cached else ""))
+    console.print(f"  {manifest.model}, {manifest.precision}, {manifest.flavor} {manifest.flavor_version}, "
+                  f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
+    console.print(f"  weights   {result.weights}")
+    changed = [record.name for record in manifest.passes if record.changed]
+    console.print(f"  passes    {', '.join(changed)}")
+    checks = manifest.checks
+    console.print(
+        f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
+        f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+    )
+
+
+def parse_profile(text: str) -> Profile:
+    """`MIN,OPT,MAX` with sizes as HxW or one number for a square. Error: profile-syntax."""
+    try:
+        sizes = [tuple(int(side) for side in part.lower().split("x")) for part in text.split(",")]
+        minimum, optimum, maximum = ((s[0], s[0]) if len(s) == 1 else (s[0], s[1]) for s in sizes)
+    except (ValueError, IndexError) as error:
+        raise MatchRTError(
+            "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
+        ) from error
+    return Profile(minimum, optimum, maximum)

@@ -1,0 +1,55 @@
+"""`matchrt models` and `matchrt engines`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from matchrt.cli.output import print_json, stdout
+
+EPILOG = "Example: matchrt models"
+ENGINES_EPILOG = "Example: matchrt engines --json"
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the models that can be built, with their licence and where the weights come from."""
+    from matchrt.export.specs import model_specs
+
+    specs = list(model_specs().values())
+    if as_json:
+        rows = [(s.name, s.family, s.description, s.licence, s.origin, s.weights is not None) for s in specs]
+        keys = ("name", "family", "description", "licence", "weights", "bundled")
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+        return
+    table = Table("model", "what", "licence", box=None, padding=(0, 2, 0, 0))
+    for spec in specs:
+        table.add_row(spec.name, spec.description, spec.licence)
+        table.add_row("", f"[dim]weights: {spec.origin}[/dim]", "")
+    stdout().print(table)
+
+
+def engines(
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the engines in the store, newest first."""
+    from matchrt.engines.store import open_store
+
+    opened = open_store(store)
+    found = opened.engines()
+    if as_json:
+        print_json([{"path": str(engine.path), "manifest": asdict(engine.manifest)} for engine in found])
+        return
+    console = stdout()
+    if not found:
+        console.print(f"No engines in {opened.root}. Build one: matchrt build MODEL --checkpoint FILE")
+    for engine in found:
+        manifest = engine.manifest
+        console.print(
+            f"{engine.path}\n  {manifest.model}, {manifest.precision}, {manifest.flavor} {manifest.flavor_version}, "
+            f"{manifest.engine_bytes / 1e6:.1f} MB"
+        )

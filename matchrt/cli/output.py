@@ -1,0 +1,86 @@
+"""What commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from matchrt.errors import MatchRTError
+
+
+def stdout() -> Console:
+    """For results. File names and numbers are printed as they are, without rich's colouring of literals."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """For progress and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def error_json(error: MatchRTError) -> dict[str, str]:
+    """An error as JSON values."""
+    return {"code": error.code, "message": error.message, "remedy": error.remedy}
+
+
+def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
+    """Prints an error and returns the exit code: one line and the remedy, the traceback only when asked for."""
+    if debug:
+        traceback.print_exception(error)
+    if not isinstance(error, MatchRTError):
+        what = f"{type(error).__name__}: {error}"
+        error = _unexpected(what)
+    if as_json:
+        print_json({"error": error_json(error)})
+    console = stderr()
+    console.print(f"error\\[{error.code}]: {_plain(error.message)}", style="red")
+    console.print(f"  {_plain(error.remedy)}")
+    return error.exit_code
+
+
+def _unexpected(what: str) -> MatchRTError:
+    from matchrt.errors import InternalError
+
+    return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report it.")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+@contextmanager
+def stages(quiet: bool) -> Iterator[Any]:
+    """A progress bar over named stages: yields `tell(stage, share_done)`."""
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=stderr(),
+        transient=True, disable=quiet,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("starting", total=1.0)
+
+        def tell(stage: str, done: float) -> None:
+            progress.update(task, description=stage, completed=done)
+
+        yield tell
+
+
+@contextmanager
+def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
+    """A progress bar over `total` items: yields `advance()`."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr(),
+        transient=True, disable=quiet,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
