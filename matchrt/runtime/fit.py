@@ -1,0 +1,139 @@
+"""How an image is fitted into a network's input, and the way back for points.
+
+Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0). A resize keeps the edges of the image,
+not the centres of its pixels, hence the half pixels:
+
+    x_original = (x_resized + 0.5) * (w_original / w_resized) - 0.5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.errors import MatchRTError
+
+# More than this adds no detail to the network's input, while its cost grows with the square.
+MAX_ENLARGEMENT = 2.0
+# Eight cells of 8 px, the coarse grid of the LoFTR family, whose matching drops a border of two cells on each side.
+MIN_NETWORK_SIDE = 64
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A resize to (resized_height, resized_width), put into the top-left corner of a canvas, the rest of which is zero.
+
+    scale_x, scale_y: original pixels a resized pixel, w_original / w_resized and h_original / h_resized.
+    """
+
+    scale_x: float
+    scale_y: float
+    resized_height: int
+    resized_width: int
+    canvas_height: int
+    canvas_width: int
+
+    @property
+    def original_hw(self) -> tuple[int, int]:
+        """(height, width) of the image that this fit was made for."""
+        return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+
+    def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64."""
+        scale = np.array([self.scale_x, self.scale_y])
+        return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
+
+    def to_network(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Points [N, 2] (x, y) of the original to pixels of the canvas; the inverse of `to_original`."""
+        scale = np.array([self.scale_x, self.scale_y])
+        return _like(points, (np.asarray(points, np.float64) + 0.5) / scale - 0.5)
+
+
+def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    return result.astype(np.float32) if np.asarray(points).dtype == np.float32 else result
+
+
+def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Fit:
+    """Fits an image into a fixed canvas (static engines): aspect ratio kept, top-left corner, zeros right and below.
+
+    Small images are enlarged to fill the canvas: the engine's cost is the same either way.
+    Raises fit-size if a size is not positive.
+    """
+    height, width = _positive(image_hw, "image")
+    canvas_height, canvas_width = _positive(canvas_hw, "canvas")
+    factor = min(canvas_height / height, canvas_width / width)
+    resized_height = min(max(round(height * factor), 1), canvas_height)
+    resized_width = min(max(round(width * factor), 1), canvas_width)
+    return _fit((height, width), (resized_height, resized_width), (canvas_height, canvas_width))
+
+
+def fit_long_side(image_hw: tuple[int, int], long_side: int, divisor: int, max_side: int | None = None) -> Fit:
+    """Resizes the long side to about `long_side` (dynamic engines), both sides to multiples of `divisor`, no padding.
+
+    Not enlarged beyond MAX_ENLARGEMENT. No side gets smaller than MIN_NETWORK_SIDE or 4 * divisor, so narrow images are
+    stretched across, nor larger than `max_side`. x and y then have slightly different scales, and each is kept exactly.
+    Raises fit-size if a size is not positive or `max_side` is below the smallest side.
+    """
+    height, width = _positive(image_hw, "image")
+    target, step = _positive((long_side, divisor), "long side and divisor")
+    smallest = -(-max(MIN_NETWORK_SIDE, 4 * step) // step) * step
+    largest = max(target, smallest) + step if max_side is None else max_side // step * step
+    if largest < smallest:
+        raise MatchRTError(
+            "fit-size",
+            f"A largest side of {max_side} px is below the smallest that the network can use, {smallest} px.",
+            f"Allow at least {smallest} px a side.",
+        )
+    factor = min(target / max(height, width), MAX_ENLARGEMENT)
+    sides = [min(max(round(side * factor / step) * step, smallest), largest) for side in (height, width)]
+    resized = (sides[0], sides[1])
+    return _fit((height, width), resized, resized)
+
+
+def _positive(pair: tuple[int, int], what: str) -> tuple[int, int]:
+    first, second = int(pair[0]), int(pair[1])
+    if first < 1 or second < 1:
+        raise MatchRTError("fit-size", f"The {what} ({first}, {second}) must be positive.", "Use sizes of 1 or more.")
+    return first, second
+
+
+def _fit(original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int, int]) -> Fit:
+    return Fit(original[1] / resized[1], original[0] / resized[0], *resized, *canvas)
+
+
+def apply_fit(pixels: UInt8Array, fit: Fit) -> UInt8Array:
+    """uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous, C = 1 or 3.
+
+    A side that shrinks is averaged over areas (no aliasing), one that grows is interpolated linearly.
+    Raises fit-mismatch if the image is not of the size that the fit was made for.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
+        raise MatchRTError(
+            "fit-mismatch",
+            f"The image is {pixels.dtype} {pixels.shape}; the fit is for uint8 of height, width {fit.original_hw}.",
+            "Make the fit from the size of this image.",
+        )
+    resized = _resize(pixels, fit.resized_height, fit.resized_width)
+    if resized.ndim == 2:
+        resized = resized[:, :, None]
+    if (fit.resized_height, fit.resized_width) == (fit.canvas_height, fit.canvas_width):
+        return np.ascontiguousarray(resized)
+    canvas = np.zeros((fit.canvas_height, fit.canvas_width, resized.shape[2]), np.uint8)
+    canvas[: fit.resized_height, : fit.resized_width] = resized
+    return canvas
+
+
+def _resize(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Shrinks first, then enlarges: INTER_AREA stops averaging as soon as one of its two sides grows."""
+    down = (min(height, pixels.shape[0]), min(width, pixels.shape[1]))
+    if down != pixels.shape[:2]:
+        pixels = np.asarray(cv2.resize(pixels, (down[1], down[0]), interpolation=cv2.INTER_AREA), np.uint8)
+    if (height, width) != down:
+        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return pixels

@@ -1,0 +1,67 @@
+"""Sessions on ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.session import Arrays, SessionOptions, check_inputs
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeSession:
+    """An ONNX engine on ONNX Runtime, on the CPU or, when asked, on CUDA."""
+
+    def __init__(self, engine: EngineFile, options: SessionOptions) -> None:
+        import onnxruntime
+
+        provider = _PROVIDERS[options.device]
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise MatchRTError(
+                "device-missing",
+                f"This ONNX Runtime has no {provider}; it has {', '.join(available)}.",
+                "Use --device cpu, or install onnxruntime-gpu in place of onnxruntime.",
+            )
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        try:
+            self._session: Any = onnxruntime.InferenceSession(engine.data, settings, providers=[provider])
+        except Exception as error:
+            # ONNX Runtime raises a dozen types of its own, none of them public.
+            raise MatchRTError(
+                "engine-rejected",
+                f"ONNX Runtime {onnxruntime.__version__} cannot load '{engine.path}': {error}.",
+                f"Update onnxruntime, or build the engine again: matchrt build {engine.manifest.model}.",
+            ) from error
+        self._manifest = engine.manifest
+
+    @property
+    def manifest(self) -> EngineManifest:
+        """What is loaded."""
+        return self._manifest
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs the engine on host arrays."""
+        if self._session is None:
+            raise MatchRTError("session-closed", "The session is closed.", "Open a new one.")
+        check_inputs(inputs, self._manifest)
+        names = [spec.name for spec in self._manifest.outputs]
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as error:
+            raise InternalError(
+                "session-failed", f"ONNX Runtime failed: {error}.", "Report this, with the image sizes."
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        """Frees the engine."""
+        self._session = None

@@ -1,0 +1,157 @@
+"""Which images to match: pairs from a list, from two folders, from one folder, or two files.
+
+Errors:
+
+| code          | meaning                                                                   |
+| ------------- | ------------------------------------------------------------------------- |
+| pairs-missing | the list, a folder, or an image that the list names does not exist        |
+| pairs-format  | the list is not UTF-8 text                                                |
+| pairs-line    | a line of the list is not two paths                                       |
+| pairs-folders | the two folders do not hold equal file names, or the sources do not fit   |
+| pairs-window  | the window is not a positive number                                       |
+| pairs-empty   | no pair is left                                                           |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from matchrt.errors import MatchRTError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+)
+
+PathPair = tuple[Path, Path]
+
+
+def read_pairs(
+    source0: str | os.PathLike[str],
+    source1: str | os.PathLike[str] | None = None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    window: int | None = None,
+    allow_unpaired: bool = False,
+) -> list[PathPair]:
+    """The pairs of images to match.
+
+    source0 alone, a text file: two paths a line, split at blanks; names with blanks in double quotes; empty lines and
+        lines that start with # are skipped. Relative paths are taken from `root`, or else from the list's folder.
+    source0 alone, a folder: every pair of its images, or with `window` = N each image with the N that follow it.
+        Images are ordered naturally: img2 comes before img10. Folders are not searched recursively.
+    two folders: the images of equal file name. A name that only one has is an error unless `allow_unpaired`.
+    two files: that one pair.
+    Raises the pairs-* codes of the module table.
+    """
+    first = Path(source0)
+    _require(first)
+    if source1 is None:
+        pairs = _one_folder(first, window) if first.is_dir() else _read_list(first, root)
+    else:
+        second = Path(source1)
+        _require(second)
+        pairs = _two_sources(first, second, allow_unpaired)
+    if not pairs:
+        raise MatchRTError("pairs-empty", f"'{first}' gives no pair of images.", "Name at least two images.")
+    return pairs
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise MatchRTError("pairs-missing", f"There is no file or folder '{path}'.", "Check the path.")
+
+
+def _two_sources(first: Path, second: Path, allow_unpaired: bool) -> list[PathPair]:
+    if first.is_dir() and second.is_dir():
+        return _two_folders(first, second, allow_unpaired)
+    if first.is_dir() or second.is_dir():
+        raise MatchRTError(
+            "pairs-folders", f"'{first}' and '{second}': one is a folder, one a file.", "Name two folders or two files."
+        )
+    return [(first, second)]
+
+
+# ----------------------------------------------------------------------------------------------- lists
+
+
+def _read_list(path: Path, root: str | os.PathLike[str] | None) -> list[PathPair]:
+    base = path.parent if root is None else Path(root)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MatchRTError(
+            "pairs-format", f"'{path}' is not a UTF-8 text file.", "Name a list of pairs; give one pair as two images."
+        ) from error
+    except OSError as error:
+        raise MatchRTError("pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Check its rights.") from error
+    return [
+        _parse_line(line, base, f"{path}:{number}")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+
+
+def _parse_line(line: str, base: Path, where: str) -> PathPair:
+    try:
+        fields = _split(line)
+    except ValueError as error:
+        raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close it.") from error
+    if len(fields) != 2:
+        raise MatchRTError(
+            "pairs-line",
+            f"{where}: {len(fields)} fields, two paths are expected.",
+            'Write two paths a line; put names with blanks in double quotes ("a b.jpg").',
+        )
+    first, second = (base / field for field in fields)
+    for path in (first, second):
+        if not path.is_file():
+            raise MatchRTError(
+                "pairs-missing", f"{where}: there is no file '{path}'.", "Check the name, or set the folder by --root."
+            )
+    return first, second
+
+
+def _split(line: str) -> list[str]:
+    """Splits at blanks outside double quotes. Apostrophes and backslashes are parts of names."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters, lexer.escape, lexer.quotes = "", "", '"'
+    return list(lexer)
+
+
+# --------------------------------------------------------------------------------------------- folders
+
+
+def _one_folder(folder: Path, window: int | None) -> list[PathPair]:
+    if window is not None and window < 1:
+        raise MatchRTError("pairs-window", f"The window is {window}.", "Use 1 or more: how many next images to match.")
+    images = _images(folder)
+    reach = len(images) if window is None else window
+    return [(image, other) for i, image in enumerate(images) for other in images[i + 1 : i + 1 + reach]]
+
+
+def _two_folders(first: Path, second: Path, allow_unpaired: bool) -> list[PathPair]:
+    left, right = ({path.name: path for path in _images(folder)} for folder in (first, second))
+    unpaired = sorted(left.keys() ^ right.keys(), key=_natural)
+    if unpaired and not allow_unpaired:
+        shown = ", ".join(f"'{name}'" for name in unpaired[:3]) + (" ..." if len(unpaired) > 3 else "")
+        raise MatchRTError(
+            "pairs-folders",
+            f"{len(unpaired)} image(s) are in only one of '{first}' and '{second}': {shown}.",
+            "Give both folders the same file names, write a list of pairs, or allow unpaired images.",
+        )
+    return [(path, right[name]) for name, path in left.items() if name in right]
+
+
+def _images(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: _natural(path.name))
+
+
+def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A sort key in which runs of digits count as numbers."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    return [(0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts], name

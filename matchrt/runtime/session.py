@@ -1,0 +1,68 @@
+"""A loaded engine that runs named arrays to named arrays; the same protocol for every flavour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.engine_file import EngineFile
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """threads: CPU threads of one run, None for the runtime's choice. device: where to run; nothing falls back."""
+
+    threads: int | None = None
+    device: Device = "cpu"
+
+
+class Session(Protocol):
+    """One engine, ready to run. Use one per thread."""
+
+    @property
+    def manifest(self) -> EngineManifest:
+        """What is loaded."""
+        ...
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs the engine; keys, types and shapes as the manifest lists them. Error: session-input."""
+        ...
+
+    def close(self) -> None:
+        """Frees the engine; later runs raise `session-closed`."""
+        ...
+
+
+def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
+    """Loads an engine with the runtime of its flavour."""
+    from matchrt.runtime.ort import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(engine, options or SessionOptions())
+
+
+def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
+    """Raises `session-input` when names, types or shapes are not what the manifest says."""
+    wanted = {spec.name: spec for spec in manifest.inputs}
+    if set(inputs) != set(wanted):
+        raise _bad_input(f"The engine takes {sorted(wanted)}, not {sorted(inputs)}.")
+    for name, spec in wanted.items():
+        array = inputs[name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            isinstance(want, str) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != np.dtype(spec.dtype):
+            message = f"Input {name} should be {spec.dtype} {list(spec.shape)}, is {array.dtype} {list(array.shape)}."
+            raise _bad_input(message)
+
+
+def _bad_input(message: str) -> MatchRTError:
+    return MatchRTError("session-input", message, "Use Matcher, which prepares images as the engine wants them.")
