@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import pickletools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # On odd files torch warns before it fails; the error says it all.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if unsafe := _unsafe_names(path):
             raise MatchRTError(
@@ -126,7 +130,8 @@ def _read_torch(path: Path) -> Any:
                 "Where you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
             ) from error
         raise _truncated(path, str(error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as error:
+    except Exception as error:
+        # On damaged bytes the reader raises whatever it stumbles over: RuntimeError, EOFError, struct.error, …
         raise _truncated(path, str(error) or type(error).__name__) from error
 
 
@@ -144,17 +149,18 @@ def _pickle_globals(path: Path) -> set[str]:
     names: set[str] = set()
     strings: list[str] = []
     try:
-        for operation, argument, _ in pickletools.genops(path.read_bytes()):
-            if operation.name == "GLOBAL":
-                names.add(str(argument).replace(" ", "."))
-            elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
-                names.add(f"{strings[-2]}.{strings[-1]}")
-            elif isinstance(argument, str):
-                strings.append(argument)
+        with path.open("rb") as stream:
+            while True:  # torch's old format is several pickles in a row, then raw bytes, which end this
+                for operation, argument, _ in pickletools.genops(stream):
+                    if operation.name == "GLOBAL":
+                        names.add(str(argument).replace(" ", "."))
+                    elif operation.name == "STACK_GLOBAL" and len(strings) > 1:
+                        names.add(f"{strings[-2]}.{strings[-1]}")
+                    elif isinstance(argument, str):
+                        strings.append(argument)
     except Exception:
-        # A damaged pickle: what was read so far is all there is to know.
+        # The end, or damage: what was read so far is all there is to know.
         return names
-    return names
 
 
 def _truncated(path: Path, reason: str) -> MatchRTError:

@@ -55,7 +55,9 @@ class RemoveIdentities:
         for node in removed:
             source, result = node.inputs[0], node.outputs[0]
             for consumer in list(result.outputs):
-                consumer.inputs[:] = [source if tensor is result else tensor for tensor in consumer.inputs]
+                for position, tensor in enumerate(consumer.inputs):
+                    if tensor is result:
+                        consumer.inputs[position] = source
             node.outputs.clear()
         graph.cleanup().toposort()
         return _result(graph, model, len(removed), "removed")

@@ -1,0 +1,139 @@
+"""`matchrt match` as users type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from support.commands import CommandLine
+from support.pictures import shifted_pair, texture
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    paths = (tmp_path / "a.jpg", tmp_path / "b.jpg")
+    for path, image in zip(paths, shifted_pair(240, 320, (16, 8)), strict=True):
+        PILImage.fromarray(image).save(path, quality=95)
+    return paths
+
+
+def test_no_option_needed(cli: CommandLine, pair: tuple[Path, Path]) -> None:
+    ran = cli("match", *pair)
+    assert ran.code == 0 and not ran.err
+    for word in ("matches", "inliers", "loftr-lite", "inference", "milliseconds"):
+        assert word in ran.out
+
+
+def test_all_outputs(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    picture, saved = tmp_path / "out.png", tmp_path / "out.npz"
+    ran = cli("match", *pair, "--draw", picture, "--save", saved, "--verify", "homography", "--json")
+    assert ran.code == 0
+    assert ran.json["matches"] > 100 and ran.json["geometry"]["kind"] == "homography"
+    matrix = np.array(ran.json["geometry"]["matrix"])
+    assert np.allclose(matrix / matrix[2, 2], [[1, 0, -16], [0, 1, -8], [0, 0, 1]], atol=0.6)
+    with np.load(saved) as arrays:
+        assert arrays["keypoints0"].shape == (ran.json["matches"], 2)
+        assert arrays["scores"].shape == (ran.json["matches"],)
+    with PILImage.open(picture) as image:
+        assert image.width >= 640
+
+
+def test_essential_with_intrinsics(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    camera = [[400, 0, 160], [0, 400, 120], [0, 0, 1]]
+    (tmp_path / "k.json").write_text(json.dumps({"K0": camera, "K1": camera}))
+    ran = cli("match", *pair, "--verify", "essential", "--intrinsics", tmp_path / "k.json", "--json")
+    assert ran.code == 0 and ran.json["geometry"]["kind"] == "essential"
+    cli.fails("intrinsics-missing", "match", *pair, "--verify", "essential")
+    (tmp_path / "k.json").write_text("{}")
+    cli.fails("intrinsics-format", "match", *pair, "--verify", "essential", "--intrinsics", tmp_path / "k.json")
+
+
+def test_lists_and_folders(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("a.jpg b.jpg\nb.jpg a.jpg\n")
+    ran = cli("match", listing, "--save", tmp_path / "matches", "--draw", tmp_path / "pictures")
+    assert ran.code == 0 and "2 pairs matched, 0 failed" in ran.out
+    assert (tmp_path / "matches" / "a__b.npz").is_file() and (tmp_path / "pictures" / "b__a.jpg").is_file()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in pair:
+        path.rename(folder / path.name)
+    ran = cli("match", folder, "--json")
+    assert ran.code == 0 and len(ran.json["pairs"]) == 1 and ran.json["pairs"][0]["matches"] > 100
+
+
+def test_a_bad_pair_does_not_stop_the_rest(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("not an image")
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("a.jpg bad.jpg\na.jpg b.jpg\n")
+    ran = cli("match", listing)
+    assert ran.code == 2 and "1 pairs matched, 1 failed" in ran.out and "bad.jpg" in ran.err
+    ran = cli("match", listing, "--json")
+    assert ran.code == 2 and ran.json["pairs"][0]["error"]["code"] == "image-format" and ran.json["failed"] == 1
+
+
+def test_bad_images_are_named_errors(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    good, before = pair[0], set(tmp_path.iterdir())
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "text.jpg").write_text("hello, I am not an image")
+    PILImage.fromarray(texture(100, 100)).save(bad / "whole.png")
+    data = (bad / "whole.png").read_bytes()
+    (bad / "cut.png").write_bytes(data[: len(data) // 2])
+    PILImage.new("L", (1, 1)).save(bad / "tiny.png")
+    PILImage.new("1", (20000, 20000)).save(bad / "huge.png")
+    for name, code in (
+        ("missing.jpg", "image-missing"), ("text.jpg", "image-format"), ("cut.png", "image-truncated"),
+        ("tiny.png", "image-too-small"), ("huge.png", "image-too-large"),
+    ):  # fmt: skip
+        for arguments in ((good, bad / name), (bad / name, good)):
+            ran = cli.fails(code, "match", *arguments, "--draw", tmp_path / "o.png", "--save", tmp_path / "o.npz")
+            assert name in ran.err
+    cli.fails("image-unreadable", "match", good, "/dev/null")
+    assert set(tmp_path.iterdir()) == before | {bad}
+
+
+def test_unusual_images_match(cli: CommandLine, tmp_path: Path) -> None:
+    image0, image1 = shifted_pair(240, 320, (16, 8))
+    PILImage.fromarray(image0).save(tmp_path / "grey.png")
+    alpha = np.dstack([image1, image1, image1, np.full_like(image1, 7)])
+    PILImage.fromarray(alpha).save(tmp_path / "alpha.png")
+    PILImage.fromarray(image1.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for other in ("alpha.png", "deep.png"):
+        ran = cli("match", tmp_path / "grey.png", tmp_path / other, "--json")
+        assert ran.code == 0 and ran.json["matches"] > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--draw", "out.xyz"), "output-format"),
+        (("--save", "out.txt"), "output-format"),
+        (("--engine", "nothing.onnx"), "engine-missing"),
+        (("--engine", "loftr-outdoor"), "engine-missing"),
+        (("--resize", "7"), "resize-range"),
+        (("--device", "tpu"), "device-unknown"),
+    ],
+)
+def test_bad_options(cli: CommandLine, pair: tuple[Path, Path], arguments: tuple[str, str], code: str) -> None:
+    cli.fails(code, "match", *pair, *arguments)
+
+
+def test_errors_as_json(cli: CommandLine, pair: tuple[Path, Path]) -> None:
+    ran = cli("match", pair[0], "missing.jpg", "--json")
+    assert ran.code == 2 and ran.json["error"]["code"] == "image-missing" and ran.json["error"]["remedy"]
+
+
+def test_debug_shows_the_traceback(cli: CommandLine, pair: tuple[Path, Path]) -> None:
+    assert "Traceback" in cli("match", pair[0], "missing.jpg", "--debug").err
+
+
+def test_unknown_option_and_help(cli: CommandLine) -> None:
+    assert cli("match", "--nonsense").code == 2
+    for command in ("match", "build", "inspect", "models", "engines"):
+        ran = cli(command, "--help")
+        assert ran.code == 0 and "Example: matchrt" in ran.out and "--json" in ran.out
+    assert "matchrt" in cli("--version").out

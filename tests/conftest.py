@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The team's folder of reference vectors, weights and evaluation images; absent on a user's machine."""
+    if not (SHARED / "FACTS.md").is_file():
+        pytest.skip("the team's shared folder with reference data is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the user's engine store."""
+    monkeypatch.setenv("MATCHRT_STORE", str(tmp_path_factory.getbasetemp() / "store"))
+
+
+@pytest.fixture(scope="session")
+def coarse_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights that the model `coarse-loftr` accepts."""
+    import torch
+    from support.weights import coarse_loftr_state
+
+    path = tmp_path_factory.mktemp("checkpoints") / "coarse.ckpt"
+    torch.save({"state_dict": {f"matcher.{k}": v for k, v in coarse_loftr_state().items()}, "epoch": 3}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def coarse_engine(tmp_path_factory: pytest.TempPathFactory, coarse_checkpoint: Path) -> Path:
+    """A static 192x256 engine with random weights, built once."""
+    from matchrt.engines.store import EngineStore
+    from matchrt.pipeline import BuildRequest, build
+
+    folder = tmp_path_factory.mktemp("engines")
+    request = BuildRequest(
+        "coarse-loftr", coarse_checkpoint, height=192, width=256, max_matches=256, output=folder / "coarse.onnx"
+    )
+    return build(request, EngineStore(folder / "store")).path
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Runs code in a fresh interpreter."""
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """The command line, in this process."""
+    from support.commands import CommandLine
+
+    return CommandLine(capsys, monkeypatch)

@@ -1,0 +1,205 @@
+"""Every pass: what it changes, that it changes no match, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.network import load_network
+from matchrt.export.parity import require_parity, run_onnx, sample_inputs
+from matchrt.export.passes.base import Pass, PassResult, run_passes
+from matchrt.export.passes.fold import FoldConstants, RemoveDeadNodes, RemoveIdentities
+from matchrt.export.passes.half_storage import HalfStorage
+from matchrt.export.passes.stable_names import StableNames
+from matchrt.export.passes.standard import standard_passes
+from matchrt.export.passes.supported import RequireSupported
+from matchrt.export.specs import get_spec
+from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+
+OPTIONS = ExportOptions(192, 256, max_matches=128)
+
+
+@pytest.fixture(scope="module")
+def exported(coarse_checkpoint: Path) -> onnx.ModelProto:
+    return export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+@pytest.mark.parametrize("step", standard_passes(), ids=lambda step: step.name)
+def test_pass_changes_no_match(exported: onnx.ModelProto, step: Pass) -> None:
+    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)
+    before = run_onnx(exported, inputs)
+    assert int(before["num_matches"][0]) > 5
+    after, records = run_passes(_copy(exported), [step])
+    assert require_parity(before, run_onnx(after, inputs), 0.0, step.name).matches == int(before["num_matches"][0])
+    assert records[0].name == step.name
+
+
+def test_whole_list_with_parity_after_every_pass(exported: onnx.ModelProto) -> None:
+    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)
+    checked = []
+
+    def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+        checked.append(require_parity(run_onnx(before, inputs), run_onnx(after, inputs), 0.0, "pass"))
+
+    _, records = run_passes(_copy(exported), standard_passes(), same)
+    assert len(checked) == sum(record.changed for record in records) >= 2
+
+
+def test_passes_have_nothing_left_to_do_the_second_time(exported: onnx.ModelProto) -> None:
+    passes = standard_passes()[:-1]
+    model, _ = run_passes(_copy(exported), passes)
+    again, records = run_passes(_copy(model), passes[1:])
+    assert not any(record.changed for record in records)
+    assert [n.name for n in again.graph.node] == [n.name for n in model.graph.node]
+
+
+def test_names_are_module_paths_and_stable(exported: onnx.ModelProto, coarse_checkpoint: Path) -> None:
+    model, _ = run_passes(_copy(exported), [StableNames()])
+    names = {node.name for node in model.graph.node}
+    assert any(name.startswith("loftr_coarse.layers.3.") for name in names)
+    twin = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
+    model_twin, _ = run_passes(twin, [StableNames()])
+    assert model.SerializeToString(deterministic=True) == model_twin.SerializeToString(deterministic=True)
+
+
+def test_no_path_of_this_machine_is_left(exported: onnx.ModelProto) -> None:
+    here = str(Path(__file__).resolve().parents[2]).encode()
+    assert here in exported.SerializeToString()
+    model, _ = run_passes(_copy(exported), standard_passes())
+    assert here not in model.SerializeToString()
+
+
+def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, [2, 3])], [value("y", TensorProto.FLOAT, None)], weights or []
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_folding_computes_constants() -> None:
+    weights = [numpy_helper.from_array(np.float32([1, 2, 3]), "a"), numpy_helper.from_array(np.float32([4]), "b")]
+    nodes = [helper.make_node("Mul", ["a", "b"], ["ab"], "mul"), helper.make_node("Add", ["x", "ab"], ["y"], "add")]
+    result = FoldConstants().apply(_model(nodes, weights))
+    assert [n.op_type for n in result.model.graph.node] == ["Add"] and result.changes == 1
+    folded = numpy_helper.to_array(result.model.graph.initializer[0])
+    assert folded.tolist() == [4, 8, 12]
+
+
+def test_folding_leaves_large_results_to_run_time() -> None:
+    weights = [numpy_helper.from_array(np.array([3, 1000], np.int64), "shape")]
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["big"], "big"),
+        helper.make_node("MatMul", ["x", "big"], ["y"], "matmul"),
+    ]
+    for limit, kept in ((64, True), (1 << 20, False)):
+        model = FoldConstants(max_bytes=limit).apply(_model(nodes, weights)).model
+        assert ("ConstantOfShape" in {n.op_type for n in model.graph.node}) is kept
+
+
+def test_identities_go() -> None:
+    nodes = [
+        helper.make_node("Identity", ["x"], ["x1"], "identity"),
+        helper.make_node("Cast", ["x1"], ["x2"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["x2"], ["y"], "relu"),
+    ]
+    result = RemoveIdentities().apply(_model(nodes))
+    assert [n.op_type for n in result.model.graph.node] == ["Relu"] and result.changes == 2
+    assert list(result.model.graph.node[0].input) == ["x"]
+
+
+def test_casts_that_convert_stay() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], "down", to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["h"], ["y"], "up", to=TensorProto.FLOAT),
+    ]
+    assert RemoveIdentities().apply(_model(nodes)).changes == 0
+
+
+def test_dead_nodes_go() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "relu"), helper.make_node("Abs", ["x"], ["unused"], "abs")]
+    result = RemoveDeadNodes().apply(_model(nodes))
+    assert [n.op_type for n in result.model.graph.node] == ["Relu"] and result.changes == 1
+
+
+def test_half_storage_is_exact_or_left_alone() -> None:
+    exact = np.linspace(-2, 2, 300).astype(np.float16).astype(np.float32).reshape(3, 100)
+    inexact = exact + np.float32(1e-6)
+    large = np.full((3, 100), 1e6, np.float32)
+    for values, halved in ((exact, True), (inexact, False), (large, False)):
+        model = _model([helper.make_node("MatMul", ["x", "w"], ["y"], "m")], [numpy_helper.from_array(values, "w")])
+        result = HalfStorage().apply(_copy(model))
+        assert bool(result.changes) is halved
+        HalfStorage().ensures(result.model)
+        x = {"x": np.random.default_rng(0).random((2, 3), dtype=np.float32)}
+        import onnxruntime
+
+        run = [onnxruntime.InferenceSession(m.SerializeToString()).run(None, x)[0] for m in (model, result.model)]
+        assert np.array_equal(run[0], run[1])
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (helper.make_node("NonZero", ["x"], ["y"], "bad"), "data-dependent"),
+        (helper.make_node("Resize", ["x", "", "", "s"], ["y"], "bad", antialias=1, mode="cubic"), "antialiased"),
+        (helper.make_node("Einsum", ["x", "x"], ["y"], "bad", equation="...i,...i->..."), "ellipsis"),
+        (helper.make_node("Einsum", ["x"], ["y"], "bad", equation="ii->i"), "repeated"),
+        (helper.make_node("Einsum", ["x", "x", "x"], ["y"], "bad", equation="ij,ij,ij->ij"), "two operands"),
+        (helper.make_node("Multinomial", ["x"], ["y"], "bad"), "replacement"),
+    ],
+)
+def test_unsupported_nodes_are_named(node: onnx.NodeProto, reason: str) -> None:
+    with pytest.raises(InternalError, match=reason) as caught:
+        RequireSupported().ensures(_model([node]))
+    assert "bad" in caught.value.message
+
+
+def test_supported_einsum_passes() -> None:
+    RequireSupported().ensures(_model([helper.make_node("Einsum", ["x", "x"], ["y"], "ok", equation="ij,kj->ik")]))
+
+
+def test_a_pass_that_breaks_the_graph_is_caught() -> None:
+    class Breaks(RemoveDeadNodes):
+        def apply(self, model: onnx.ModelProto) -> PassResult:
+            model.graph.node[0].input[0] = "nowhere"
+            return PassResult(model, 1, "broke it")
+
+    with pytest.raises(InternalError, match="invalid graph"):
+        run_passes(_model([helper.make_node("Relu", ["x"], ["y"], "relu")]), [Breaks()])
+
+
+def test_a_pass_that_changes_matches_is_caught(exported: onnx.ModelProto) -> None:
+    class Doubles(RemoveDeadNodes):
+        def apply(self, model: onnx.ModelProto) -> PassResult:
+            scale = next(i for i in model.graph.initializer if i.name.endswith("loftr_coarse.layers.0.norm2.weight"))
+            scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 2, scale.name))
+            return PassResult(model, 1, "doubled a weight")
+
+    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)
+
+    def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), 0.0, "pass")
+
+    with pytest.raises(InternalError) as caught:
+        run_passes(_copy(exported), [Doubles()], same)
+    assert caught.value.code == "parity"
+
+
+def test_names_need_a_flat_graph() -> None:
+    model = _model([helper.make_node("Relu", ["x"], ["y"], "relu")])
+    model.functions.add().name = "f"
+    with pytest.raises(MatchRTError) as caught:
+        StableNames().requires(model)
+    assert caught.value.code == "pass-requirement"

@@ -1,0 +1,172 @@
+"""The parts of the network against their definitions, written out the slow way."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.pictures import shifted_pair
+from support.weights import random_network
+
+from matchrt.models.attention import full_attention, linear_attention
+from matchrt.models.coarse_matching import Grid, dual_softmax, rows_and_columns, select_matches
+from matchrt.models.config import COARSE_LOFTR, LOFTR_LITE, CoarseMatchConfig, LoFTRConfig, TransformerConfig
+from matchrt.models.fine_refinement import FineRefinement, gather_windows
+from matchrt.models.position import sine_encoding, sine_frequencies
+
+
+def test_position_formula() -> None:
+    table = sine_encoding(3, 5, sine_frequencies(16, fixed_divisor=True))[0]
+    row, column, k = 2, 4, 1
+    frequency = 10000 ** (-2 * k / 8)
+    expected = [math.sin(5 * frequency), math.cos(5 * frequency), math.sin(3 * frequency), math.cos(3 * frequency)]
+    assert table[4 * k : 4 * k + 4, row, column].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_published_divisor_floors_to_minus_one() -> None:
+    assert sine_frequencies(256, fixed_divisor=False)[:3].tolist() == pytest.approx([1.0, math.exp(-2), math.exp(-4)])
+
+
+def test_linear_attention_is_the_normalised_kernel_sum() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 7, 4), torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4)
+    weights = (F.elu(q) + 1) @ (F.elu(k) + 1).transpose(2, 3)
+    expected = (weights / (weights.sum(3, keepdim=True) + 1e-6)) @ v
+    assert torch.allclose(linear_attention(q, k, v, None, None), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("attend", [linear_attention, full_attention])
+def test_masked_source_equals_shorter_source(attend) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 7, 4), torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4)
+    mask = torch.arange(9)[None] < 6
+    masked = attend(q, k, v, torch.ones(1, 7, dtype=torch.bool), mask)
+    assert torch.allclose(masked, attend(q, k[:, :, :6], v[:, :, :6], None, None), atol=1e-5)
+
+
+def _brute_force(confidence: torch.Tensor, grid: Grid, config: CoarseMatchConfig) -> set[tuple[int, int]]:
+    """The definition with NonZero: above the threshold, away from the border, the best of its row and column."""
+    keep = confidence > config.threshold
+    valid_h = int(grid.valid_height[0]) if grid.valid_height is not None else grid.height
+    valid_w = int(grid.valid_width[0]) if grid.valid_width is not None else grid.width
+    b = config.border
+    for cell in range(grid.height * grid.width):
+        row, column = divmod(cell, grid.width)
+        if not (b <= row < valid_h - b and b <= column < valid_w - b):
+            keep[cell, :] = False
+            keep[:, cell] = False
+    if config.mutual:
+        keep &= confidence == confidence.max(1, keepdim=True).values
+        keep &= confidence == confidence.max(0, keepdim=True).values
+        return {(int(i), int(j)) for i, j in keep.nonzero()}
+    best = confidence.argmax(1)
+    return {(i, int(j)) for i, j in enumerate(best) if keep[i, j]}
+
+
+@pytest.mark.parametrize("mutual", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
+    torch.manual_seed(1)
+    valid = (torch.tensor([7]), torch.tensor([8])) if padded else (None, None)
+    grid = Grid(9, 11, *valid)
+    confidence = dual_softmax(torch.randn(1, 99, 99) * 4)
+    config = CoarseMatchConfig(threshold=0.005, border=1, mutual=mutual)
+    matches = select_matches(confidence, grid, grid, config, 128)
+    count = int((matches.scores > 0).sum())
+    found = {(int(i), int(j)) for i, j in zip(matches.index0[0, :count], matches.index1[0, :count], strict=True)}
+    expected = _brute_force(confidence[0].clone(), grid, config)
+    assert found == expected
+    assert len(expected) >= 5 - 3 * mutual
+    scores = matches.scores[0]
+    assert bool((scores[1:] <= scores[:-1]).all()) and not scores[count:].any()
+
+
+def test_selection_keeps_the_best_when_slots_are_few() -> None:
+    torch.manual_seed(1)
+    grid, config = Grid(9, 11), CoarseMatchConfig(threshold=0.0, border=0)
+    confidence = dual_softmax(torch.randn(1, 99, 99) * 4)
+    all_matches = select_matches(confidence, grid, grid, config, 128)
+    few = select_matches(confidence, grid, grid, config, 5)
+    assert few.scores[0].tolist() == all_matches.scores[0, :5].tolist()
+
+
+def test_rows_and_columns() -> None:
+    row, column = rows_and_columns(torch.tensor([0, 6, 7, 20]), 7)
+    assert row.tolist() == [0, 0, 1, 2] and column.tolist() == [0, 6, 0, 6]
+
+
+def test_windows_equal_unfold() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, 16, 24)
+    cells = torch.tensor([[0, 5, 23], [7, 11, 14]])
+    unfolded = F.unfold(features, 5, stride=4, padding=2).view(2, 3, 25, -1)
+    expected = torch.stack([unfolded[b, :, :, cells[b]].permute(2, 1, 0) for b in range(2)])
+    assert torch.equal(gather_windows(features, cells, 6, 4, 5), expected)
+
+
+def test_refinement_points_at_the_peak() -> None:
+    matcher = FineRefinement(TransformerConfig(4, 1, ()), 5)
+    x0, x1 = torch.zeros(1, 25, 4), torch.zeros(1, 25, 4)
+    x0[0, 12] = 20.0
+    x1[0, 5 * 1 + 4] = 20.0  # row 1, column 4: one up, two right of the centre
+    expectation, deviation = matcher(x0, x1)
+    assert expectation[0].tolist() == pytest.approx([1.0, -0.5], abs=1e-4)
+    assert float(deviation[0]) < 1e-3
+
+
+@torch.inference_mode()
+def test_padding_does_not_leak_into_the_transformer() -> None:
+    """Tokens of the valid area do not depend on what lies in the padding."""
+    network = random_network(LOFTR_LITE)
+    torch.manual_seed(0)
+    coarse0, coarse1 = torch.randn(2, 1, 128, 8, 10)
+    mask = torch.zeros(8, 10, dtype=torch.bool)
+    mask[:6, :7] = True
+    flat = mask.reshape(1, -1)
+    first = network.encode_coarse(coarse0, coarse1, flat, flat)
+    noise0, noise1 = (torch.where(mask, c, torch.randn_like(c)) for c in (coarse0, coarse1))
+    second = network.encode_coarse(noise0, noise1, flat, flat)
+    for before, after in zip(first, second, strict=True):
+        assert torch.allclose(before[:, flat[0]], after[:, flat[0]], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_matches_of_a_batch_equal_single_matches() -> None:
+    network = random_network(LoFTRConfig(
+        initial_dim=8, block_dims=(8, 16, 32), coarse=TransformerConfig(32, 4, ("self", "cross")),
+        fine=TransformerConfig(8, 2, ("self", "cross")), match=CoarseMatchConfig(threshold=0.0, border=1)))  # fmt: skip
+    pairs = [shifted_pair(64, 96, (8, 8), seed) for seed in (0, 1)]
+    first, second = (torch.stack([torch.from_numpy(pair[i]).float()[None] / 255 for pair in pairs]) for i in (0, 1))
+    both = network(first, second, max_matches=32)
+    assert int(both.num_matches.min()) > 0
+    for index in (0, 1):
+        single = network(first[index : index + 1], second[index : index + 1], max_matches=32)
+        assert int(single.num_matches[0]) == int(both.num_matches[index])
+        assert torch.allclose(single.keypoints1[0], both.keypoints1[index], atol=1e-3)
+        assert torch.allclose(single.scores[0], both.scores[index], atol=1e-5)
+
+
+def test_full_attention_network_runs() -> None:
+    config = LoFTRConfig(
+        initial_dim=8, block_dims=(8, 16, 32), coarse=TransformerConfig(32, 4, ("self", "cross"), attention="full"),
+        fine=TransformerConfig(8, 2, ("self", "cross"), attention="full"), match=CoarseMatchConfig(threshold=0.0)
+    )  # fmt: skip
+    network = random_network(config)
+    image = torch.rand(1, 1, 64, 96)
+    size = torch.tensor([[48, 80]])
+    out = network(image, image, size, size, max_matches=32)
+    assert bool(torch.isfinite(out.keypoints1).all())
+    count = int(out.num_matches[0])
+    assert count > 0 and float(out.keypoints0[0, :count, 0].max()) < 80
+
+
+def test_config_rejects_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        TransformerConfig(30, 8, ())
+    with pytest.raises(ValueError, match="last stage"):
+        LoFTRConfig(block_dims=(128, 196, 200))
+    with pytest.raises(ValueError, match="its stage"):
+        LoFTRConfig(fine=TransformerConfig(64, 8, ()))
+    assert COARSE_LOFTR.coarse_stride == 16 and LOFTR_LITE.fine_stride == 2

@@ -1,0 +1,122 @@
+"""Our LoFTR against outputs of the official code with the same weights, stage by stage."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from matchrt.models.coarse_matching import dual_softmax
+from matchrt.models.config import LOFTR_OUTDOOR
+from matchrt.models.loftr import LoFTR
+from matchrt.models.position import sine_encoding, sine_frequencies
+from matchrt.models.resnet_fpn import run_backbone
+
+FEATURES = 1e-4  # relative to the stage's largest value
+PIXELS = 1e-3
+
+
+@pytest.fixture(scope="module")
+def vectors(shared: Path) -> Any:
+    return np.load(shared / "reference" / "loftr_outdoor_ds.npz")
+
+
+@pytest.fixture(scope="module")
+def network(shared: Path) -> LoFTR:
+    spec = importlib.util.spec_from_file_location("make_checkpoint", shared / "make_checkpoint.py")
+    assert spec is not None and spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    manifest = json.loads((shared / "manifests" / "loftr_outdoor_ds.json").read_text())
+    state = {k.removeprefix("matcher."): torch.as_tensor(v) for k, v in maker.state_dict(manifest).items()}
+    loaded = LoFTR(LOFTR_OUTDOOR)
+    loaded.load_state_dict(state, strict=True)
+    return loaded.eval()
+
+
+def _grey(rgb: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.fromarray(rgb).convert("L"))).float()[None, None] / 255
+
+
+def _inputs(vectors: Any, case: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    source = "real" if case == "real" else "shift"
+    image0, image1 = _grey(vectors[f"{source}/rgb0"]), _grey(vectors[f"{source}/rgb1"])
+    if case == "uneven":
+        return image0, image1[:, :, :240, :304], None
+    if case == "shift_masked":
+        pad = (0, 0, 0, 64)
+        padded = (torch.nn.functional.pad(image, pad) for image in (image0, image1))
+        return *padded, torch.tensor([[256, 320]])
+    return image0, image1, None
+
+
+def _assert_close(vectors: Any, name: str, actual: torch.Tensor) -> None:
+    assert tuple(actual.shape) == tuple(vectors[f"{name}.shape"])
+    difference = np.abs(actual.numpy().ravel()[vectors[f"{name}.idx"]] - vectors[f"{name}.val"]).max()
+    assert difference / vectors[f"{name}.stats"][2] <= FEATURES, name
+
+
+@pytest.mark.parametrize("case", ["shift", "real", "uneven", "shift_masked"])
+@torch.inference_mode()
+def test_stages_and_matches(vectors: Any, network: LoFTR, case: str) -> None:
+    image0, image1, size = _inputs(vectors, case)
+    (coarse0, fine0), (coarse1, fine1) = run_backbone(network.backbone, image0, image1)
+    assert fine0 is not None and fine1 is not None
+    batched = case != "uneven"
+    _assert_close(vectors, f"{case}/backbone_coarse", torch.cat([coarse0, coarse1]) if batched else coarse1)
+    _assert_close(vectors, f"{case}/backbone_fine", torch.cat([fine0, fine1]) if batched else fine1)
+
+    grid0, grid1 = network._grid(coarse0, size), network._grid(coarse1, size)
+    tokens0, tokens1 = network.encode_coarse(coarse0, coarse1, grid0.mask(), grid1.mask())
+    _assert_close(vectors, f"{case}/coarse0", tokens0)
+    _assert_close(vectors, f"{case}/coarse1", tokens1)
+    confidence = dual_softmax(network.similarity(tokens0, tokens1, grid0.mask(), grid1.mask()))
+    _assert_close(vectors, f"{case}/conf", confidence[0])
+
+    cells = [torch.from_numpy(vectors[f"{case}/{name}_ids"]).long()[None] for name in "ij"]
+    windows = network.fine_windows(fine0, fine1, tokens0, tokens1, *cells, grid0.width, grid1.width)
+    refined = network.loftr_fine(*windows)
+    for index in (0, 1):
+        _assert_close(vectors, f"{case}/fine_unfold{index}", windows[index])
+        _assert_close(vectors, f"{case}/fine_out{index}", refined[index])
+    expectation, deviation = network.refine(fine0, fine1, tokens0, tokens1, *cells, grid0.width, grid1.width)
+    expected = vectors[f"{case}/expec_f"]
+    assert np.abs(expectation[0].numpy() - expected[:, :2]).max() <= PIXELS
+    # Two runs of the official code differ by 3e-4 here.
+    assert np.abs(deviation[0].numpy() - expected[:, 2]).max() <= 3e-3
+
+
+@pytest.mark.parametrize("case", ["shift", "real", "uneven", "shift_masked"])
+@torch.inference_mode()
+def test_whole_network(vectors: Any, network: LoFTR, case: str) -> None:
+    image0, image1, size = _inputs(vectors, case)
+    threshold = float(vectors[f"{case}/thr"])
+    previous = network.config
+    network.config = replace(previous, match=replace(previous.match, threshold=threshold))
+    try:
+        out = network(image0, image1, size, size, 1024)
+    finally:
+        network.config = previous
+    count = int(out.num_matches[0])
+    ours = {tuple(p0): (p1, s) for p0, p1, s in zip(out.keypoints0[0, :count].tolist(),
+            out.keypoints1[0, :count].tolist(), out.scores[0, :count].tolist(), strict=True)}  # fmt: skip
+    theirs = dict(zip(map(tuple, vectors[f"{case}/mkpts0_f"].tolist()),
+                  zip(vectors[f"{case}/mkpts1_f"], vectors[f"{case}/mconf"], strict=True), strict=True))  # fmt: skip
+    assert ours.keys() == theirs.keys()
+    for point, (position, score) in theirs.items():
+        assert np.abs(np.array(ours[point][0]) - position).max() <= PIXELS
+        assert abs(ours[point][1] - score) <= 1e-3
+    assert bool((out.scores[0, 1:] <= out.scores[0, :-1]).all())
+    assert not out.keypoints0[0, count:].any() and not out.scores[0, count:].any()
+
+
+@pytest.mark.parametrize(("name", "fixed"), [("pe_buggy", False), ("pe_fixed", True)])
+def test_position_encoding(vectors: Any, name: str, fixed: bool) -> None:
+    _assert_close(vectors, name, sine_encoding(64, 64, sine_frequencies(256, fixed)))
