@@ -8,7 +8,7 @@ import click
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import build, inspect, match, models
+from matchrt.cli import bench, build, inspect, match, models
 from matchrt.cli.output import fail
 
 app = typer.Typer(
@@ -23,8 +23,12 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; works after a command too."),
+) -> None:
     """Image-matching networks from checkpoint to engine to matches."""
+    del debug  # taken out of the arguments by `main`; here for --help
     if version:
         typer.echo(f"matchrt {__version__}")
         raise typer.Exit
@@ -33,6 +37,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 app.command("match", epilog=match.EPILOG)(match.match)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt.cli.engine_option import known_device, resolve_engine
 from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
 from matchrt.errors import MatchRTError
 
@@ -69,40 +70,19 @@ def match(
     outputs = _Outputs(verify, threshold, read_intrinsics(intrinsics, verify), draw, save)
     pairs, single = _pairs(image0, image1, window)
     _check_outputs(outputs, single)
-    if device not in ("cpu", "cuda"):
-        raise MatchRTError("device-unknown", f"There is no device '{device}'.", "Use cpu or cuda.")
     options = MatcherOptions(
         resize=resize,
         min_score=min_score,
         apply_exif=not ignore_exif,
         max_pixels=int(max_megapixels * 1e6),
         threads=threads,
-        device="cuda" if device == "cuda" else "cpu",
+        device=known_device(device),
     )
-    with Matcher(_engine(engine, store), options) as matcher:
+    with Matcher(resolve_engine(engine, store), options) as matcher:
         if single:
             _match_one(matcher, pairs[0], outputs, as_json)
             return 0
         return _match_all(matcher, pairs, outputs, as_json)
-
-
-def _engine(name: str, store: Path | None) -> str | Path:
-    """An engine file or bundled model as it is; else the newest engine of that model in the store."""
-    from matchrt.runtime.engine_file import BUNDLED
-
-    if name in BUNDLED or Path(name).exists() or Path(name).suffix:
-        return name
-    from matchrt.engines.store import open_store
-
-    opened = open_store(store)
-    found = opened.engines(name)
-    if found:
-        return found[0].path
-    raise MatchRTError(
-        "engine-missing",
-        f"The store '{opened.root}' has no engine of '{name}'.",
-        f"Build one: matchrt build {name} --checkpoint FILE",
-    )
 
 
 def _pairs(image0: Path, image1: Path | None, window: int | None) -> tuple[list[tuple[Path, Path]], bool]:

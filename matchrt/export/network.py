@@ -55,9 +55,10 @@ def load_network(
     mutual: bool | None = None,
 ) -> LoadedNetwork:
     """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong."""
+    spec = _with_matching(spec, threshold, mutual)
     source = checkpoint_path(spec, path)
     checkpoint = read_checkpoint(source)
-    network = LoFTR(_with_matching(spec, threshold, mutual).network)
+    network = LoFTR(spec.network)
     state, report = account(checkpoint.tensors, shapes_of(network), spec.key_map, spec.name, allow_missing)
     report.require_complete(str(source))
     fill(network, state)

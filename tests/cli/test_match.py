@@ -133,7 +133,7 @@ def test_debug_shows_the_traceback(cli: CommandLine, pair: tuple[Path, Path]) ->
 
 def test_unknown_option_and_help(cli: CommandLine) -> None:
     assert cli("match", "--nonsense").code == 2
-    for command in ("match", "build", "inspect", "models", "engines"):
+    for command in ("match", "build", "inspect", "models", "engines", "bench"):
         ran = cli(command, "--help")
         assert ran.code == 0 and "Example: matchrt" in ran.out and "--json" in ran.out
     assert "matchrt" in cli("--version").out

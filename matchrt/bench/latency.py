@@ -1,0 +1,161 @@
+"""How long a pair takes, from images in host memory (or files) to matches in host memory.
+
+Several subjects are measured in turn, A B A B, so that a machine that gets slower or faster meanwhile does so for all.
+Between two calls there is a pause: thread pools spin for a while after their work, and would slow the next subject.
+
+Errors: `bench-runs`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.runtime.matches import Matches
+    from matchrt.runtime.session import Arrays, Session
+
+TOTAL = "total"
+# One call on prepared arguments; returns milliseconds by stage, or nothing when there are no stages.
+Subject = Callable[[], "Mapping[str, float] | None"]
+
+
+class Matching(Protocol):
+    """What `matcher_subject` needs of a Matcher."""
+
+    def match(self, image0: Any, image1: Any) -> Matches:
+        """Matches two images."""
+        ...
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """runs: measured calls a subject. warm_up: calls before, not counted. pause: seconds between calls."""
+
+    runs: int = 30
+    warm_up: int = 3
+    pause: float = 0.02
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Milliseconds of one stage over all runs. Percentiles are interpolated linearly."""
+
+    p50: float
+    p90: float
+    p99: float
+    fastest: float
+    slowest: float
+
+    @staticmethod
+    def of(samples: list[float]) -> Stage:
+        """From milliseconds."""
+        p50, p90, p99 = (float(value) for value in np.percentile(samples, (50, 90, 99)))
+        return Stage(p50, p90, p99, min(samples), max(samples))
+
+    def to_json(self) -> dict[str, float]:
+        """As JSON values, milliseconds."""
+        return {name: round(value, 4) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class SubjectLatency:
+    """One subject: stages in their order, `total` (measured outside, host to host) last. samples: all totals."""
+
+    name: str
+    stages: dict[str, Stage]
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the total, milliseconds."""
+        return self.stages[TOTAL].p50
+
+
+@dataclass(frozen=True)
+class LatencyReport:
+    """All subjects of one interleaved run. The first is the one that the others are compared with."""
+
+    options: LatencyOptions
+    subjects: tuple[SubjectLatency, ...]
+
+    def ratios(self) -> dict[str, float]:
+        """Median total of each subject over that of the first: 0.5 is twice as fast as the first."""
+        return {subject.name: subject.median / self.subjects[0].median for subject in self.subjects}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        ratios = self.ratios()
+        return {
+            "runs": self.options.runs,
+            "warm_up": self.options.warm_up,
+            "pause_s": self.options.pause,
+            "order": "interleaved",
+            "subjects": {
+                subject.name: {
+                    "stages_ms": {name: stage.to_json() for name, stage in subject.stages.items()},
+                    "samples_ms": [round(value, 4) for value in subject.samples],
+                    "ratio_to_first": round(ratios[subject.name], 4),
+                }
+                for subject in self.subjects
+            },
+        }
+
+
+def measure(
+    subjects: Mapping[str, Subject],
+    options: LatencyOptions | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+    advance: Callable[[], None] | None = None,
+) -> LatencyReport:
+    """Measures the subjects in turn; `advance` is called after each round, warm-up included."""
+    options = options or LatencyOptions()
+    if not subjects or options.runs < 1 or options.warm_up < 0:
+        raise MatchRTError(
+            "bench-runs",
+            f"{len(subjects)} subjects, {options.runs} runs and {options.warm_up} warm-up runs measure nothing.",
+            "Use at least one engine and one run.",
+        )
+    totals: dict[str, list[float]] = {name: [] for name in subjects}
+    stages: dict[str, dict[str, list[float]]] = {name: {} for name in subjects}
+    for turn in range(options.warm_up + options.runs):
+        for name, call in subjects.items():
+            sleep(options.pause)
+            start = clock()
+            timings = call()
+            elapsed = (clock() - start) * 1e3
+            if turn < options.warm_up:
+                continue
+            totals[name].append(elapsed)
+            for stage, milliseconds in (timings or {}).items():
+                stages[name].setdefault(stage, []).append(milliseconds)
+        if advance is not None:
+            advance()
+    return LatencyReport(options, tuple(_subject(name, stages[name], totals[name]) for name in subjects))
+
+
+def matcher_subject(matcher: Matching, image0: Any, image1: Any) -> Subject:
+    """A matcher on one pair: paths (then decoding counts) or arrays; stages as the matcher reports them."""
+    return lambda: matcher.match(image0, image1).timings
+
+
+def session_subject(session: Session, inputs: Arrays) -> Subject:
+    """A bare session on prepared arrays."""
+
+    def call() -> None:
+        session.run(inputs)
+
+    return call
+
+
+def _subject(name: str, stages: dict[str, list[float]], totals: list[float]) -> SubjectLatency:
+    ordered = {stage: Stage.of(samples) for stage, samples in stages.items()}
+    return SubjectLatency(name, {**ordered, TOTAL: Stage.of(totals)}, tuple(totals))

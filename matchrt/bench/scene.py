@@ -1,0 +1,38 @@
+"""A pair of images made from a seed, so that latency can be measured anywhere on the same pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float64]
+
+
+def textured_image(height: int, width: int, seed: int = 0) -> UInt8Array:
+    """uint8 [H, W, 3]: noise of several scales, which has corners at every scale as photographs have."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3), np.float32)
+    for cell in (64, 24, 8, 3):
+        coarse = rng.random((height // cell + 2, width // cell + 2, 3)).astype(np.float32)
+        layer = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        total += (layer - 0.5) * cell**0.5
+    low, high = total.min(), total.max()
+    return np.asarray((total - low) / (high - low) * 255, np.uint8)
+
+
+def view_change(height: int, width: int) -> FloatArray:
+    """A homography [3, 3] like a small step to the side: some rotation, scale, perspective."""
+    source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    shift = np.array([[0.05, 0.06], [-0.02, 0.01], [-0.04, -0.05], [0.03, -0.01]], np.float32)
+    target = source + shift * np.array([width, height], np.float32)
+    return np.asarray(cv2.getPerspectiveTransform(source, target), np.float64)
+
+
+def image_pair(height: int, width: int, seed: int = 0) -> tuple[UInt8Array, UInt8Array, FloatArray]:
+    """Two uint8 [H, W, 3] images and the homography [3, 3] from the first to the second, x1 ~ H x0."""
+    first = textured_image(height, width, seed)
+    homography = view_change(height, width)
+    second = cv2.warpPerspective(first, homography, (width, height), flags=cv2.INTER_LINEAR)
+    return first, np.asarray(second, np.uint8), homography
