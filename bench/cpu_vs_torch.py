@@ -25,7 +25,6 @@ import torch
 from matchrt.bench.latency import LatencyOptions, LatencyReport, measure, session_subject
 from matchrt.bench.machine import Machine, this_machine, usable_cores
 from matchrt.bench.scene import image_pair
-from matchrt.engines.store import open_store
 from matchrt.errors import MatchRTError
 from matchrt.export.engine_graph import LoFTRGraph
 from matchrt.export.network import load_network
@@ -34,6 +33,7 @@ from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
 from matchrt.runtime.image import as_image
 from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.store import open_store
 
 HEIGHT, WIDTH = 480, 640
 Arrays = dict[str, npt.NDArray[Any]]

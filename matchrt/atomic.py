@@ -13,22 +13,45 @@ from matchrt.errors import MatchRTError
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; renames it onto `target` when the block ends well, else removes it."""
+    """Yields a temporary path beside `target`; renames it onto `target` when the block ends well, else removes it.
+
+    A symbolic link is followed: the file that it names is replaced, the link stays. Error: output-unwritable.
+    """
+    require_writable(target)
+    real = Path(os.path.realpath(target))
+    temporary: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    except OSError as error:
-        raise MatchRTError(
-            "output-unwritable", f"Cannot write '{target}': {error.strerror}.", "Choose a folder that you may write to."
-        ) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{real.stem}-", suffix=real.suffix, dir=real.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
+        os.replace(temporary, real)
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(target: Path) -> None:
+    """Raises `output-unwritable` where writing `target` is bound to fail: to be called before long work."""
+    if target.is_dir():
+        raise _unwritable(target, "it is a folder")
+    parent = Path(os.path.realpath(target)).parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise _unwritable(target, f"'{parent}' is not a folder")
+    if not os.access(parent, os.W_OK):
+        raise _unwritable(target, f"'{parent}' may not be written")
+
+
+def _unwritable(target: Path, reason: str) -> MatchRTError:
+    return MatchRTError(
+        "output-unwritable", f"Cannot write '{target}': {reason}.", "Choose a place with room that you may write to."
+    )
 
 
 def _umask() -> int:

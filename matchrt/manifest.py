@@ -54,26 +54,39 @@ class InputContract:
     width: int | None = None
     profile: Profile | None = None
 
+    def __post_init__(self) -> None:
+        if (self.profile is None) == (self.height is None) or (self.height is None) != (self.width is None):
+            raise ValueError("an input has either height and width, or a profile")
+
 
 @dataclass(frozen=True)
 class MatchContract:
-    """What the matching stage in the graph was built with; `threshold` is the smallest confidence it returns."""
+    """What the matching stage in the graph was built with.
+
+    threshold: the smallest confidence that the engine returns. default_score: the smallest one that users get unless
+    they ask for less: where the model's matches begin to be mostly right.
+    """
 
     max_matches: int
     threshold: float
     border: int
     mutual: bool
     coarse_stride: int
+    default_score: float = 0.0
 
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint: digest of its tensors (independent of file name and format), its licence and where from."""
+    """The checkpoint: digest of its tensors (independent of file name and format), its licence and where from.
+
+    allowed_missing: network tensors that it lacks and that were built with untrained values, because the user said so.
+    """
 
     name: str
     tensors_sha256: str
     licence: str
     origin: str
+    allowed_missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,11 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
     if missing := sorted(required - set(value)):
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return kind(**{name: _parse(hints[name], entry, f"{where}.{name}") for name, entry in value.items()})
+    fields = {name: _parse(hints[name], entry, f"{where}.{name}") for name, entry in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -12,9 +12,10 @@ from matchrt._version import __version__
 from matchrt.digest import sha256_json
 from matchrt.engines.build import Engine, GraphFacts, build_engine
 from matchrt.engines.flavor import get_flavor
-from matchrt.engines.store import EngineStore, open_store
-from matchrt.errors import InternalError, missing_package
+from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, Profile, Source, manifest_path
+from matchrt.memory import require_memory
+from matchrt.store import EngineStore, StoredEngine, open_store
 
 if TYPE_CHECKING:
     import onnx
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Called with the stage that begins and the share of all work done before it.
 Progress = Callable[[str, float], None]
+
+PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,6 @@ class BuildRequest:
     mutual: bool | None = None
     profile: Profile | None = None
     flavor: str = "onnxruntime"
-    precision: str = "fp32"
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None
     rebuild: bool = False
@@ -72,11 +74,15 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         raise missing_package(str(error.name), "export", "Building engines") from error
 
     spec = get_spec(request.model)
-    options = ExportOptions(
-        request.height or spec.height, request.width or spec.width, request.max_matches, request.profile
-    )
+    height = spec.height if request.height is None else request.height
+    width = spec.width if request.width is None else request.width
+    options = ExportOptions(height, width, request.max_matches, request.profile)
     contract = input_contract(spec.channels, spec.divisor, options)
+    size = request.profile.optimum if request.profile is not None else (height, width)
+    require_memory(size, size, spec.divisor)
     flavor = get_flavor(request.flavor)
+    if request.output is not None:
+        atomic.require_writable(request.output)
     tell("reading the checkpoint", 0.0)
     loaded = load_network(
         spec,
@@ -89,15 +95,11 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
         tell("found in the store", 1.0)
-        path = _copy_out(cached.path.read_bytes(), cached.manifest, request.output) or cached.path
-        return BuildResult(path, cached.manifest, loaded.report.summary(), cached=True)
+        return BuildResult(_deliver(cached, request.output), cached.manifest, loaded.report.summary(), cached=True)
     engine = _build_new(request, loaded, options, contract, key, tell)
     tell("writing", 0.95)
-    if request.output is not None:
-        output = _copy_out(engine.data, engine.manifest, request.output)
-        assert output is not None
-    else:
-        output = store.put(engine, _file_name(engine.manifest, flavor.suffix)).path
+    stored = store.put(engine.data, engine.manifest, _file_name(engine.manifest, flavor.suffix))
+    output = _deliver(stored, request.output)
     tell("done", 1.0)
     return BuildResult(output, engine.manifest, loaded.report.summary(), cached=False)
 
@@ -110,14 +112,13 @@ def _build_new(
     key: str,
     tell: Progress,
 ) -> Engine:
-    from matchrt.export.engine_graph import LoFTRGraph
-    from matchrt.export.parity import require_parity, run_onnx, run_torch, sample_inputs
+    from matchrt.export.parity import prove_parity, require_parity, run_onnx, sample_inputs
     from matchrt.export.passes.base import run_passes
     from matchrt.export.passes.standard import standard_passes
     from matchrt.export.to_onnx import export_onnx
 
     network = loaded.network.config
-    inputs = sample_inputs(contract, network.coarse_stride)
+    inputs = sample_inputs(contract, network.coarse_stride)[0]
 
     def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         require_parity(run_onnx(before, inputs), run_onnx(after, inputs), network.match.threshold, "A graph pass")
@@ -127,16 +128,15 @@ def _build_new(
     tell("running graph passes", 0.6)
     model, passes = run_passes(exported, standard_passes(), same if request.check_passes else None)
     tell("comparing ONNX with torch", 0.7)
-    expected = run_torch(LoFTRGraph(loaded.network, options.max_matches), inputs)
-    difference = require_parity(expected, run_onnx(model, inputs), network.match.threshold, "Exporting")
+    difference = prove_parity(loaded, options, contract, model)
     tell(f"building for {request.flavor}", 0.85)
-    source = Source(
-        loaded.checkpoint.path.name, loaded.checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin
-    )
+    missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
+    checkpoint = loaded.checkpoint
+    source = Source(checkpoint.path.name, checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin, missing)
     facts = GraphFacts(
         model=loaded.spec.name,
         family=loaded.spec.family,
-        precision=request.precision,
+        precision=PRECISION,
         source=source,
         input=contract,
         matching=MatchContract(
@@ -145,6 +145,7 @@ def _build_new(
             network.match.border,
             network.match.mutual,
             network.coarse_stride,
+            loaded.spec.default_score if request.threshold is None else request.threshold,
         ),
         passes=passes,
         build_key=key,
@@ -168,7 +169,8 @@ def _build_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputCont
             "network": asdict(loaded.network.config),
             "input": asdict(contract),
             "max_matches": request.max_matches,
-            "precision": request.precision,
+            "default_score": loaded.spec.default_score if request.threshold is None else request.threshold,
+            "precision": PRECISION,
             "flavor": request.flavor,
             "runtime": identity,
         }
@@ -181,12 +183,16 @@ def _file_name(manifest: EngineManifest, suffix: str) -> str:
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"
 
 
-def _copy_out(data: bytes, manifest: EngineManifest, output: Path | None) -> Path | None:
-    """Writes an engine and its manifest to `output`; the manifest last, so that a lone engine is never accepted."""
+def _deliver(stored: StoredEngine, output: Path | None) -> Path:
+    """The stored engine's path, or a copy at `output`; the manifest last, so that a lone engine is never accepted."""
     if output is None:
-        return None
-    if len(data) != manifest.engine_bytes:
-        raise InternalError("engine-digest", f"The engine for '{output}' changed while copying.", "Build it again.")
+        return stored.path
+    try:
+        data = stored.path.read_bytes()
+    except OSError as error:
+        raise MatchRTError(
+            "store-busy", f"'{stored.path}' vanished: {error.strerror}.", "Wait for the other build to end, try again."
+        ) from error
     atomic.write_bytes(output, data)
-    manifest.write(manifest_path(output))
+    stored.manifest.write(manifest_path(output))
     return output

@@ -38,8 +38,8 @@ def coarse_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coarse_engine(tmp_path_factory: pytest.TempPathFactory, coarse_checkpoint: Path) -> Path:
     """A static 192x256 engine with random weights, built once."""
-    from matchrt.engines.store import EngineStore
     from matchrt.pipeline import BuildRequest, build
+    from matchrt.store import EngineStore
 
     folder = tmp_path_factory.mktemp("engines")
     request = BuildRequest(

@@ -44,14 +44,14 @@ class Cells:
 
     def rich(self) -> Table:
         """For a terminal; verdicts are coloured."""
-        from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=escape(self.title), title_justify="left")
+        table = Table(title=Text(self.title), title_justify="left")
         for index, heading in enumerate(self.headings):
-            table.add_column(escape(heading), justify="right" if index else "left")
+            table.add_column(Text(heading), justify="right" if index else "left")
         for row in self.rows:
-            table.add_row(*(escape(cell) for cell in row), style=_STYLE.get(row[-1]))
+            table.add_row(*(Text(cell) for cell in row), style=_STYLE.get(row[-1]))
         return table
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from matchrt._version import __version__
 from matchrt.cli import bench, build, inspect, match, models
-from matchrt.cli.output import fail
+from matchrt.cli.output import fail, stderr
+from matchrt.errors import MatchRTError
 
 app = typer.Typer(
     help="Image-matching networks from checkpoint to engine to matches.",
     epilog="Example: matchrt match a.jpg b.jpg --draw matches.png",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -24,6 +23,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and stop."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; works after a command too."),
 ) -> None:
@@ -31,7 +31,8 @@ def root(
     del debug  # taken out of the arguments by `main`; here for --help
     if version:
         typer.echo(f"matchrt {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 app.command("match", epilog=match.EPILOG)(match.match)
@@ -41,6 +42,8 @@ app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 our mistake, 2 the user's mistake, 130 interrupted."""
@@ -48,12 +51,23 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         result = app(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("Interrupted; nothing was left half written.\n")
-        sys.exit(130)
+    except (typer.Abort, KeyboardInterrupt):
+        result = _INTERRUPTED
     except Exception as error:
-        sys.exit(fail(error, as_json="--json" in arguments, debug=debug))
+        sys.exit(fail(_usage_error(error) or error, as_json="--json" in arguments, debug=debug))
+    if result == _INTERRUPTED:  # some versions of typer return it instead of raising
+        stderr().print("Interrupted; nothing was left half written.")
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _usage_error(error: Exception) -> MatchRTError | None:
+    """What typer says of the command line, as our error; None for anything else.
+
+    Recognised by its method: typer carries its own copy of click in some versions and imports click in others.
+    """
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "matchrt"
+    return MatchRTError("usage", str(describe()), f"See {command} --help.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.engine_option import known_device, resolve_engine
+from matchrt.cli.options import known_device, store_at
 from matchrt.cli.output import counter, print_json, stdout
 from matchrt.errors import MatchRTError
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from matchrt.bench.folder import EvalFolder
     from matchrt.bench.latency import LatencyReport
     from matchrt.bench.machine import Machine
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.matcher import Matcher, MatcherOptions
+
+    _Opener = Callable[[MatcherOptions], Matcher]
 
 EPILOG = "Example: matchrt bench loftr-lite other.onnx --runs 50 --eval EVAL --baselines EVAL/baselines --output run.md"
 
@@ -58,7 +62,9 @@ def bench(
     ] = 3.0,
     plot: Annotated[Path | None, typer.Option(help="Recall curves: .png, .svg or .pdf (needs matplotlib).")] = None,
     resize: Annotated[int | None, typer.Option(help="Long side at which dynamic engines see the images.")] = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Drop matches with a lower confidence.")] = 0.0,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
@@ -99,16 +105,22 @@ def _check(
         check_plot(plot)
 
 
-def _named(engines: list[str], store: Path | None) -> dict[str, str | Path]:
+def _named(engines: list[str], store: Path | None) -> dict[str, _Opener]:
     """Engines by a short name that tells them apart: no folders, which are nobody's business in a report."""
-    named: dict[str, str | Path] = {}
+    named: dict[str, _Opener] = {}
     for given in engines:
         name = Path(given).name
         label, repeat = name, 2
         while label in named:
             label, repeat = f"{name} #{repeat}", repeat + 1
-        named[label] = resolve_engine(given, store)
+        named[label] = partial(_open, given, store)
     return named
+
+
+def _open(engine: str, store: Path | None, options: MatcherOptions) -> Matcher:
+    from matchrt.runtime.matcher import Matcher
+
+    return Matcher(engine, options, store_at(store))
 
 
 def _folder(evaluation: Path | None, sets: list[str] | None, first: int | None) -> EvalFolder | None:
@@ -127,7 +139,7 @@ def _baselines(folder: Path | None) -> tuple[Baseline, ...]:
     return () if folder is None else read_baselines(folder)
 
 
-def _options(resize: int | None, min_score: float, threads: int | None, device: str) -> MatcherOptions:
+def _options(resize: int | None, min_score: float | None, threads: int | None, device: str) -> MatcherOptions:
     from matchrt.runtime.matcher import MatcherOptions
 
     return MatcherOptions(
@@ -155,7 +167,7 @@ def _images(pairs: tuple[Path, Path] | None, size: str) -> tuple[Any, Any]:
 
 
 def _latency(
-    named: dict[str, str | Path],
+    named: dict[str, _Opener],
     images: tuple[Any, Any],
     options: MatcherOptions,
     counts: tuple[int, int],
@@ -164,25 +176,23 @@ def _latency(
     from contextlib import ExitStack
 
     from matchrt.bench.latency import LatencyOptions, matcher_subject, measure
-    from matchrt.runtime.matcher import Matcher
 
     runs, warm_up = counts
     with ExitStack() as stack, counter(runs + warm_up, "latency", quiet) as advance:
-        matchers = {name: stack.enter_context(Matcher(engine, options)) for name, engine in named.items()}
+        matchers = {name: stack.enter_context(opener(options)) for name, opener in named.items()}
         subjects = {name: matcher_subject(matcher, *images) for name, matcher in matchers.items()}
         return measure(subjects, LatencyOptions(runs, warm_up), advance=advance)
 
 
 def _accuracy(
-    named: dict[str, str | Path], folder: EvalFolder, options: MatcherOptions, chosen: AccuracyOptions, quiet: bool
+    named: dict[str, _Opener], folder: EvalFolder, options: MatcherOptions, chosen: AccuracyOptions, quiet: bool
 ) -> list[AccuracyReport]:
     from matchrt.bench.accuracy import evaluate
-    from matchrt.runtime.matcher import Matcher
 
     reports = []
     with counter(len(folder) * len(named), "accuracy", quiet) as advance:
-        for name, engine in named.items():
-            with Matcher(engine, options) as matcher:
+        for name, opener in named.items():
+            with opener(options) as matcher:
                 reports.append(evaluate(matcher.match, folder, chosen, name=name, advance=advance))
     return reports
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from matchrt.cli.options import require_new_output, store_at
 from matchrt.cli.output import print_json, stages, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Profile
@@ -21,6 +22,9 @@ def build(
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
     max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
     threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
+    mutual: Annotated[
+        bool | None, typer.Option("--mutual/--one-way", help="Keep only mutual nearest cells; default: the model's.")
+    ] = None,
     dynamic: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
     ] = None,
@@ -35,10 +39,14 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
-    from matchrt.engines.store import open_store
     from matchrt.pipeline import BuildRequest
     from matchrt.pipeline import build as run
 
+    if dynamic and (height or width):
+        raise MatchRTError(
+            "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
+        )
+    require_new_output(output, [checkpoint] if checkpoint is not None else [])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
@@ -46,6 +54,7 @@ def build(
         width=width,
         max_matches=max_matches,
         threshold=threshold,
+        mutual=mutual,
         profile=parse_profile(dynamic) if dynamic else None,
         flavor=flavor,
         allow_missing=tuple(allow_missing or ()),
@@ -54,7 +63,7 @@ def build(
         check_passes=check_passes,
     )
     with stages(quiet=as_json) as tell:
-        result = run(request, open_store(store), tell)
+        result = run(request, store_at(store), tell)
     if as_json:
         from dataclasses import asdict
 
@@ -66,7 +75,7 @@ def build(
 
 def _print(result: Any) -> None:
     manifest, console = result.manifest, stdout()
-    console.print(f"[bold]{result.path}[/bold]" + (" (already in the store)" if result.cached else ""))
+    console.print(f"{result.path}{' (already in the store)' if result.cached else ''}", style="bold")
     console.print(f"  {manifest.model}, {manifest.precision}, {manifest.flavor} {manifest.flavor_version}, "
                   f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
     console.print(f"  weights   {result.weights}")
@@ -77,15 +86,24 @@ def _print(result: Any) -> None:
         f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
         f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
     )
+    if missing := manifest.source.allowed_missing:
+        console.print(
+            f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
+        )
 
 
 def parse_profile(text: str) -> Profile:
     """`MIN,OPT,MAX` with sizes as HxW or one number for a square. Error: profile-syntax."""
     try:
-        sizes = [tuple(int(side) for side in part.lower().split("x")) for part in text.split(",")]
-        minimum, optimum, maximum = ((s[0], s[0]) if len(s) == 1 else (s[0], s[1]) for s in sizes)
-    except (ValueError, IndexError) as error:
+        minimum, optimum, maximum = (_size(part) for part in text.split(","))
+    except ValueError as error:
         raise MatchRTError(
             "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
         ) from error
     return Profile(minimum, optimum, maximum)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = [int(side) for side in text.lower().split("x")]
+    height, width = sides * 2 if len(sides) == 1 else sides
+    return height, width

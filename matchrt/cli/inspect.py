@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from matchrt.cli.output import print_json, stdout
 from matchrt.errors import MatchRTError, missing_package
@@ -19,15 +20,23 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a file is: the models it fits, tensors by part, digest and size."""
-    from matchrt.manifest import manifest_path
-
     if not file.is_file():
         raise MatchRTError("inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, ONNX file or engine.")
-    found = _engine(file) if manifest_path(file).is_file() else _needs_export(file)
+    found = _engine(file) if _is_engine(file) else _needs_export(file)
     if as_json:
         print_json(found)
     else:
         {"engine": _print_engine, "onnx": _print_onnx, "checkpoint": _print_checkpoint}[found["kind"]](found)
+
+
+def _is_engine(file: Path) -> bool:
+    """Whether the .json beside the file is a manifest; any other .json may lie there by chance."""
+    from matchrt.manifest import manifest_path
+
+    try:
+        return '"engine_sha256"' in manifest_path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _engine(file: Path) -> dict[str, Any]:
@@ -43,13 +52,16 @@ def _needs_export(file: Path) -> dict[str, Any]:
         from matchrt.export.inspection import inspect_checkpoint, inspect_onnx
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Inspecting checkpoints and ONNX files") from error
-    return inspect_onnx(file) if file.suffix.lower() == ".onnx" else inspect_checkpoint(file)
+    # An ONNX file begins with its first field, the IR version; no checkpoint begins so.
+    with file.open("rb") as stream:
+        onnx = stream.read(1) == b"\x08" or file.suffix.lower() == ".onnx"
+    return inspect_onnx(file) if onnx else inspect_checkpoint(file)
 
 
 def _facts(rows: list[tuple[str, Any]]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/bold]", str(value).replace("[", "\\["))
+        table.add_row(Text(name, style="bold"), str(value))
     stdout().print(table)
 
 
@@ -67,7 +79,11 @@ def _print_engine(found: dict[str, Any]) -> None:
             ("model", f"{manifest['model']} ({manifest['family']})"),
             ("runs on", f"{flavor}, {manifest['precision']}"),
             ("input", f"{size}, {contract['channels']} channel(s), sides multiples of {contract['divisor']}"),
-            ("matches", f"at most {matching['max_matches']}, confidence above {matching['threshold']}"),
+            (
+                "matches",
+                f"at most {matching['max_matches']}, confidence above {matching['threshold']}, "
+                f"by default from {matching['default_score']}",
+            ),
             ("weights", f"{manifest['source']['name']}, tensors {manifest['source']['tensors_sha256'][:16]}…"),
             ("licence", manifest["source"]["licence"]),
             ("size", f"{manifest['engine_bytes'] / 1e6:.2f} MB"),
@@ -97,6 +113,8 @@ def _print_onnx(found: dict[str, Any]) -> None:
 
 def _print_checkpoint(found: dict[str, Any]) -> None:
     models = ", ".join(found["models"]) or f"none completely; closest is {found['closest']}"
+    if len(found["models"]) > 1:
+        models += " (the same tensors: the file does not tell them apart, its publisher does)"
     wrapper = found["wrapper"] or "none"
     _facts(
         [
@@ -117,6 +135,4 @@ def _print_checkpoint(found: dict[str, Any]) -> None:
     stdout().print(table)
     if not found["models"]:
         for problem in found["problems"][:10]:
-            stdout().print(
-                f"  {problem['fate']}: {problem['key']} {problem['shape']} {problem['detail']}", markup=False
-            )
+            stdout().print(f"  {problem['fate']}: {problem['key']} {problem['shape']} {problem['detail']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.engine_option import known_device, resolve_engine
-from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
+from matchrt.cli.many import match_many
+from matchrt.cli.options import known_device, require_new_output, store_at
+from matchrt.cli.output import print_json, stdout
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -33,14 +33,21 @@ class Verify(str, Enum):
 
 
 @dataclass(frozen=True)
-class _Outputs:
-    """What to do with the matches of a pair."""
+class Geometry:
+    """How to verify matches, as the options say."""
 
-    verify: Verify
+    kind: Verify
     threshold: float | None
     intrinsics: tuple[Any, Any]
-    draw: Path | None
-    save: Path | None
+
+    def check(self, matches: Matches) -> Matches:
+        """The matches with their geometry, and the time that it took among the timings."""
+        if self.kind is Verify.none:
+            return matches
+        start = time.perf_counter()
+        first, second = self.intrinsics
+        verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
+        return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
 
 
 def match(
@@ -54,10 +61,18 @@ def match(
     intrinsics: Annotated[
         Path | None, typer.Option(help='JSON {"K0": 3x3, "K1": 3x3} in pixels, for --verify essential.')
     ] = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Drop matches with a lower confidence.")] = 0.0,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    ] = None,
     resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
     window: Annotated[int | None, typer.Option(help="Of one folder: match each image with the N that follow.")] = None,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Refuse larger images.")] = 50.0,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of a list, and the names in an .h5 file, start from.")
+    ] = None,
+    allow_unpaired: Annotated[
+        bool, typer.Option("--allow-unpaired", help="Of two folders: skip names that only one has.")
+    ] = False,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
     ignore_exif: Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -67,9 +82,12 @@ def match(
     """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
     from matchrt.runtime.matcher import Matcher, MatcherOptions
 
-    outputs = _Outputs(verify, threshold, read_intrinsics(intrinsics, verify), draw, save)
-    pairs, single = _pairs(image0, image1, window)
-    _check_outputs(outputs, single)
+    geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
+    single = image1 is not None and not image0.is_dir() and not image1.is_dir()
+    check_outputs(draw, save, single)
+    pairs = [(image0, image1)] if single and image1 else _pairs(image0, image1, root, window, allow_unpaired)
+    for output in (draw, save):
+        require_new_output(output, [image0, *(path for pair in pairs for path in pair)])
     options = MatcherOptions(
         resize=resize,
         min_score=min_score,
@@ -78,34 +96,44 @@ def match(
         threads=threads,
         device=known_device(device),
     )
-    with Matcher(resolve_engine(engine, store), options) as matcher:
-        if single:
-            _match_one(matcher, pairs[0], outputs, as_json)
-            return 0
-        return _match_all(matcher, pairs, outputs, as_json)
+    with Matcher(engine, options, store_at(store)) as matcher:
+        if not single:
+            return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
+        _match_one(matcher, pairs[0], geometry, draw, save, as_json)
+        return 0
 
 
-def _pairs(image0: Path, image1: Path | None, window: int | None) -> tuple[list[tuple[Path, Path]], bool]:
+def _pairs(
+    image0: Path, image1: Path | None, root: Path | None, window: int | None, allow_unpaired: bool
+) -> list[tuple[Path, Path]]:
     from matchrt.runtime.pairs import read_pairs
 
-    if image1 is not None and not image0.is_dir() and not image1.is_dir():
-        return [(image0, image1)], True
-    return read_pairs(image0, image1, window=window), False
+    if window is not None and (image1 is not None or not image0.is_dir()):
+        raise MatchRTError(
+            "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
+        )
+    return read_pairs(image0, image1, root=root, window=window, allow_unpaired=allow_unpaired)
 
 
-def _check_outputs(outputs: _Outputs, single: bool) -> None:
-    """Says before any work what could not be written after it."""
+def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
+    """Says before any work what could not be written after it. Errors: output-format, output-unwritable."""
+    from matchrt.atomic import require_writable
     from matchrt.runtime.draw import PICTURE_SUFFIXES
     from matchrt.runtime.formats import HDF5_SUFFIXES
 
-    wanted = (
-        (outputs.draw, PICTURE_SUFFIXES if single else ("",), "--draw"),
-        (outputs.save, (".npz", ".json", *HDF5_SUFFIXES) if single else ("", *HDF5_SUFFIXES), "--save"),
+    wanted: tuple[tuple[Path | None, tuple[str, ...], str], ...] = (
+        (draw, tuple(PICTURE_SUFFIXES) if single else ("",), "--draw"),
+        (save, (".npz", ".json", *HDF5_SUFFIXES) if single else ("", *HDF5_SUFFIXES), "--save"),
     )
     for path, suffixes, option in wanted:
-        if path is not None and path.suffix.lower() not in suffixes:
+        if path is None or (not single and path.is_dir()):
+            continue
+        if path.suffix.lower() not in suffixes:
             kinds = ", ".join(suffix or "a folder" for suffix in suffixes)
             raise MatchRTError("output-format", f"{option} '{path}' is of no known kind.", f"Use {kinds}.")
+        if not single and not path.suffix and path.exists():
+            raise MatchRTError("output-unwritable", f"{option} '{path}' is no folder.", "Name another folder.")
+        require_writable(path)
 
 
 def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
@@ -122,39 +150,30 @@ def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
         raise MatchRTError("intrinsics-format", f"'{path}' does not give K0 and K1: {error}.", example) from error
 
 
-def _finish(matches: Matches, outputs: _Outputs) -> Matches:
-    if outputs.verify is Verify.none:
-        return matches
-    start = time.perf_counter()
-    first, second = outputs.intrinsics
-    verified = matches.verify(outputs.verify.value, threshold=outputs.threshold, K0=first, K1=second)
-    return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
-
-
-def _draw(matches: Matches, pair: tuple[Path, Path], matcher: Matcher, path: Path) -> None:
+def _match_one(
+    matcher: Matcher, pair: tuple[Path, Path], geometry: Geometry, draw: Path | None, save: Path | None, as_json: bool
+) -> None:
     from matchrt.runtime.draw import save_picture
     from matchrt.runtime.image import read_image
 
     options = matcher.options
-    first, second = (read_image(p, apply_exif=options.apply_exif, max_pixels=options.max_pixels) for p in pair)
-    save_picture(path, matches.draw(first, second))
-
-
-def _match_one(matcher: Matcher, pair: tuple[Path, Path], outputs: _Outputs, as_json: bool) -> None:
-    matches = _finish(matcher.match(*pair), outputs)
-    if outputs.draw is not None:
-        _draw(matches, pair, matcher, outputs.draw)
-    if outputs.save is not None:
-        matches.save(outputs.save)
+    start = time.perf_counter()
+    images = [read_image(p, apply_exif=options.apply_exif, max_pixels=options.max_pixels) for p in pair]
+    decode = (time.perf_counter() - start) * 1e3
+    matches = geometry.check(matcher.match(*images))
+    matches = replace(matches, timings={**matches.timings, "decode": decode})
+    if draw is not None:
+        save_picture(draw, matches.draw(*images))
+    if save is not None:
+        matches.save(save)
     if as_json:
         print_json(matches.summary())
         return
     console = stdout()
-    for line in describe(matches):
+    first, *rest = describe(matches)
+    console.print(first, style="bold")
+    for line in (*rest, *(f"wrote {path}" for path in (draw, save) if path is not None)):
         console.print(line)
-    for path in (outputs.draw, outputs.save):
-        if path is not None:
-            console.print(f"wrote {path}")
 
 
 def describe(matches: Matches) -> list[str]:
@@ -167,56 +186,7 @@ def describe(matches: Matches) -> list[str]:
     sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
     stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
     return [
-        f"[bold]{len(matches)} matches[/bold]{found}",
+        f"{len(matches)} matches{found}",
         f"{origin.model} on {origin.flavor}, {origin.precision}, images at {sizes}",
         f"milliseconds: {stages}",
     ]
-
-
-def _match_all(matcher: Matcher, pairs: list[tuple[Path, Path]], outputs: _Outputs, as_json: bool) -> int:
-    rows: list[dict[str, Any]] = []
-    failed = 0
-    with counter(len(pairs), "matching", quiet=as_json) as advance:
-        for pair, result in zip(pairs, matcher.match_many(pairs, return_errors=True), strict=True):
-            row = _guard(lambda r=result, p=pair: _one_of_many(r, p, matcher, outputs))  # type: ignore[misc]
-            failed += "error" in row
-            rows.append({"pair": [str(path) for path in pair], **row})
-            advance()
-    if as_json:
-        print_json({"pairs": rows, "failed": failed})
-    else:
-        _print_rows(rows, failed)
-    return 2 if failed else 0
-
-
-def _guard(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return work()
-    except MatchRTError as error:
-        return {"error": error_json(error)}
-
-
-def _one_of_many(
-    result: Matches | MatchRTError, pair: tuple[Path, Path], matcher: Matcher, outputs: _Outputs
-) -> dict[str, Any]:
-    if isinstance(result, MatchRTError):
-        raise result
-    matches = _finish(result, outputs)
-    name = f"{pair[0].stem}__{pair[1].stem}"
-    if outputs.draw is not None:
-        _draw(matches, pair, matcher, outputs.draw / f"{name}.jpg")
-    if outputs.save is not None:
-        matches.save(outputs.save if outputs.save.suffix else outputs.save / f"{name}.npz")
-    return matches.summary()
-
-
-def _print_rows(rows: list[dict[str, Any]], failed: int) -> None:
-    console, errors = stdout(), stderr()
-    for row in rows:
-        name = " ".join(row["pair"])
-        if "error" in row:
-            errors.print(f"[red]{name}: {row['error']['message']}[/red] {row['error']['remedy']}")
-            continue
-        inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
-        console.print(f"{name}: {row['matches']} matches{inliers}, {row['timings_ms']['inference']:.0f} ms")
-    console.print(f"{len(rows) - failed} pairs matched, {failed} failed")

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from matchrt.cli.options import store_at
 from matchrt.cli.output import print_json, stdout
 
 EPILOG = "Example: matchrt models"
@@ -28,7 +30,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     table = Table("model", "what", "licence", box=None, padding=(0, 2, 0, 0))
     for spec in specs:
         table.add_row(spec.name, spec.description, spec.licence)
-        table.add_row("", f"[dim]weights: {spec.origin}[/dim]", "")
+        table.add_row("", Text(f"weights: {spec.origin}", style="dim"), "")
     stdout().print(table)
 
 
@@ -37,9 +39,8 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the engines in the store, newest first."""
-    from matchrt.engines.store import open_store
 
-    opened = open_store(store)
+    opened = store_at(store)
     found = opened.engines()
     if as_json:
         print_json([{"path": str(engine.path), "manifest": asdict(engine.manifest)} for engine in found])

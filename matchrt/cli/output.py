@@ -16,13 +16,13 @@ from matchrt.errors import MatchRTError
 
 
 def stdout() -> Console:
-    """For results. File names and numbers are printed as they are, without rich's colouring of literals."""
-    return Console(highlight=False, soft_wrap=True)
+    """For results. Text is printed as it is: file names may hold what rich would take for markup."""
+    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def stderr() -> Console:
-    """For progress and errors."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """For progress and errors; text is printed as it is."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -45,8 +45,8 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
     if as_json:
         print_json({"error": error_json(error)})
     console = stderr()
-    console.print(f"error\\[{error.code}]: {_plain(error.message)}", style="red")
-    console.print(f"  {_plain(error.remedy)}")
+    console.print(f"error[{error.code}]: {error.message}", style="red")
+    console.print(f"  {error.remedy}")
     return error.exit_code
 
 
@@ -54,10 +54,6 @@ def _unexpected(what: str) -> MatchRTError:
     from matchrt.errors import InternalError
 
     return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report it.")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
 
 
 @contextmanager

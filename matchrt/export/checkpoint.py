@@ -23,6 +23,7 @@ from matchrt.errors import MatchRTError, missing_package
 Format = Literal["torch", "torch-legacy", "safetensors"]
 
 # Where frameworks put the network inside a training checkpoint, in order of preference.
+_SCALARS = (int, float, str, bool)
 _NO_WRAPPER: tuple[None, tuple[str, ...]] = (None, ())
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 
@@ -67,6 +68,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise MatchRTError(
             "checkpoint-empty", f"'{path}' holds no tensors.", "Check that it is the network's checkpoint."
         )
+    _require_plain(tensors, path)
     _require_finite(tensors, path)
     return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, sha256_file(path), digest_tensors(tensors))
 
@@ -173,24 +175,30 @@ def _truncated(path: Path, reason: str) -> MatchRTError:
 
 
 def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
-    )
+    """Tensors by name; numbers and texts may stand among them, as when a step count was saved along."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return False
+    tensors = sum(isinstance(entry, torch.Tensor) for entry in value.values())
+    scalars = sum(entry is None or isinstance(entry, _SCALARS) for entry in value.values())
+    return tensors > 0 and tensors + scalars == len(value)
 
 
 def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | None, tuple[str, ...]]:
     if _is_state(loaded):
-        return dict(loaded), None, ()
+        tensors = {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+        return tensors, None, tuple(key for key in loaded if key not in tensors)
     if not isinstance(loaded, Mapping):
         raise MatchRTError(
             "checkpoint-empty",
             f"'{path}' holds a {type(loaded).__name__}, not a state dict.",
             "Save the network's state_dict() and use that file.",
         )
-    states = [str(key) for key, value in loaded.items() if _is_state(value)]
+    states = [key for key, value in loaded.items() if isinstance(key, str) and _is_state(value)]
     chosen = next((name for name in WRAPPERS if name in states), states[0] if len(states) == 1 else None)
+    nested = next((name for name in WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
+    if chosen is None and nested is not None and not states and loaded[nested] is not loaded:
+        tensors, inner, ignored = _unwrap(loaded[nested], path)
+        return tensors, f"{nested}.{inner}", (*ignored, *(str(key) for key in loaded if key != nested))
     if chosen is None:
         found = ", ".join(states) or f"only {', '.join(map(str, list(loaded)[:8]))}"
         code = "checkpoint-ambiguous" if states else "checkpoint-empty"
@@ -199,12 +207,22 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | Non
             f"'{path}' has no state dict under a known name; it holds {found}.",
             f"Save the one you mean under one of: {', '.join(WRAPPERS)}.",
         )
-    ignored = tuple(str(key) for key in loaded if key != chosen)
-    return dict(loaded[chosen]), chosen, ignored
+    tensors, _, inside = _unwrap(loaded[chosen], path)
+    return tensors, chosen, (*inside, *(str(key) for key in loaded if key != chosen))
+
+
+def _require_plain(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    odd = [k for k, t in tensors.items() if t.layout != torch.strided or t.is_quantized or t.is_meta]
+    if odd:
+        raise MatchRTError(
+            "checkpoint-tensor",
+            f"'{path}' holds {len(odd)} sparse, quantised or empty (meta) tensors: {', '.join(odd[:5])}.",
+            "Save ordinary dense weights.",
+        )
 
 
 def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t.float()).all())]
+    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t.double()).all())]
     if bad:
         raise MatchRTError(
             "checkpoint-nonfinite",

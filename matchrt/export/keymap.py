@@ -35,6 +35,17 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """The tensor is a constant of the network, which computes it; the file's values must be the same.
+
+    name: what to look up among the network's constants. Files that hold it tell variants apart that differ in it.
+    """
+
+    pattern: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Reject:
     """The tensor shows that the checkpoint is of a variant that this model is not."""
 
@@ -42,7 +53,7 @@ class Reject:
     reason: str
 
 
-Rule = Keep | Rename | Drop | Reject
+Rule = Keep | Rename | Drop | Constant | Reject
 
 
 @dataclass(frozen=True)

@@ -2,88 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
-from matchrt.errors import InternalError
-from matchrt.export.keymap import Drop, Keep, KeyMap, Reject, Rename, renamed
-from matchrt.export.report import FileEntry, LoadReport, NetworkEntry
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.keymap import Constant, Drop, KeyMap, Reject, Rename, Rule, renamed
+from matchrt.export.report import Entry, LoadReport
+
+# Computes a constant of the network in the shape that the file has it in.
+Constants = Mapping[str, Callable[[tuple[int, ...]], Tensor]]
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+_CONSTANT_TOLERANCE = 1e-5
 
 
 def account(
     tensors: Mapping[str, Tensor],
-    expected: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, Tensor],
     key_map: KeyMap,
     model: str,
     allow_missing: Sequence[str] = (),
+    constants: Constants | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Maps `tensors` to the network's keys; `expected` are the network's keys and shapes. Raises nothing itself."""
+    """Maps `tensors` to the network's keys; `expected` are the network's tensors (values unused, may be meta tensors).
+
+    Raises nothing itself but `allow-missing-unused`: what does not fit is in the report.
+    """
     prefix = key_map.common_prefix(tensors)
     state: dict[str, Tensor] = {}
-    origin: dict[str, str] = {}
-    misfits: dict[str, str] = {}
-    file: list[FileEntry] = []
+    origin: dict[str, Entry] = {}
+    file: list[Entry] = []
     for key, tensor in tensors.items():
-        shape = tuple(tensor.shape)
-        target, entry = _fate(key, key[len(prefix) :], shape, key_map, expected)
-        if target is not None and target in origin:
-            entry = FileEntry(key, shape, "duplicated", f"fills {target}, which {origin[target]} fills already")
-        elif target is not None and shape != expected[target]:
-            misfits[target] = f"file has {list(shape)}"
-            entry = FileEntry(key, shape, "shape-mismatched", f"the network has {list(expected[target])}")
-        elif target is not None:
-            state[target], origin[target] = tensor, key
+        entry, target = _claim(key, key[len(prefix) :], tensor, key_map, constants or {})
+        if target is not None:
+            entry = _place(entry, tensor, target, expected, origin)
+            if entry.fate == "loaded":
+                state[target] = tensor
+            if entry.fate != "duplicated":
+                origin[target] = entry
         file.append(entry)
-    network = tuple(_network_entry(k, s, origin, misfits, allow_missing) for k, s in expected.items())
+    network = tuple(_network_entry(key, tuple(t.shape), origin, allow_missing) for key, t in expected.items())
+    _require_used(allow_missing, network)
     return state, LoadReport(model, prefix, tuple(file), network)
 
 
-def _fate(
-    key: str, name: str, shape: tuple[int, ...], key_map: KeyMap, expected: Mapping[str, tuple[int, ...]]
-) -> tuple[str | None, FileEntry]:
+def _claim(key: str, name: str, tensor: Tensor, key_map: KeyMap, constants: Constants) -> tuple[Entry, str | None]:
+    """The fate by rule alone, and the network's key that the tensor is meant for, if any."""
     rules = key_map.claims(name)
     if len(rules) > 1:
         raise InternalError("keymap-ambiguous", f"'{name}' is claimed by {rules}.", "Report this as a bug.")
+    shape = tuple(tensor.shape)
     if not rules:
-        return None, FileEntry(key, shape, "unexpected", "no rule claims it")
-    rule = rules[0]
+        return Entry(key, shape, "unexpected", "no rule claims it"), None
+    rule: Rule = rules[0]
     if isinstance(rule, Drop):
-        return None, FileEntry(key, shape, "dropped", rule.reason)
+        return Entry(key, shape, "dropped", rule.reason), None
     if isinstance(rule, Reject):
-        return None, FileEntry(key, shape, "rejected", rule.reason)
+        return Entry(key, shape, "rejected", rule.reason), None
+    if isinstance(rule, Constant):
+        return _compare_constant(key, tensor, rule, constants), None
     target = renamed(rule, name) if isinstance(rule, Rename) else name
-    assert isinstance(rule, Keep | Rename)
+    return Entry(key, shape, "loaded", target), target
+
+
+def _compare_constant(key: str, tensor: Tensor, rule: Constant, constants: Constants) -> Entry:
+    shape = tuple(tensor.shape)
+    computed = constants[rule.name](shape)
+    if tuple(computed.shape) == shape and torch.allclose(tensor.float(), computed, rtol=0, atol=_CONSTANT_TOLERANCE):
+        return Entry(key, shape, "dropped", f"equals the {rule.name} that the network computes")
+    return Entry(key, shape, "rejected", f"differs from this model's {rule.name}: it belongs to another variant")
+
+
+def _place(
+    entry: Entry, tensor: Tensor, target: str, expected: Mapping[str, Tensor], origin: Mapping[str, Entry]
+) -> Entry:
+    key, shape = entry.key, entry.shape
     if target not in expected:
-        return None, FileEntry(key, shape, "unexpected", "the network has no such tensor")
-    return target, FileEntry(key, shape, "loaded", target)
+        return Entry(key, shape, "unexpected", "the network has no such tensor")
+    if target in origin:
+        return Entry(key, shape, "duplicated", f"fills {target}, which {origin[target].key} fills already")
+    wanted = expected[target]
+    if shape != tuple(wanted.shape):
+        return Entry(key, shape, "shape-mismatched", f"the network has {list(wanted.shape)}")
+    kinds = FLOATS if wanted.is_floating_point() else INTEGERS
+    if tensor.dtype not in kinds:
+        return Entry(key, shape, "type-mismatched", f"{_type(tensor)}; the network has {_type(wanted)}")
+    if tensor.dtype == wanted.dtype:
+        return entry
+    return Entry(key, shape, "loaded", f"{target} (converted from {_type(tensor)})")
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _network_entry(
-    key: str,
-    shape: tuple[int, ...],
-    origin: Mapping[str, str],
-    misfits: Mapping[str, str],
-    allow_missing: Sequence[str],
-) -> NetworkEntry:
+    key: str, shape: tuple[int, ...], origin: Mapping[str, Entry], allow_missing: Sequence[str]
+) -> Entry:
     if key in origin:
-        return NetworkEntry(key, shape, "loaded", origin[key])
-    if key in misfits:
-        return NetworkEntry(key, shape, "shape-mismatched", misfits[key])
+        source = origin[key]
+        detail = source.key if source.fate == "loaded" else f"{source.key} has {list(source.shape)}: {source.detail}"
+        return Entry(key, shape, source.fate, detail)
     if any(fnmatchcase(key, pattern) for pattern in allow_missing):
-        return NetworkEntry(key, shape, "allowed-missing", "keeps its initial value, as --allow-missing says")
-    return NetworkEntry(key, shape, "missing")
+        return Entry(key, shape, "allowed-missing", "keeps an untrained value, as --allow-missing says")
+    return Entry(key, shape, "missing")
 
 
-def shapes_of(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of the network's persistent tensors."""
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+def _require_used(allow_missing: Sequence[str], network: Sequence[Entry]) -> None:
+    missing = [entry.key for entry in network if entry.fate == "allowed-missing"]
+    for pattern in allow_missing:
+        if not any(fnmatchcase(key, pattern) for key in missing):
+            raise MatchRTError(
+                "allow-missing-unused",
+                f"--allow-missing '{pattern}' names no tensor that the checkpoint lacks.",
+                "Correct the pattern or leave it out.",
+            )
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies `state` into the network; half-precision values are widened, which loses nothing."""
+    """Copies `state` into the network, in the network's types."""
     with torch.no_grad():
         own = network.state_dict()
         for key, tensor in state.items():

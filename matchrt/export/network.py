@@ -8,13 +8,16 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from matchrt.errors import MatchRTError
 from matchrt.export.checkpoint import Checkpoint, read_checkpoint
-from matchrt.export.loading import account, fill, shapes_of
+from matchrt.export.loading import Constants, account, fill
 from matchrt.export.report import LoadReport
 from matchrt.export.specs import ModelSpec, model_specs
+from matchrt.models.config import LoFTRConfig
 from matchrt.models.loftr import LoFTR
+from matchrt.models.position import sine_encoding, sine_frequencies
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,20 @@ def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
     return Path(str(resources.files("matchrt") / "assets" / spec.weights))
 
 
-def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """The network's keys and shapes, without allocating it."""
+def expected_tensors(spec: ModelSpec) -> dict[str, Tensor]:
+    """The network's tensors by key, without allocating them."""
     with torch.device("meta"):
-        return shapes_of(LoFTR(spec.network))
+        return dict(LoFTR(spec.network).state_dict())
+
+
+def constants(config: LoFTRConfig) -> Constants:
+    """What the network computes and some checkpoints hold all the same."""
+
+    def position_encoding(shape: tuple[int, ...]) -> Tensor:
+        frequencies = sine_frequencies(config.coarse.d_model, config.fixed_position_divisor)
+        return sine_encoding(shape[-2], shape[-1], frequencies) if len(shape) > 1 else frequencies
+
+    return {"position encoding": position_encoding}
 
 
 def load_network(
@@ -58,8 +71,13 @@ def load_network(
     spec = _with_matching(spec, threshold, mutual)
     source = checkpoint_path(spec, path)
     checkpoint = read_checkpoint(source)
-    network = LoFTR(spec.network)
-    state, report = account(checkpoint.tensors, shapes_of(network), spec.key_map, spec.name, allow_missing)
+    with torch.random.fork_rng(devices=[]):
+        # What --allow-missing leaves untrained is at least the same in every build.
+        torch.manual_seed(0)
+        network = LoFTR(spec.network)
+    state, report = account(
+        checkpoint.tensors, network.state_dict(), spec.key_map, spec.name, allow_missing, constants(spec.network)
+    )
     report.require_complete(str(source))
     fill(network, state)
     return LoadedNetwork(spec, network.eval(), report, checkpoint)
@@ -80,6 +98,7 @@ def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
     """The account of the checkpoint for every known model, best fit first."""
     reports = {}
     for spec in model_specs().values():
-        _, report = account(checkpoint.tensors, expected_shapes(spec), spec.key_map, spec.name)
+        expected, computed = expected_tensors(spec), constants(spec.network)
+        _, report = account(checkpoint.tensors, expected, spec.key_map, spec.name, (), computed)
         reports[spec.name] = report
     return dict(sorted(reports.items(), key=lambda item: len(item[1].problems)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,10 @@ import torch
 
 from matchrt.errors import InternalError
 from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, LoFTRGraph
+from matchrt.export.network import LoadedNetwork
+from matchrt.export.passes.base import run_passes
+from matchrt.export.passes.standard import standard_passes
+from matchrt.export.to_onnx import ExportOptions, export_onnx
 from matchrt.manifest import InputContract
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -20,6 +24,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 MAX_PIXELS = 1e-3
 # Scores closer to the threshold than this may fall on either side of it.
 SCORE_TOLERANCE = 1e-4
+# Fewer matches than this prove little.
+ENOUGH = 20
 
 
 @dataclass(frozen=True)
@@ -38,23 +44,33 @@ class Difference:
         return self.lost == self.extra == 0 and self.pixels <= MAX_PIXELS and self.score <= 10 * SCORE_TOLERANCE
 
 
-def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> Arrays:
-    """A textured image and the same shifted by two coarse cells: a pair that trained and many random weights match."""
+def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[Arrays]:
+    """Textured pairs, the second image shifted by two coarse cells, which trained and many random weights match.
+
+    Static: one pair whose second image is padded, so that the masks are exercised. Dynamic: a pair at the profile's
+    best size, and one of two other sizes, so that a size that was frozen by the export shows.
+    """
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
         height, width = contract.height, contract.width
-    else:
-        height, width = contract.profile.optimum
-    shift = 2 * stride
-    texture = _texture(height + shift, width + shift, seed)
-    images = {"image0": texture[:height, :width], "image1": texture[shift:, shift:]}
-    inputs: Arrays = {name: np.ascontiguousarray(image)[None, :, :, None] for name, image in images.items()}
-    if contract.profile is None:
-        # A padded second image, so that the masks are exercised.
-        valid = np.array([[height, width - stride]], np.int32)
+        inputs = _pair((height, width), (height, width), 2 * stride, seed)
         inputs["image1"][:, :, width - stride :] = 0
-        inputs |= {"size0": np.array([[height, width]], np.int32), "size1": valid}
-    return inputs
+        sizes = {"size0": (height, width), "size1": (height, width - stride)}
+        return [inputs | {name: np.array([size], np.int32) for name, size in sizes.items()}]
+    best, least = contract.profile.optimum, contract.profile.minimum
+    narrow = (best[0], max(least[1], best[1] // 2 // stride * stride))
+    flat = (max(least[0], best[0] * 3 // 4 // stride * stride), best[1])
+    return [_pair(best, best, 2 * stride, seed), _pair(narrow, flat, 2 * stride, seed)]
+
+
+def _pair(size0: tuple[int, int], size1: tuple[int, int], shift: int, seed: int) -> Arrays:
+    height, width = (max(sides) + shift for sides in zip(size0, size1, strict=True))
+    texture = _texture(height, width, seed)
+    images = {
+        "image0": texture[: size0[0], : size0[1]],
+        "image1": texture[shift : shift + size1[0], shift : shift + size1[1]],
+    }
+    return {name: np.ascontiguousarray(image)[None, :, :, None] for name, image in images.items()}
 
 
 def _texture(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -88,15 +104,24 @@ def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> 
 
 
 def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
-    """Compares the matches of a single pair as sets: near-equal scores may swap places."""
+    """Compares the matches of a single pair as sets: near-equal scores may swap places.
+
+    A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
+    or its weakest match where all its slots are taken.
+    """
     first, second = _as_map(expected), _as_map(actual)
     both = first.keys() & second.keys()
-    clear = threshold + SCORE_TOLERANCE
     pixels = max((float(np.abs(first[k][:4] - second[k][:4]).max()) for k in both), default=0.0)
     score = max((float(abs(first[k][4] - second[k][4])) for k in both), default=0.0)
-    lost = sum(first[k][4] > clear for k in first.keys() - both)
-    extra = sum(second[k][4] > clear for k in second.keys() - both)
+    lost = sum(first[k][4] > _floor(actual, threshold) for k in first.keys() - both)
+    extra = sum(second[k][4] > _floor(expected, threshold) for k in second.keys() - both)
     return Difference(len(both), int(lost), int(extra), pixels, score)
+
+
+def _floor(outputs: Arrays, threshold: float) -> float:
+    scores = outputs["scores"][0]
+    full = int(outputs["num_matches"][0]) == len(scores)
+    return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
 
 
 def _as_map(outputs: Arrays) -> dict[tuple[float, float], npt.NDArray[np.float64]]:
@@ -117,3 +142,44 @@ def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str
             "Report this as a bug, with the model and its options.",
         )
     return difference
+
+
+def prove_parity(
+    loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto
+) -> Difference:
+    """Compares `model` with torch on the sample pairs. Errors: parity, parity-empty.
+
+    Where the threshold leaves too few matches to prove anything, the same network is exported once more with
+    threshold 0, and compared too.
+    """
+    config = loaded.network.config
+    worst = _compare_pairs(loaded, options, contract, model)
+    if worst.matches >= ENOUGH:
+        return worst
+    loaded.network.config = replace(config, match=replace(config.match, threshold=0.0))
+    try:
+        probe, _ = run_passes(export_onnx(loaded, options), standard_passes())
+        worst = _compare_pairs(loaded, options, contract, probe)
+    finally:
+        loaded.network.config = config
+    if worst.matches == 0:
+        raise InternalError(
+            "parity-empty",
+            f"{loaded.spec.name} with these weights finds no match in the sample pair, so nothing proves the export.",
+            "Check that the checkpoint holds trained weights.",
+        )
+    return worst
+
+
+def _compare_pairs(
+    loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto
+) -> Difference:
+    threshold = loaded.network.config.match.threshold
+    graph = LoFTRGraph(loaded.network, options.max_matches)
+    results = [
+        require_parity(run_torch(graph, inputs), run_onnx(model, inputs), threshold, "Exporting")
+        for inputs in sample_inputs(contract, loaded.network.config.coarse_stride)
+    ]
+    return Difference(
+        min(r.matches for r in results), 0, 0, max(r.pixels for r in results), max(r.score for r in results)
+    )

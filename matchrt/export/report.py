@@ -8,29 +8,31 @@ from typing import Any, Literal
 
 from matchrt.errors import MatchRTError
 
-FileFate = Literal["loaded", "dropped", "unexpected", "duplicated", "shape-mismatched", "rejected"]
-NetworkFate = Literal["loaded", "derived", "supplemented", "missing", "allowed-missing", "shape-mismatched"]
-GOOD_FILE: frozenset[str] = frozenset({"loaded", "dropped"})
-GOOD_NETWORK: frozenset[str] = frozenset({"loaded", "derived", "supplemented", "allowed-missing"})
+# On the checkpoint's side: loaded, dropped (for a reason), unexpected, duplicated, shape- or type-mismatched, rejected.
+# On the network's side: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
+Fate = Literal[
+    "loaded",
+    "dropped",
+    "derived",
+    "supplemented",
+    "allowed-missing",
+    "missing",
+    "unexpected",
+    "duplicated",
+    "shape-mismatched",
+    "type-mismatched",
+    "rejected",
+]
+GOOD: frozenset[str] = frozenset({"loaded", "dropped", "derived", "supplemented", "allowed-missing"})
 
 
 @dataclass(frozen=True)
-class FileEntry:
-    """What became of a tensor of the checkpoint."""
+class Entry:
+    """A tensor and what became of it (checkpoint) or where it came from (network)."""
 
     key: str
     shape: tuple[int, ...]
-    fate: FileFate
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class NetworkEntry:
-    """Where a tensor of the network came from."""
-
-    key: str
-    shape: tuple[int, ...]
-    fate: NetworkFate
+    fate: Fate
     detail: str = ""
 
 
@@ -40,15 +42,13 @@ class LoadReport:
 
     model: str
     prefix: str
-    file: tuple[FileEntry, ...]
-    network: tuple[NetworkEntry, ...]
+    file: tuple[Entry, ...]
+    network: tuple[Entry, ...]
 
     @property
-    def problems(self) -> tuple[FileEntry | NetworkEntry, ...]:
+    def problems(self) -> tuple[Entry, ...]:
         """Every entry without a good fate."""
-        bad_file = [entry for entry in self.file if entry.fate not in GOOD_FILE]
-        bad_network = [entry for entry in self.network if entry.fate not in GOOD_NETWORK]
-        return (*bad_file, *bad_network)
+        return tuple(entry for entry in (*self.file, *self.network) if entry.fate not in GOOD)
 
     @property
     def complete(self) -> bool:

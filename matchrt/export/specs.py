@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matchrt.errors import MatchRTError
-from matchrt.export.keymap import Drop, Keep, KeyMap, Reject
+from matchrt.export.keymap import Constant, Drop, Keep, KeyMap, Reject
 from matchrt.models import config
 from matchrt.models.config import LoFTRConfig
 
 _OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
 _LOFTR_RULES = (
     Keep("loftr_coarse.layers.**"),
-    Drop("pos_encoding.pe", "a constant of the position encoding, computed from its formula"),
+    Constant("pos_encoding.pe", "position encoding"),
     Reject("coarse_matching.bin_score", _OPTIMAL_TRANSPORT),
 )
 LOFTR_KEYS = KeyMap(
@@ -38,8 +38,9 @@ COARSE_LOFTR_KEYS = KeyMap(
 class ModelSpec:
     """One model variant.
 
-    height, width: default input size. weights: file that the packaged model uses, relative to `matchrt/assets`, or
-    None where the user brings the checkpoint; origin says where from.
+    height, width: default input size. default_score: confidence from which matches are mostly right, where that is
+    above the threshold that engines are built with. weights: file that the packaged model uses, relative to
+    `matchrt/assets`, or None where the user brings the checkpoint; origin says where from.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelSpec:
     origin: str
     description: str
     weights: str | None = None
+    default_score: float = 0.0
 
 
 _OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
@@ -80,6 +82,7 @@ def model_specs() -> Mapping[str, ModelSpec]:
             "in the package, trained by the matchrt authors (docs/models/loftr-lite.md)",
             "small LoFTR for CPUs, bundled",
             weights="loftr-lite.safetensors",
+            default_score=0.4,  # chosen on held-out training tiles: docs/models/loftr-lite.md
         ),
         _loftr("loftr-outdoor", config.LOFTR_OUTDOOR, "outdoor_ds.ckpt", "LoFTR trained on MegaDepth"),
         _loftr("loftr-indoor", config.LOFTR_INDOOR, "indoor_ds.ckpt", "LoFTR trained on ScanNet"),

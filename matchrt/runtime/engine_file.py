@@ -9,6 +9,7 @@ from pathlib import Path
 from matchrt.digest import sha256_bytes
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.store import EngineStore, open_store
 
 BUNDLED = ("loftr-lite",)
 FLAVORS = ("onnxruntime",)
@@ -23,26 +24,39 @@ class EngineFile:
     manifest: EngineManifest
 
 
-def engine_path(model_or_engine: str | Path) -> Path:
-    """The file of an engine given by path, or by the name of a bundled model. Error: engine-missing."""
-    if str(model_or_engine) in BUNDLED:
-        return Path(str(resources.files("matchrt") / "assets" / f"{model_or_engine}.onnx"))
-    path = Path(model_or_engine)
+def engine_path(model_or_engine: str | Path, store: EngineStore | None = None) -> Path:
+    """The file of an engine given by path, by a bundled model's name, or by the name of a model with one stored engine.
+
+    Errors: engine-missing, engine-ambiguous (the store has several engines of the model; the message lists them).
+    """
+    name, path = str(model_or_engine), Path(model_or_engine)
+    if name in BUNDLED:
+        return Path(str(resources.files("matchrt") / "assets" / f"{name}.onnx"))
     if path.is_file():
         return path
+    store = store or open_store()
+    stored = store.engines(name)
+    if len(stored) == 1:
+        return stored[0].path
+    if stored:
+        raise MatchRTError(
+            "engine-ambiguous",
+            f"The store has {len(stored)} engines of '{name}': {', '.join(str(engine.path) for engine in stored)}.",
+            "Name the file of the one that you mean.",
+        )
     raise MatchRTError(
         "engine-missing",
-        f"'{model_or_engine}' is neither an engine file nor a bundled model ({', '.join(BUNDLED)}).",
-        "Build an engine with `matchrt build MODEL --checkpoint FILE --output FILE`, then name that file.",
+        f"'{name}' is neither an engine file, nor a bundled model ({', '.join(BUNDLED)}), nor in '{store.root}'.",
+        "Build one with `matchrt build MODEL --checkpoint FILE`; `matchrt engines` lists what is built.",
     )
 
 
-def read_engine(model_or_engine: str | Path) -> EngineFile:
+def read_engine(model_or_engine: str | Path, store: EngineStore | None = None) -> EngineFile:
     """Reads and verifies an engine.
 
-    Errors: engine-missing, manifest-*, engine-digest (bytes do not fit the manifest), engine-flavor.
+    Errors: those of `engine_path`, manifest-*, engine-digest (bytes do not fit the manifest), engine-flavor.
     """
-    path = engine_path(model_or_engine)
+    path = engine_path(model_or_engine, store)
     manifest = read_manifest(manifest_path(path))
     rebuild = f"Build it again: matchrt build {manifest.model}."
     try:

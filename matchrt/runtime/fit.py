@@ -59,41 +59,69 @@ def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDAr
     return result.astype(np.float32) if np.asarray(points).dtype == np.float32 else result
 
 
-def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Fit:
+def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int], divisor: int = 1) -> Fit:
     """Fits an image into a fixed canvas (static engines): aspect ratio kept, top-left corner, zeros right and below.
 
+    Both sides become multiples of `divisor`, so that no cell is half padding; x and y then have slightly different
+    scales, and each is kept exactly. Narrow images are stretched across to MIN_NETWORK_SIDE where the canvas has room.
     Small images are enlarged to fill the canvas: the engine's cost is the same either way.
     Raises fit-size if a size is not positive.
     """
     height, width = _positive(image_hw, "image")
-    canvas_height, canvas_width = _positive(canvas_hw, "canvas")
-    factor = min(canvas_height / height, canvas_width / width)
-    resized_height = min(max(round(height * factor), 1), canvas_height)
-    resized_width = min(max(round(width * factor), 1), canvas_width)
-    return _fit((height, width), (resized_height, resized_width), (canvas_height, canvas_width))
+    canvas = _positive(canvas_hw, "canvas")
+    step, _ = _positive((divisor, 1), "divisor")
+    factor = min(canvas[0] / height, canvas[1] / width)
+    sides = [
+        _side(side * factor, step, min(_smallest(step), limit), limit)
+        for side, limit in zip((height, width), canvas, strict=True)
+    ]
+    return _fit((height, width), (sides[0], sides[1]), canvas)
 
 
-def fit_long_side(image_hw: tuple[int, int], long_side: int, divisor: int, max_side: int | None = None) -> Fit:
+def fit_long_side(
+    image_hw: tuple[int, int],
+    long_side: int,
+    divisor: int,
+    minimum: tuple[int, int] = (1, 1),
+    maximum: tuple[int, int] | None = None,
+) -> Fit:
     """Resizes the long side to about `long_side` (dynamic engines), both sides to multiples of `divisor`, no padding.
 
-    Not enlarged beyond MAX_ENLARGEMENT. No side gets smaller than MIN_NETWORK_SIDE or 4 * divisor, so narrow images are
-    stretched across, nor larger than `max_side`. x and y then have slightly different scales, and each is kept exactly.
-    Raises fit-size if a size is not positive or `max_side` is below the smallest side.
+    minimum, maximum: (height, width) that the engine takes. Not enlarged beyond MAX_ENLARGEMENT, unless the engine's
+    minimum asks for it. No side gets smaller than MIN_NETWORK_SIDE or 4 * divisor, so narrow images are stretched
+    across. x and y then have slightly different scales, and each is kept exactly.
+    Raises fit-size if a size is not positive or the maximum is below the smallest side.
     """
     height, width = _positive(image_hw, "image")
     target, step = _positive((long_side, divisor), "long side and divisor")
-    smallest = -(-max(MIN_NETWORK_SIDE, 4 * step) // step) * step
-    largest = max(target, smallest) + step if max_side is None else max_side // step * step
-    if largest < smallest:
+    smallest = [max(_smallest(step), _up(side, step)) for side in _positive(minimum, "minimum")]
+    free = (max(target, *smallest) + step,) * 2
+    largest = [side // step * step for side in (free if maximum is None else maximum)]
+    if largest[0] < smallest[0] or largest[1] < smallest[1]:
         raise MatchRTError(
             "fit-size",
-            f"A largest side of {max_side} px is below the smallest that the network can use, {smallest} px.",
-            f"Allow at least {smallest} px a side.",
+            f"The largest size {largest} is below the smallest that the network can use, {smallest}.",
+            f"Allow at least {max(smallest)} px a side.",
         )
-    factor = min(target / max(height, width), MAX_ENLARGEMENT)
-    sides = [min(max(round(side * factor / step) * step, smallest), largest) for side in (height, width)]
-    resized = (sides[0], sides[1])
-    return _fit((height, width), resized, resized)
+    factor = min(target / max(height, width), MAX_ENLARGEMENT, largest[0] / height, largest[1] / width)
+    sides = [
+        _side(side * factor, step, low, high)
+        for side, low, high in zip((height, width), smallest, largest, strict=True)
+    ]
+    return _fit((height, width), (sides[0], sides[1]), (sides[0], sides[1]))
+
+
+def _smallest(step: int) -> int:
+    return _up(max(MIN_NETWORK_SIDE, 4 * step), step)
+
+
+def _up(side: int, step: int) -> int:
+    return -(-side // step) * step
+
+
+def _side(wanted: float, step: int, low: int, high: int) -> int:
+    """The multiple of `step` nearest to `wanted` within low..high; `low` where the range holds no multiple."""
+    return max(min(round(wanted / step) * step, high // step * step), low)
 
 
 def _positive(pair: tuple[int, int], what: str) -> tuple[int, int]:

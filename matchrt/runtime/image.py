@@ -275,6 +275,7 @@ def as_image(
     channel_order: ChannelOrder = "rgb",
     name: str = "array",
     max_pixels: int = MAX_PIXELS,
+    apply_exif: bool = True,
 ) -> Image:
     """A path, an `Image`, a Pillow image or an array to an `Image`.
 
@@ -288,15 +289,25 @@ def as_image(
         _check_size(value.height, value.width, value.name, max_pixels)
         return value
     if isinstance(value, (str, os.PathLike)):
-        return read_image(value, max_pixels=max_pixels)
+        return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels)
     if isinstance(value, PILImage.Image):
-        _check_size(value.height, value.width, name, max_pixels)
-        return Image(_turn(_to_uint8(value, name), _orientation(value)), name)
+        return _from_pillow(value, name, max_pixels, apply_exif)
     array = _drop_extra_channels(_as_array(value, name), name)
     _check_size(array.shape[0], array.shape[1], name, max_pixels)
     if array.ndim == 3 and channel_order == "bgr":
         array = array[:, :, ::-1]
     return Image(np.ascontiguousarray(_array_to_uint8(array, name)), name)
+
+
+def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool) -> Image:
+    _check_size(picture.height, picture.width, name, max_pixels)
+    try:
+        picture.load()
+    except _DECODE_DAMAGE as error:
+        raise MatchRTError(
+            "image-truncated", f"'{name}' is cut off or damaged: {error}.", "Copy or export the image again."
+        ) from error
+    return Image(_turn(_to_uint8(picture, name), _orientation(picture) if apply_exif else 1), name)
 
 
 def _array_error(name: str, message: str, remedy: str) -> MatchRTError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +17,13 @@ import numpy.typing as npt
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.memory import require_memory
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.fit import Fit, apply_fit, fit_letterbox, fit_long_side
-from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, as_image, read_image
+from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Session, SessionOptions, open_session
+from matchrt.store import EngineStore
 
 ImageLike = Any  # a path, an array, or anything with __array__
 UInt8Array = npt.NDArray[np.uint8]
@@ -32,17 +34,31 @@ class MatcherOptions:
     """How images are taken in and what comes out.
 
     resize: long side in pixels at which a dynamic engine sees the images; None for the engine's best size.
-    min_score: drop matches below it (the engine's own threshold is the floor). channel_order: of colour arrays.
+    min_score: drop matches below it; None for the engine's default, from which matches are mostly right. The engine's
+    threshold is the floor: lower scores find more, right and wrong, and help across modalities.
+    channel_order: of colour arrays.
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
     """
 
     resize: int | None = None
-    min_score: float = 0.0
+    min_score: float | None = None
     channel_order: ChannelOrder = "rgb"
     apply_exif: bool = True
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
     device: Device = "cpu"
+
+    def __post_init__(self) -> None:
+        limits = (
+            ("min_score", self.min_score is None or 0.0 <= self.min_score <= 1.0, "a number in 0..1, or None"),
+            ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
+            ("max_pixels", self.max_pixels >= 1, "1 or more"),
+            ("threads", self.threads is None or self.threads >= 1, "1 or more, or None"),
+            ("device", self.device in ("cpu", "cuda"), "'cpu' or 'cuda'"),
+        )
+        for name, good, wanted in limits:
+            if not good:
+                raise MatchRTError("option-range", f"{name} is {getattr(self, name)!r}.", f"It must be {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -63,14 +79,19 @@ class Matcher:
     >>> matches = matcher.match("a.jpg", "b.jpg")
     >>> matches.keypoints0                        # [N, 2] pixels of a.jpg: x right, y down, (0, 0) a pixel's centre
 
-    engine: a bundled model's name or an engine file. Errors: those of `read_engine` and `open_session`.
-    One Matcher per thread.
+    engine: an engine file, a bundled model's name, or the name of a model that `store` has one engine of.
+    store: None for the default one. Errors: those of `read_engine` and `open_session`. One Matcher per thread.
     """
 
-    def __init__(self, engine: str | Path = "loftr-lite", options: MatcherOptions | None = None) -> None:
+    def __init__(
+        self,
+        engine: str | Path = "loftr-lite",
+        options: MatcherOptions | None = None,
+        store: EngineStore | None = None,
+    ) -> None:
         self.options = options or MatcherOptions()
         self._session: Session = open_session(
-            read_engine(engine), SessionOptions(threads=self.options.threads, device=self.options.device)
+            read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
         )
         self._check_options()
 
@@ -93,21 +114,32 @@ class Matcher:
 
         return_errors: yield the error of a bad pair and go on; otherwise it is raised and ends the iteration.
         """
-        source = iter(pairs)
         with ThreadPoolExecutor(max_workers=1) as pool:
-            pending = next(source, None)
-            future = pool.submit(self._prepare_pair, pending) if pending is not None else None
-            while future is not None:
-                current = future
-                following = next(source, None)
-                future = pool.submit(self._prepare_pair, following) if following is not None else None
+            waiting: deque[Future[tuple[_Prepared, _Prepared]]] = deque()
+            source = iter(pairs)
+            failure: Exception | None = None
+            while True:
                 try:
-                    result: Matches | MatchRTError = self._run(*current.result())
-                except MatchRTError as error:
-                    if not return_errors:
-                        raise
-                    result = error
-                yield result
+                    while failure is None and len(waiting) < 2:
+                        waiting.append(pool.submit(self._prepare_pair, next(source)))
+                except StopIteration as end:
+                    failure = end
+                except Exception as error:
+                    # The caller's own iterator failed: what came before it is delivered first.
+                    failure = error
+                if not waiting:
+                    break
+                yield self._outcome(waiting.popleft(), return_errors)
+            if failure is not None and not isinstance(failure, StopIteration):
+                raise failure
+
+    def _outcome(self, prepared: Future[tuple[_Prepared, _Prepared]], return_errors: bool) -> Matches | MatchRTError:
+        try:
+            return self._run(*prepared.result())
+        except MatchRTError as error:
+            if not return_errors:
+                raise
+            return error
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest."""
@@ -138,7 +170,7 @@ class Matcher:
                 f"This engine has the fixed input size {height}x{width}; it cannot take --resize {resize}.",
                 "Leave the option out, or build an engine with --dynamic.",
             )
-        low, high = min(profile.minimum), min(profile.maximum)
+        low, high = min(profile.minimum), max(profile.maximum)
         if not low <= resize <= high:
             raise MatchRTError(
                 "resize-range", f"Size {resize} is outside the engine's {low}..{high}.", "Choose a size in that range."
@@ -151,12 +183,16 @@ class Matcher:
     def _fit(self, image: Image) -> Fit:
         contract, canvas = self.manifest.input, self._canvas()
         if canvas is not None:
-            return fit_letterbox((image.height, image.width), canvas)
+            return fit_letterbox((image.height, image.width), canvas, contract.divisor)
         assert contract.profile is not None
         long_side = self.options.resize or _best_side(self.manifest)
-        return fit_long_side((image.height, image.width), long_side, contract.divisor, min(contract.profile.maximum))
+        size, profile = (image.height, image.width), contract.profile
+        return fit_long_side(size, long_side, contract.divisor, profile.minimum, profile.maximum)
 
     def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[_Prepared, _Prepared]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
+            raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
         return self._prepare(pair[0], "image0"), self._prepare(pair[1], "image1")
 
     def _prepare(self, value: ImageLike, name: str) -> _Prepared:
@@ -172,11 +208,17 @@ class Matcher:
 
     def _decode(self, value: ImageLike, name: str) -> Image:
         options = self.options
-        if isinstance(value, str | os.PathLike):
-            return read_image(value, apply_exif=options.apply_exif, max_pixels=options.max_pixels)
-        return as_image(value, channel_order=options.channel_order, name=name, max_pixels=options.max_pixels)
+        return as_image(
+            value,
+            channel_order=options.channel_order,
+            name=name,
+            max_pixels=options.max_pixels,
+            apply_exif=options.apply_exif,
+        )
 
     def _run(self, first: _Prepared, second: _Prepared) -> Matches:
+        sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
+        require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
             for key, item in (("size0", first), ("size1", second)):
@@ -211,7 +253,8 @@ class Matcher:
         )
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
         matches = Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
-        return matches.filter(self.options.min_score)
+        least = manifest.matching.default_score if self.options.min_score is None else self.options.min_score
+        return matches.filter(least)
 
 
 def _best_side(manifest: EngineManifest) -> int:

@@ -21,13 +21,7 @@ class OnnxRuntimeSession:
         import onnxruntime
 
         provider = _PROVIDERS[options.device]
-        available = onnxruntime.get_available_providers()
-        if provider not in available:
-            raise MatchRTError(
-                "device-missing",
-                f"This ONNX Runtime has no {provider}; it has {', '.join(available)}.",
-                "Use --device cpu, or install onnxruntime-gpu in place of onnxruntime.",
-            )
+        _require_provider(provider, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if options.threads is not None:
@@ -41,6 +35,8 @@ class OnnxRuntimeSession:
                 f"ONNX Runtime {onnxruntime.__version__} cannot load '{engine.path}': {error}.",
                 f"Update onnxruntime, or build the engine again: matchrt build {engine.manifest.model}.",
             ) from error
+        # Where a provider's libraries are missing, ONNX Runtime takes the CPU and only logs it.
+        _require_provider(provider, self._session.get_providers())
         self._manifest = engine.manifest
 
     @property
@@ -57,6 +53,12 @@ class OnnxRuntimeSession:
         try:
             values = self._session.run(names, dict(inputs))
         except Exception as error:
+            if "allocate" in str(error).lower():
+                raise MatchRTError(
+                    "out-of-memory",
+                    "There is not enough memory to run the engine on images of this size.",
+                    "Use a smaller --resize, or build an engine of a smaller size.",
+                ) from error
             raise InternalError(
                 "session-failed", f"ONNX Runtime failed: {error}.", "Report this, with the image sizes."
             ) from error
@@ -65,3 +67,12 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Frees the engine."""
         self._session = None
+
+
+def _require_provider(provider: str, available: list[str]) -> None:
+    if provider not in available:
+        raise MatchRTError(
+            "device-missing",
+            f"ONNX Runtime cannot use {provider} here; it has {', '.join(available)}.",
+            "Use --device cpu, or install onnxruntime-gpu in place of onnxruntime, with the CUDA libraries it names.",
+        )

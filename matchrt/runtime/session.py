@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import EngineManifest, Profile
 from matchrt.runtime.engine_file import EngineFile
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -62,6 +62,20 @@ def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
         if not fits or array.dtype != np.dtype(spec.dtype):
             message = f"Input {name} should be {spec.dtype} {list(spec.shape)}, is {array.dtype} {list(array.shape)}."
             raise _bad_input(message)
+    if manifest.input.profile is not None:
+        _check_profile(inputs, manifest.input.profile, manifest.input.divisor)
+
+
+def _check_profile(inputs: Arrays, profile: Profile, divisor: int) -> None:
+    for name in ("image0", "image1"):
+        height, width = inputs[name].shape[1:3]
+        (low_h, low_w), (high_h, high_w) = profile.minimum, profile.maximum
+        if not (low_h <= height <= high_h and low_w <= width <= high_w):
+            raise _bad_input(
+                f"Input {name} is {height}x{width}; the engine takes {low_h}x{low_w} to {high_h}x{high_w}."
+            )
+        if height % divisor or width % divisor:
+            raise _bad_input(f"Input {name} is {height}x{width}: not multiples of {divisor}.")
 
 
 def _bad_input(message: str) -> MatchRTError:

@@ -17,7 +17,7 @@ class FakeMatcher:
 
     opened: list = []  # noqa: RUF012
 
-    def __init__(self, engine, options):
+    def __init__(self, engine, options, store=None):
         self.engine, self.options = engine, options
         self.opened.append(self)
 

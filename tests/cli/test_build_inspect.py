@@ -113,6 +113,9 @@ def test_checkpoints_with_wrong_tensors(cli: CommandLine, tmp_path: Path, kind: 
         (("loftr-lite", "--dynamic", "64"), "profile-syntax"),
         (("loftr-lite", "--dynamic", "axb,64,64"), "profile-syntax"),
         (("loftr-lite", "--dynamic", "128,64,256"), "size-range"),
+        (("loftr-lite", "--dynamic", "64x64x9,128,256"), "profile-syntax"),
+        (("loftr-lite", "--dynamic", "64,128,256", "--height", "128"), "profile-syntax"),
+        (("loftr-lite", "--height", "2048", "--width", "4096"), "size-range"),
         (("loftr-lite", "--flavor", "openvino"), "flavor-unknown"),
         (("loftr-lite", "--threshold", "3"), "threshold-range"),
         (("loftr-lite", "--max-matches", "0"), "matches-range"),
@@ -121,6 +124,35 @@ def test_checkpoints_with_wrong_tensors(cli: CommandLine, tmp_path: Path, kind: 
 )
 def test_bad_options(cli: CommandLine, arguments: tuple[str, ...], code: str) -> None:
     cli.fails(code, "build", *arguments)
+
+
+def test_too_large_for_memory(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matchrt.memory.available_bytes", lambda: 10_000_000)
+    cli.fails("size-memory", "build", "loftr-lite", "--height", "480", "--width", "640")
+
+
+def test_a_high_threshold_is_proven_too(cli: CommandLine, coarse_checkpoint: Path, tmp_path: Path) -> None:
+    ran = cli("build", "coarse-loftr", "--checkpoint", coarse_checkpoint, *SMALL, "--threshold", "0.999",
+              "--output", tmp_path / "e.onnx", "--json")  # fmt: skip
+    assert ran.code == 0 and ran.json["manifest"]["checks"]["parity_matches"] > 0
+    assert ran.json["manifest"]["matching"]["threshold"] == 0.999
+
+
+def test_an_engine_with_gaps_says_so(cli: CommandLine, tmp_path: Path) -> None:
+    state = coarse_loftr_state()
+    del state["loftr_coarse.layers.1.merge.weight"]
+    torch.save(state, tmp_path / "x.ckpt")
+    ran = cli("build", "coarse-loftr", "--checkpoint", tmp_path / "x.ckpt", *SMALL,
+              "--allow-missing", "loftr_coarse.layers.1.*")  # fmt: skip
+    assert ran.code == 0 and "UNTRAINED 1 tensors" in ran.out and "layers.1.merge.weight" in ran.out
+
+
+def test_the_checkpoint_is_never_replaced(cli: CommandLine, coarse_checkpoint: Path) -> None:
+    before = coarse_checkpoint.read_bytes()
+    cli.fails(
+        "output-is-input", "build", "coarse-loftr", "--checkpoint", coarse_checkpoint, "--output", coarse_checkpoint
+    )
+    assert coarse_checkpoint.read_bytes() == before
 
 
 def test_models(cli: CommandLine) -> None:

@@ -127,12 +127,74 @@ def test_errors_as_json(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     assert ran.code == 2 and ran.json["error"]["code"] == "image-missing" and ran.json["error"]["remedy"]
 
 
+def test_every_pair_has_its_own_file(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        for path in pair:
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pairs.txt").write_text("x/a.jpg x/b.jpg\nx/a.jpg y/b.jpg\ny/a.jpg x/b.jpg\n")
+    ran = cli("match", tmp_path / "pairs.txt", "--save", tmp_path / "out")
+    assert ran.code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x-a__x-b.npz", "x-a__y-b.npz", "y-a__x-b.npz"]
+
+
+def test_hdf5_names_start_from_the_root(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra hdf5)")
+    (tmp_path / "pairs.txt").write_text("a.jpg b.jpg\n")
+    ran = cli("match", tmp_path / "pairs.txt", "--root", tmp_path, "--save", tmp_path / "m.h5")
+    assert ran.code == 0
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert file["a.jpg/b.jpg/keypoints0"].shape[0] > 100
+
+
+def test_names_with_brackets_and_spaces(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    odd = tmp_path / "a[bold] [red]ü.jpg"
+    pair[0].rename(odd)
+    picture = tmp_path / "out[bold].png"
+    ran = cli("match", odd, pair[1], "--draw", picture)
+    assert ran.code == 0 and f"wrote {picture}" in ran.out and picture.is_file()
+    assert "[bold]" in cli.fails("image-missing", "match", odd, tmp_path / "x[bold].jpg").err
+
+
+def test_inputs_are_never_replaced(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    before = pair[0].read_bytes()
+    cli.fails("output-is-input", "match", *pair, "--draw", pair[0])
+    assert pair[0].read_bytes() == before
+    (tmp_path / "folder.png").mkdir()
+    cli.fails("output-unwritable", "match", *pair, "--draw", tmp_path / "folder.png")
+    cli.fails("output-unwritable", "match", *pair, "--draw", pair[1] / "x.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nonsense",),
+        ("nonsense",),
+        ("match",),
+        ("match", "a", "b", "--verify", "foo"),
+        ("match", "a", "b", "--threads", "0"),
+    ],
+)
+def test_usage_errors(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    cli.fails("usage", *arguments)
+    assert cli(*arguments, "--json").json["error"]["code"] == "usage"
+
+
+def test_interrupt(cli: CommandLine, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matchrt.runtime.matcher.Matcher.match", interrupt)
+    ran = cli("match", *pair)
+    assert ran.code == 130 and "nothing was left half written" in ran.err
+
+
 def test_debug_shows_the_traceback(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     assert "Traceback" in cli("match", pair[0], "missing.jpg", "--debug").err
 
 
-def test_unknown_option_and_help(cli: CommandLine) -> None:
-    assert cli("match", "--nonsense").code == 2
+def test_help(cli: CommandLine) -> None:
+    assert "Commands" in cli().out
     for command in ("match", "build", "inspect", "models", "engines", "bench"):
         ran = cli(command, "--help")
         assert ran.code == 0 and "Example: matchrt" in ran.out and "--json" in ran.out

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from matchrt.engines.store import EngineStore
 from matchrt.errors import MatchRTError
 from matchrt.export.checkpoint import read_checkpoint
 from matchrt.manifest import read_manifest
 from matchrt.pipeline import BuildRequest, build
+from matchrt.store import EngineStore
 
 REQUEST = BuildRequest("coarse-loftr", height=128, width=128, max_matches=64)
 
@@ -55,7 +55,10 @@ def test_output_file_and_progress(tmp_path: Path, coarse_checkpoint: Path, store
     assert result.path == request.output and result.path.is_file()
     assert read_manifest(tmp_path / "out" / "engine.onnx.json") == result.manifest
     assert [done for _, done in told] == sorted(done for _, done in told) and told[-1][1] == 1.0
-    assert store.engines() == []
+    again = build(request, store)
+    assert again.cached and again.path == request.output
+    elsewhere = build(replace(request, output=tmp_path / "elsewhere.onnx"), store)
+    assert elsewhere.cached and elsewhere.path.read_bytes() == result.path.read_bytes()
 
 
 def test_a_failed_build_writes_nothing(tmp_path: Path, store: EngineStore) -> None:

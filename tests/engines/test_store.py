@@ -10,7 +10,6 @@ import pytest
 
 from matchrt.digest import sha256_bytes
 from matchrt.engines.build import Engine
-from matchrt.engines.store import EngineStore, open_store
 from matchrt.errors import MatchRTError
 from matchrt.manifest import (
     EngineManifest,
@@ -23,6 +22,7 @@ from matchrt.manifest import (
     manifest_path,
     read_manifest,
 )
+from matchrt.store import EngineStore, open_store
 
 
 def _engine(data: bytes = b"engine", key: str = "0123456789abcdef0123") -> Engine:
@@ -41,7 +41,7 @@ def test_put_and_find(tmp_path: Path) -> None:
     store = EngineStore(tmp_path)
     engine = _engine()
     assert store.find("m", engine.manifest.build_key) is None
-    stored = store.put(engine, "m.onnx")
+    stored = store.put(engine.data, engine.manifest, "m.onnx")
     assert stored.path.read_bytes() == b"engine"
     found = store.find("m", engine.manifest.build_key)
     assert found is not None and found.manifest == engine.manifest and found.path == stored.path
@@ -53,7 +53,7 @@ def test_put_and_find(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["bytes", "truncated", "gone", "manifest", "key"])
 def test_damaged_entries_count_as_absent_and_are_replaced(tmp_path: Path, damage: str) -> None:
     store, engine = EngineStore(tmp_path), _engine()
-    path = store.put(engine, "m.onnx").path
+    path = store.put(engine.data, engine.manifest, "m.onnx").path
     if damage == "bytes":
         path.write_bytes(b"enginf")
     elif damage == "truncated":
@@ -67,7 +67,7 @@ def test_damaged_entries_count_as_absent_and_are_replaced(tmp_path: Path, damage
         assert store.find("m", engine.manifest.build_key[:-1] + "4") is None
         return
     assert store.find("m", engine.manifest.build_key) is None
-    store.put(engine, "m.onnx")
+    store.put(engine.data, engine.manifest, "m.onnx")
     assert store.find("m", engine.manifest.build_key) is not None
 
 
@@ -78,7 +78,7 @@ def test_two_builds_of_the_same_thing_at_once(tmp_path: Path) -> None:
     def put() -> None:
         try:
             for _ in range(20):
-                store.put(engine, "m.onnx")
+                store.put(engine.data, engine.manifest, "m.onnx")
         except Exception as error:
             errors.append(error)
 
@@ -94,7 +94,7 @@ def test_two_builds_of_the_same_thing_at_once(tmp_path: Path) -> None:
 def test_unwritable_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(MatchRTError) as caught:
-        EngineStore(tmp_path / "file").put(_engine(), "m.onnx")
+        EngineStore(tmp_path / "file").put(_engine().data, _engine().manifest, "m.onnx")
     assert caught.value.code == "store-unwritable" and "MATCHRT_STORE" in caught.value.remedy
 
 

@@ -35,6 +35,8 @@ class Runs:
         (lambda t: {"epoch": 3, "state_dict": t, "optimizer": {"lr": 1.0}}, "state_dict", ("epoch", "optimizer")),
         (lambda t: {"model_state_dict": t, "step": 7}, "model_state_dict", ("step",)),
         (lambda t: {"something": t}, "something", ()),
+        (lambda t: {**t, "epoch": 3}, None, ("epoch",)),
+        (lambda t: {"model": {"state_dict": t, "lr": 1.0}, "step": 7}, "model.state_dict", ("lr", "step")),
     ],
 )
 def test_wrappers(tmp_path: Path, wrap: Any, wrapper: str | None, ignored: tuple[str, ...]) -> None:
@@ -138,6 +140,9 @@ def test_bytes_that_are_no_checkpoint(tmp_path: Path) -> None:
         ({"epoch": 3}, "checkpoint-empty"),
         ({"teacher": TENSORS, "student": TENSORS}, "checkpoint-ambiguous"),
         ({"a": torch.tensor([1.0, float("nan")])}, "checkpoint-nonfinite"),
+        ({0: TENSORS}, "checkpoint-empty"),
+        ({"a": torch.eye(3).to_sparse()}, "checkpoint-tensor"),
+        ({"a": torch.empty(3, device="meta")}, "checkpoint-tensor"),
         ({"a": torch.tensor([1.0, float("inf")], dtype=torch.float16)}, "checkpoint-nonfinite"),
     ],
 )

@@ -13,10 +13,11 @@ from support.weights import coarse_loftr_state, sharp_state
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.keymap import Drop, Keep, KeyMap, Rename, matches
 from matchrt.export.loading import account
-from matchrt.export.network import expected_shapes, fitting_models, load_network
+from matchrt.export.network import constants, expected_tensors, fitting_models, load_network
 from matchrt.export.specs import get_spec, model_specs
 from matchrt.models.config import COARSE_LOFTR
 from matchrt.models.loftr import LoFTR
+from matchrt.models.position import sine_encoding, sine_frequencies
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_patterns(pattern: str, key: str, expected: bool) -> None:
 
 
 def _account(tensors: dict[str, torch.Tensor], rules: tuple[Any, ...], expected: dict[str, tuple[int, ...]]) -> Any:
-    return account(tensors, expected, KeyMap(rules), "model")
+    return account(tensors, {key: torch.empty(shape) for key, shape in expected.items()}, KeyMap(rules), "model")
 
 
 def test_rename_and_drop() -> None:
@@ -64,7 +65,7 @@ def test_two_rules_for_one_key_are_our_mistake() -> None:
 def test_prefixes_are_found(prefix: str) -> None:
     spec = get_spec("coarse-loftr")
     tensors = {prefix + key: value for key, value in coarse_loftr_state().items()}
-    _, report = account(tensors, expected_shapes(spec), spec.key_map, spec.name)
+    _, report = account(tensors, expected_tensors(spec), spec.key_map, spec.name)
     assert report.prefix == prefix and report.complete
     assert report.counts() == {"file": {"loaded": 161, "dropped": 4}, "network": {"loaded": 161}}
 
@@ -113,8 +114,45 @@ def test_allow_missing_names_what_it_allows(tmp_path: Path) -> None:
     spec = get_spec("coarse-loftr")
     loaded = load_network(spec, tmp_path / "x.ckpt", allow_missing=["loftr_coarse.layers.2.merge.*"])
     assert loaded.report.counts()["network"] == {"loaded": 160, "allowed-missing": 1}
-    with pytest.raises(MatchRTError, match="unexplained"):
+    twin = load_network(spec, tmp_path / "x.ckpt", allow_missing=["loftr_coarse.layers.2.merge.*"])
+    key = "loftr_coarse.layers.2.merge.weight"
+    assert torch.equal(loaded.network.state_dict()[key], twin.network.state_dict()[key])
+    with pytest.raises(MatchRTError) as caught:
         load_network(spec, tmp_path / "x.ckpt", allow_missing=["loftr_coarse.layers.3.*"])
+    assert caught.value.code == "allow-missing-unused"
+    with pytest.raises(MatchRTError, match="unexplained"):
+        load_network(spec, tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(("fixed", "fits"), [(False, ["loftr-outdoor", "loftr-indoor"]), (True, ["loftr-indoor-new"])])
+def test_a_stored_position_encoding_tells_variants_apart(fixed: bool, fits: list[str]) -> None:
+    with torch.device("meta"):
+        tensors = dict(LoFTR(get_spec("loftr-outdoor").network).state_dict())
+    tensors["pos_encoding.pe"] = sine_encoding(64, 64, sine_frequencies(256, fixed))
+    complete = []
+    for name in ("loftr-outdoor", "loftr-indoor", "loftr-indoor-new"):
+        spec = get_spec(name)
+        _, report = account(tensors, expected_tensors(spec), spec.key_map, spec.name, constants=constants(spec.network))
+        complete += [name] if report.complete else []
+    assert complete == fits
+
+
+@pytest.mark.parametrize(
+    ("dtype", "good"),
+    [(torch.float64, True), (torch.bfloat16, True), (torch.bool, False), (torch.int8, False), (torch.complex64, False)],
+)
+def test_types(tmp_path: Path, dtype: torch.dtype, good: bool) -> None:
+    state = coarse_loftr_state()
+    key = "backbone.conv1.weight"
+    state[key] = state[key].to(dtype)
+    torch.save(state, tmp_path / "x.pt")
+    spec = get_spec("coarse-loftr")
+    if good:
+        entries = {entry.key: entry for entry in load_network(spec, tmp_path / "x.pt").report.file}
+        assert f"converted from {str(dtype)[6:]}" in entries[key].detail
+    else:
+        with pytest.raises(MatchRTError, match=r"type-mismatched: backbone\.conv1\.weight"):
+            load_network(spec, tmp_path / "x.pt")
 
 
 def test_every_loaded_value_is_the_files_value(coarse_checkpoint: Path) -> None:
@@ -131,7 +169,7 @@ def test_official_manifests_are_accounted_for(shared: Path, name: str) -> None:
     tensors = {e["key"]: torch.empty(e["shape"], dtype=getattr(torch, e["dtype"]), device="meta") for e in entries}
     for model in ("loftr-outdoor", "loftr-indoor", "loftr-indoor-new"):
         spec = get_spec(model)
-        _, report = account(tensors, expected_shapes(spec), spec.key_map, spec.name)
+        _, report = account(tensors, expected_tensors(spec), spec.key_map, spec.name)
         assert report.complete and report.prefix == "matcher."
         assert report.counts() == {"file": {"loaded": 211}, "network": {"loaded": 211}}
 

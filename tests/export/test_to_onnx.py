@@ -68,7 +68,7 @@ def test_dynamic_contract(dynamic_graph: onnx.ModelProto) -> None:
 def test_static_parity_with_padding(bundled: LoadedNetwork, static_graph: onnx.ModelProto) -> None:
     graph = LoFTRGraph(bundled.network, 512)
     for seed in (0, 1):
-        inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8, seed)
+        inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8, seed)[0]
         difference = compare(run_torch(graph, inputs), run_onnx(static_graph, inputs), 0.2)
         assert difference.same and difference.matches > 100, difference
 
@@ -94,7 +94,7 @@ def test_full_size_network_with_random_weights() -> None:
     loaded = LoadedNetwork(spec, network, None, None)  # type: ignore[arg-type]
     options = ExportOptions(128, 160, max_matches=128)
     model, _ = run_passes(export_onnx(loaded, options), standard_passes())
-    inputs = sample_inputs(input_contract(1, 8, options), 8)
+    inputs = sample_inputs(input_contract(1, 8, options), 8)[0]
     expected, actual = run_torch(LoFTRGraph(network, 128), inputs), run_onnx(model, inputs)
     difference = compare(expected, actual, network.config.match.threshold)
     assert difference.same, difference
@@ -142,7 +142,7 @@ def test_trained_coarse_weights_onnx_against_torch(shared: Path) -> None:
 
 
 def test_torch_threads_do_not_matter(bundled: LoadedNetwork) -> None:
-    inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8)
+    inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8)[0]
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -46,7 +46,16 @@ def test_letterbox_fills_one_side_and_keeps_the_aspect(height, width, canvas_hei
     assert 1 <= fit.resized_width <= canvas_width
     exact = max(height / canvas_height, width / canvas_width)
     for scale, resized in ((fit.scale_x, fit.resized_width), (fit.scale_y, fit.resized_height)):
-        assert abs(scale * resized / exact - resized) <= 0.5 + 1e-6 or resized == 1
+        assert abs(scale * resized / exact - resized) <= 0.5 + 1e-6 or resized == 64  # narrow images are stretched
+
+
+@settings(max_examples=100, deadline=None)
+@given(side, side, st.integers(8, 60), st.integers(8, 60), st.sampled_from([8, 14, 16, 32]))
+def test_letterbox_leaves_no_cell_half_padding(height, width, rows, columns, step):
+    fit = fit_letterbox((height, width), (rows * step, columns * step), step)
+    assert fit.resized_height % step == 0 and fit.resized_width % step == 0
+    assert min(fit.resized_height, fit.resized_width) >= 64
+    assert fit.resized_height == rows * step or fit.resized_width == columns * step
 
 
 @settings(max_examples=100, deadline=None)
@@ -76,14 +85,19 @@ def test_long_side_does_not_enlarge_beyond_the_limit():
 
 
 def test_long_side_obeys_the_profile():
-    fit = fit_long_side((1000, 1000), 1024, 32, max_side=850)
+    fit = fit_long_side((1000, 1000), 1024, 32, maximum=(850, 850))
     assert (fit.resized_height, fit.resized_width) == (832, 832)
+    # One factor for both sides: a wide profile does not squeeze a tall image.
+    fit = fit_long_side((800, 400), 640, 8, (64, 64), (480, 1280))
+    assert (fit.resized_height, fit.resized_width) == (480, 240)
+    fit = fit_long_side((100, 100), 128, 8, (256, 64), (512, 512))
+    assert (fit.resized_height, fit.resized_width) == (256, 128)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: fit_long_side((1000, 1000), 640, 32, max_side=100),
+        lambda: fit_long_side((1000, 1000), 640, 32, maximum=(100, 1000)),
         lambda: fit_long_side((0, 10), 640, 8),
         lambda: fit_long_side((10, 10), 0, 8),
         lambda: fit_long_side((10, 10), 640, 0),

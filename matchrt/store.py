@@ -1,4 +1,4 @@
-"""The folder of built engines, keyed by what they were built from."""
+"""The folder of built engines, keyed by what they were built from. Building fills it, the runtime reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import platformdirs
 
 from matchrt.digest import sha256_file
-from matchrt.engines.build import Engine
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 
@@ -44,9 +43,9 @@ class EngineStore:
             return None
         return found
 
-    def put(self, engine: Engine, file_name: str) -> StoredEngine:
+    def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
         """Adds an engine: written in a temporary folder that is then renamed, so that nobody ever sees half of it."""
-        folder = self._folder(engine.manifest.model, engine.manifest.build_key)
+        folder = self._folder(manifest.model, manifest.build_key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
@@ -54,21 +53,28 @@ class EngineStore:
             raise MatchRTError(
                 "store-unwritable",
                 f"Cannot write to the engine store '{self.root}': {error.strerror}.",
-                f"Set {ENVIRONMENT} or --store to a folder that you may write to, or use --output FILE.",
+                f"Set {ENVIRONMENT} or --store to a folder that you may write to.",
             ) from error
         try:
             temporary.chmod(0o755)
-            (temporary / file_name).write_bytes(engine.data)
-            engine.manifest.write(manifest_path(temporary / file_name))
+            (temporary / file_name).write_bytes(data)
+            manifest.write(manifest_path(temporary / file_name))
             self._replace(temporary, folder)
+        except OSError as error:
+            raise MatchRTError(
+                "store-unwritable",
+                f"Cannot write to the engine store '{self.root}': {error.strerror}.",
+                f"Free some space, or set {ENVIRONMENT} or --store to another folder.",
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return StoredEngine(folder / file_name, engine.manifest)
+        return StoredEngine(folder / file_name, manifest)
 
     def engines(self, model: str | None = None) -> list[StoredEngine]:
         """Every readable engine, newest first; of one model, where named."""
-        folders = sorted(self.root.glob(f"{model or '*'}/[!.]*/"), key=_modified, reverse=True)
-        return [found for folder in folders for found in self._read(folder)]
+        folders = sorted(self.root.glob("*/[!.]*/"), key=_modified, reverse=True)
+        found = [engine for folder in folders for engine in self._read(folder)]
+        return [engine for engine in found if model is None or engine.manifest.model == model]
 
     def _folder(self, model: str, build_key: str) -> Path:
         return self.root / model / build_key[:16]

@@ -1,0 +1,37 @@
+"""Whether an image size fits into memory, asked before the system finds out the hard way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from matchrt.errors import MatchRTError
+
+# The similarity of all cells with all cells, its two softmaxes, their product, and one in passing; 4 bytes each.
+_MATRICES = 5
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def available_bytes() -> int | None:
+    """Memory that is free, or the container's limit where that is smaller; None where the system does not say."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        return min(free, int(_CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return free
+
+
+def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> None:
+    """Raises `size-memory` when matching images of these (height, width) cannot fit: `stride` pixels a coarse cell."""
+    cells0, cells1 = ((height // stride) * (width // stride) for height, width in (size0, size1))
+    needed, available = _MATRICES * 4 * cells0 * cells1, available_bytes()
+    if available is not None and needed > available:
+        raise MatchRTError(
+            "size-memory",
+            f"Images of {size0[0]}x{size0[1]} and {size1[0]}x{size1[1]} need about {needed / 1e9:.1f} GB to match; "
+            f"{available / 1e9:.1f} GB are free.",
+            "Choose a smaller size; memory grows with the fourth power of the side.",
+        )
