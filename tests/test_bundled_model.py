@@ -1,10 +1,11 @@
-"""The bundled model on real images with ground truth: the figures that the model card states, with room for rounding."""
+"""The bundled model on real images with known truth: the figures of the model card, with room for rounding."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+
 from matchrt import Matcher, MatcherOptions
 from matchrt.bench.accuracy import AccuracyOptions, AccuracyReport, evaluate
 from matchrt.bench.folder import read_folder
