@@ -84,6 +84,10 @@ def match(
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
+    if window is not None and (image1 is not None or not image0.is_dir()):
+        raise MatchRTError(
+            "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
+        )
     check_outputs(draw, save, single)
     pairs = [(image0, image1)] if single and image1 else _pairs(image0, image1, root, window, allow_unpaired)
     for output in (draw, save):
@@ -99,7 +103,7 @@ def match(
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:
             return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
-        _match_one(matcher, pairs[0], geometry, draw, save, as_json)
+        _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
 
 
@@ -108,10 +112,6 @@ def _pairs(
 ) -> list[tuple[Path, Path]]:
     from matchrt.runtime.pairs import read_pairs
 
-    if window is not None and (image1 is not None or not image0.is_dir()):
-        raise MatchRTError(
-            "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
-        )
     return read_pairs(image0, image1, root=root, window=window, allow_unpaired=allow_unpaired)
 
 
@@ -151,9 +151,16 @@ def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
 
 
 def _match_one(
-    matcher: Matcher, pair: tuple[Path, Path], geometry: Geometry, draw: Path | None, save: Path | None, as_json: bool
+    matcher: Matcher,
+    pair: tuple[Path, Path],
+    geometry: Geometry,
+    draw: Path | None,
+    save: Path | None,
+    root: Path | None,
+    as_json: bool,
 ) -> None:
     from matchrt.runtime.draw import save_picture
+    from matchrt.runtime.formats import save_matches
     from matchrt.runtime.image import read_image
 
     options = matcher.options
@@ -165,7 +172,7 @@ def _match_one(
     if draw is not None:
         save_picture(draw, matches.draw(*images))
     if save is not None:
-        matches.save(save)
+        save_matches(matches, save, root=root)
     if as_json:
         print_json(matches.summary())
         return

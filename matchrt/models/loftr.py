@@ -26,6 +26,8 @@ from matchrt.models.fine_refinement import FinePreprocess, FineRefinement, gathe
 from matchrt.models.position import sine_encoding, sine_frequencies
 from matchrt.models.resnet_fpn import ResNetFPN, run_backbone
 
+Pair = tuple[Tensor, Tensor]
+
 
 @dataclass(frozen=True)
 class MatchTensors:
@@ -72,45 +74,26 @@ class LoFTR(nn.Module):
         """Similarity logits `[B,L,S]`, temperature applied; `dual_softmax` of it is the confidence."""
         return similarity(tokens0, tokens1, self.config.match.temperature, mask0, mask1)
 
-    def refine(
-        self,
-        fine0: Tensor,
-        fine1: Tensor,
-        tokens0: Tensor,
-        tokens1: Tensor,
-        index0: Tensor,
-        index1: Tensor,
-        width0: int,
-        width1: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Refinement of the matches `index0`, `index1` (int64 `[B,K]` cells; grids `width0`, `width1` cells wide).
+    def refine(self, fine: Pair, tokens: Pair, cells: Pair, widths: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Refines matches; every argument is of image 0 and image 1.
 
+        fine: maps `[B,C,H,W]`. tokens: `[B,L,C]`. cells: int64 `[B,K]`, the matched cells. widths: of the grids.
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
-        windows0, windows1 = self.fine_windows(fine0, fine1, tokens0, tokens1, index0, index1, width0, width1)
+        windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)
         expectation, deviation = run_fine(self.loftr_fine, self.fine_matching, windows0, windows1)
-        shape = index0.shape
-        return expectation.view(shape[0], shape[1], 2), deviation.view(shape[0], shape[1])
+        batch, count = cells[0].shape
+        return expectation.view(batch, count, 2), deviation.view(batch, count)
 
-    def fine_windows(
-        self,
-        fine0: Tensor,
-        fine1: Tensor,
-        tokens0: Tensor,
-        tokens1: Tensor,
-        index0: Tensor,
-        index1: Tensor,
-        width0: int,
-        width1: int,
-    ) -> tuple[Tensor, Tensor]:
-        """The windows `[B*K,25,C]` that enter the fine transformer."""
+    def fine_windows(self, fine: Pair, tokens: Pair, cells: Pair, widths: tuple[int, int]) -> Pair:
+        """The windows `[B*K,25,C]` of both images that enter the fine transformer; arguments as in `refine`."""
         ratio = self.config.coarse_stride // self.config.fine_stride
-        windows0 = gather_windows(fine0, index0, width0, ratio, self.config.fine_window)
-        windows1 = gather_windows(fine1, index1, width1, ratio, self.config.fine_window)
-        return (
-            self.fine_preprocess(windows0, tokens0, index0),
-            self.fine_preprocess(windows1, tokens1, index1),
+        windows = (
+            gather_windows(features, index, width, ratio, self.config.fine_window)
+            for features, index, width in zip(fine, cells, widths, strict=True)
         )
+        first, second = (self.fine_preprocess(*item) for item in zip(windows, tokens, cells, strict=True))
+        return first, second
 
     def forward(
         self,
@@ -132,9 +115,8 @@ class LoFTR(nn.Module):
         matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
         keypoints0, keypoints1 = self._pixels(matches.index0, grid0), self._pixels(matches.index1, grid1)
         if fine0 is not None and fine1 is not None:
-            expectation, _ = self.refine(
-                fine0, fine1, tokens0, tokens1, matches.index0, matches.index1, grid0.width, grid1.width
-            )
+            cells = (matches.index0, matches.index1)
+            expectation, _ = self.refine((fine0, fine1), (tokens0, tokens1), cells, (grid0.width, grid1.width))
             keypoints1 = keypoints1 + expectation * (self.config.fine_window // 2 * self.config.fine_stride)
         return _finish(matches, keypoints0, keypoints1)
 

@@ -80,13 +80,14 @@ def test_stages_and_matches(vectors: Any, network: LoFTR, case: str) -> None:
     confidence = dual_softmax(network.similarity(tokens0, tokens1, grid0.mask(), grid1.mask()))
     _assert_close(vectors, f"{case}/conf", confidence[0])
 
-    cells = [torch.from_numpy(vectors[f"{case}/{name}_ids"]).long()[None] for name in "ij"]
-    windows = network.fine_windows(fine0, fine1, tokens0, tokens1, *cells, grid0.width, grid1.width)
+    i_cells, j_cells = (torch.from_numpy(vectors[f"{case}/{name}_ids"]).long()[None] for name in "ij")
+    matches = ((fine0, fine1), (tokens0, tokens1), (i_cells, j_cells), (grid0.width, grid1.width))
+    windows = network.fine_windows(*matches)
     refined = network.loftr_fine(*windows)
     for index in (0, 1):
         _assert_close(vectors, f"{case}/fine_unfold{index}", windows[index])
         _assert_close(vectors, f"{case}/fine_out{index}", refined[index])
-    expectation, deviation = network.refine(fine0, fine1, tokens0, tokens1, *cells, grid0.width, grid1.width)
+    expectation, deviation = network.refine(*matches)
     expected = vectors[f"{case}/expec_f"]
     assert np.abs(expectation[0].numpy() - expected[:, :2]).max() <= PIXELS
     # Two runs of the official code differ by 3e-4 here.

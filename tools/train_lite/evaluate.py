@@ -70,7 +70,7 @@ def match(net: LoFTR, path0: Path, path1: Path, settings: Settings) -> tuple[Poi
     index0, index1 = found.index0[:, keep], found.index1[:, keep]
     if not keep.any():
         return np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0)
-    offset, _ = net.refine(fine0, fine1, tokens0, tokens1, index0, index1, grid0.width, grid1.width)
+    offset, _ = net.refine((fine0, fine1), (tokens0, tokens1), (index0, index1), (grid0.width, grid1.width))
 
     def pixels(cells: torch.Tensor, width: int) -> torch.Tensor:
         return STRIDE * torch.stack([cells % width, cells // width], dim=2).double()

@@ -48,7 +48,7 @@ def losses(net: LoFTR, pairs: Pairs, index0: Tensor, valid: Tensor, amp: bool) -
         tokens0, tokens1 = net.encode_coarse(coarse0, coarse1, pairs.mask0, pairs.mask1)
         index1 = truth.nearest0.gather(1, index0)
         width0, width1 = coarse0.shape[3], coarse1.shape[3]
-        windows0, windows1 = net.fine_windows(fine0, fine1, tokens0, tokens1, index0, index1, width0, width1)
+        windows0, windows1 = net.fine_windows((fine0, fine1), (tokens0, tokens1), (index0, index1), (width0, width1))
         windows0, windows1 = net.loftr_fine(windows0, windows1)
     with torch.autocast(device, enabled=False):
         similarity = net.similarity(tokens0.float(), tokens1.float(), pairs.mask0, pairs.mask1)

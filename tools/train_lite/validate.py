@@ -44,14 +44,10 @@ def score_pairs(net: LoFTR, pairs: Pairs, threshold: float, amp: bool) -> tuple[
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=threshold, border=BORDER), SLOTS)
     del confidence
     expectation, _ = net.refine(
-        fine0.float(),
-        fine1.float(),
-        tokens0.float(),
-        tokens1.float(),
-        found.index0,
-        found.index1,
-        grid0.width,
-        grid1.width,
+        (fine0.float(), fine1.float()),
+        (tokens0.float(), tokens1.float()),
+        (found.index0, found.index1),
+        (grid0.width, grid1.width),
     )
 
     def pixels(cells: torch.Tensor) -> torch.Tensor:
