@@ -25,8 +25,18 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(pack: Path, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.train_lite.train", "--pack", str(pack), "--out", str(out), "--recipe", "tiny",
-               "--tile", "128", "--drawn", "2", "--workers", "1", *arguments]  # fmt: skip
+    small = ["--recipe", "tiny", "--tile", "128", "--drawn", "2", "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tools.train_lite.train",
+        "--pack",
+        str(pack),
+        "--out",
+        str(out),
+        *small,
+        *arguments,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
