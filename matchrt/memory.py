@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matchrt.errors import MatchRTError
 
 # The similarity of all cells with all cells, its two softmaxes, their product, and one in passing; 4 bytes each.
 _MATRICES = 5
+_MEMINFO = Path("/proc/meminfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def available_bytes() -> int | None:
-    """Memory that is free, or the container's limit where that is smaller; None where the system does not say."""
+    """Memory that a program can get, file cache included, or the container's limit where that is smaller.
+
+    None where the system does not say: then nothing is refused.
+    """
+    known = [value for value in (_meminfo_available(), _cgroup_limit()) if value is not None]
+    return min(known, default=None)
+
+
+def _meminfo_available() -> int | None:
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
         return None
+    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found[1]) * 1024
+
+
+def _cgroup_limit() -> int | None:
     try:
-        return min(free, int(_CGROUP_LIMIT.read_text()))
-    except (OSError, ValueError):
-        return free
+        return int(_CGROUP_LIMIT.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
 
 
 def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> None:
