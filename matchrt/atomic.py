@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,18 +16,20 @@ from matchrt.errors import MatchRTError
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside `target`; renames it onto `target` when the block ends well, else removes it.
 
-    A symbolic link is followed: the file that it names is replaced, the link stays. Error: output-unwritable.
+    A symbolic link is followed: the file that it names is replaced, the link stays. Permissions of an existing file
+    stay too. Error: output-unwritable.
     """
-    require_writable(target)
-    real = Path(os.path.realpath(target))
     temporary: Path | None = None
     try:
+        require_writable(target)
+        real = Path(os.path.realpath(target))
+        mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~_umask()
         real.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{real.stem}-", suffix=real.suffix, dir=real.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         os.replace(temporary, real)
     except OSError as error:
         raise _unwritable(target, error.strerror or str(error)) from error
@@ -37,8 +40,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 def require_writable(target: Path) -> None:
     """Raises `output-unwritable` where writing `target` is bound to fail: to be called before long work."""
-    if target.is_dir():
-        raise _unwritable(target, "it is a folder")
+    if target.exists() and not target.is_file():
+        raise _unwritable(target, "it is a folder" if target.is_dir() else "it is not a regular file")
     parent = Path(os.path.realpath(target)).parent
     while not parent.exists():
         parent = parent.parent

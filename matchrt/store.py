@@ -39,9 +39,11 @@ class EngineStore:
         found = next(self._read(folder), None)
         if found is None or found.manifest.build_key != build_key:
             return None
-        if not found.path.is_file() or sha256_file(found.path) != found.manifest.engine_sha256:
+        try:
+            whole = sha256_file(found.path) == found.manifest.engine_sha256
+        except OSError:  # missing, or being replaced this moment
             return None
-        return found
+        return found if whole else None
 
     def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
         """Adds an engine: written in a temporary folder that is then renamed, so that nobody ever sees half of it."""
@@ -59,7 +61,7 @@ class EngineStore:
             temporary.chmod(0o755)
             (temporary / file_name).write_bytes(data)
             manifest.write(manifest_path(temporary / file_name))
-            self._replace(temporary, folder)
+            self._replace(temporary, folder, manifest)
         except OSError as error:
             raise MatchRTError(
                 "store-unwritable",
@@ -72,7 +74,9 @@ class EngineStore:
 
     def engines(self, model: str | None = None) -> list[StoredEngine]:
         """Every readable engine, newest first; of one model, where named."""
-        folders = sorted(self.root.glob("*/[!.]*/"), key=_modified, reverse=True)
+        models = [folder for folder in _listed(self.root) if not folder.name.startswith(".")]
+        folders = [entry for folder in models for entry in _listed(folder) if not entry.name.startswith(".")]
+        folders.sort(key=_modified, reverse=True)
         found = [engine for folder in folders for engine in self._read(folder)]
         return [engine for engine in found if model is None or engine.manifest.model == model]
 
@@ -81,30 +85,41 @@ class EngineStore:
 
     @staticmethod
     def _read(folder: Path) -> Iterator[StoredEngine]:
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        for path in sorted(path for path in _listed(folder) if path.suffix == ".json"):
             try:
                 yield StoredEngine(path.with_suffix(""), read_manifest(path))
             except MatchRTError:
                 # A damaged entry counts as absent: the next build of the same thing replaces it.
                 continue
 
-    @staticmethod
-    def _replace(temporary: Path, folder: Path) -> None:
-        """Moves the new entry into place; an entry in the way (damaged, or built at the same time) makes room."""
-        for _ in range(3):
-            try:
+    def _replace(self, temporary: Path, folder: Path, manifest: EngineManifest) -> None:
+        """Moves the new entry into place. A whole entry of the same bytes stays as it is; a damaged one makes room."""
+        for _ in range(5):
+            with contextlib.suppress(OSError):
                 os.replace(temporary, folder)
                 return
-            except OSError:
-                aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-                with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
-                    os.replace(folder, aside / "entry")
-                shutil.rmtree(aside, ignore_errors=True)
+            present = self.find(manifest.model, manifest.build_key)
+            if present is not None and present.manifest.engine_sha256 == manifest.engine_sha256:
+                return
+            aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+            with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
+                os.replace(folder, aside / "entry")
+            shutil.rmtree(aside, ignore_errors=True)
         raise MatchRTError("store-busy", f"'{folder}' keeps changing.", "Wait for the other build to end, try again.")
 
 
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # no folder, or gone this moment
+        return []
+
+
 def _modified(path: Path) -> float:
-    return path.stat().st_mtime
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def open_store(root: Path | None = None) -> EngineStore:

@@ -80,6 +80,15 @@ def test_atomic_writing(tmp_path: Path) -> None:
     assert target.read_bytes() == b"one"
     assert [p.name for p in target.parent.iterdir()] == ["file.bin"]
     assert target.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    target.chmod(0o600)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    write_bytes(link, b"two")
+    assert target.read_bytes() == b"two" and link.is_symlink() and target.stat().st_mode & 0o777 == 0o600
+    for bad in (tmp_path, Path("/dev/null"), target / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(MatchRTError) as caught:
+            write_bytes(bad, b"three")
+        assert caught.value.code == "output-unwritable"
 
 
 def _umask() -> int:

@@ -93,6 +93,7 @@ def _check(
     device: str, evaluation: Path | None, baselines: Path | None, plot: Path | None, output: Path | None, runs: int
 ) -> None:
     """Says before any work what could not be done after it."""
+    from matchrt.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
     known_device(device)
@@ -103,6 +104,9 @@ def _check(
         raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
     if plot is not None:
         check_plot(plot)
+    for path in (output, plot):
+        if path is not None:
+            require_writable(path)
 
 
 def _named(engines: list[str], store: Path | None) -> dict[str, _Opener]:

@@ -52,9 +52,11 @@ def _needs_export(file: Path) -> dict[str, Any]:
         from matchrt.export.inspection import inspect_checkpoint, inspect_onnx
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Inspecting checkpoints and ONNX files") from error
-    # An ONNX file begins with its first field, the IR version; no checkpoint begins so.
+    # An ONNX file begins with the field of its IR version. So may the length that safetensors begins with, but there
+    # a brace follows.
     with file.open("rb") as stream:
-        onnx = stream.read(1) == b"\x08" or file.suffix.lower() == ".onnx"
+        head = stream.read(9)
+    onnx = file.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and head[8:] != b"{")
     return inspect_onnx(file) if onnx else inspect_checkpoint(file)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
+from matchrt.digest import sha256_bytes
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Pair = tuple[Path, Path]
 # An .h5 file is copied for every write, so that an interruption loses at most this many pairs and damages nothing.
 _HDF5_BATCH = 256
+_LONGEST_NAME = 200
 
 
 def match_many(
@@ -53,12 +55,37 @@ def _row(
     return matches.summary()
 
 
+def writes_hdf5(save: Path | None) -> bool:
+    """Whether `--save` names an .h5 file; a folder may have a dot in its name."""
+    from matchrt.runtime.formats import HDF5_SUFFIXES
+
+    return save is not None and save.suffix.lower() in HDF5_SUFFIXES and not save.is_dir()
+
+
+def check_hdf5(save: Path | None, pairs: list[Pair], root: Path | None) -> None:
+    """Says before any work what could not be written to an .h5 file after it; errors as `formats.check_hdf5`."""
+    if save is not None and writes_hdf5(save):
+        from matchrt.runtime import formats
+
+        formats.check_hdf5(save, {path.as_posix() for pair in pairs for path in pair}, root)
+
+
+def require_other_folder(draw: Path | None, pairs: list[Pair]) -> None:
+    """Raises `output-is-input` where pictures would lie among the images: replacing one, or matched the next time."""
+    if draw is None or not draw.is_dir():
+        return
+    for path in (path for pair in pairs for path in pair):
+        if path.parent.resolve() == draw.resolve():
+            raise MatchRTError("output-is-input", f"--draw '{draw}' holds images to match.", "Choose another folder.")
+
+
 class _Writer:
     """Writes pictures and matches as they come; .h5 files in batches."""
 
     def __init__(self, matcher: Matcher, draw: Path | None, save: Path | None, root: Path | None) -> None:
         self._options = matcher.options
         self._draw, self._save, self._root = draw, save, root
+        self._hdf5 = writes_hdf5(save)
         self._waiting: list[Matches] = []
 
     def __enter__(self) -> _Writer:
@@ -71,7 +98,7 @@ class _Writer:
         """Errors: output-unwritable, matches-name; they end the run, for every later pair would meet them too."""
         if self._draw is not None:
             self._picture(matches, pair, self._draw / f"{name}.jpg")
-        if self._save is not None and self._save.suffix:
+        if self._hdf5:
             self._waiting.append(matches)
             if len(self._waiting) >= _HDF5_BATCH:
                 self._flush()
@@ -97,15 +124,24 @@ class _Writer:
 def pair_names(pairs: list[Pair]) -> list[str]:
     """A file name for every pair, all different: the stems where they suffice, else paths from the common folder."""
     for names in _candidates(pairs):
-        if len(set(names)) == len(names):
-            return names
+        short = [_shortened(name) for name in names]
+        if len(set(short)) == len(short):
+            return short
     # The same pair stands in the list twice.
-    return [f"{name}__{index}" for index, name in enumerate(names)]
+    return [f"{name}__{index}" for index, name in enumerate(short)]
+
+
+def _shortened(name: str) -> str:
+    """File systems take 255 bytes; a longer name is cut and told apart by its digest."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(name.encode())[:8]}"
 
 
 def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:
     yield [f"{first.stem}__{second.stem}" for first, second in pairs]
-    absolute = [tuple(Path.cwd() / path for path in pair) for pair in pairs]
+    # Not resolve(): two links to one photograph are two names.
+    absolute = [tuple(Path(os.path.abspath(path)) for path in pair) for pair in pairs]  # noqa: PTH100
     common = Path(os.path.commonpath([path.parent for pair in absolute for path in pair]))
     relative = [[path.relative_to(common) for path in pair] for pair in absolute]
     yield ["__".join("-".join(path.with_suffix("").parts) for path in pair) for pair in relative]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.many import match_many
+from matchrt.cli.many import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import known_device, require_new_output, store_at
 from matchrt.cli.output import print_json, stdout
 from matchrt.errors import MatchRTError
@@ -92,6 +92,9 @@ def match(
     pairs = [(image0, image1)] if single and image1 else _pairs(image0, image1, root, window, allow_unpaired)
     for output in (draw, save):
         require_new_output(output, [image0, *(path for pair in pairs for path in pair)])
+    if not single:
+        require_other_folder(draw, pairs)
+        check_hdf5(save, pairs, root)
     options = MatcherOptions(
         resize=resize,
         min_score=min_score,

@@ -212,17 +212,24 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | Non
 
 
 def _require_plain(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    odd = [k for k, t in tensors.items() if t.layout != torch.strided or t.is_quantized or t.is_meta]
+    odd = [key for key, tensor in tensors.items() if not _is_plain(tensor)]
     if odd:
         raise MatchRTError(
             "checkpoint-tensor",
-            f"'{path}' holds {len(odd)} sparse, quantised or empty (meta) tensors: {', '.join(odd[:5])}.",
+            f"'{path}' holds {len(odd)} sparse, quantised, expanded or empty (meta) tensors: {', '.join(odd[:5])}.",
             "Save ordinary dense weights.",
         )
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        return False
+    # An expanded tensor is larger than what it stores: a small file could ask for all of the memory.
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
 def _require_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t.double()).all())]
+    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if bad:
         raise MatchRTError(
             "checkpoint-nonfinite",

@@ -65,10 +65,11 @@ def _require_size(height: int, width: int, divisor: int) -> None:
                 f"The {name} {side} is not a multiple of {divisor}.",
                 f"Nearest good ones: {low} and {low + divisor}.",
             )
-        if not 4 * divisor <= side <= 256 * divisor:
+        low = max(64, 4 * divisor)  # below that, hardly a cell is left inside the border
+        if not low <= side <= 256 * divisor:
             raise MatchRTError(
                 "size-range",
-                f"The {name} {side} is outside {4 * divisor}..{256 * divisor}.",
+                f"The {name} {side} is outside {low}..{256 * divisor}.",
                 "Position codes end at 256 cells; choose a size within that range.",
             )
 

@@ -94,7 +94,8 @@ def fit_long_side(
     """
     height, width = _positive(image_hw, "image")
     target, step = _positive((long_side, divisor), "long side and divisor")
-    smallest = [max(_smallest(step), _up(side, step)) for side in _positive(minimum, "minimum")]
+    low = _positive(minimum, "minimum")
+    smallest = [max(_smallest(step), _up(side, step)) for side in low]
     free = (max(target, *smallest) + step,) * 2
     largest = [side // step * step for side in (free if maximum is None else maximum)]
     if largest[0] < smallest[0] or largest[1] < smallest[1]:
@@ -103,10 +104,14 @@ def fit_long_side(
             f"The largest size {largest} is below the smallest that the network can use, {smallest}.",
             f"Allow at least {max(smallest)} px a side.",
         )
-    factor = min(target / max(height, width), MAX_ENLARGEMENT, largest[0] / height, largest[1] / width)
+    factor = min(target / max(height, width), MAX_ENLARGEMENT)
+    for side, least in zip((height, width), low, strict=True):
+        if least > _smallest(step):  # what the engine demands beyond the usual is met by enlarging, not by stretching
+            factor = max(factor, least / side)
+    factor = min(factor, largest[0] / height, largest[1] / width)
     sides = [
-        _side(side * factor, step, low, high)
-        for side, low, high in zip((height, width), smallest, largest, strict=True)
+        _side(side * factor, step, least, most)
+        for side, least, most in zip((height, width), smallest, largest, strict=True)
     ]
     return _fit((height, width), (sides[0], sides[1]), (sides[0], sides[1]))
 

@@ -28,7 +28,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -224,10 +224,7 @@ def save_hdf5(
         raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
     target = Path(path)
     named = [(_pair_name(matches, root), matches) for matches in pairs]
-    if target.exists() and not h5py.is_hdf5(target):
-        raise MatchRTError(
-            "output-format", f"'{target}' exists and is not an HDF5 file.", "Choose another name; it was left as it is."
-        )
+    _require_hdf5(target)
     with atomic.atomic_path(target) as temporary:
         if target.exists():
             shutil.copyfile(target, temporary)
@@ -239,6 +236,32 @@ def save_hdf5(
                 group.attrs["matchrt"] = json.dumps(_meta(matches))
                 for array in _ARRAYS:
                     group.create_dataset(array, data=getattr(matches, array))
+
+
+def check_hdf5(path: str | os.PathLike[str], names: Iterable[str], root: str | os.PathLike[str] | None = None) -> None:
+    """Raises, before any work, what `save_hdf5` would raise after it for images of these names."""
+    target = Path(path)
+    _require_hdf5(target)
+    for name in names:
+        _hloc_name(name, root)
+
+
+def _require_hdf5(target: Path) -> None:
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
+    if not target.exists():
+        return
+    try:
+        with h5py.File(target, "r"):
+            return
+    except OSError as error:
+        raise MatchRTError(
+            "output-format",
+            f"'{target}' exists and is not a whole HDF5 file.",
+            "Choose another name; it was left as it is.",
+        ) from error
 
 
 def _pair_name(matches: Matches, root: str | os.PathLike[str] | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.commands import CommandLine
 from support.weights import coarse_loftr_state
 
@@ -33,6 +34,17 @@ def test_inspect_checkpoint(cli: CommandLine, coarse_checkpoint: Path) -> None:
     assert found["tensors"] == 165 and found["ignored"] == ["epoch"]
     assert sum(part["tensors"] for part in found["parts"]) == found["tensors"]
     assert sum(part["elements"] for part in found["parts"]) == found["elements"]
+
+
+def test_safetensors_is_never_taken_for_onnx(cli: CommandLine, tmp_path: Path) -> None:
+    state = {key: value.contiguous() for key, value in coarse_loftr_state().items()}
+    for size in range(0, 257, 8):  # the first byte is the header's length modulo 256
+        save_file(state, tmp_path / "x.safetensors", metadata={"note": "x" * size})
+        if (tmp_path / "x.safetensors").read_bytes()[0] == 8:
+            break
+    else:
+        pytest.fail("no header of the wanted length")
+    assert cli("inspect", tmp_path / "x.safetensors", "--json").json["kind"] == "checkpoint"
 
 
 def test_inspect_checkpoint_that_fits_nothing(cli: CommandLine, tmp_path: Path) -> None:

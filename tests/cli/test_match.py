@@ -11,6 +11,8 @@ from PIL import Image as PILImage
 from support.commands import CommandLine
 from support.pictures import shifted_pair, texture
 
+from matchrt.cli.many import pair_names
+
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
@@ -145,6 +147,32 @@ def test_hdf5_names_start_from_the_root(cli: CommandLine, pair: tuple[Path, Path
     assert ran.code == 0
     with h5py.File(tmp_path / "m.h5") as file:
         assert file["a.jpg/b.jpg/keypoints0"].shape[0] > 100
+
+
+def test_many_outputs_that_cannot_be_are_refused_before_any_work(
+    cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("a.jpg b.jpg\n")
+    cli.fails("output-is-input", "match", listing, "--draw", tmp_path)
+    (tmp_path / "no.h5").write_text("not HDF5")
+    cli.fails("output-format", "match", listing, "--save", tmp_path / "no.h5")
+    (tmp_path / "other").mkdir()
+    outside = tmp_path / "outside.txt"
+    outside.write_text(f'"{pair[0]}" "{pair[1]}"\n')
+    cli.fails("matches-name", "match", outside, "--root", tmp_path / "other", "--save", tmp_path / "m.h5")
+    (tmp_path / "res.v1").mkdir()
+    assert cli("match", listing, "--save", tmp_path / "res.v1").code == 0
+    assert [path.name for path in (tmp_path / "res.v1").iterdir()] == ["a__b.npz"]
+
+
+def test_pair_names() -> None:
+    assert pair_names([(Path("x/a.jpg"), Path("y/b.jpg"))]) == ["a__b"]
+    same = [(Path("x/a.jpg"), Path("../q/b.jpg"))] * 2
+    assert len(set(pair_names(same))) == 2 and not any(name.startswith(".") for name in pair_names(same))
+    deep = [(Path("d" * 180) / str(i) / "a.jpg", Path("e" * 180) / "b.jpg") for i in range(3)]
+    names = pair_names(deep)
+    assert len(set(names)) == 3 and max(map(len, names)) < 240
 
 
 def test_names_with_brackets_and_spaces(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:

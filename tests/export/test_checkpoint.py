@@ -143,6 +143,7 @@ def test_bytes_that_are_no_checkpoint(tmp_path: Path) -> None:
         ({0: TENSORS}, "checkpoint-empty"),
         ({"a": torch.eye(3).to_sparse()}, "checkpoint-tensor"),
         ({"a": torch.empty(3, device="meta")}, "checkpoint-tensor"),
+        ({"a": torch.zeros(1).expand(10**7, 10**6)}, "checkpoint-tensor"),
         ({"a": torch.tensor([1.0, float("inf")], dtype=torch.float16)}, "checkpoint-nonfinite"),
     ],
 )

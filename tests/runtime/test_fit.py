@@ -90,8 +90,11 @@ def test_long_side_obeys_the_profile():
     # One factor for both sides: a wide profile does not squeeze a tall image.
     fit = fit_long_side((800, 400), 640, 8, (64, 64), (480, 1280))
     assert (fit.resized_height, fit.resized_width) == (480, 240)
-    fit = fit_long_side((100, 100), 128, 8, (256, 64), (512, 512))
-    assert (fit.resized_height, fit.resized_width) == (256, 128)
+    # Nor does a minimum above the image, as long as the maximum has room.
+    fit = fit_long_side((640, 480), 640, 8, (480, 640), (1024, 1024))
+    assert (fit.resized_height, fit.resized_width) == (856, 640)
+    fit = fit_long_side((1000, 100), 640, 8, (480, 640), (1024, 1024))
+    assert (fit.resized_height, fit.resized_width) == (1024, 640)
 
 
 @pytest.mark.parametrize(
