@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from matchrt import atomic
 from matchrt._version import __version__
 from matchrt.digest import sha256_json
-from matchrt.engines.build import Engine, GraphFacts, build_engine
-from matchrt.engines.flavor import get_flavor
+from matchrt.engines.build import GraphFacts, build_engine
+from matchrt.engines.flavor import Flavor, get_flavor
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, Profile, Source, manifest_path
 from matchrt.memory import require_memory
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from matchrt.export.network import LoadedNetwork
+    from matchrt.export.passes.base import ParityCheck
     from matchrt.export.to_onnx import ExportOptions
 
 # Called with the stage that begins and the share of all work done before it.
@@ -91,12 +92,15 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         threshold=request.threshold,
         mutual=request.mutual,
     )
-    key = _build_key(request, loaded, contract, flavor.identity())
+    matching = _match_contract(request, loaded)
+    key = _build_key(request, loaded, contract, matching, flavor)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
         tell("found in the store", 1.0)
         return BuildResult(_deliver(cached, request.output), cached.manifest, loaded.report.summary(), cached=True)
-    engine = _build_new(request, loaded, options, contract, key, tell)
+    model, facts = _export(request, loaded, options, contract, matching, key, tell)
+    tell(f"building for {flavor.name}", 0.85)
+    engine = build_engine(model, facts, flavor)
     tell("writing", 0.95)
     stored = store.put(engine.data, engine.manifest, _file_name(engine.manifest, flavor.suffix))
     output = _deliver(stored, request.output)
@@ -104,32 +108,35 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     return BuildResult(output, engine.manifest, loaded.report.summary(), cached=False)
 
 
-def _build_new(
+def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:
+    match = loaded.network.config.match
+    default_score = loaded.spec.default_score if request.threshold is None else request.threshold
+    stride = loaded.network.config.coarse_stride
+    return MatchContract(request.max_matches, match.threshold, match.border, match.mutual, stride, default_score)
+
+
+def _export(
     request: BuildRequest,
     loaded: LoadedNetwork,
     options: ExportOptions,
     contract: InputContract,
+    matching: MatchContract,
     key: str,
     tell: Progress,
-) -> Engine:
-    from matchrt.export.parity import prove_parity, require_parity, run_onnx, sample_inputs
+) -> tuple[bytes, GraphFacts]:
+    """The proven ONNX graph as bytes, and what the manifest says of it."""
+    from matchrt.export.parity import prove_parity
     from matchrt.export.passes.base import run_passes
     from matchrt.export.passes.standard import standard_passes
     from matchrt.export.to_onnx import export_onnx
 
-    network = loaded.network.config
-    inputs = sample_inputs(contract, network.coarse_stride)[0]
-
-    def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), network.match.threshold, "A graph pass")
-
     tell("exporting to ONNX", 0.05)
     exported = export_onnx(loaded, options)
     tell("running graph passes", 0.6)
-    model, passes = run_passes(exported, standard_passes(), same if request.check_passes else None)
+    check = _same_matches(contract, matching) if request.check_passes else None
+    model, passes = run_passes(exported, standard_passes(), check)
     tell("comparing ONNX with torch", 0.7)
     difference = prove_parity(loaded, options, contract, model)
-    tell(f"building for {request.flavor}", 0.85)
     missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
     checkpoint = loaded.checkpoint
     source = Source(checkpoint.path.name, checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin, missing)
@@ -139,14 +146,7 @@ def _build_new(
         precision=PRECISION,
         source=source,
         input=contract,
-        matching=MatchContract(
-            options.max_matches,
-            network.match.threshold,
-            network.match.border,
-            network.match.mutual,
-            network.coarse_stride,
-            loaded.spec.default_score if request.threshold is None else request.threshold,
-        ),
+        matching=matching,
         passes=passes,
         build_key=key,
         checks={
@@ -155,10 +155,24 @@ def _build_new(
             "parity_max_score": difference.score,
         },
     )
-    return build_engine(model.SerializeToString(deterministic=True), facts, get_flavor(request.flavor))
+    return model.SerializeToString(deterministic=True), facts
 
 
-def _build_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputContract, identity: str) -> str:
+def _same_matches(contract: InputContract, matching: MatchContract) -> ParityCheck:
+    """Compares the matches of two graphs on a sample pair."""
+    from matchrt.export.parity import require_parity, run_onnx, sample_inputs
+
+    inputs = sample_inputs(contract, matching.coarse_stride)[0]
+
+    def check(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), matching.threshold, "A graph pass")
+
+    return check
+
+
+def _build_key(
+    request: BuildRequest, loaded: LoadedNetwork, contract: InputContract, matching: MatchContract, flavor: Flavor
+) -> str:
     """Digest of everything that decides the engine's bytes; names and places of files are not among it."""
     return sha256_json(
         {
@@ -168,11 +182,11 @@ def _build_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputCont
             "allow_missing": sorted(request.allow_missing),
             "network": asdict(loaded.network.config),
             "input": asdict(contract),
-            "max_matches": request.max_matches,
-            "default_score": loaded.spec.default_score if request.threshold is None else request.threshold,
+            "max_matches": matching.max_matches,
+            "default_score": matching.default_score,
             "precision": PRECISION,
-            "flavor": request.flavor,
-            "runtime": identity,
+            "flavor": flavor.name,
+            "runtime": flavor.identity(),
         }
     )
 

@@ -83,7 +83,7 @@ class _Writer:
     """Writes pictures and matches as they come; .h5 files in batches."""
 
     def __init__(self, matcher: Matcher, draw: Path | None, save: Path | None, root: Path | None) -> None:
-        self._options = matcher.options
+        self._matcher = matcher
         self._draw, self._save, self._root = draw, save, root
         self._hdf5 = writes_hdf5(save)
         self._waiting: list[Matches] = []
@@ -107,11 +107,8 @@ class _Writer:
 
     def _picture(self, matches: Matches, pair: Pair, path: Path) -> None:
         from matchrt.runtime.draw import save_picture
-        from matchrt.runtime.image import read_image
 
-        options = self._options
-        images = (read_image(p, apply_exif=options.apply_exif, max_pixels=options.max_pixels) for p in pair)
-        save_picture(path, matches.draw(*images))
+        save_picture(path, matches.draw(*(self._matcher.read(image) for image in pair)))
 
     def _flush(self) -> None:
         if self._waiting and self._save is not None:

@@ -81,6 +81,7 @@ def match(
 ) -> int:
     """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
     from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.pairs import read_pairs
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
@@ -89,7 +90,11 @@ def match(
             "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
         )
     check_outputs(draw, save, single)
-    pairs = [(image0, image1)] if single and image1 else _pairs(image0, image1, root, window, allow_unpaired)
+    pairs = (
+        [(image0, image1)]
+        if single and image1
+        else read_pairs(image0, image1, root=root, window=window, allow_unpaired=allow_unpaired)
+    )
     for output in (draw, save):
         require_new_output(output, [image0, *(path for pair in pairs for path in pair)])
     if not single:
@@ -108,14 +113,6 @@ def match(
             return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
-
-
-def _pairs(
-    image0: Path, image1: Path | None, root: Path | None, window: int | None, allow_unpaired: bool
-) -> list[tuple[Path, Path]]:
-    from matchrt.runtime.pairs import read_pairs
-
-    return read_pairs(image0, image1, root=root, window=window, allow_unpaired=allow_unpaired)
 
 
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
@@ -164,11 +161,9 @@ def _match_one(
 ) -> None:
     from matchrt.runtime.draw import save_picture
     from matchrt.runtime.formats import save_matches
-    from matchrt.runtime.image import read_image
 
-    options = matcher.options
     start = time.perf_counter()
-    images = [read_image(p, apply_exif=options.apply_exif, max_pixels=options.max_pixels) for p in pair]
+    images = [matcher.read(path) for path in pair]
     decode = (time.perf_counter() - start) * 1e3
     matches = geometry.check(matcher.match(*images))
     matches = replace(matches, timings={**matches.timings, "decode": decode})

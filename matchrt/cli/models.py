@@ -39,7 +39,6 @@ def engines(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the engines in the store, newest first."""
-
     opened = store_at(store)
     found = opened.engines()
     if as_json:

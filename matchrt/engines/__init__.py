@@ -1,1 +1,1 @@
-"""From ONNX to an engine: flavours, building, the store, inspection. Imports no torch."""
+"""From ONNX to an engine: flavours and building. Imports no torch."""

@@ -22,9 +22,9 @@ from matchrt.errors import MatchRTError, missing_package
 
 Format = Literal["torch", "torch-legacy", "safetensors"]
 
-# Where frameworks put the network inside a training checkpoint, in order of preference.
 _SCALARS = (int, float, str, bool)
 _NO_WRAPPER: tuple[None, tuple[str, ...]] = (None, ())
+# Where frameworks put the network inside a training checkpoint, in order of preference.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 
 
@@ -42,8 +42,12 @@ class Checkpoint:
     wrapper: str | None
     ignored: tuple[str, ...]
     metadata: Mapping[str, str]
-    file_sha256: str
     tensors_sha256: str
+
+    @property
+    def file_sha256(self) -> str:
+        """Digest of the file, read anew: only those who show it pay for it."""
+        return sha256_file(self.path)
 
     @property
     def elements(self) -> int:
@@ -70,7 +74,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         )
     _require_plain(tensors, path)
     _require_finite(tensors, path)
-    return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, sha256_file(path), digest_tensors(tensors))
+    return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, digest_tensors(tensors))
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,12 +95,17 @@ def run_torch(graph: LoFTRGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arra
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The graph's outputs by name, computed by ONNX Runtime on the CPU."""
+    return onnx_runner(model)(inputs)
+
+
+def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]:
+    """`run_onnx` for several inputs: the graph is loaded once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(inputs)), strict=True))
+    return lambda inputs: dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(inputs)), strict=True))
 
 
 def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
@@ -175,9 +180,9 @@ def _compare_pairs(
     loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto
 ) -> Difference:
     threshold = loaded.network.config.match.threshold
-    graph = LoFTRGraph(loaded.network, options.max_matches)
+    graph, run = LoFTRGraph(loaded.network, options.max_matches), onnx_runner(model)
     results = [
-        require_parity(run_torch(graph, inputs), run_onnx(model, inputs), threshold, "Exporting")
+        require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting")
         for inputs in sample_inputs(contract, loaded.network.config.coarse_stride)
     ]
     return Difference(

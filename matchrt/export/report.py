@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from matchrt.errors import MatchRTError
 
@@ -64,15 +64,8 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line: both sides' counts, never a bare percentage."""
-        sides = []
-        for name, total in (("checkpoint", len(self.file)), ("network", len(self.network))):
-            counts = self.counts()["file" if name == "checkpoint" else "network"]
-            sides.append(f"{name} {total}: " + ", ".join(f"{n} {fate}" for fate, n in sorted(counts.items())))
-        return "; ".join(sides)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON values."""
-        return {"summary": self.summary(), "complete": self.complete, **asdict(self)}
+        counts = self.counts()
+        return f"checkpoint {_listed(counts['file'])}; network {_listed(counts['network'])}"
 
     def require_complete(self, source: str) -> None:
         """Raises `weights-unaccounted` that lists what is unexplained."""
@@ -86,3 +79,8 @@ class LoadReport:
             "Run `matchrt inspect` on the file to see which models it fits; "
             "--allow-missing PATTERN accepts named gaps in the network.",
         )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    fates = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items()))
+    return f"{sum(counts.values())}: {fates}"

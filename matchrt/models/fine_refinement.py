@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.attention import LocalFeatureTransformer
 from matchrt.models.coarse_matching import rows_and_columns
 from matchrt.models.config import TransformerConfig
 
@@ -65,10 +64,3 @@ class FineRefinement(nn.Module):
         expectation = heat @ grid
         variance = heat @ grid**2 - expectation**2
         return expectation, variance.clamp(min=1e-10).sqrt().sum(dim=1)
-
-
-def run_fine(
-    transformer: LocalFeatureTransformer, matcher: FineRefinement, x0: Tensor, x1: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Windows `[N,W*W,C]` of both images through the fine transformer and the expectation."""
-    return matcher(*transformer(x0, x1))

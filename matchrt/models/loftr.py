@@ -22,7 +22,7 @@ from matchrt.models.coarse_matching import (
     similarity,
 )
 from matchrt.models.config import LoFTRConfig
-from matchrt.models.fine_refinement import FinePreprocess, FineRefinement, gather_windows, run_fine
+from matchrt.models.fine_refinement import FinePreprocess, FineRefinement, gather_windows
 from matchrt.models.position import sine_encoding, sine_frequencies
 from matchrt.models.resnet_fpn import ResNetFPN, run_backbone
 
@@ -81,7 +81,7 @@ class LoFTR(nn.Module):
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
         windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)
-        expectation, deviation = run_fine(self.loftr_fine, self.fine_matching, windows0, windows1)
+        expectation, deviation = self.fine_matching(*self.loftr_fine(windows0, windows1))
         batch, count = cells[0].shape
         return expectation.view(batch, count, 2), deviation.view(batch, count)
 

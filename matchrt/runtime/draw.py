@@ -19,10 +19,9 @@ from PIL import ImageDraw, ImageFont
 from matchrt.atomic import atomic_path
 from matchrt.errors import MatchRTError
 from matchrt.runtime.fit import Fit, apply_fit
-from matchrt.runtime.image import Image
+from matchrt.runtime.image import Image, UInt8Array
 from matchrt.runtime.matches import ImageRef, Matches
 
-UInt8Array = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -20,13 +20,12 @@ from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.fit import Fit, apply_fit, fit_letterbox, fit_long_side
-from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, as_image
+from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
 
 ImageLike = Any  # a path, an array, or anything with __array__
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ class Matcher:
 
     def _prepare(self, value: ImageLike, name: str) -> _Prepared:
         start = time.perf_counter()
-        image = value if isinstance(value, Image) else self._decode(value, name)
+        image = self.read(value, name)
         decoded = time.perf_counter()
         pixels = image.grey() if self.manifest.input.channels == 1 else image.rgb()
         fit = self._fit(image)
@@ -206,7 +205,11 @@ class Matcher:
         ref = ImageRef(image.name, image.height, image.width)
         return _Prepared(ref, fit, resized, (decoded - start) * 1e3, (end - decoded) * 1e3)
 
-    def _decode(self, value: ImageLike, name: str) -> Image:
+    def read(self, value: ImageLike, name: str = "array") -> Image:
+        """Decodes an image as `match` would, under this matcher's options; what it gives can be matched and drawn on.
+
+        Errors: image-* of `as_image`.
+        """
         options = self.options
         return as_image(
             value,

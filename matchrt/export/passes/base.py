@@ -52,8 +52,7 @@ def run_passes(
     records = []
     for step in passes:
         step.requires(model)
-        before = onnx.ModelProto()
-        before.CopyFrom(model)
+        before = _copy(model) if parity is not None else model
         result = step.apply(model)
         step.ensures(result.model)
         _check(result.model, step.name)
@@ -62,6 +61,12 @@ def run_passes(
         model = result.model
         records.append(PassRecord(step.name, bool(result.changes), result.summary))
     return model, tuple(records)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _check(model: onnx.ModelProto, name: str) -> None:
