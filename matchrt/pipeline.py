@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from matchrt.engines.flavor import Flavor, get_flavor
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, Profile, Source, manifest_path
 from matchrt.memory import require_memory
+from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.store import EngineStore, StoredEngine, open_store
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 # Called with the stage that begins and the share of all work done before it.
 Progress = Callable[[str, float], None]
 
-PRECISION = "fp32"
+# Shares of the work that lie behind the export and behind the flavour's build.
+_EXPORTED, _BUILT = 0.6, 0.95
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class BuildRequest:
     mutual: bool | None = None
     profile: Profile | None = None
     flavor: str = "onnxruntime"
+    precision: str = "fp32"
+    builder: BuilderOptions = field(default_factory=BuilderOptions)
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None
     rebuild: bool = False
@@ -51,12 +56,16 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The engine file, its manifest, the weights' account in one line, and whether it was in the store already."""
+    """The engine file, its manifest, the weights' account in one line, and whether it was in the store already.
+
+    seconds: by stage; empty where nothing was built.
+    """
 
     path: Path
     manifest: EngineManifest
     weights: str
     cached: bool
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def build(request: BuildRequest, store: EngineStore | None = None, progress: Progress | None = None) -> BuildResult:
@@ -81,7 +90,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     contract = input_contract(spec.channels, spec.divisor, options)
     size = request.profile.optimum if request.profile is not None else (height, width)
     require_memory(size, size, spec.divisor)
-    flavor = get_flavor(request.flavor)
+    flavor = get_flavor(request.flavor, request.builder)
     if request.output is not None:
         atomic.require_writable(request.output)
     tell("reading the checkpoint", 0.0)
@@ -98,14 +107,20 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     if cached is not None:
         tell("found in the store", 1.0)
         return BuildResult(_deliver(cached, request.output), cached.manifest, loaded.report.summary(), cached=True)
+    start = time.perf_counter()
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
-    tell(f"building for {flavor.name}", 0.85)
-    engine = build_engine(model, facts, flavor)
-    tell("writing", 0.95)
+    exported = time.perf_counter()
+    building = f"building for {flavor.name}"
+    tell(building, _EXPORTED)
+    engine = build_engine(
+        model, facts, flavor, lambda what, done: tell(f"{building}: {what}", _EXPORTED + done * (_BUILT - _EXPORTED))
+    )
+    seconds = {"export": exported - start, "build": time.perf_counter() - exported}
+    tell("writing", _BUILT)
     stored = store.put(engine.data, engine.manifest, _file_name(engine.manifest, flavor.suffix))
     output = _deliver(stored, request.output)
     tell("done", 1.0)
-    return BuildResult(output, engine.manifest, loaded.report.summary(), cached=False)
+    return BuildResult(output, engine.manifest, loaded.report.summary(), cached=False, seconds=seconds)
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:
@@ -132,10 +147,10 @@ def _export(
 
     tell("exporting to ONNX", 0.05)
     exported = export_onnx(loaded, options)
-    tell("running graph passes", 0.6)
+    tell("running graph passes", 0.4)
     check = _same_matches(contract, matching) if request.check_passes else None
     model, passes = run_passes(exported, standard_passes(), check)
-    tell("comparing ONNX with torch", 0.7)
+    tell("comparing ONNX with torch", 0.45)
     difference = prove_parity(loaded, options, contract, model)
     missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
     checkpoint = loaded.checkpoint
@@ -143,7 +158,7 @@ def _export(
     facts = GraphFacts(
         model=loaded.spec.name,
         family=loaded.spec.family,
-        precision=PRECISION,
+        precision=request.precision,
         source=source,
         input=contract,
         matching=matching,
@@ -184,7 +199,7 @@ def _build_key(
             "input": asdict(contract),
             "max_matches": matching.max_matches,
             "default_score": matching.default_score,
-            "precision": PRECISION,
+            "precision": request.precision,
             "flavor": flavor.name,
             "runtime": flavor.identity(),
         }

@@ -66,7 +66,7 @@ def bench(
         float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's flavour runs.")] = None,
     store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report here: .md or .json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -90,7 +90,12 @@ def bench(
 
 
 def _check(
-    device: str, evaluation: Path | None, baselines: Path | None, plot: Path | None, output: Path | None, runs: int
+    device: str | None,
+    evaluation: Path | None,
+    baselines: Path | None,
+    plot: Path | None,
+    output: Path | None,
+    runs: int,
 ) -> None:
     """Says before any work what could not be done after it."""
     from matchrt.atomic import require_writable
@@ -143,7 +148,7 @@ def _baselines(folder: Path | None) -> tuple[Baseline, ...]:
     return () if folder is None else read_baselines(folder)
 
 
-def _options(resize: int | None, min_score: float | None, threads: int | None, device: str) -> MatcherOptions:
+def _options(resize: int | None, min_score: float | None, threads: int | None, device: str | None) -> MatcherOptions:
     from matchrt.runtime.matcher import MatcherOptions
 
     return MatcherOptions(

@@ -9,10 +9,11 @@ from pathlib import Path
 from matchrt.digest import sha256_bytes
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.nvidia.modules import FLAVORS as NVIDIA
 from matchrt.store import EngineStore, open_store
 
 BUNDLED = ("loftr-lite",)
-FLAVORS = ("onnxruntime",)
+FLAVORS = ("onnxruntime", *NVIDIA)
 
 
 @dataclass(frozen=True)

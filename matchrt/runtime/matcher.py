@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,7 @@ from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.fit import Fit, apply_fit, fit_letterbox, fit_long_side
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
-from matchrt.runtime.session import Device, Session, SessionOptions, open_session
+from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
 
 ImageLike = Any  # a path, an array, or anything with __array__
@@ -45,7 +47,7 @@ class MatcherOptions:
     apply_exif: bool = True
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
-    device: Device = "cpu"
+    device: Device | None = None
 
     def __post_init__(self) -> None:
         limits = (
@@ -53,7 +55,7 @@ class MatcherOptions:
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
             ("max_pixels", self.max_pixels >= 1, "1 or more"),
             ("threads", self.threads is None or self.threads >= 1, "1 or more, or None"),
-            ("device", self.device in ("cpu", "cuda"), "'cpu' or 'cuda'"),
+            ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:
             if not good:
@@ -69,6 +71,19 @@ class _Prepared:
     pixels: UInt8Array
     decode_ms: float
     resize_ms: float
+
+
+_Pair = tuple[_Prepared, _Prepared]
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A pair that an engine works on; start: on the host's clock."""
+
+    first: _Prepared
+    second: _Prepared
+    pending: Pending
+    start: float
 
 
 class Matcher:
@@ -104,7 +119,8 @@ class Matcher:
 
         Keypoints are pixels of the images as given. Errors: image-* of `as_image`.
         """
-        return self._run(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
+        prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
+        return self._finish(self._start(*prepared, self._session))
 
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
@@ -113,28 +129,37 @@ class Matcher:
 
         return_errors: yield the error of a bad pair and go on; otherwise it is raised and ends the iteration.
         """
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: deque[Future[tuple[_Prepared, _Prepared]]] = deque()
-            source = iter(pairs)
-            failure: Exception | None = None
-            while True:
-                try:
-                    while failure is None and len(waiting) < 2:
-                        waiting.append(pool.submit(self._prepare_pair, next(source)))
-                except StopIteration as end:
-                    failure = end
-                except Exception as error:
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            sessions = [self._session]
+            if self._session.asynchronous:
+                # Two sets of buffers: one pair is copied up while the engine works on the other.
+                sessions.append(self._session.fork())
+                stack.callback(sessions[1].close)
+            turns = itertools.cycle(sessions)
+            running: deque[_Running | MatchRTError] = deque()
+            for prepared in _ahead(pairs, lambda pair: pool.submit(self._prepare_pair, pair)):
+                if isinstance(prepared, Exception):
                     # The caller's own iterator failed: what came before it is delivered first.
-                    failure = error
-                if not waiting:
-                    break
-                yield self._outcome(waiting.popleft(), return_errors)
-            if failure is not None and not isinstance(failure, StopIteration):
-                raise failure
+                    yield from (self._outcome(run, return_errors) for run in _drained(running))
+                    raise prepared
+                running.append(self._begin(prepared, next(turns)))
+                if len(running) == len(sessions):
+                    yield self._outcome(running.popleft(), return_errors)
+            yield from (self._outcome(run, return_errors) for run in _drained(running))
 
-    def _outcome(self, prepared: Future[tuple[_Prepared, _Prepared]], return_errors: bool) -> Matches | MatchRTError:
+    def _begin(self, prepared: Future[_Pair], session: Session) -> _Running | MatchRTError:
+        """Starts a pair on a session; what is wrong with the pair comes out in its turn."""
         try:
-            return self._run(*prepared.result())
+            return self._start(*prepared.result(), session)
+        except MatchRTError as error:
+            return error
+
+    def _outcome(self, running: _Running | MatchRTError, return_errors: bool) -> Matches | MatchRTError:
+        try:
+            if isinstance(running, MatchRTError):
+                raise running
+            return self._finish(running)
         except MatchRTError as error:
             if not return_errors:
                 raise
@@ -219,20 +244,26 @@ class Matcher:
             apply_exif=options.apply_exif,
         )
 
-    def _run(self, first: _Prepared, second: _Prepared) -> Matches:
-        sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
-        require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
+    def _start(self, first: _Prepared, second: _Prepared, session: Session) -> _Running:
+        if self.manifest.flavor == "onnxruntime":
+            sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
+            require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
             for key, item in (("size0", first), ("size1", second)):
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
         start = time.perf_counter()
-        outputs = self._session.run(inputs)
+        return _Running(first, second, session.start(inputs), start)
+
+    def _finish(self, running: _Running) -> Matches:
+        first, second = running.first, running.second
+        outputs = running.pending.result()
         end = time.perf_counter()
         timings = {
             "decode": first.decode_ms + second.decode_ms,
             "resize": first.resize_ms + second.resize_ms,
-            "inference": (end - start) * 1e3,
+            "inference": (end - running.start) * 1e3,
+            **running.pending.timings(),
         }
         return self._matches(outputs, first, second, timings)
 
@@ -258,6 +289,29 @@ class Matcher:
         matches = Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
         least = manifest.matching.default_score if self.options.min_score is None else self.options.min_score
         return matches.filter(least)
+
+
+def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
+    """Pairs being prepared, in order, two ahead of the one that is taken; last the error of the caller's iterator."""
+    waiting: deque[Future[_Pair]] = deque()
+    source = iter(pairs)
+    while True:
+        try:
+            waiting.append(submit(next(source)))
+        except StopIteration:
+            yield from waiting
+            return
+        except Exception as error:
+            yield from waiting
+            yield error
+            return
+        if len(waiting) == 2:
+            yield waiting.popleft()
+
+
+def _drained(running: deque[_Running | MatchRTError]) -> Iterator[_Running | MatchRTError]:
+    while running:
+        yield running.popleft()
 
 
 def _best_side(manifest: EngineManifest) -> int:
