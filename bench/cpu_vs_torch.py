@@ -26,7 +26,7 @@ from matchrt.bench.latency import LatencyOptions, LatencyReport, measure, sessio
 from matchrt.bench.machine import Machine, this_machine, usable_cores
 from matchrt.bench.scene import image_pair
 from matchrt.errors import MatchRTError
-from matchrt.export.engine_graph import LoFTRGraph
+from matchrt.export.engine_graph import EngineGraph
 from matchrt.export.network import load_network
 from matchrt.export.specs import get_spec
 from matchrt.pipeline import BuildRequest, build
@@ -67,7 +67,7 @@ def torch_subject(model: str, checkpoint: Path | None, session: Session, inputs:
     same_weights = loaded.checkpoint.tensors_sha256 == session.manifest.source.tensors_sha256
     if not same_weights:
         raise SystemExit("The engine was made from another checkpoint: the two would not compute the same thing.")
-    graph = LoFTRGraph(loaded.network, matching.max_matches).eval()
+    graph = loaded.spec.family.graph(loaded.network, matching.max_matches).eval()
     arguments = tuple(torch.from_numpy(inputs[spec.name]) for spec in session.manifest.inputs)
 
     def call() -> None:
@@ -80,7 +80,7 @@ def torch_subject(model: str, checkpoint: Path | None, session: Session, inputs:
 
 
 def require_same(
-    graph: LoFTRGraph, arguments: tuple[torch.Tensor, ...], session: Session, inputs: Arrays
+    graph: EngineGraph, arguments: tuple[torch.Tensor, ...], session: Session, inputs: Arrays
 ) -> None:  # fmt: skip
     """Stops if the two do not give the same matches; a speed of something else would mean nothing."""
     with torch.inference_mode():

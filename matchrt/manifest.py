@@ -18,6 +18,8 @@ from matchrt.errors import MatchRTError
 
 SCHEMA = 1
 Dimension = int | str
+Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
+Kernel = Literal["area-linear", "lanczos", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,22 @@ class Profile:
 class InputContract:
     """How an image becomes the engine's input.
 
-    channels: 1 grey, 3 RGB. divisor: sides of the input are multiples of it.
-    height, width: of a static engine, which gets letterboxed images; None for a dynamic one, which takes
-    images at their own aspect ratio within `profile`.
+    channels: 1 grey (ITU-R 601 luma of the 8-bit image), 3 RGB. divisor: sides of the input are multiples of it.
+    fitting: how an image comes to the input's size (`runtime.fit.fit_image`):
+        letterbox    aspect ratio kept, top-left corner, zeros right and below
+        aspect       the image's own aspect ratio, no padding; dynamic engines
+        pad-square   sides cut down to multiples of `divisor`, then zeros right and below to a square
+        stretch      to the input's size, whatever the aspect ratio
+    kernel: of the resize (`runtime.fit.apply_fit`):
+        area-linear  OpenCV, averaging areas to shrink and linear to enlarge
+        lanczos, bicubic  Pillow's
+    height, width: of a static engine; None for a dynamic one, which takes any size within `profile`.
     """
 
     channels: int
     divisor: int
+    fitting: Fitting
+    kernel: Kernel
     batch: int = 1
     height: int | None = None
     width: int | None = None

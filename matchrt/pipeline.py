@@ -87,9 +87,9 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     height = spec.height if request.height is None else request.height
     width = spec.width if request.width is None else request.width
     options = ExportOptions(height, width, request.max_matches, request.profile)
-    contract = input_contract(spec.channels, spec.divisor, options)
+    contract = input_contract(spec.preprocess, options)
     size = request.profile.optimum if request.profile is not None else (height, width)
-    require_memory(size, size, spec.divisor)
+    require_memory(size, size, spec.family.coarse_stride)
     flavor = get_flavor(request.flavor, request.builder)
     if request.output is not None:
         atomic.require_writable(request.output)
@@ -100,6 +100,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         allow_missing=request.allow_missing,
         threshold=request.threshold,
         mutual=request.mutual,
+        size=size,
     )
     matching = _match_contract(request, loaded)
     key = _build_key(request, loaded, contract, matching, flavor)
@@ -124,10 +125,8 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:
-    match = loaded.network.config.match
     default_score = loaded.spec.default_score if request.threshold is None else request.threshold
-    stride = loaded.network.config.coarse_stride
-    return MatchContract(request.max_matches, match.threshold, match.border, match.mutual, stride, default_score)
+    return loaded.spec.family.match_contract(request.max_matches, default_score)
 
 
 def _export(
@@ -157,7 +156,7 @@ def _export(
     source = Source(checkpoint.path.name, checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin, missing)
     facts = GraphFacts(
         model=loaded.spec.name,
-        family=loaded.spec.family,
+        family=loaded.spec.family.name,
         precision=request.precision,
         source=source,
         input=contract,
@@ -195,7 +194,7 @@ def _build_key(
             "model": loaded.spec.name,
             "weights": loaded.checkpoint.tensors_sha256,
             "allow_missing": sorted(request.allow_missing),
-            "network": asdict(loaded.network.config),
+            "network": asdict(loaded.spec.family.config),
             "input": asdict(contract),
             "max_matches": matching.max_matches,
             "default_score": matching.default_score,

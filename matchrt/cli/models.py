@@ -23,7 +23,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     specs = list(model_specs().values())
     if as_json:
-        rows = [(s.name, s.family, s.description, s.licence, s.origin, s.weights is not None) for s in specs]
+        rows = [(s.name, s.family.name, s.description, s.licence, s.origin, s.weights is not None) for s in specs]
         keys = ("name", "family", "description", "licence", "weights", "bundled")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return

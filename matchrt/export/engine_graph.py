@@ -1,20 +1,23 @@
-"""The network with the engine's contract around it: camera images in, K matches out."""
+"""A network with the engine's contract around it: camera images in, K matches out."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from matchrt.models.loftr import LoFTR, MatchTensors
+from matchrt.models.match_tensors import MatchTensors
 
 MASKED_INPUTS = ("image0", "image1", "size0", "size1")
 PLAIN_INPUTS = ("image0", "image1")
 OUTPUTS = ("keypoints0", "keypoints1", "scores", "num_matches")
 
 
-class LoFTRGraph(nn.Module):
-    """uint8 `[B,H,W,1]` images and int32 `[B,2]` valid sizes in; see DESIGN for the four outputs."""
+class EngineGraph(nn.Module):
+    """uint8 `[B,H,W,C]` images and int32 `[B,2]` valid sizes in; see docs/engine-contract.md for the four outputs.
 
-    def __init__(self, network: LoFTR, max_matches: int) -> None:
+    network: called with images float `[B,C,H,W]` in 0..1, the sizes and `max_matches`; gives `MatchTensors`.
+    """
+
+    def __init__(self, network: nn.Module, max_matches: int) -> None:
         super().__init__()
         self.network = network
         self.max_matches = max_matches
@@ -23,11 +26,13 @@ class LoFTRGraph(nn.Module):
         self, image0: Tensor, image1: Tensor, size0: Tensor | None = None, size1: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images are cast, scaled to 0..1 and transposed here, so that callers hand over what a camera gives."""
-        out: MatchTensors = self.network(_grey(image0), _grey(image1), size0, size1, self.max_matches)
+        out: MatchTensors = self.network(_planes(image0), _planes(image1), size0, size1, self.max_matches)
         return out.keypoints0, out.keypoints1, out.scores, out.num_matches
 
 
-def _grey(image: Tensor) -> Tensor:
-    # One channel: moving the axis is a reshape and costs nothing.
-    batch, height, width, _ = image.shape
-    return image.float().reshape(batch, 1, height, width) / 255.0
+def _planes(image: Tensor) -> Tensor:
+    batch, height, width, channels = image.shape
+    if channels == 1:
+        # Moving an axis of one channel is a reshape and costs nothing.
+        return image.float().reshape(batch, 1, height, width) / 255.0
+    return image.permute(0, 3, 1, 2).float() / 255.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError
-from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, LoFTRGraph
+from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, EngineGraph
 from matchrt.export.network import LoadedNetwork
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
@@ -84,7 +84,7 @@ def _texture(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
     return ((image[0, 0] - low) / (high - low) * 255).byte().numpy()
 
 
-def run_torch(graph: LoFTRGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+def run_torch(graph: EngineGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The graph's outputs by name, computed by torch."""
     names = [name for name in MASKED_INPUTS if name in inputs]
     assert tuple(names) in (MASKED_INPUTS, PLAIN_INPUTS)
@@ -157,16 +157,13 @@ def prove_parity(
     Where the threshold leaves too few matches to prove anything, the same network is exported once more with
     threshold 0, and compared too.
     """
-    config = loaded.network.config
-    worst = _compare_pairs(loaded, options, contract, model)
+    threshold = loaded.spec.family.match_contract(options.max_matches, 0.0).threshold
+    worst = _compare_pairs(loaded, options, contract, model, threshold)
     if worst.matches >= ENOUGH:
         return worst
-    loaded.network.config = replace(config, match=replace(config.match, threshold=0.0))
-    try:
+    with loaded.spec.family.probing(loaded.network):
         probe, _ = run_passes(export_onnx(loaded, options), standard_passes())
-        worst = _compare_pairs(loaded, options, contract, probe)
-    finally:
-        loaded.network.config = config
+        worst = _compare_pairs(loaded, options, contract, probe, 0.0)
     if worst.matches == 0:
         raise InternalError(
             "parity-empty",
@@ -177,13 +174,13 @@ def prove_parity(
 
 
 def _compare_pairs(
-    loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto
+    loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto, threshold: float
 ) -> Difference:
-    threshold = loaded.network.config.match.threshold
-    graph, run = LoFTRGraph(loaded.network, options.max_matches), onnx_runner(model)
+    family = loaded.spec.family
+    graph, run = family.graph(loaded.network, options.max_matches), onnx_runner(model)
     results = [
         require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting")
-        for inputs in sample_inputs(contract, loaded.network.config.coarse_stride)
+        for inputs in sample_inputs(contract, family.coarse_stride)
     ]
     return Difference(
         min(r.matches for r in results), 0, 0, max(r.pixels for r in results), max(r.score for r in results)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matchrt.errors import MatchRTError
+from matchrt.export.families.base import Family, Preprocess
+from matchrt.export.families.loftr import COARSE_LOFTR_INPUT, LOFTR_INPUT, LoFTRFamily
 from matchrt.export.keymap import Constant, Drop, Keep, KeyMap, Reject
 from matchrt.models import config
-from matchrt.models.config import LoFTRConfig
 
 _OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
 _LOFTR_RULES = (
@@ -44,11 +45,9 @@ class ModelSpec:
     """
 
     name: str
-    family: str
-    network: LoFTRConfig
+    family: Family
     key_map: KeyMap
-    channels: int
-    divisor: int
+    preprocess: Preprocess
     height: int
     width: int
     licence: str
@@ -61,9 +60,9 @@ class ModelSpec:
 _OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
 
 
-def _loftr(name: str, network: LoFTRConfig, checkpoint: str, description: str) -> ModelSpec:
-    origin = f"{checkpoint} from {_OFFICIAL}"
-    return ModelSpec(name, "loftr", network, LOFTR_KEYS, 1, 8, 480, 640, "Apache-2.0", origin, description)
+def _loftr(name: str, network: config.LoFTRConfig, checkpoint: str, description: str) -> ModelSpec:
+    origin, family = f"{checkpoint} from {_OFFICIAL}", LoFTRFamily(network)
+    return ModelSpec(name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description)
 
 
 def model_specs() -> Mapping[str, ModelSpec]:
@@ -71,11 +70,9 @@ def model_specs() -> Mapping[str, ModelSpec]:
     specs = (
         ModelSpec(
             "loftr-lite",
-            "loftr",
-            config.LOFTR_LITE,
+            LoFTRFamily(config.LOFTR_LITE),
             LOFTR_KEYS,
-            1,
-            8,
+            LOFTR_INPUT,
             480,
             640,
             "Apache-2.0",
@@ -94,11 +91,9 @@ def model_specs() -> Mapping[str, ModelSpec]:
         ),
         ModelSpec(
             "coarse-loftr",
-            "loftr",
-            config.COARSE_LOFTR,
+            LoFTRFamily(config.COARSE_LOFTR),
             COARSE_LOFTR_KEYS,
-            1,
-            16,
+            COARSE_LOFTR_INPUT,
             480,
             640,
             "Apache-2.0",

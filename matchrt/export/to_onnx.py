@@ -18,7 +18,8 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, LoFTRGraph
+from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS
+from matchrt.export.families.base import Preprocess
 from matchrt.export.network import LoadedNetwork
 from matchrt.manifest import InputContract, Profile
 
@@ -39,8 +40,11 @@ class ExportOptions:
     profile: Profile | None = None
 
 
-def input_contract(channels: int, divisor: int, options: ExportOptions) -> InputContract:
-    """The contract that the manifest states. Errors: size-divisor, size-range, matches-range."""
+def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContract:
+    """The contract that the manifest states.
+
+    Errors: size-divisor, size-range, size-square, dynamic-unsupported, matches-range.
+    """
     sizes = [(options.height, options.width)]
     if options.profile is not None:
         profile = options.profile
@@ -48,12 +52,25 @@ def input_contract(channels: int, divisor: int, options: ExportOptions) -> Input
         if not all(a <= b <= c for a, b, c in zip(*sizes, strict=True)):
             raise MatchRTError("size-range", "A profile must have MIN <= OPT <= MAX.", "Reorder the three sizes.")
     for height, width in sizes:
-        _require_size(height, width, divisor)
+        _require_size(height, width, preprocess.divisor)
     if not 1 <= options.max_matches <= 65536:
         raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
-    if options.profile is not None:
-        return InputContract(channels, divisor, profile=options.profile)
-    return InputContract(channels, divisor, height=options.height, width=options.width)
+    channels, divisor, kernel = preprocess.channels, preprocess.divisor, preprocess.kernel
+    if options.profile is None:
+        if preprocess.static == "pad-square" and options.height != options.width:
+            raise MatchRTError(
+                "size-square",
+                f"This model pads images to a square; {options.height}x{options.width} is none.",
+                "Give --height and --width the same value.",
+            )
+        return InputContract(channels, divisor, preprocess.static, kernel, height=options.height, width=options.width)
+    if preprocess.dynamic is None:
+        raise MatchRTError(
+            "dynamic-unsupported",
+            "This model's input has a fixed size, to which its pre-processing brings every image.",
+            "Leave --dynamic out; choose the size with --height and --width.",
+        )
+    return InputContract(channels, divisor, preprocess.dynamic, kernel, profile=options.profile)
 
 
 def _require_size(height: int, width: int, divisor: int) -> None:
@@ -76,8 +93,8 @@ def _require_size(height: int, width: int, divisor: int) -> None:
 
 def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProto:
     """The engine graph of a loaded network, before any pass. Input sizes are as in `input_contract`."""
-    graph = LoFTRGraph(loaded.network, options.max_matches).eval()
-    arguments, names, dynamic = _example(options, loaded.spec.divisor)
+    graph = loaded.spec.family.graph(loaded.network, options.max_matches).eval()
+    arguments, names, dynamic = _example(options, loaded.spec.preprocess)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -103,15 +120,16 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
     return model
 
 
-def _example(options: ExportOptions, divisor: int) -> tuple[tuple[torch.Tensor, ...], list[str], Any]:
+def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torch.Tensor, ...], list[str], Any]:
+    divisor, channels = preprocess.divisor, preprocess.channels
     if options.profile is None:
-        images = [torch.zeros(1, options.height, options.width, 1, dtype=torch.uint8) for _ in range(2)]
+        images = [torch.zeros(1, options.height, options.width, channels, dtype=torch.uint8) for _ in range(2)]
         sizes = [torch.tensor([[options.height, options.width]], dtype=torch.int32) for _ in range(2)]
         return (*images, *sizes), list(MASKED_INPUTS), None
     height, width = options.profile.optimum
     # Four different sides, so that the exporter cannot take two of them for the same symbol.
     sides = ((height, width), (height + divisor, width + 2 * divisor))
-    arguments = tuple(torch.zeros(1, h, w, 1, dtype=torch.uint8) for h, w in sides)
+    arguments = tuple(torch.zeros(1, h, w, channels, dtype=torch.uint8) for h, w in sides)
     dynamic = {}
     for index in (0, 1):
         (low_h, low_w), (high_h, high_w) = options.profile.minimum, options.profile.maximum

@@ -7,14 +7,11 @@ centre of the top-left pixel is (0, 0). A coarse cell (row i, column j) stands f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from matchrt.models.attention import LocalFeatureTransformer
 from matchrt.models.coarse_matching import (
-    CoarseMatches,
     Grid,
     dual_softmax,
     rows_and_columns,
@@ -23,20 +20,11 @@ from matchrt.models.coarse_matching import (
 )
 from matchrt.models.config import LoFTRConfig
 from matchrt.models.fine_refinement import FinePreprocess, FineRefinement, gather_windows
+from matchrt.models.match_tensors import MatchTensors, finished
 from matchrt.models.position import sine_encoding, sine_frequencies
 from matchrt.models.resnet_fpn import ResNetFPN, run_backbone
 
 Pair = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class MatchTensors:
-    """K match slots per pair, sorted by score; rows past `num_matches` are zero."""
-
-    keypoints0: Tensor  # float32 [B,K,2]
-    keypoints1: Tensor  # float32 [B,K,2]
-    scores: Tensor  # float32 [B,K]
-    num_matches: Tensor  # int32 [B]
 
 
 class LoFTR(nn.Module):
@@ -118,7 +106,7 @@ class LoFTR(nn.Module):
             cells = (matches.index0, matches.index1)
             expectation, _ = self.refine((fine0, fine1), (tokens0, tokens1), cells, (grid0.width, grid1.width))
             keypoints1 = keypoints1 + expectation * (self.config.fine_window // 2 * self.config.fine_stride)
-        return _finish(matches, keypoints0, keypoints1)
+        return finished(keypoints0, keypoints1, matches.scores)
 
     def _grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
         height, width = coarse.shape[2:]
@@ -132,15 +120,3 @@ class LoFTR(nn.Module):
         row, column = rows_and_columns(cells, grid.width)
         cell = torch.stack([column, row], dim=2)
         return cell.to(torch.float32) * self.config.coarse_stride
-
-
-def _finish(matches: CoarseMatches, keypoints0: Tensor, keypoints1: Tensor) -> MatchTensors:
-    real = matches.scores > 0
-    keep = real[:, :, None]
-    zero = torch.zeros_like(keypoints0)
-    return MatchTensors(
-        torch.where(keep, keypoints0, zero),
-        torch.where(keep, keypoints1, zero),
-        matches.scores,
-        real.sum(dim=1).to(torch.int32),
-    )

@@ -14,8 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
+from matchrt.manifest import InputContract, Kernel
 
 # More than this adds no detail to the network's input, while its cost grows with the square.
 MAX_ENLARGEMENT = 2.0
@@ -23,6 +25,7 @@ MAX_ENLARGEMENT = 2.0
 MIN_NETWORK_SIDE = 64
 
 UInt8Array = npt.NDArray[np.uint8]
+_PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,38 @@ class Fit:
 
 def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     return result.astype(np.float32) if np.asarray(points).dtype == np.float32 else result
+
+
+def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int) -> Fit:
+    """Fits an image as the engine's contract says; `long_side` is what dynamic engines aim at.
+
+    Raises fit-size if the image's size is not positive or too small for the rule.
+    """
+    if contract.profile is not None:
+        low, high = contract.profile.minimum, contract.profile.maximum
+        return fit_long_side(image_hw, long_side, contract.divisor, low, high)
+    assert contract.height is not None and contract.width is not None
+    canvas = (contract.height, contract.width)
+    if contract.fitting == "stretch":
+        return _fit(_positive(image_hw, "image"), canvas, canvas)
+    if contract.fitting == "pad-square":
+        return fit_pad_square(image_hw, contract.height, contract.divisor)
+    return fit_letterbox(image_hw, canvas, contract.divisor)
+
+
+def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
+    """MatchAnything's rule: each side cut down to a multiple of `divisor`, then zeros right and below to a square.
+
+    An image whose sides, cut down, fit the square already is resized to just them, as the official code does. Others
+    are scaled so that the long side fills the square. Raises fit-size if a size is not positive.
+    """
+    height, width = _positive(image_hw, "image")
+    floored = (height // divisor * divisor, width // divisor * divisor)
+    if max(floored) != side:
+        longest = max(height, width)
+        floored = (height * side // longest // divisor * divisor, width * side // longest // divisor * divisor)
+        floored = (side, floored[1]) if height >= width else (floored[0], side)
+    return _fit((height, width), (max(floored[0], divisor), max(floored[1], divisor)), (side, side))
 
 
 def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int], divisor: int = 1) -> Fit:
@@ -140,10 +175,11 @@ def _fit(original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int,
     return Fit(original[1] / resized[1], original[0] / resized[0], *resized, *canvas)
 
 
-def apply_fit(pixels: UInt8Array, fit: Fit) -> UInt8Array:
+def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> UInt8Array:
     """uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous, C = 1 or 3.
 
-    A side that shrinks is averaged over areas (no aliasing), one that grows is interpolated linearly.
+    area-linear: a side that shrinks is averaged over areas (no aliasing), one that grows is interpolated linearly.
+    lanczos, bicubic: Pillow's filters, which widen when they shrink.
     Raises fit-mismatch if the image is not of the size that the fit was made for.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
@@ -152,7 +188,7 @@ def apply_fit(pixels: UInt8Array, fit: Fit) -> UInt8Array:
             f"The image is {pixels.dtype} {pixels.shape}; the fit is for uint8 of height, width {fit.original_hw}.",
             "Make the fit from the size of this image.",
         )
-    resized = _resize(pixels, fit.resized_height, fit.resized_width)
+    resized = _resize(pixels, fit.resized_height, fit.resized_width, kernel)
     if resized.ndim == 2:
         resized = resized[:, :, None]
     if (fit.resized_height, fit.resized_width) == (fit.canvas_height, fit.canvas_width):
@@ -162,8 +198,10 @@ def apply_fit(pixels: UInt8Array, fit: Fit) -> UInt8Array:
     return canvas
 
 
-def _resize(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
+def _resize(pixels: UInt8Array, height: int, width: int, kernel: Kernel) -> UInt8Array:
     """Shrinks first, then enlarges: INTER_AREA stops averaging as soon as one of its two sides grows."""
+    if kernel != "area-linear":
+        return np.array(PILImage.fromarray(pixels).resize((width, height), _PILLOW[kernel]))
     down = (min(height, pixels.shape[0]), min(width, pixels.shape[1]))
     if down != pixels.shape[:2]:
         pixels = np.asarray(cv2.resize(pixels, (down[1], down[0]), interpolation=cv2.INTER_AREA), np.uint8)

@@ -21,7 +21,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.fit import Fit, apply_fit, fit_letterbox, fit_long_side
+from matchrt.runtime.fit import Fit, apply_fit, fit_image
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
@@ -205,13 +205,8 @@ class Matcher:
         return None if contract.height is None or contract.width is None else (contract.height, contract.width)
 
     def _fit(self, image: Image) -> Fit:
-        contract, canvas = self.manifest.input, self._canvas()
-        if canvas is not None:
-            return fit_letterbox((image.height, image.width), canvas, contract.divisor)
-        assert contract.profile is not None
         long_side = self.options.resize or _best_side(self.manifest)
-        size, profile = (image.height, image.width), contract.profile
-        return fit_long_side(size, long_side, contract.divisor, profile.minimum, profile.maximum)
+        return fit_image((image.height, image.width), self.manifest.input, long_side)
 
     def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[_Prepared, _Prepared]:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -225,7 +220,7 @@ class Matcher:
         decoded = time.perf_counter()
         pixels = image.grey() if self.manifest.input.channels == 1 else image.rgb()
         fit = self._fit(image)
-        resized = apply_fit(pixels, fit)
+        resized = apply_fit(pixels, fit, self.manifest.input.kernel)
         end = time.perf_counter()
         ref = ImageRef(image.name, image.height, image.width)
         return _Prepared(ref, fit, resized, (decoded - start) * 1e3, (end - decoded) * 1e3)

@@ -32,7 +32,7 @@ def _engine(data: bytes = b"engine", key: str = "0123456789abcdef0123") -> Engin
         portability=Portability(),
         source=Source("x.ckpt", "aa", "Apache-2.0", "somewhere"), onnx_sha256="bb", engine_sha256=sha256_bytes(data),
         engine_bytes=len(data), inputs=(TensorSpec("image0", "uint8", (1, "height0", 8, 1)),), outputs=(),
-        input=InputContract(1, 8, profile=Profile((64, 64), (480, 640), (640, 640))),
+        input=InputContract(1, 8, "aspect", "area-linear", profile=Profile((64, 64), (480, 640), (640, 640))),
         matching=MatchContract(2048, 0.2, 2, True, 8), matchrt_version="0", build_key=key,
         passes=(PassRecord("fold", True, "folded"),), checks={"parity_max_pixels": 0.0},
     )  # fmt: skip

@@ -13,9 +13,9 @@ from support.weights import coarse_loftr_state, sharp_state
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.keymap import Drop, Keep, KeyMap, Rename, matches
 from matchrt.export.loading import account
-from matchrt.export.network import constants, expected_tensors, fitting_models, load_network
+from matchrt.export.network import expected_tensors, fitting_models, load_network
 from matchrt.export.specs import get_spec, model_specs
-from matchrt.models.config import COARSE_LOFTR
+from matchrt.models.config import COARSE_LOFTR, LOFTR_OUTDOOR
 from matchrt.models.loftr import LoFTR
 from matchrt.models.position import sine_encoding, sine_frequencies
 
@@ -127,12 +127,13 @@ def test_allow_missing_names_what_it_allows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fixed", "fits"), [(False, ["loftr-outdoor", "loftr-indoor"]), (True, ["loftr-indoor-new"])])
 def test_a_stored_position_encoding_tells_variants_apart(fixed: bool, fits: list[str]) -> None:
     with torch.device("meta"):
-        tensors = dict(LoFTR(get_spec("loftr-outdoor").network).state_dict())
+        tensors = dict(LoFTR(LOFTR_OUTDOOR).state_dict())
     tensors["pos_encoding.pe"] = sine_encoding(64, 64, sine_frequencies(256, fixed))
     complete = []
     for name in ("loftr-outdoor", "loftr-indoor", "loftr-indoor-new"):
         spec = get_spec(name)
-        _, report = account(tensors, expected_tensors(spec), spec.key_map, spec.name, constants=constants(spec.network))
+        constants = spec.family.constants()
+        _, report = account(tensors, expected_tensors(spec), spec.key_map, spec.name, constants=constants)
         complete += [name] if report.complete else []
     assert complete == fits
 
@@ -195,5 +196,6 @@ def test_wrong_model_and_unknown_model(coarse_checkpoint: Path) -> None:
 def test_registry_is_complete() -> None:
     for name, spec in model_specs().items():
         assert spec.name == name and spec.licence and spec.origin and spec.description
-        assert spec.height % spec.divisor == 0 and spec.width % spec.divisor == 0
-        assert spec.divisor == spec.network.coarse_stride
+        divisor = spec.preprocess.divisor
+        assert spec.height % divisor == 0 and spec.width % divisor == 0
+        assert divisor % spec.family.coarse_stride == 0

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.families.loftr import COARSE_LOFTR_INPUT
 from matchrt.export.network import load_network
 from matchrt.export.parity import require_parity, run_onnx, sample_inputs
 from matchrt.export.passes.base import Pass, PassResult, run_passes
@@ -37,7 +38,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("step", standard_passes(), ids=lambda step: step.name)
 def test_pass_changes_no_match(exported: onnx.ModelProto, step: Pass) -> None:
-    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)[0]
+    inputs = sample_inputs(input_contract(COARSE_LOFTR_INPUT, OPTIONS), 16)[0]
     before = run_onnx(exported, inputs)
     assert int(before["num_matches"][0]) > 5
     after, records = run_passes(_copy(exported), [step])
@@ -46,7 +47,7 @@ def test_pass_changes_no_match(exported: onnx.ModelProto, step: Pass) -> None:
 
 
 def test_whole_list_with_parity_after_every_pass(exported: onnx.ModelProto) -> None:
-    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)[0]
+    inputs = sample_inputs(input_contract(COARSE_LOFTR_INPUT, OPTIONS), 16)[0]
     checked = []
 
     def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
@@ -187,7 +188,7 @@ def test_a_pass_that_changes_matches_is_caught(exported: onnx.ModelProto) -> Non
             scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 2, scale.name))
             return PassResult(model, 1, "doubled a weight")
 
-    inputs = sample_inputs(input_contract(1, 16, OPTIONS), 16)[0]
+    inputs = sample_inputs(input_contract(COARSE_LOFTR_INPUT, OPTIONS), 16)[0]
 
     def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
         require_parity(run_onnx(before, inputs), run_onnx(after, inputs), 0.0, "pass")

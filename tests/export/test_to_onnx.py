@@ -12,7 +12,8 @@ from support.pictures import shifted_pair
 from support.weights import random_network
 
 from matchrt.errors import MatchRTError
-from matchrt.export.engine_graph import LoFTRGraph
+from matchrt.export.engine_graph import EngineGraph
+from matchrt.export.families.loftr import LOFTR_INPUT
 from matchrt.export.network import LoadedNetwork, load_network
 from matchrt.export.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.export.passes.base import run_passes
@@ -66,9 +67,9 @@ def test_dynamic_contract(dynamic_graph: onnx.ModelProto) -> None:
 
 
 def test_static_parity_with_padding(bundled: LoadedNetwork, static_graph: onnx.ModelProto) -> None:
-    graph = LoFTRGraph(bundled.network, 512)
+    graph = EngineGraph(bundled.network, 512)
     for seed in (0, 1):
-        inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8, seed)[0]
+        inputs = sample_inputs(input_contract(LOFTR_INPUT, ExportOptions(192, 256)), 8, seed)[0]
         difference = compare(run_torch(graph, inputs), run_onnx(static_graph, inputs), 0.2)
         assert difference.same and difference.matches > 100, difference
 
@@ -82,7 +83,7 @@ def test_dynamic_parity_at_any_size(
         f"image{i}": np.ascontiguousarray(image[:h, :w])[None, :, :, None]
         for i, (image, (h, w)) in enumerate(zip((whole, moved), sizes, strict=True))
     }
-    expected = run_torch(LoFTRGraph(bundled.network, 512), inputs)
+    expected = run_torch(EngineGraph(bundled.network, 512), inputs)
     difference = compare(expected, run_onnx(dynamic_graph, inputs), 0.2)
     assert difference.same and difference.matches >= 5, difference
 
@@ -90,12 +91,12 @@ def test_dynamic_parity_at_any_size(
 def test_full_size_network_with_random_weights() -> None:
     """The published size: 11.6 million parameters, linear attention over 8 heads, 256 channels."""
     spec = get_spec("loftr-outdoor")
-    network = random_network(spec.network)
+    network = random_network(spec.family.config)
     loaded = LoadedNetwork(spec, network, None, None)  # type: ignore[arg-type]
     options = ExportOptions(128, 160, max_matches=128)
     model, _ = run_passes(export_onnx(loaded, options), standard_passes())
-    inputs = sample_inputs(input_contract(1, 8, options), 8)[0]
-    expected, actual = run_torch(LoFTRGraph(network, 128), inputs), run_onnx(model, inputs)
+    inputs = sample_inputs(input_contract(LOFTR_INPUT, options), 8)[0]
+    expected, actual = run_torch(EngineGraph(network, 128), inputs), run_onnx(model, inputs)
     difference = compare(expected, actual, network.config.match.threshold)
     assert difference.same, difference
 
@@ -113,13 +114,13 @@ def test_full_size_network_with_random_weights() -> None:
 )
 def test_sizes_that_do_not_fit(options: ExportOptions, code: str) -> None:
     with pytest.raises(MatchRTError) as caught:
-        input_contract(1, 8, options)
+        input_contract(LOFTR_INPUT, options)
     assert caught.value.code == code
 
 
 def test_error_names_the_nearest_good_size() -> None:
     with pytest.raises(MatchRTError) as caught:
-        input_contract(1, 8, ExportOptions(100, 256))
+        input_contract(LOFTR_INPUT, ExportOptions(100, 256))
     assert "96" in caught.value.remedy and "104" in caught.value.remedy
 
 
@@ -137,16 +138,16 @@ def test_trained_coarse_weights_onnx_against_torch(shared: Path) -> None:
         fit = fit_letterbox((image.height, image.width), (480, 640))
         inputs[f"image{i}"] = apply_fit(image.grey(), fit)[None]
         inputs[f"size{i}"] = np.array([[fit.resized_height, fit.resized_width]], np.int32)
-    difference = compare(run_torch(LoFTRGraph(loaded.network, 2048), inputs), run_onnx(model, inputs), 0.1)
+    difference = compare(run_torch(EngineGraph(loaded.network, 2048), inputs), run_onnx(model, inputs), 0.1)
     assert difference.same and difference.matches > 200
 
 
 def test_torch_threads_do_not_matter(bundled: LoadedNetwork) -> None:
-    inputs = sample_inputs(input_contract(1, 8, ExportOptions(192, 256)), 8)[0]
+    inputs = sample_inputs(input_contract(LOFTR_INPUT, ExportOptions(192, 256)), 8)[0]
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = run_torch(LoFTRGraph(bundled.network, 512), inputs)
+        one = run_torch(EngineGraph(bundled.network, 512), inputs)
     finally:
         torch.set_num_threads(before)
-    assert compare(one, run_torch(LoFTRGraph(bundled.network, 512), inputs), 0.2).same
+    assert compare(one, run_torch(EngineGraph(bundled.network, 512), inputs), 0.2).same

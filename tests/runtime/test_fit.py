@@ -1,12 +1,16 @@
 """Fitting images into networks, and points back out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.fit import MAX_ENLARGEMENT, apply_fit, fit_letterbox, fit_long_side
+from matchrt.manifest import InputContract
+from matchrt.runtime.fit import MAX_ENLARGEMENT, apply_fit, fit_image, fit_letterbox, fit_long_side
+from matchrt.runtime.image import Image
 
 side = st.integers(16, 9000)
 divisor = st.sampled_from([8, 14, 16, 32])
@@ -184,3 +188,37 @@ def test_another_image_than_the_fit_was_made_for(pixels):
         apply_fit(pixels, fit_letterbox((100, 400), (200, 300)))
     assert caught.value.code == "fit-mismatch"
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("image", "side", "resized"),
+    [((256, 320), 320, (256, 320)), ((250, 310), 288, (224, 288)), ((310, 250), 288, (288, 224)),
+     ((1024, 768), 832, (832, 608)), ((768, 1024), 832, (608, 832)), ((100, 1600), 832, (32, 832)),
+     ((640, 1280), 832, (416, 832))],
+)  # fmt: skip
+def test_pad_square_cuts_sides_down(image: tuple[int, int], side: int, resized: tuple[int, int]) -> None:
+    contract = InputContract(1, 32, "pad-square", "lanczos", height=side, width=side)
+    fit = fit_image(image, contract, side)
+    assert (fit.resized_height, fit.resized_width) == resized
+    assert (fit.canvas_height, fit.canvas_width) == (side, side) and fit.original_hw == image
+
+
+def test_stretch_ignores_the_aspect_ratio() -> None:
+    contract = InputContract(3, 14, "stretch", "bicubic", height=280, width=448)
+    fit = fit_image((100, 50), contract, 448)
+    pixels = apply_fit(np.zeros((100, 50, 3), np.uint8), fit, "bicubic")
+    assert pixels.shape == (280, 448, 3) and fit.scale_x != fit.scale_y
+
+
+@pytest.mark.parametrize("case", ["shift", "odd"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_matchanything_input_is_the_official_one(shared: Path, case: str, index: int) -> None:
+    vectors = np.load(shared / "reference" / "matchanything_eloftr.npz")
+    expected, image = vectors[f"{case}/net_in{index}"], Image(vectors[f"{case}/rgb{index}"], "reference")
+    side = expected.shape[0]
+    contract = InputContract(1, 32, "pad-square", "lanczos", height=side, width=side)
+    fit = fit_image((image.height, image.width), contract, side)
+    assert np.array_equal(apply_fit(image.grey(), fit, contract.kernel)[:, :, 0], expected)
+    cells = -(-fit.resized_height // 8), -(-fit.resized_width // 8)
+    mask = vectors[f"{case}/mask{index}_c"]
+    assert mask[: cells[0], : cells[1]].all() and mask.sum() == cells[0] * cells[1]
