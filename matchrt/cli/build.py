@@ -19,7 +19,9 @@ EPILOG = (
 
 
 def build(
-    model: Annotated[str, typer.Argument(help="Model name; `matchrt models` lists them.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
+    ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
@@ -107,7 +109,8 @@ def _print(result: Any) -> None:
                   f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
     for line in _built_for(manifest, result.seconds):
         console.print(line)
-    console.print(f"  weights   {result.weights}")
+    if result.weights is not None:
+        console.print(f"  weights   {result.weights}")
     changed = [record.name for record in manifest.passes if record.changed]
     console.print(f"  passes    {', '.join(changed)}")
     checks = manifest.checks

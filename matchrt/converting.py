@@ -1,0 +1,86 @@
+"""An fp32 ONNX engine to one of another precision or flavour. Needs no torch: this part runs on the robot too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from matchrt._version import __version__
+from matchrt.digest import sha256_json
+from matchrt.engines.build import GraphFacts, build_engine
+from matchrt.engines.flavor import Flavor
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.manifest import EngineManifest
+from matchrt.request import Progress, file_name
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.store import EngineStore, StoredEngine
+
+
+def require_source(file: EngineFile) -> None:
+    """Raises `build-source` where other engines cannot be made from this one."""
+    manifest = file.manifest
+    if manifest.flavor != "onnxruntime" or manifest.precision != "fp32":
+        raise MatchRTError(
+            "build-source",
+            f"'{file.path}' is a {manifest.precision} engine of flavour {manifest.flavor}; engines are made from fp32 "
+            "ones of flavour onnxruntime.",
+            f"Build that first: matchrt build {manifest.model}.",
+        )
+
+
+def convert_engine(
+    file: EngineFile, precision: str, flavor: Flavor, store: EngineStore, tell: Progress, rebuild: bool = False
+) -> tuple[StoredEngine, bool]:
+    """The engine in that precision for that flavour, and whether the store had it already.
+
+    Errors: precision-*, onnx-rejected, engine-rejected, device-missing, store-unwritable.
+    """
+    key = _convert_key(file.manifest, precision, flavor)
+    cached = None if rebuild else store.find(file.manifest.model, key)
+    if cached is not None:
+        return cached, True
+    model, facts = _lowered(file, precision, key, tell)
+    building = f"building for {flavor.name}"
+    tell(building, 0.2)
+    engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
+    tell("writing", 0.95)
+    return store.put(engine.data, engine.manifest, file_name(engine.manifest, flavor.suffix)), False
+
+
+def _lowered(file: EngineFile, precision: str, key: str, tell: Progress) -> tuple[bytes, GraphFacts]:
+    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it."""
+    manifest = file.manifest
+    facts = GraphFacts(
+        model=manifest.model,
+        family=manifest.family,
+        precision=precision,
+        source=manifest.source,
+        input=manifest.input,
+        matching=manifest.matching,
+        passes=manifest.passes,
+        build_key=key,
+        checks=manifest.checks,
+    )
+    if precision == "fp32":
+        return file.data, facts
+    try:
+        import onnx
+
+        from matchrt.export.precision import apply
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
+    tell(f"writing {precision} into the graph", 0.0)
+    model, records = apply(onnx.load_model_from_string(file.data), precision, manifest.family)
+    return model.SerializeToString(deterministic=True), replace(facts, passes=(*manifest.passes, *records))
+
+
+def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor) -> str:
+    return sha256_json(
+        {
+            "matchrt": __version__,
+            "onnx": manifest.onnx_sha256,
+            "manifest": manifest.build_key,
+            "precision": precision,
+            "flavor": flavor.name,
+            "runtime": flavor.identity(),
+        }
+    )
