@@ -137,7 +137,7 @@ def _survival(results: Sequence[tuple[Arrays, Arrays]], score: float) -> Surviva
 
 
 def _rows(outputs: Arrays, score: float) -> npt.NDArray[np.float64]:
-    """[N, 4]: x0, y0, x1, y1 of the matches of the only pair in the batch. NaN is no match."""
+    """[N, 4]: x0, y0, x1, y1 of the matches of the only pair in the batch; a score that is NaN is no match."""
     count = int(outputs["num_matches"][0])
     good = outputs["scores"][0][:count] >= score
     points = np.concatenate([outputs[name][0][:count][good] for name in ("keypoints0", "keypoints1")], axis=1)
@@ -148,7 +148,8 @@ def _kept(expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) ->
     """How many rows of `expected` have a row of `actual` within PIXELS at both ends."""
     kept = 0
     for start in range(0, len(expected), 256):
-        offsets = (expected[start : start + 256, None] - actual[None]).reshape(-1, len(actual), 2, 2)
-        near = np.all(np.hypot(offsets[..., 0], offsets[..., 1]) <= PIXELS, axis=2)
-        kept += int(np.any(near, axis=1).sum())
+        offsets = expected[start : start + 256, None] - actual[None]
+        near0 = np.hypot(offsets[..., 0], offsets[..., 1]) <= PIXELS
+        near1 = np.hypot(offsets[..., 2], offsets[..., 3]) <= PIXELS
+        kept += int(np.any(near0 & near1, axis=1).sum())
     return kept
