@@ -209,6 +209,13 @@ def test_every_model_with_rules_is_registered_under_its_family() -> None:
     assert {rules.family for rules in RULES.values()} == set(RULES) <= {s.family for s in model_specs().values()}
 
 
+def test_every_rule_is_documented() -> None:
+    text = (Path(matchrt.__file__).parents[1] / "docs" / "precision.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].split("(")[0].strip() for line in text.splitlines() if line.startswith("| ")}
+    # Two fp16 rules cannot be turned alone: they are the network itself.
+    assert {rule.name for rule in RULES["loftr"].rules} - rows == {"position-add", "linear"}
+
+
 def test_a_node_without_a_rule_is_named() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["r"], "a/Relu_0"), helper.make_node("Tanh", ["r"], ["y"], "a/Tanh_0")]
     with pytest.raises(InternalError, match="a/Tanh_0") as caught:
