@@ -39,12 +39,13 @@ class Event:
         self._free = weakref.finalize(self, _quietly, runtime.cudaEventDestroy, self._event)
 
     def record(self, stream: int) -> None:
-        """Puts the event into a stream; in a captured graph it becomes a node that keeps the time of every launch."""
-        call(self._runtime.cudaEventRecordWithFlags, self._event, stream, self._runtime.cudaEventRecordExternal)
-
-    def mark(self, stream: int) -> None:
         """Puts the event into a stream that is not being captured."""
         call(self._runtime.cudaEventRecord, self._event, stream)
+
+    def capture(self, stream: int) -> None:
+        """Puts the event into a stream that is being captured, as a node that keeps the time of every launch."""
+        # CUDA allows this flag in a capture only.
+        call(self._runtime.cudaEventRecordWithFlags, self._event, stream, self._runtime.cudaEventRecordExternal)
 
     def hold(self, stream: int) -> None:
         """What comes into `stream` from now on waits for this event."""
