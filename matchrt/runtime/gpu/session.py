@@ -202,7 +202,9 @@ class TensorRTSession:
         runner = ShapeRunner(self._engine, shapes)
         if self._memory is None or not self._memory.holds(runner):
             self._forget_shapes()  # their graphs and addresses are of the memory that is given back
-            self._memory = _grown(self._memory, runner)
+            # Forgotten before it is given back: where the new one cannot be had, none is held.
+            old, self._memory = self._memory, None
+            self._memory = _grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
         return _Ready(runner, no_graph=None if self._options.cuda_graph else "switched off")
