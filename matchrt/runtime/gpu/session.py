@@ -1,6 +1,6 @@
 """Sessions on TensorRT and TensorRT-RTX: a stream of their own, memory taken once, and CUDA graphs.
 
-A run is one copy up, the engine's kernels, and one copy down, all asynchronous in the session's stream; from the third
+A run is one copy up, the engine's kernels, and one copy down, all asynchronous in the session's stream; from the second
 run of a shape on it is a single graph launch.
 """
 
@@ -74,6 +74,8 @@ class TensorRTSession:
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
         self._closed = False
+        self._manifest = self._engine.manifest  # asked for after closing too
+        call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)  # a fork's thread may be on another GPU
         try:
             self._stream = self._own(Stream())
             self._events = tuple(self._own(Event()) for _ in range(4))
@@ -86,7 +88,7 @@ class TensorRTSession:
     @property
     def manifest(self) -> EngineManifest:
         """What is loaded."""
-        return self._engine.manifest
+        return self._manifest
 
     @property
     def asynchronous(self) -> bool:
@@ -121,7 +123,6 @@ class TensorRTSession:
         where = self._stream.handle if stream is None else stream
         ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
         memory = self._held()
-        self._handed_over.wait()  # the staging memory is read until the run before has begun
         for place in ready.runner.inputs.places:
             given = inputs[place.name]
             if isinstance(given, GpuView):
@@ -155,15 +156,17 @@ class TensorRTSession:
         newest = next(reversed(self._shapes.values()))
         if newest.graph is not None:
             return "graph"
-        return f"enqueue ({newest.no_graph or 'a graph is captured in the third run of a shape'})"
+        return f"enqueue ({newest.no_graph or 'a graph is captured in the second run of a shape'})"
 
     def close(self) -> None:
         """Frees graphs, contexts and memory now; the engine goes with its last session."""
         if self._closed:
             return
         self._closed = True
+        self._pending = None
         with contextlib.suppress(MatchRTError):
             self._stream.wait()
+            self._handed_over.wait()
         self._forget_shapes()
         if self._memory is not None:
             self._memory.close()
@@ -185,6 +188,8 @@ class TensorRTSession:
                 "session-busy", "The session's last run has not been collected.", "Take its result first, or fork()."
             )
         call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)
+        # A run in the caller's stream still uses staging, scratch memory and its context.
+        self._handed_over.wait()
 
     def _ready(self, shapes: Shapes, lent: bool = False) -> _Ready:
         """The runner for these shapes, with memory large enough. lent: some inputs are the caller's memory."""
@@ -219,7 +224,7 @@ class TensorRTSession:
         self._shapes.clear()
 
     def _launch(self, ready: _Ready) -> None:
-        """The first run compiles and allocates, the second tells whether a graph can be, the third launches it."""
+        """The first run compiles and allocates; the second captures a graph, where one can be, and launches it."""
         ready.runs += 1
         if ready.runs > 1 and ready.graph is None and ready.no_graph is None:
             self._capture(ready)
