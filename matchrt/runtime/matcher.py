@@ -111,7 +111,11 @@ class Matcher:
         self._session: Session = open_session(
             read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
         )
-        self._check_options()
+        try:
+            self._check_options()
+        except MatchRTError:
+            self._session.close()
+            raise
 
     @property
     def manifest(self) -> EngineManifest:
