@@ -44,7 +44,7 @@ class TensorRTFlavor:
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
         """Parses and builds. Errors: onnx-rejected (with node names), engine-rejected, device-missing."""
-        gpu = self._require_gpu()
+        gpu = self.require_gpu()
         trt, log = self.dialect.trt, make_log(self.dialect.trt)
         builder = _make_builder(log, self.dialect)
         network = builder.create_network(self.dialect.network_flags())
@@ -64,8 +64,8 @@ class TensorRTFlavor:
             options=_told(self.options),
         )
 
-    def _require_gpu(self) -> Gpu | None:
-        """Full TensorRT times its kernels on a GPU; TensorRT-RTX needs none."""
+    def require_gpu(self) -> Gpu | None:
+        """The GPU here. Error: device-missing for full TensorRT, which times its kernels on one; RTX needs none."""
         gpu = _gpu()
         if gpu is None and self.dialect.flavor == "tensorrt":
             raise MatchRTError(
