@@ -52,6 +52,25 @@ def test_a_stopped_build_hears_so_at_its_next_step() -> None:
     assert not progress.step("build", 1)
 
 
+def test_ctrl_c_while_the_thread_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waited for all the same: or the build would go on behind the user's back."""
+    stop, ended = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        assert stop.wait(20)
+        ended.set()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work, stop)
+    assert ended.is_set()
+
+
 def test_work_in_a_thread_returns_and_raises_as_if_it_was_not() -> None:
     stop = threading.Event()
     main = threading.get_ident()
