@@ -286,7 +286,7 @@ def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> N
     machine.script.while_building = interrupt
     with pytest.raises(KeyboardInterrupt):
         build(request, store)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and machine.script.stopped
     machine.script.while_building = None
     assert build(replace(request, builder=BuilderOptions()), store).path == output
 
@@ -295,7 +295,8 @@ def test_interrupted_command(machine: Machine, cli: CommandLine, tmp_path: Path)
     machine.script.while_building = interrupt
     ran = cli("build", engine_path("loftr-lite"), "--flavor", "tensorrt_rtx", "--output", tmp_path / "e.engine",
               "--store", tmp_path / "store")  # fmt: skip
-    assert ran.code == 130 and "Interrupted" in ran.err and list(tmp_path.iterdir()) == []
+    assert ran.code == 130 and "Interrupted" in ran.err
+    assert list(tmp_path.iterdir()) == [] and machine.script.stopped
 
 
 def test_failed_build_leaves_nothing(machine: Machine, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class Script:
     parse_fails: bool = False
     build_fails: bool = False
     while_building: Callable[[], None] | None = None
+    stopped: bool = False  # set when a build was told to stop
     timing_cache_fits: bool = True
     targets_refused: bool = False
     validity: tuple[str, int] = ("VALID", 0)
