@@ -117,6 +117,18 @@ class Matcher:
             self._session.close()
             raise
 
+    @classmethod
+    def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
+        """A matcher on a session that is open already; closing it closes the session."""
+        matcher = cls.__new__(cls)
+        matcher.options, matcher._session = options or MatcherOptions(), session
+        matcher._check_options()
+        return matcher
+
+    def fork(self) -> Matcher:
+        """A matcher for another thread, on the same loaded engine. Each is closed by itself."""
+        return type(self).on(self._session.fork(), self.options)
+
     @property
     def manifest(self) -> EngineManifest:
         """The loaded engine's manifest."""

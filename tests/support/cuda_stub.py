@@ -118,6 +118,7 @@ class CudaStub:
         module.cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
         module.cudaStreamCaptureMode = IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
         module.cudaStreamNonBlocking, module.cudaEventDisableTiming, module.cudaEventRecordExternal = 1, 2, 1
+        module.cudaEventRecordDefault = 0
         return module
 
     def _answering(self, name: str) -> Callable[..., Any]:

@@ -246,14 +246,14 @@ class TensorRTSession:
         """Copies up, runs, copies down; the events between them are the stages' times."""
         stream, runner = self._stream.handle, ready.runner
         inputs, outputs = self._held().inputs, self._held().outputs
-        begin, up, done, down = (event.capture if captured else event.record for event in self._events)
-        begin(stream)
+        begin, up, done, down = self._events
+        begin.record(stream, captured)
         copy_to_device(inputs.device.pointer, inputs.host.pointer, runner.inputs.size, stream)
-        up(stream)
+        up.record(stream, captured)
         runner.enqueue(stream)
-        done(stream)
+        done.record(stream, captured)
         copy_to_host(outputs.host.pointer, outputs.device.pointer, runner.outputs.size, stream)
-        down(stream)
+        down.record(stream, captured)
 
     def _collect(self, ready: _Ready) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
         self._require_open()
