@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from support.commands import CommandLine
 from support.cuda_stub import CudaStub
-from support.machines import KINDS, PROFILE, Machine, graph_facts, install_cuda, make_engine, make_machine, matcher_graph
+from support.machines import (
+    KINDS,
+    PROFILE,
+    Machine,
+    graph_facts,
+    install_cuda,
+    make_engine,
+    make_machine,
+    matcher_graph,
+)
 
 from matchrt.engines.build import build_engine
 from matchrt.engines.flavor import flavor_names, get_flavor
@@ -221,9 +230,7 @@ def test_no_builder(machine: Machine) -> None:
 
 @every_machine
 @pytest.mark.parametrize("gpus", [0, None])
-def test_without_a_gpu_or_cuda_python(
-    machine: Machine, gpus: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_gpu_or_cuda_python(machine: Machine, gpus: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only TensorRT-RTX builds anywhere; the other says so before anything is exported."""
     if gpus is None:
         import sys

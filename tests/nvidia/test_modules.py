@@ -22,7 +22,7 @@ class _Hidden(importlib.abc.MetaPathFinder):
         self.names = names
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.split(".")[0] in self.names:
+        if name.split(".", maxsplit=1)[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 

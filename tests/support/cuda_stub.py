@@ -194,7 +194,7 @@ class CudaStub:
             self.memory_left -= size
         return self._allocate(self.device_memory, size)
 
-    def cudaFree(self, devPtr: int) -> None:  # noqa: N803
+    def cudaFree(self, devPtr: int) -> None:
         self.cudaDeviceSynchronize()
         self._give_back(self.device_memory, devPtr)
 
@@ -276,7 +276,7 @@ class CudaStub:
         self.execs[handle] = list(self.graphs[graph])
         return handle
 
-    def cudaGraphLaunch(self, graphExec: int, stream: int) -> None:  # noqa: N803
+    def cudaGraphLaunch(self, graphExec: int, stream: int) -> None:
         if graphExec not in self.execs:
             raise StubError("cudaErrorInvalidResourceHandle")
         for work in self.execs[graphExec]:
@@ -285,7 +285,7 @@ class CudaStub:
     def cudaGraphDestroy(self, graph: int) -> None:
         del self.graphs[graph]
 
-    def cudaGraphExecDestroy(self, graphExec: int) -> None:  # noqa: N803
+    def cudaGraphExecDestroy(self, graphExec: int) -> None:
         del self.execs[graphExec]
 
     def cudaEventCreateWithFlags(self, flags: int) -> int:

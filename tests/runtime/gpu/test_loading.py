@@ -17,6 +17,7 @@ from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.session import SessionOptions, open_session
 
 every_machine = pytest.mark.parametrize("machine", KINDS, indirect=True)
+UNSUPPORTED_GPU = 2  # the stub's bit
 COMMAND = "matchrt build loftr-outdoor --flavor {flavor} --precision fp32 --height 32 --width 48"
 
 
@@ -57,9 +58,7 @@ def test_another_version(machine: Machine) -> None:
     [("10.9.0.34", "10.9.0.34", True), ("10.8.0.43", "10.9.0.34", True), ("10.9.0.34", "11.4.0.106", True),
      ("10.10.0.31", "10.9.0.34", False), ("11.0.0.114", "10.16.1.11", False)],
 )  # fmt: skip
-def test_engines_that_later_versions_run(
-    monkeypatch: pytest.MonkeyPatch, built: str, here: str, fits: bool
-) -> None:
+def test_engines_that_later_versions_run(monkeypatch: pytest.MonkeyPatch, built: str, here: str, fits: bool) -> None:
     machine = make_machine(monkeypatch, "tensorrt-10", here)
     portability = Portability(("8.9",), False, "newer")
     engine = fitted(make_engine(machine), flavor_version=built, portability=portability)
@@ -75,9 +74,7 @@ def test_engines_that_later_versions_run(
      (("8.0",), True, (12, 0), True), (("8.0",), True, (7, 5), False), (("8.0", "12.0"), False, (12, 0), True),
      (("8.9", "12.0"), True, (10, 0), True), ((), False, (5, 0), True)],
 )  # fmt: skip
-def test_another_gpu(
-    machine: Machine, listed: tuple[str, ...], newer: bool, here: tuple[int, int], fits: bool
-) -> None:
+def test_another_gpu(machine: Machine, listed: tuple[str, ...], newer: bool, here: tuple[int, int], fits: bool) -> None:
     engine = fitted(make_engine(machine), portability=Portability(listed, newer, "exact"))
     machine.cuda.capability = here
     machine.script.calls.clear()
@@ -91,11 +88,10 @@ def test_another_gpu(
 
 
 def test_the_vendors_own_check_comes_before_loading(machine: Machine) -> None:
-    """As TensorRT-RTX 1.7 refuses a Hopper GPU, which it does not know."""
     engine = make_engine(machine)
-    machine.script.validity = ("INVALID", 2)
+    machine.script.validity = ("INVALID", 1 | UNSUPPORTED_GPU)
     error = refused(machine, engine, "engine-refused")
-    assert "unsupported cc" in error.message and "Stub 0" in error.message and not loaded(machine)
+    assert "version mismatch" in error.message and "Stub 0" in error.message and not loaded(machine)
     assert COMMAND.format(flavor="tensorrt_rtx") in error.remedy and "--flavor tensorrt or onnxruntime" in error.remedy
     machine.script.validity = ("INVALID", 1 | 4)
     assert "version mismatch, old cuda driver" in _sorted_reasons(refused(machine, engine, "engine-refused").message)
@@ -103,6 +99,16 @@ def test_the_vendors_own_check_comes_before_loading(machine: Machine) -> None:
     assert "no reason given" in refused(machine, engine, "engine-refused").message
     machine.script.validity = ("SUBOPTIMAL", 0)
     open_session(engine).close()
+
+
+def test_a_gpu_that_the_check_does_not_list_is_left_to_the_loader(machine: Machine) -> None:
+    """TensorRT-RTX 1.4 runs on an H100 what its check calls unsupported; 1.7 refuses to load it."""
+    engine = make_engine(machine)
+    machine.script.validity = ("INVALID", UNSUPPORTED_GPU)
+    open_session(engine).close()
+    machine.script.deserialize_fails = True
+    error = refused(machine, engine, "engine-rejected")
+    assert "magic tag" in error.message and "--flavor tensorrt or onnxruntime" in error.remedy
 
 
 def _sorted_reasons(message: str) -> str:

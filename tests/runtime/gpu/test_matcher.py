@@ -88,10 +88,9 @@ def test_errors_come_in_their_turn(machine: Machine, matcher: Matcher) -> None:
     assert [getattr(result, "code", None) for result in results] == [None, "image-missing", None, None, "image-missing"]
     for index in (0, 2, 3):
         assert same(results[index], matcher.match(*given[index]))
-    taken = []
+    taken: list[Any] = []
     with pytest.raises(MatchRTError, match=r"missing\.png"):
-        for matches in matcher.match_many(given):
-            taken.append(matches)
+        taken.extend(matcher.match_many(given))
     assert len(taken) == 1
     assert same(matcher.match(*given[0]), results[0])  # nothing under way was left behind
 

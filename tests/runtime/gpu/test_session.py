@@ -143,7 +143,11 @@ def test_an_engine_that_says_it_cannot_be_captured(machine: Machine, session: Te
 @pytest.mark.parametrize("where", ["kernel", "end", "instantiate", "begin"])
 def test_a_capture_that_fails_is_told_and_runs_go_on(machine: Machine, session: TensorRTSession, where: str) -> None:
     session.run(inputs(0))
-    functions = {"end": "cudaStreamEndCapture", "instantiate": "cudaGraphInstantiate", "begin": "cudaStreamBeginCapture"}
+    functions = {
+        "end": "cudaStreamEndCapture",
+        "instantiate": "cudaGraphInstantiate",
+        "begin": "cudaStreamBeginCapture",
+    }
     if where == "kernel":
         machine.script.breaks_capture = True
     else:

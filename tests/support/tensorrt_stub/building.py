@@ -130,7 +130,7 @@ class IOptimizationProfile(Recorded):
     def __init__(self) -> None:
         self._shapes: dict[str, list[tuple[int, ...]]] = {}
 
-    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
         self._shapes[input] = [min, opt, max]
 
 

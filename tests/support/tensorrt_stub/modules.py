@@ -20,7 +20,9 @@ def make_tensorrt(script: Script, version: str) -> ModuleType:
     """The module `tensorrt` of that version; it becomes the script's."""
     later = tuple(int(part) for part in version.split(".")[:2]) >= (10, 9)
     kinds = {kind.__name__: kind for kind in (*_RECORDED, *_TENSORRT)}
-    return _module("tensorrt", version, script, kinds, [building.building_enums(False, later), running.running_enums(False)])
+    return _module(
+        "tensorrt", version, script, kinds, [building.building_enums(False, later), running.running_enums(False)]
+    )
 
 
 def make_tensorrt_rtx(script: Script, version: str = "1.7.1.116") -> ModuleType:
@@ -28,7 +30,9 @@ def make_tensorrt_rtx(script: Script, version: str = "1.7.1.116") -> ModuleType:
     kinds: dict[str, type] = {kind.__name__: kind for kind in _RECORDED}
     kinds |= dict(zip(_BOTH, _RTX, strict=True))
     kinds |= {"IRuntimeConfig": running.IRuntimeConfig, "IRuntimeCache": running.IRuntimeCache}
-    return _module("tensorrt_rtx", version, script, kinds, [building.building_enums(True, True), running.running_enums(True)])
+    return _module(
+        "tensorrt_rtx", version, script, kinds, [building.building_enums(True, True), running.running_enums(True)]
+    )
 
 
 def _module(name: str, version: str, script: Script, kinds: dict[str, type], enums: list[Any]) -> ModuleType:

@@ -220,9 +220,7 @@ class RtxRuntime(Runtime):
 def running_enums(rtx: bool) -> SimpleNamespace:
     """Enumerations that running uses."""
     strategies = {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2}
-    made = SimpleNamespace(
-        ExecutionContextAllocationStrategy=IntEnum("ExecutionContextAllocationStrategy", strategies)
-    )
+    made = SimpleNamespace(ExecutionContextAllocationStrategy=IntEnum("ExecutionContextAllocationStrategy", strategies))
     if rtx:
         made.CudaGraphStrategy = IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
         made.DynamicShapesKernelSpecializationStrategy = IntEnum(
