@@ -15,7 +15,7 @@ from support.machines import KINDS, Machine, make_engine
 from support.tensorrt_stub.running import kernel
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.runtime.gpu.session import MAX_SHAPES, TensorRTSession
+from matchrt.runtime.gpu.session import GRAPH_CHECKS, MAX_SHAPES, TensorRTSession
 from matchrt.runtime.session import SessionOptions, open_session
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -102,10 +102,11 @@ def test_the_second_run_captures_and_all_later_ones_launch(machine: Machine, ses
     session.run(inputs(0))
     assert cuda.count("cudaStreamBeginCapture") == 0 and "second run" in session.launch_mode()
     session.run(inputs(1))
-    assert cuda.count("cudaGraphInstantiate") == cuda.count("cudaGraphLaunch") == cuda.count("cudaGraphDestroy") == 1
+    assert cuda.count("cudaGraphInstantiate") == cuda.count("cudaGraphDestroy") == 1
+    assert cuda.count("cudaGraphLaunch") == GRAPH_CHECKS + 1
     assert session.launch_mode() == "graph"
     enqueued = script.names().count("execute_async_v3")
-    assert enqueued == 2
+    assert enqueued == 3  # the first run, the capture, and the plain run that the graph is compared with
     cuda.calls.clear()
     for seed in range(2, 6):
         assert same(session.run(inputs(seed)), expected(inputs(seed)))
@@ -160,6 +161,17 @@ def test_a_capture_that_fails_is_told_and_runs_go_on(machine: Machine, session: 
     assert mode.startswith("enqueue (capturing failed: ")
     assert ("illegal memory access" if where == "kernel" else functions[where]) in mode
     assert machine.cuda.graphs == machine.cuda.execs == {} and machine.cuda.count("cudaStreamBeginCapture") == 1
+
+
+@every_machine
+def test_a_graph_that_gives_other_bits_is_not_used(
+    machine: Machine, session: TensorRTSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.script.races_in_graphs = True
+    for seed in range(8):
+        assert same(session.run(inputs(seed)), expected(inputs(seed)))
+    assert "differ" in session.launch_mode() and "no CUDA graph" in caplog.text
+    assert machine.cuda.execs == {} and machine.cuda.count("cudaStreamBeginCapture") == 1
 
 
 def _end_captures_with_errors(machine: Machine) -> None:

@@ -78,6 +78,7 @@ class IExecutionContext(Recorded):
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)
+        self._raced = 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         known = self._engine._tensors[name][1]
@@ -119,10 +120,11 @@ class IExecutionContext(Recorded):
         if self._cache is not None:
             self._cache._data = self._cache._data or b"kernels"
         addresses, shapes = dict(self._addresses), dict(self._shapes)
-        cuda.put(stream_handle, lambda: self._run(addresses, shapes))
+        races = self._script.races_in_graphs and cuda.capturing(stream_handle)
+        cuda.put(stream_handle, lambda: self._run(addresses, shapes, races))
         return True
 
-    def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]]) -> None:
+    def _run(self, addresses: dict[str, int], shapes: dict[str, tuple[int, ...]], races: bool) -> None:
         memory, size = self._scratch
         self._script.cuda.require_memory(memory, size)
         arrays = {}
@@ -132,6 +134,9 @@ class IExecutionContext(Recorded):
         ctypes.memset(memory, 0x5A, size)  # scratch is scratch
         outputs = {name: arrays.pop(name) for name in list(arrays) if name not in self._engine._inputs}
         kernel(arrays, outputs)
+        self._raced += races
+        if races and self._raced % 3 == 0:
+            outputs["keypoints1"][0, 0] += 0.25
 
     def _view(self, address: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         size = math.prod(shape) * dtype.itemsize
