@@ -73,7 +73,7 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
         )
-    require_new_output(output, [checkpoint] if checkpoint is not None else [])
+    require_new_output(output, [Path(model), *([checkpoint] if checkpoint is not None else [])])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
@@ -117,11 +117,11 @@ def _print(result: Any) -> None:
         console.print(f"  weights   {result.weights}")
     changed = [record.name for record in manifest.passes if record.changed]
     console.print(f"  passes    {', '.join(changed)}")
-    checks = manifest.checks
-    console.print(
-        f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
-        f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
-    )
+    if "parity_matches" in (checks := manifest.checks):
+        console.print(
+            f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
+            f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
     if "precision_kept" in checks:
         console.print(
             f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,7 +111,11 @@ class Matcher:
         self._session: Session = open_session(
             read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
         )
-        self._check_options()
+        try:
+            self._check_options()
+        except MatchRTError:
+            self._session.close()
+            raise
 
     @classmethod
     def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
@@ -180,6 +184,8 @@ class Matcher:
                 stack.callback(sessions[1].close)
             turns = itertools.cycle(sessions)
             running: deque[_Running | MatchRTError] = deque()
+            # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.
+            stack.callback(_abandon, running)
             for prepared in _ahead(pairs, lambda pair: pool.submit(self._prepare_pair, pair)):
                 if isinstance(prepared, Exception):
                     # The caller's own iterator failed: what came before it is delivered first.
@@ -355,6 +361,13 @@ def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iter
 def _drained(running: deque[_Running | MatchRTError]) -> Iterator[_Running | MatchRTError]:
     while running:
         yield running.popleft()
+
+
+def _abandon(running: deque[_Running | MatchRTError]) -> None:
+    for run in _drained(running):
+        if isinstance(run, _Running):
+            with suppress(MatchRTError):
+                run.pending.result()
 
 
 def _best_side(manifest: EngineManifest) -> int:

@@ -27,7 +27,7 @@ class LoadedEngine:
     """The engine on the GPU. Weights and kernels are here once, however many sessions use it.
 
     Errors, all before the bytes are deserialised: package-missing, device-missing, engine-version, engine-gpu,
-    engine-refused (the vendor's own check); after it: engine-rejected, engine-graph.
+    engine-refused (the vendor's own check); then engine-rejected and, of the loaded engine, engine-graph.
     """
 
     def __init__(self, file: EngineFile) -> None:
@@ -37,7 +37,7 @@ class LoadedEngine:
         self.gpu: Gpu = current_gpu()
         require_gpu(file.manifest, self.gpu.compute_capability, self.gpu.name)
         self._log = make_log(self.dialect.trt)
-        self._runtime = self.dialect.trt.Runtime(self._log)
+        self._runtime = self._make_runtime()
         self.engine: Any = self._deserialize(file)
         _require_contract(self.engine, file)
         self._kernel_file = _kernel_file(file.manifest, self.gpu)
@@ -74,6 +74,16 @@ class LoadedEngine:
                 atomic.write_bytes(self._kernel_file, data)
             except (OSError, MatchRTError) as error:
                 LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+
+    def _make_runtime(self) -> Any:
+        try:
+            return self.dialect.trt.Runtime(self._log)
+        except TypeError as error:  # how pybind11 says that the library gave no runtime
+            raise MatchRTError(
+                "engine-rejected",
+                f"{self.dialect.flavor} {self.dialect.version} does not start on {self.gpu.name}: {self.why()}.",
+                "`matchrt doctor` says what is missing.",
+            ) from error
 
     def _deserialize(self, file: EngineFile) -> Any:
         runtime, manifest = self._runtime, file.manifest

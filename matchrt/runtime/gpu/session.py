@@ -79,6 +79,8 @@ class TensorRTSession:
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
         self._closed = False
+        self._manifest = self._engine.manifest  # asked for after closing too
+        call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)  # a fork's thread may be on another GPU
         try:
             self._stream = self._own(Stream())
             self._events = tuple(self._own(Event()) for _ in range(4))
@@ -91,7 +93,7 @@ class TensorRTSession:
     @property
     def manifest(self) -> EngineManifest:
         """What is loaded."""
-        return self._engine.manifest
+        return self._manifest
 
     @property
     def asynchronous(self) -> bool:
@@ -126,7 +128,6 @@ class TensorRTSession:
         where = self._stream.handle if stream is None else stream
         ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
         memory = self._held()
-        self._handed_over.wait()  # the staging memory is read until the run before has begun
         for place in ready.runner.inputs.places:
             given = inputs[place.name]
             if isinstance(given, GpuView):
@@ -167,8 +168,10 @@ class TensorRTSession:
         if self._closed:
             return
         self._closed = True
+        self._pending = None
         with contextlib.suppress(MatchRTError):
             self._stream.wait()
+            self._handed_over.wait()
         self._forget_shapes()
         if self._memory is not None:
             self._memory.close()
@@ -190,6 +193,8 @@ class TensorRTSession:
                 "session-busy", "The session's last run has not been collected.", "Take its result first, or fork()."
             )
         call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)
+        # A run in the caller's stream still uses staging, scratch memory and its context.
+        self._handed_over.wait()
 
     def _ready(self, shapes: Shapes, lent: bool = False) -> _Ready:
         """The runner for these shapes, with memory large enough. lent: some inputs are the caller's memory."""
@@ -207,7 +212,9 @@ class TensorRTSession:
         runner = ShapeRunner(self._engine, shapes)
         if self._memory is None or not self._memory.holds(runner):
             self._forget_shapes()  # their graphs and addresses are of the memory that is given back
-            self._memory = _grown(self._memory, runner)
+            # Forgotten before it is given back: where the new one cannot be had, none is held.
+            old, self._memory = self._memory, None
+            self._memory = _grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
         return _Ready(runner, no_graph=None if self._options.cuda_graph else "switched off")
