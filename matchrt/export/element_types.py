@@ -54,7 +54,7 @@ def _value_types(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _name(data_type: int) -> str:
-    name = onnx.TensorProto.DataType.Name(data_type).lower()
+    name = str(onnx.TensorProto.DataType.Name(data_type)).lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
