@@ -131,7 +131,7 @@ class TensorRTSession:
             device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
             copy_to_device(device + place.offset, host + place.offset, place.size, where)
         ready.runner.enqueue(where)
-        self._handed_over.mark(where)
+        self._handed_over.record(where)
         if stream is None:
             self._stream.wait()
         return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
@@ -231,22 +231,22 @@ class TensorRTSession:
         if ready.no_graph is not None:
             return
         try:
-            ready.graph = Graph(self._stream, lambda: self._enqueue(ready))
+            ready.graph = Graph(self._stream, lambda: self._enqueue(ready, captured=True))
         except MatchRTError as error:
             ready.no_graph = f"capturing failed: {error.message}"
 
-    def _enqueue(self, ready: _Ready) -> None:
+    def _enqueue(self, ready: _Ready, captured: bool = False) -> None:
         """Copies up, runs, copies down; the events between them are the stages' times."""
         stream, runner = self._stream.handle, ready.runner
         inputs, outputs = self._held().inputs, self._held().outputs
         begin, up, done, down = self._events
-        begin.record(stream)
+        begin.record(stream, captured)
         copy_to_device(inputs.device.pointer, inputs.host.pointer, runner.inputs.size, stream)
-        up.record(stream)
+        up.record(stream, captured)
         runner.enqueue(stream)
-        done.record(stream)
+        done.record(stream, captured)
         copy_to_host(outputs.host.pointer, outputs.device.pointer, runner.outputs.size, stream)
-        down.record(stream)
+        down.record(stream, captured)
 
     def _collect(self, ready: _Ready) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
         self._require_open()
