@@ -28,6 +28,7 @@ _TYPES = {
 }  # fmt: skip
 _TYPE_KEYS = ("Format/Datatype", "DataType", "Datatype", "Type", "Format")
 _SEPARATORS = re.compile(r"[\x1e\x1f]")
+_OUR_NODE = re.compile(r"[A-Za-z_][\w.]*/[A-Za-z]+_\d+")
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
@@ -132,9 +133,11 @@ def _nodes(metadata: Any) -> tuple[str, ...]:
 
 
 def _nodes_of_name(name: str) -> tuple[str, ...]:
-    """Nodes of ours among the parts of a fused layer's name, as in `a/Conv_0 + a/Relu_0`; others are TensorRT's own."""
-    parts = (part.strip() for part in name.split(" + "))
-    return tuple(dict.fromkeys(part for part in parts if re.fullmatch(r"[\w.]*/[A-Za-z]+_\d+", part)))
+    """Nodes of ours in a name, however joined: `a/Conv_0 + a/Relu_0`, `{ForeignNode[a/Add_0...b/Mul_1]}`.
+
+    Of a range these are its ends. A copy names the node that it serves and computes none.
+    """
+    return () if "Reformat" in name else tuple(dict.fromkeys(_OUR_NODE.findall(name)))
 
 
 def _unreadable(why: str) -> InternalError:

@@ -93,7 +93,7 @@ def test_layers_that_are_only_names() -> None:
     names = ["backbone.conv1/Conv_0 + backbone.conv1/Relu_0", "{ForeignNode[a/b_0...network/TopK_0]}", "PWN(x)"]
     first, second, third = parse_layers(json.dumps({"Layers": names}))
     assert first.nodes == ("backbone.conv1/Conv_0", "backbone.conv1/Relu_0") and first.precision == "unknown"
-    assert second.nodes == third.nodes == () and first.kind == "unknown"
+    assert second.nodes == ("a/b_0", "network/TopK_0") and third.nodes == () and first.kind == "unknown"
 
 
 def test_objects_with_little_in_them() -> None:
