@@ -23,7 +23,7 @@ def matching() -> dict[str, Any]:
     from matchrt.runtime.matcher import Matcher, MatcherOptions
 
     image = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE), dtype=np.uint8)
-    with Matcher("loftr-lite", MatcherOptions(resize=_SIDE)) as matcher:
+    with Matcher("loftr-lite", MatcherOptions(resize=_SIDE, threads=1)) as matcher:
         found = len(matcher.match(image, image))
     return {"matches": found, "providers": onnxruntime.get_available_providers()}
 
@@ -99,9 +99,11 @@ def _refusal(dialect: Any, builder: Any, runtime: Any, log: Any) -> str | None:
         return f"it cannot build: {log.take_errors()}"
     data = bytes(plan)
     refused: str | None = dialect.refusal(runtime, data)
-    if refused is None and runtime.deserialize_cuda_engine(data) is None:
-        refused = log.take_errors()
-    return refused
+    if refused is None and runtime.deserialize_cuda_engine(data) is not None:
+        return None
+    # The library's log says more than the check of the header, if it says anything.
+    said: str = log.take_errors()
+    return said if refused is None or said != "no reason given" else refused
 
 
 def _has_gpu() -> bool:

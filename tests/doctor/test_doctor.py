@@ -226,3 +226,35 @@ def test_packages_that_hold_the_same_files(monkeypatch: pytest.MonkeyPatch) -> N
     found = installed_packages()
     assert len(found.warnings) == 1 and "pip uninstall onnxruntime)" in found.warnings[0]
     assert found.missing(("torch", "onnxruntime")) == ("torch",)
+
+
+def test_the_small_engine_that_is_tried_can_be_built() -> None:
+    """Where there is no GPU it is built and then refused by the loader, with the vendor's words."""
+    pytest.importorskip("tensorrt_rtx")
+    from matchrt.doctor.probe import _has_gpu, _made, _refusal
+    from matchrt.nvidia.log import make_log
+    from matchrt.nvidia.modules import open_dialect
+
+    dialect = open_dialect("tensorrt_rtx")
+    log = make_log(dialect.trt)
+    builder, no_builder = _made(lambda: dialect.trt.Builder(log), log)
+    runtime, no_runtime = _made(lambda: dialect.trt.Runtime(log), log)
+    assert no_builder is no_runtime is None
+    refusal = _refusal(dialect, builder, runtime, log)
+    if not _has_gpu():
+        assert refusal is not None and "cannot build" not in refusal and "CUDA" in refusal
+
+
+def test_a_library_that_gives_nothing_says_why() -> None:
+    from types import SimpleNamespace
+
+    from matchrt.doctor.probe import _made
+
+    def nothing() -> None:
+        raise TypeError("factory function returned nullptr")
+
+    told = SimpleNamespace(take_errors=lambda: "CUDA initialization failure with error: 35")
+    silent = SimpleNamespace(take_errors=lambda: "no reason given")
+    assert _made(nothing, told) == (None, "CUDA initialization failure with error: 35")
+    assert _made(nothing, silent) == (None, "factory function returned nullptr")
+    assert _made(lambda: None, told)[1] and _made(lambda: 3, told) == (3, None)
