@@ -14,6 +14,11 @@ from matchrt.request import Progress, file_name
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
 
+if TYPE_CHECKING:
+    import onnx
+
+    from matchrt.manifest import PassRecord
+
 
 def require_source(file: EngineFile) -> None:
     """Raises `build-source` where other engines cannot be made from this one."""
@@ -38,7 +43,7 @@ def convert_engine(
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
-    model, facts = _lowered(file, precision, key, tell)
+    model, facts = _written(file, precision, flavor.splits_products, key, tell)
     building = f"building for {flavor.name}"
     tell(building, 0.2)
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
@@ -46,8 +51,11 @@ def convert_engine(
     return store.put(engine.data, engine.manifest, file_name(engine.manifest, flavor.suffix)), False
 
 
-def _lowered(file: EngineFile, precision: str, key: str, tell: Progress) -> tuple[bytes, GraphFacts]:
-    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it."""
+def _written(file: EngineFile, precision: str, split: bool, key: str, tell: Progress) -> tuple[bytes, GraphFacts]:
+    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it.
+
+    split: write fp32 products so that TF32 computes them in fp32.
+    """
     manifest = file.manifest
     facts = GraphFacts(
         model=manifest.model,
@@ -60,17 +68,27 @@ def _lowered(file: EngineFile, precision: str, key: str, tell: Progress) -> tupl
         build_key=key,
         checks=manifest.checks,
     )
-    if precision == "fp32":
+    if precision == "fp32" and not split:
         return file.data, facts
+    tell(f"writing {precision} into the graph", 0.0)
     try:
-        import onnx
-
-        from matchrt.export.precision import apply
+        model, records = _rewritten(file, precision)
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
-    tell(f"writing {precision} into the graph", 0.0)
-    model, records = apply(onnx.load_model_from_string(file.data), precision, manifest.family)
     return model.SerializeToString(deterministic=True), replace(facts, passes=(*manifest.passes, *records))
+
+
+def _rewritten(file: EngineFile, precision: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    import onnx
+
+    from matchrt.export.passes.base import run_passes
+    from matchrt.export.passes.exact_products import ExactProducts
+    from matchrt.export.precision import apply
+
+    model = onnx.load_model_from_string(file.data)
+    if precision == "fp32":
+        return run_passes(model, (ExactProducts(),))
+    return apply(model, precision, file.manifest.family)
 
 
 def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor) -> str:

@@ -50,6 +50,11 @@ class Dialect(Protocol):
         ...
 
     @property
+    def fp32_is_tf32(self) -> bool:
+        """Whether fp32 products are computed in TF32 whatever the builder is told."""
+        ...
+
+    @property
     def version(self) -> str:
         """Of the module, in full."""
         ...

@@ -17,6 +17,7 @@ class TensorRT10:
     trt: Any
     flavor: str = "tensorrt"
     has_timing_cache: bool = True
+    fp32_is_tf32: bool = False
 
     @property
     def version(self) -> str:

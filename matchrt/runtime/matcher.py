@@ -321,7 +321,7 @@ class Matcher:
         self, outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, timings: dict[str, float]
     ) -> Matches:
         start = time.perf_counter()
-        count = int(outputs["num_matches"][0])
+        count = self._count(outputs)
         keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
         keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
         scores = outputs["scores"][0, :count]
@@ -336,9 +336,14 @@ class Matcher:
             network_size1=(second.fit.canvas_height, second.fit.canvas_width),
         )
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
-        matches = Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
-        least = manifest.matching.default_score if self.options.min_score is None else self.options.min_score
-        return matches.filter(least)
+        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
+
+    def _count(self, outputs: dict[str, npt.NDArray[Any]]) -> int:
+        """How many of the engine's matches are wanted: they come sorted by score."""
+        scores = outputs["scores"][0, : int(outputs["num_matches"][0])]
+        least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
+        # NaN compares false; it is kept, so that Matches refuses it.
+        return len(scores) - int(np.count_nonzero(scores < least))
 
 
 def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
