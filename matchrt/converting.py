@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from matchrt._version import __version__
 from matchrt.digest import sha256_json
