@@ -18,8 +18,6 @@ from matchrt.store import EngineStore, StoredEngine
 if TYPE_CHECKING:
     import onnx
 
-    from matchrt.manifest import PassRecord
-
 
 def require_source(file: EngineFile) -> None:
     """Raises `build-source` where other engines cannot be made from this one."""
@@ -34,17 +32,25 @@ def require_source(file: EngineFile) -> None:
 
 
 def convert_engine(
-    file: EngineFile, precision: str, flavor: Flavor, store: EngineStore, tell: Progress, rebuild: bool = False
+    file: EngineFile,
+    precision: str,
+    flavor: Flavor,
+    store: EngineStore,
+    tell: Progress,
+    *,
+    rebuild: bool = False,
+    accept_loss: bool = False,
 ) -> tuple[StoredEngine, bool]:
     """The engine in that precision for that flavour, and whether the store had it already.
 
-    Errors: precision-*, onnx-rejected, engine-rejected, device-missing, store-unwritable.
+    accept_loss: build even where the precision loses too many matches. Errors: precision-*, onnx-rejected,
+    engine-rejected, device-missing, store-unwritable.
     """
     key = _convert_key(file.manifest, precision, flavor)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
-    model, facts = _written(file, precision, flavor.splits_products, key, tell)
+    model, facts = _written(file, precision, flavor.splits_products, key, tell, accept_loss)
     building = f"building for {flavor.name}"
     tell(building, 0.2)
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
@@ -52,7 +58,9 @@ def convert_engine(
     return store.put(engine.data, engine.manifest, file_name(engine.manifest, flavor.suffix)), False
 
 
-def _written(file: EngineFile, precision: str, split: bool, key: str, tell: Progress) -> tuple[bytes, GraphFacts]:
+def _written(
+    file: EngineFile, precision: str, split: bool, key: str, tell: Progress, accept_loss: bool
+) -> tuple[bytes, GraphFacts]:
     """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it.
 
     split: write fp32 products so that TF32 computes them in fp32.
@@ -73,23 +81,33 @@ def _written(file: EngineFile, precision: str, split: bool, key: str, tell: Prog
         return file.data, facts
     tell(f"writing {precision} into the graph", 0.0)
     try:
-        model, records = _rewritten(file, precision)
+        import onnx
+
+        from matchrt.export.passes.base import run_passes
+        from matchrt.export.passes.exact_products import ExactProducts
+        from matchrt.export.precision import apply
     except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
+        raise missing_package(str(error.name), "onnx", f"Building {precision} engines") from error
+    reference = onnx.load_model_from_string(file.data)
+    if precision == "fp32":
+        model, records = run_passes(reference, (ExactProducts(),))
+    else:
+        model, records = apply(reference, precision, manifest.family)
+        tell(f"comparing the matches of {precision} with those of fp32", 0.05)
+        facts = replace(facts, checks={**facts.checks, **_gated(reference, model, facts, accept_loss)})
     return model.SerializeToString(deterministic=True), replace(facts, passes=(*manifest.passes, *records))
 
 
-def _rewritten(file: EngineFile, precision: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    import onnx
+def _gated(
+    reference: onnx.ModelProto, lowered: onnx.ModelProto, facts: GraphFacts, accept_loss: bool
+) -> dict[str, float]:
+    """The figures of the gate. Errors, unless the loss is accepted: precision-gate, precision-gate-empty."""
+    from matchrt.export.precision.gate import gate, sample_pairs
 
-    from matchrt.export.passes.base import run_passes
-    from matchrt.export.passes.exact_products import ExactProducts
-    from matchrt.export.precision import apply
-
-    model = onnx.load_model_from_string(file.data)
-    if precision == "fp32":
-        return run_passes(model, (ExactProducts(),))
-    return apply(model, precision, file.manifest.family)
+    matching = facts.matching
+    scores = (matching.threshold, matching.default_score)
+    result = gate(reference, lowered, sample_pairs(facts.input, matching.coarse_stride), scores, facts.precision)
+    return (result if accept_loss else result.require()).checks()
 
 
 def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor) -> str:

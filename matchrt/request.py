@@ -19,7 +19,8 @@ class BuildRequest:
 
     model: a model's name, or the path of an fp32 engine of flavour onnxruntime (`.onnx` with its manifest) to make an
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
-    for the model's default; profile: build a dynamic engine instead.
+    for the model's default; profile: build a dynamic engine instead. accept_accuracy_loss: build even where the
+    precision loses more matches than it may.
     """
 
     model: str
@@ -36,6 +37,7 @@ class BuildRequest:
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None
     rebuild: bool = False
+    accept_accuracy_loss: bool = False
     check_passes: bool = False
 
 

@@ -57,6 +57,9 @@ def build(
     allow_missing: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
     ] = None,
+    accept_accuracy_loss: Annotated[
+        bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
+    ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
     check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -88,6 +91,7 @@ def build(
         allow_missing=tuple(allow_missing or ()),
         output=output,
         rebuild=rebuild,
+        accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
     with stages(quiet=as_json) as tell:
@@ -117,6 +121,11 @@ def _print(result: Any) -> None:
         console.print(
             f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
             f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if "precision_kept" in checks:
+        console.print(
+            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
+            f"matches within 1 px, count {checks['precision_count']:.2%}"
         )
     if missing := manifest.source.allowed_missing:
         console.print(

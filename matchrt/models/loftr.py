@@ -116,7 +116,7 @@ class LoFTR(nn.Module):
             return Grid(height, width)
         # A cell is image when its own pixel is, as nearest-neighbour reduction of the pixel mask gives it.
         stride = self.config.coarse_stride
-        cells = torch.div(size.to(torch.int64) + stride - 1, stride, rounding_mode="trunc")
+        cells = (size + stride - 1) // stride
         return Grid(height, width, cells[:, 0], cells[:, 1])
 
     def _pixels(self, cells: Tensor, grid: Grid) -> Tensor:

@@ -20,7 +20,7 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
-from matchrt.runtime.engine_file import read_engine
+from matchrt.runtime.engine_file import read_engine, require_flavor
 from matchrt.runtime.fit import Fit, apply_fit, fit_image
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
@@ -43,6 +43,8 @@ class MatcherOptions:
     threshold is the floor: lower scores find more, right and wrong, and help across modalities.
     channel_order: of colour arrays.
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
+    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
+    cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
 
     resize: int | None = None
@@ -52,8 +54,11 @@ class MatcherOptions:
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
     device: Device | None = None
+    flavor: str | None = None
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
+        require_flavor(self.flavor)
         limits = (
             ("min_score", self.min_score is None or 0.0 <= self.min_score <= 1.0, "a number in 0..1, or None"),
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
@@ -108,8 +113,10 @@ class Matcher:
         store: EngineStore | None = None,
     ) -> None:
         self.options = options or MatcherOptions()
+        chosen = self.options
         self._session: Session = open_session(
-            read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
+            read_engine(engine, store, chosen.flavor),
+            SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph),
         )
         try:
             self._check_options()
@@ -133,6 +140,11 @@ class Matcher:
     def manifest(self) -> EngineManifest:
         """The loaded engine's manifest."""
         return self._session.manifest
+
+    @property
+    def session(self) -> Session:
+        """What runs the engine: how it launches runs, and what memory it holds."""
+        return self._session
 
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.

@@ -72,7 +72,11 @@ class _Splitter:
         made: list[onnx.NodeProto] = []
         (high0, low0), (high1, low1) = (self._split(name, node.name, made) for name in node.input[:2])
         output, rest = node.output[0], list(node.input[2:])
-        terms = ((high0, high1, rest, "hh"), (high0, low1, [], "hl"), (low0, high1, [], "lh"))
+        terms: tuple[tuple[str, str, list[str], str], ...] = (
+            (high0, high1, rest, "hh"),
+            (high0, low1, [], "hl"),
+            (low0, high1, [], "lh"),
+        )
         for first, second, more, tag in terms:
             term = onnx.NodeProto()
             term.CopyFrom(node)
