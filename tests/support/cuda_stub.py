@@ -174,6 +174,9 @@ class CudaStub:
         major, minor = self.capability
         return SimpleNamespace(name=f"Stub {device}".encode(), major=major, minor=minor, totalGlobalMem=2**33)
 
+    def cudaDeviceGetPCIBusId(self, length: int, device: int) -> bytes:
+        return f"0000:{device + 1:02X}:00.0".encode()[: length - 1]
+
     def cudaMemGetInfo(self) -> tuple[int, int]:
         return 2**32, 2**33
 
@@ -195,7 +198,7 @@ class CudaStub:
         return self._allocate(self.device_memory, size)
 
     def cudaFree(self, devPtr: int) -> None:
-        self.cudaDeviceSynchronize()
+        self._finish_all()
         self._give_back(self.device_memory, devPtr)
 
     def cudaHostAlloc(self, size: int, flags: int) -> int:
@@ -203,8 +206,14 @@ class CudaStub:
         return self._allocate(self.host_memory, size)
 
     def cudaFreeHost(self, ptr: int) -> None:
-        self.cudaDeviceSynchronize()
+        self._finish_all()
         self._give_back(self.host_memory, ptr)
+
+    def _finish_all(self) -> None:
+        """What freeing waits for; a capture of another thread goes on, as nothing of it is under way."""
+        for stream in self.streams.values():
+            if stream.captured is None:
+                self._drain(stream)
 
     def _allocate(self, memory: dict[int, Any], size: int) -> int:
         block = ctypes.create_string_buffer(b"\xa5" * (size + _ALIGNMENT), size + _ALIGNMENT)
