@@ -50,7 +50,7 @@ def convert_engine(
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
-    model, facts = _written(file, precision, flavor.splits_products, key, tell, accept_loss)
+    model, facts = _written(file, precision, key, tell, accept_loss)
     building = f"building for {flavor.name}"
     tell(building, 0.2)
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
@@ -58,13 +58,8 @@ def convert_engine(
     return store.put(engine.data, engine.manifest, file_name(engine.manifest, flavor.suffix)), False
 
 
-def _written(
-    file: EngineFile, precision: str, split: bool, key: str, tell: Progress, accept_loss: bool
-) -> tuple[bytes, GraphFacts]:
-    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it.
-
-    split: write fp32 products so that TF32 computes them in fp32.
-    """
+def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:
+    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it."""
     manifest = file.manifest
     facts = GraphFacts(
         model=manifest.model,
@@ -77,25 +72,22 @@ def _written(
         build_key=key,
         checks=manifest.checks,
     )
-    if precision == "fp32" and not split:
+    if precision == "fp32":
         return file.data, facts
     tell(f"writing {precision} into the graph", 0.0)
     try:
         import onnx
 
-        from matchrt.export.passes.base import run_passes
-        from matchrt.export.passes.exact_products import ExactProducts
         from matchrt.export.precision import apply
+
+        reference = onnx.load_model_from_string(file.data)
+        model, records = apply(reference, precision, manifest.family)
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "onnx", f"Building {precision} engines") from error
-    reference = onnx.load_model_from_string(file.data)
-    if precision == "fp32":
-        model, records = run_passes(reference, (ExactProducts(),))
-    else:
-        model, records = apply(reference, precision, manifest.family)
-        tell(f"comparing the matches of {precision} with those of fp32", 0.05)
-        facts = replace(facts, checks={**facts.checks, **_gated(reference, model, facts, accept_loss)})
-    return model.SerializeToString(deterministic=True), replace(facts, passes=(*manifest.passes, *records))
+    tell(f"comparing the matches of {precision} with those of fp32", 0.05)
+    checks = {**manifest.checks, **_gated(reference, model, facts, accept_loss)}
+    facts = replace(facts, checks=checks, passes=(*manifest.passes, *records))
+    return model.SerializeToString(deterministic=True), facts
 
 
 def _gated(

@@ -40,11 +40,6 @@ class Flavor(Protocol):
         """File ending with its dot."""
         ...
 
-    @property
-    def splits_products(self) -> bool:
-        """Whether an fp32 graph has to be written with split products to be computed in fp32."""
-        ...
-
     def identity(self) -> str:
         """What enters the cache key: version, device and options, as far as the engine depends on them."""
         ...

@@ -18,7 +18,6 @@ class OnnxRuntimeFlavor:
 
     name: str = "onnxruntime"
     suffix: str = ".onnx"
-    splits_products: bool = False
 
     def identity(self) -> str:
         """The graph decides everything."""

@@ -35,11 +35,6 @@ class TensorRTFlavor:
         """The same for both flavours: the manifest tells them apart."""
         return ".engine"
 
-    @property
-    def splits_products(self) -> bool:
-        """Where the flavour knows TF32 only, and the user has not asked for it."""
-        return self.dialect.fp32_is_tf32 and not self.options.tf32
-
     def identity(self) -> str:
         """Version, options, and the GPU where the engine is for that one; where kernels were timed is not among it."""
         options = {k: v for k, v in asdict(self.options).items() if k != "timing_cache"}

@@ -50,11 +50,6 @@ class Dialect(Protocol):
         ...
 
     @property
-    def fp32_is_tf32(self) -> bool:
-        """Whether fp32 products are computed in TF32 whatever the builder is told."""
-        ...
-
-    @property
     def version(self) -> str:
         """Of the module, in full."""
         ...
@@ -89,6 +84,10 @@ class Dialect(Protocol):
 
     def refusal(self, runtime: Any, data: bytes) -> str | None:
         """Why the vendor's check of the header refuses the engine here, before it is loaded; None where it does not."""
+        ...
+
+    def unlisted(self, runtime: Any, data: bytes) -> bool:
+        """Whether the vendor's check says that this GPU is not among those that the engine is supported on."""
         ...
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:

@@ -23,7 +23,6 @@ class TensorRT10:
     trt: Any
     flavor: str = "tensorrt"
     has_timing_cache: bool = True
-    fp32_is_tf32: bool = False
 
     @property
     def version(self) -> str:
@@ -66,6 +65,11 @@ class TensorRT10:
         """It has no check before loading."""
         del runtime, data
         return None
+
+    def unlisted(self, runtime: Any, data: bytes) -> bool:
+        """It has no such check."""
+        del runtime, data
+        return False
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """It cannot tell in advance."""

@@ -85,6 +85,7 @@ class TensorRTSession:
             self._stream = self._own(Stream())
             self._events = tuple(self._own(Event()) for _ in range(4))
             self._handed_over = self._own(Event(timed=False))
+            self._done = self._own(Event(timed=False))
         except MatchRTError:
             self._closers.close()
             raise
@@ -108,7 +109,8 @@ class TensorRTSession:
         block = self._held().inputs.host.bytes
         for place in ready.runner.inputs.places:
             place.view(block)[...] = inputs[place.name]
-        self._launch(ready)
+        with self._engine.in_turn(self._stream.handle, self._done):
+            self._launch(ready)
         self._pending = _PendingRun(self, ready)
         return self._pending
 
@@ -136,7 +138,8 @@ class TensorRTSession:
             place.view(memory.inputs.host.bytes)[...] = given
             device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
             copy_to_device(device + place.offset, host + place.offset, place.size, where)
-        ready.runner.enqueue(where)
+        with self._engine.in_turn(where, self._done):
+            ready.runner.enqueue(where)
         self._handed_over.record(where)
         if stream is None:
             self._stream.wait()
@@ -172,6 +175,7 @@ class TensorRTSession:
         with contextlib.suppress(MatchRTError):
             self._stream.wait()
             self._handed_over.wait()
+            self._engine.forget(self._done)
         self._forget_shapes()
         if self._memory is not None:
             self._memory.close()
@@ -217,6 +221,8 @@ class TensorRTSession:
             self._memory = _grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
+        # What TensorRT does to make a context ready need not be in this session's stream.
+        call(cuda_runtime().cudaDeviceSynchronize)
         return _Ready(runner, no_graph=None if self._options.cuda_graph else "switched off")
 
     def _held(self) -> _Memory:
