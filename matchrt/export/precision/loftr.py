@@ -59,7 +59,7 @@ _COORDINATES = Rule(
     "fp32",
     "cell numbers and pixels: fp16 has every whole number up to 2048 only",
     (
-        Nodes(_NETWORK, ("Cast", "Div", "Floor", "Mul", "Add", "Where")),
+        Nodes(_NETWORK, ("Cast", "Ceil", "Div", "Floor", "Mul", "Add", "Where")),
         Nodes(("graph",), ("Cast",), operands=("network/Floor_*",)),
     ),
 )

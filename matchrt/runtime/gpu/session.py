@@ -213,6 +213,9 @@ class TensorRTSession:
         return ready
 
     def _make_ready(self, shapes: Shapes) -> _Ready:
+        return _Ready(self._make_runner(shapes), no_graph=None if self._options.cuda_graph else "switched off")
+
+    def _make_runner(self, shapes: Shapes) -> ShapeRunner:
         runner = ShapeRunner(self._engine, shapes)
         if self._memory is None or not self._memory.holds(runner):
             self._forget_shapes()  # their graphs and addresses are of the memory that is given back
@@ -223,7 +226,7 @@ class TensorRTSession:
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
         # What TensorRT does to make a context ready need not be in this session's stream.
         call(cuda_runtime().cudaDeviceSynchronize)
-        return _Ready(runner, no_graph=None if self._options.cuda_graph else "switched off")
+        return runner
 
     def _held(self) -> _Memory:
         assert self._memory is not None
@@ -257,6 +260,8 @@ class TensorRTSession:
             ready.graph = graph
             return
         graph.close()
+        # A context that was captured once keeps giving such results outside graphs too (measured): it is replaced.
+        ready.runner = self._make_runner(ready.runner.shapes)
         ready.no_graph = "in a graph, the engine's results differ from those outside it"
         LOGGER.warning("no CUDA graph for %s: %s", self.manifest.model, ready.no_graph)
 
