@@ -10,6 +10,9 @@ from torch import Tensor
 from matchrt.models.attention import MASKED
 from matchrt.models.config import CoarseMatchConfig
 
+# Pairs that `select_pairs` takes together; divides their number, since its networks' grids have sides of 4n cells.
+_RUN = 128
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -23,6 +26,12 @@ class Grid:
     def mask(self) -> Tensor | None:
         """bool `[B, height*width]`, or None where the whole grid is image."""
         return None if self.valid_height is None else self._inside(0)
+
+    def valid(self) -> Tensor | None:
+        """int `[B,2]`: valid height and width in cells, or None where the whole grid is image."""
+        if self.valid_height is None or self.valid_width is None:
+            return None
+        return torch.stack([self.valid_height, self.valid_width], dim=1)
 
     def interior(self, border: int, device: torch.device) -> Tensor:
         """bool `[B or 1, height*width]`: cells at least `border` cells away from the edge of the valid area."""
@@ -95,3 +104,29 @@ def select_matches(
     scores, index0 = score.topk(max_matches, dim=1)
     index0 = index0.clamp(max=confidence.shape[1] - 1)
     return CoarseMatches(index0, best1.gather(1, index0), scores)
+
+
+def select_pairs(
+    confidence: Tensor, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+) -> CoarseMatches:
+    """The `max_matches` most confident of all pairs in `confidence [B,L,S]` that pass threshold and border.
+
+    A cell may have several matches. Exact, in two steps that never sort all pairs: each of the K best pairs lies in one
+    of the K runs of pairs with the largest maxima.
+    """
+    batch, cells0, cells1 = confidence.shape
+    interior0 = grid0.interior(config.border, confidence.device)[:, :, None]
+    interior1 = grid1.interior(config.border, confidence.device)[:, None, :]
+    runs = (confidence * (interior0 & interior1).to(confidence.dtype)).reshape(batch, -1, _RUN)
+    best = runs.amax(dim=2)
+    # Zero slots behind the runs keep top-K legal where there are fewer than K.
+    best = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1)
+    best, run = best.topk(max_matches, dim=1)
+    run = run.clamp(max=runs.shape[1] - 1)
+    first = torch.arange(batch, device=run.device)[:, None] * runs.shape[1]
+    candidates = (runs.reshape(-1, _RUN)[run + first] * (best > 0).to(best.dtype)[:, :, None]).flatten(1)
+    scores, chosen = candidates.topk(max_matches, dim=1)
+    slot, place = rows_and_columns(chosen, _RUN)
+    index0, index1 = rows_and_columns(run.gather(1, slot) * _RUN + place, cells1)
+    scores = torch.where(scores > config.threshold, scores, torch.zeros_like(scores))
+    return CoarseMatches(index0.clamp(max=cells0 - 1), index1, scores)
