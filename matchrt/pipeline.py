@@ -32,12 +32,16 @@ PRECISION = "fp32"
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build. height, width: None for the model's default; profile: build a dynamic engine instead."""
+    """What to build. height, width: None for the model's default; profile: build a dynamic engine instead.
+
+    batch: pairs that one run of the engine matches; `Matcher` takes engines of batch 1.
+    """
 
     model: str
     checkpoint: Path | None = None
     height: int | None = None
     width: int | None = None
+    batch: int = 1
     max_matches: int = 2048
     threshold: float | None = None
     mutual: bool | None = None
@@ -77,7 +81,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     spec = get_spec(request.model)
     height = spec.height if request.height is None else request.height
     width = spec.width if request.width is None else request.width
-    options = ExportOptions(height, width, request.max_matches, request.profile)
+    options = ExportOptions(height, width, request.max_matches, request.profile, request.batch)
     contract = input_contract(spec.preprocess, options)
     size = request.profile.optimum if request.profile is not None else (height, width)
     require_memory(size, size, spec.family.coarse_stride)
@@ -152,6 +156,7 @@ def _export(
             "parity_matches": float(difference.matches),
             "parity_max_pixels": difference.pixels,
             "parity_max_score": difference.score,
+            "parity_ties": float(difference.ties),
         },
     )
     return model.SerializeToString(deterministic=True), facts
@@ -193,6 +198,7 @@ def _build_key(
 def _file_name(manifest: EngineManifest, suffix: str) -> str:
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
+    size += f"-b{contract.batch}" if contract.batch > 1 else ""
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"
 
 

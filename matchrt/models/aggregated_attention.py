@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.attention import MASKED
 from matchrt.models.config import ELoFTRConfig
 from matchrt.models.rotary import rotary_axis, rotary_table, rotated_rows
+
+# Added to the similarity of a padded cell, which takes its weight to zero; half precision has it too.
+PADDING = -6e4
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,21 @@ class Lattice:
     """What attention needs to know of one image's (or one batch's) grid of aggregated cells.
 
     rows, columns: `[1 or B, h, h/a]`, `[1 or B, w, w/a]` interpolate from it to the coarse grid.
-    mask: bool `[B, (h/a)*(w/a)]`, False where a cell is padding, or None where there is none.
+    bias: `[B, 1, 1, (h/a)*(w/a)]`, PADDING where a cell is padding and 0 elsewhere, or None where there is no padding.
     """
 
     rows: Tensor
     columns: Tensor
-    mask: Tensor | None
+    bias: Tensor | None
 
     def both(self, other: Lattice) -> Lattice:
         """The lattice of two batches of equal size, one after the other."""
-        if self.mask is None or other.mask is None:
+        if self.bias is None or other.bias is None:
             return self
         return Lattice(
             torch.cat([self.rows, other.rows]),
             torch.cat([self.columns, other.columns]),
-            torch.cat([self.mask, other.mask]),
+            torch.cat([self.bias, other.bias]),
         )
 
 
@@ -52,8 +54,9 @@ def lattice(height: int, width: int, aggregation: int, valid: Tensor | None, dev
     limits = torch.div(valid, aggregation, rounding_mode="floor")
     inside_rows = torch.arange(small[0], device=device)[None] < limits[:, :1]
     inside_columns = torch.arange(small[1], device=device)[None] < limits[:, 1:]
-    mask = (inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
-    return Lattice(*_interpolations((height, width), small, limits, aggregation), mask)
+    outside = ~(inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
+    bias = outside[:, None, None, :].to(torch.float32) * PADDING
+    return Lattice(*_interpolations((height, width), small, limits, aggregation), bias)
 
 
 def _interpolations(
@@ -99,7 +102,7 @@ class AggregatedAttentionLayer(nn.Module):
         """x, source `[B,h,w,C]`; rotary: sine and cosine `[1,S,C]` in self layers -> `[B,h,w,C]`."""
         query = self.norm1(self._sums(x)).flatten(1, 2)
         key = self.norm1(self._maxima(source)).flatten(1, 2)
-        message = self._attend(query, key, source_grid.mask, rotary)
+        message = self._attend(query, key, source_grid.bias, rotary)
         return x + self.norm2(self._mix(x, message, grid))
 
     def _squares(self, x: Tensor) -> Tensor:
@@ -115,22 +118,30 @@ class AggregatedAttentionLayer(nn.Module):
         return self._squares(x).amax(2).amax(3)
 
     def _attend(
-        self, query: Tensor, source: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor] | None
+        self, query: Tensor, source: Tensor, bias: Tensor | None, rotary: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         """Softmax attention, `[B,L,C]` and `[B,S,C]` -> `[B,L,C]`."""
-        q, k = self._positioned(query, self.q_proj, rotary), self._positioned(source, self.k_proj, rotary)
-        q, k, v = self._heads(q), self._heads(k), self._heads(self.v_proj(source))
-        scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, None, None, :], MASKED)
+        q, k, v = (self._heads(part) for part in self._projected(query, source, rotary))
+        scores = q @ k.transpose(2, 3)
+        if bias is not None:
+            scores = scores + bias
         return (scores.softmax(dim=3) @ v).transpose(1, 2).flatten(2)
 
-    @staticmethod
-    def _positioned(x: Tensor, projection: nn.Linear, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _projected(
+        self, query: Tensor, source: Tensor, rotary: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (scaled), keys and values. One product for each input: the weights side by side, also the turned."""
+        channels = query.shape[2]
+        q_weight = self.q_proj.weight * (channels // self.n_heads) ** -0.5
+        k_weight, v_weight = self.k_proj.weight, self.v_proj.weight
         if rotary is None:
-            return projection(x)
+            k, v = F.linear(source, torch.cat([k_weight, v_weight])).chunk(2, dim=2)
+            return F.linear(query, q_weight), k, v
         sine, cosine = rotary
-        return projection(x) * cosine + F.linear(x, rotated_rows(projection.weight)) * sine
+        q, q_turned = F.linear(query, torch.cat([q_weight, rotated_rows(q_weight)])).chunk(2, dim=2)
+        weights = torch.cat([k_weight, rotated_rows(k_weight), v_weight])
+        k, k_turned, v = F.linear(source, weights).chunk(3, dim=2)
+        return q * cosine + q_turned * sine, k * cosine + k_turned * sine, v
 
     def _heads(self, x: Tensor) -> Tensor:
         batch, length, channels = x.shape

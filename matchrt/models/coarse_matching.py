@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matchrt.models.attention import MASKED
 from matchrt.models.config import CoarseMatchConfig
-
-# Pairs that `select_pairs` takes together; divides their number, since its networks' grids have sides of 4n cells.
-_RUN = 128
 
 
 @dataclass(frozen=True)
@@ -111,22 +109,23 @@ def select_pairs(
 ) -> CoarseMatches:
     """The `max_matches` most confident of all pairs in `confidence [B,L,S]` that pass threshold and border.
 
-    A cell may have several matches. Exact, in two steps that never sort all pairs: each of the K best pairs lies in one
-    of the K runs of pairs with the largest maxima.
+    A cell may have several matches. Exact, in two steps that never sort all pairs: a run is a cell of image 0 with one
+    row of image 1's grid, and each of the K best pairs lies in one of the K runs with the largest maxima.
     """
-    batch, cells0, cells1 = confidence.shape
+    batch, cells0, _ = confidence.shape
+    rows, length = grid1.height, grid1.width
     interior0 = grid0.interior(config.border, confidence.device)[:, :, None]
     interior1 = grid1.interior(config.border, confidence.device)[:, None, :]
-    runs = (confidence * (interior0 & interior1).to(confidence.dtype)).reshape(batch, -1, _RUN)
+    runs = (confidence * (interior0 & interior1).to(confidence.dtype)).reshape(batch, cells0 * rows, length)
     best = runs.amax(dim=2)
     # Zero slots behind the runs keep top-K legal where there are fewer than K.
-    best = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1)
-    best, run = best.topk(max_matches, dim=1)
-    run = run.clamp(max=runs.shape[1] - 1)
-    first = torch.arange(batch, device=run.device)[:, None] * runs.shape[1]
-    candidates = (runs.reshape(-1, _RUN)[run + first] * (best > 0).to(best.dtype)[:, :, None]).flatten(1)
-    scores, chosen = candidates.topk(max_matches, dim=1)
-    slot, place = rows_and_columns(chosen, _RUN)
-    index0, index1 = rows_and_columns(run.gather(1, slot) * _RUN + place, cells1)
+    best, run = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1).topk(max_matches, dim=1)
+    run = run.clamp(max=cells0 * rows - 1)
+    first = torch.arange(batch, device=run.device)[:, None] * (cells0 * rows)
+    candidates = F.embedding(run + first, runs.flatten(0, 1)) * (best > 0).to(best.dtype)[:, :, None]
+    scores, chosen = candidates.flatten(1).topk(max_matches, dim=1)
+    slot, column = rows_and_columns(chosen, length)
+    # Divided only here, where numbers are small: the exporter divides integers in float32.
+    index0, row = rows_and_columns(run.gather(1, slot), rows)
     scores = torch.where(scores > config.threshold, scores, torch.zeros_like(scores))
-    return CoarseMatches(index0.clamp(max=cells0 - 1), index1, scores)
+    return CoarseMatches(index0, row * length + column, scores)

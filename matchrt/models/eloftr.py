@@ -35,6 +35,8 @@ from matchrt.models.match_tensors import MatchTensors, finished
 from matchrt.models.repvgg import RepVGG
 
 Pair = tuple[Tensor, Tensor]
+# Features at 1/2, 1/4 and 1/8: of both images, one batch after the other, where their sizes agree, else of each.
+Stages = list[tuple[Tensor, Tensor, Tensor]]
 
 
 class ELoFTR(nn.Module):
@@ -47,13 +49,11 @@ class ELoFTR(nn.Module):
         self.loftr_coarse = AggregatedTransformer(config)
         self.fine_preprocess = FineFeatures(config)
 
-    def features(self, image0: Tensor, image1: Tensor) -> tuple[Pair, Pair, Pair]:
-        """Backbone features of both images at 1/2, 1/4 and 1/8; one batched call when their sizes agree."""
+    def features(self, image0: Tensor, image1: Tensor) -> Stages:
+        """Backbone features of both images; one batched call when their sizes agree."""
         if image0.shape[2:] == image1.shape[2:]:
-            half, quarter, coarse = (x.chunk(2) for x in self.backbone(torch.cat([image0, image1])))
-            return (half[0], half[1]), (quarter[0], quarter[1]), (coarse[0], coarse[1])
-        first, second = self.backbone(image0), self.backbone(image1)
-        return (first[0], second[0]), (first[1], second[1]), (first[2], second[2])
+            return [self.backbone(torch.cat([image0, image1]))]
+        return [self.backbone(image0), self.backbone(image1)]
 
     def confidence(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Tensor:
         """Confidence `[B,L,S]` of cells `[B,h,w,C]`; masks bool `[B,L]`, `[B,S]`.
@@ -76,26 +76,30 @@ class ELoFTR(nn.Module):
         choose = select_matches if self.config.match.mutual else select_pairs
         return choose(confidence, grid0, grid1, self.config.match, max_matches)
 
-    def fine_windows(self, coarse: Pair, quarter: Pair, half: Pair, cells: Pair, widths: tuple[int, int]) -> Pair:
+    def fine_windows(self, x0: Tensor, x1: Tensor, stages: Stages, cells: Pair) -> Pair:
         """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0, with a margin `[B,K,100,C]` of image 1.
 
-        coarse: the transformer's `[B,h,w,C]`; cells int64 `[B,K]`; widths of the coarse grids.
+        x0, x1: the transformer's `[B,h,w,C]`; stages: from `features`; cells int64 `[B,K]`.
         """
+        coarse, picked = [x0, x1], list(cells)
+        if len(stages) == 1:
+            coarse, picked = [torch.cat(coarse)], [torch.cat(picked)]
         scale = self.config.d_model**-0.5
-        maps = [x.permute(0, 3, 1, 2) * scale for x in coarse]
-        if maps[0].shape == maps[1].shape:
-            fine = self.fine_preprocess(torch.cat(maps), torch.cat(quarter), torch.cat(half)).chunk(2)
-        else:
-            fine = [self.fine_preprocess(*item) for item in zip(maps, quarter, half, strict=True)]
-        window0 = pixel_windows(half_windows(fine[0], cells[0], widths[0]), 0)
-        return window0, pixel_windows(half_windows(fine[1], cells[1], widths[1]), 1)
+        windows = []
+        for x, (half, quarter, _), index in zip(coarse, stages, picked, strict=True):
+            fine = self.fine_preprocess(x.permute(0, 3, 1, 2) * scale, quarter, half)
+            windows.append(half_windows(fine, index, x.shape[2]))
+        windows0, windows1 = _both(windows)
+        return pixel_windows(windows0, 0), pixel_windows(windows1, 1)
 
-    def refine(self, windows: Pair) -> tuple[Tensor, Tensor, Tensor]:
-        """Windows to chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell) and the offset `[B,K,2]`."""
+    def refine(self, windows: Pair) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Windows to chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell), offset `[B,K,2]`, margin."""
         regress = self.config.fine_regress
-        confidence = window_confidence(*windows, regress)
-        pixel0, pixel1 = rows_and_columns(confidence.flatten(2).argmax(dim=2), WINDOW**2)
-        return pixel0, pixel1, neighbourhood_offset(*windows, pixel0, pixel1, regress)
+        confidence = window_confidence(*windows, regress).flatten(2)
+        pixel0, pixel1 = rows_and_columns(confidence.argmax(dim=2), WINDOW**2)
+        best = confidence.topk(2, dim=2).values
+        margin = (best[..., 0] - best[..., 1]) / best[..., 0]
+        return pixel0, pixel1, neighbourhood_offset(*windows, pixel0, pixel1, regress), margin
 
     def forward(
         self,
@@ -109,22 +113,28 @@ class ELoFTR(nn.Module):
 
         The images may differ in size; sides, of images and of their valid parts, are multiples of 32.
         """
-        half, quarter, coarse = self.features(image0, image1)
-        grid0, grid1 = self.grid(coarse[0], size0), self.grid(coarse[1], size1)
-        x0, x1 = (x.permute(0, 2, 3, 1) for x in coarse)
+        stages = self.features(image0, image1)
+        x0, x1 = self.coarse(stages)
+        grid0, grid1 = self.grid(x0, size0), self.grid(x1, size1)
         x0, x1 = self.loftr_coarse(x0, x1, grid0.valid(), grid1.valid())
         confidence = self.confidence(x0, x1, grid0.mask(), grid1.mask())
         matches = self.select(confidence, grid0, grid1, max_matches)
         cells = (matches.index0, matches.index1)
-        windows = self.fine_windows((x0, x1), quarter, half, cells, (grid0.width, grid1.width))
-        pixel0, pixel1, offset = self.refine(windows)
+        windows = self.fine_windows(x0, x1, stages, cells)
+        pixel0, pixel1, offset, margin = self.refine(windows)
         keypoints0 = self.points(cells[0], grid0.width, pixel0)
         keypoints1 = self.points(cells[1], grid1.width, pixel1) + offset
-        return finished(keypoints0, keypoints1, matches.scores)
+        return finished(keypoints0, keypoints1, matches.scores, margin)
+
+    @staticmethod
+    def coarse(stages: Stages) -> Pair:
+        """The backbone's coarse features of image 0 and image 1, `[B,h,w,C]`."""
+        first, second = _both([coarse.permute(0, 2, 3, 1) for _, _, coarse in stages])
+        return first, second
 
     def grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
-        """The coarse grid of a map `[B,C,h,w]`."""
-        height, width = coarse.shape[2:]
+        """The coarse grid of features `[B,h,w,C]`."""
+        height, width = coarse.shape[1:3]
         if size is None:
             return Grid(height, width)
         cells = torch.div(size.to(torch.int64), self.config.coarse_stride, rounding_mode="floor")
@@ -137,3 +147,9 @@ class ELoFTR(nn.Module):
         down, right = rows_and_columns(pixels, WINDOW)
         corner = torch.stack([column * WINDOW + right, row * WINDOW + down], dim=2)
         return corner.to(torch.float32) - (WINDOW - 1) / 2
+
+
+def _both(parts: list[Tensor]) -> Pair:
+    """Of image 0 and of image 1, from one tensor of both or from two."""
+    first, second = parts[0].chunk(2) if len(parts) == 1 else parts
+    return first, second

@@ -56,7 +56,7 @@ def half_windows(features: Tensor, cells: Tensor, grid_width: int) -> Tensor:
     columns = (column[:, :, None] * (WINDOW // 2) + offset).clamp(0, width - 1)
     index = rows[:, :, :, None] * width + columns[:, :, None, :]
     first = torch.arange(batch, device=cells.device)[:, None, None, None] * (height * width)
-    return flat[(index + first).flatten(2)]
+    return F.embedding((index + first).flatten(2), flat)
 
 
 def pixel_windows(windows: Tensor, margin: int) -> Tensor:
@@ -110,4 +110,4 @@ def _picked(windows: Tensor, index: Tensor) -> Tensor:
     """Pixels `index [B,K,n]` of `windows [B,K,P,C]` -> `[B,K,n,C]`."""
     batch, count, pixels, channels = windows.shape
     first = torch.arange(batch * count, device=index.device).reshape(batch, count, 1) * pixels
-    return windows.reshape(-1, channels)[index + first]
+    return F.embedding(index + first, windows.reshape(-1, channels))
