@@ -12,11 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.attention import PADDING
 from matchrt.models.config import ELoFTRConfig
 from matchrt.models.rotary import rotary_axis, rotary_table, rotated_rows
-
-# Added to the similarity of a padded cell, which takes its weight to zero; half precision has it too.
-PADDING = -6e4
 
 
 @dataclass(frozen=True)

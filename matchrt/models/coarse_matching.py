@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matchrt.models.attention import MASKED
+from matchrt.models.attention import PADDING
 from matchrt.models.config import CoarseMatchConfig
 
 
@@ -66,12 +66,24 @@ def rows_and_columns(cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def similarity(x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None) -> Tensor:
-    """Scaled dot products `[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`; pairs with padding get -1e9."""
+    """Scaled dot products `[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`; those with padding get PADDING or twice that.
+
+    Padding enters as channels of the product, not as a mask over its L*S values, which would be the largest tensor of
+    the network once more.
+    """
     scale = x0.shape[2] ** 0.5
-    scores = (x0 / scale) @ (x1 / scale).transpose(1, 2) / temperature
+    x0, x1 = x0 / scale, x1 / scale
     if mask0 is not None and mask1 is not None:
-        scores = scores.masked_fill(~(mask0[:, :, None] & mask1[:, None, :]), MASKED)
-    return scores
+        x0, x1 = _with_padding(x0, mask0, 0, temperature), _with_padding(x1, mask1, 1, temperature)
+    return x0 @ x1.transpose(1, 2) / temperature
+
+
+def _with_padding(x: Tensor, mask: Tensor, own: int, temperature: float) -> Tensor:
+    """Eight channels more, which products in half precision like: PADDING or 0, and 1 to meet the other image's."""
+    outside = (~mask)[:, :, None].to(x.dtype) * (PADDING * temperature)
+    ones = torch.ones_like(outside)
+    pair = (outside, ones) if own == 0 else (ones, outside)
+    return torch.cat([x, *pair, torch.zeros_like(outside).expand(-1, -1, 6)], dim=2)
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
