@@ -115,6 +115,8 @@ class ELoFTRConfig:
     def __post_init__(self) -> None:
         if self.d_model % (4 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} is not a multiple of 4 times n_heads {self.n_heads}")
+        if not 0 < self.fine_regress < self.widths[1]:
+            raise ValueError(f"fine_regress {self.fine_regress} leaves none of {self.widths[1]} fine channels to match")
         if self.match.border < 1:
             raise ValueError("border 0: fine windows would reach over the edge of the image")
 
