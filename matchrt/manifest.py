@@ -101,6 +101,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Portability:
+    """Where engine bytes run, besides their flavour.
+
+    compute_capabilities: of the GPUs that they were built for, as `8.9`; empty for engines that need no GPU.
+    newer_gpus: GPUs of a higher capability than the lowest listed one do as well.
+    version: `exact`, only the very version of the flavour that built them; `newer`, that one and later ones; `any`.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    newer_gpus: bool = False
+    version: Literal["exact", "newer", "any"] = "any"
+
+
+@dataclass(frozen=True)
 class PassRecord:
     """What one graph pass did."""
 
@@ -111,14 +125,17 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """Everything that must fit before an engine is loaded, and everything a result should be able to cite."""
+    """Everything that must fit before an engine is loaded, and everything a result should be able to cite.
+
+    options: what the builder was told beyond its defaults, for people to read.
+    """
 
     model: str
     family: str
     precision: str
     flavor: str
     flavor_version: str
-    compute_capability: str | None
+    portability: Portability
     source: Source
     onnx_sha256: str
     engine_sha256: str
@@ -130,6 +147,7 @@ class EngineManifest:
     matchrt_version: str
     passes: tuple[PassRecord, ...] = ()
     checks: dict[str, float] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     build_key: str = ""
     schema: Literal[1] = 1
 

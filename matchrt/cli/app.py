@@ -7,7 +7,7 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, inspect, match, models
+from matchrt.cli import bench, build, doctor, inspect, match, models
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -39,6 +39,7 @@ app.command("match", epilog=match.EPILOG)(match.match)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 

@@ -12,11 +12,16 @@ from matchrt.cli.output import print_json, stages, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Profile
 
-EPILOG = "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --height 480 --width 640"
+EPILOG = (
+    "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --flavor tensorrt --precision fp16\n\n"
+    "Without a GPU: matchrt build loftr-lite --flavor tensorrt_rtx --target sm89"
+)
 
 
 def build(
-    model: Annotated[str, typer.Argument(help="Model name; `matchrt models` lists them.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
+    ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
@@ -29,17 +34,39 @@ def build(
     dynamic: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
     ] = None,
-    flavor: Annotated[str, typer.Option(help="Runtime to build for: onnxruntime.")] = "onnxruntime",
+    flavor: Annotated[
+        str, typer.Option(help="Runtime to build for: onnxruntime, tensorrt or tensorrt_rtx.")
+    ] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="fp32, or fp16 where it keeps the matches.")] = "fp32",
+    target: Annotated[
+        str | None, typer.Option(metavar="SM,...", help="tensorrt_rtx: GPUs to build for, e.g. sm80,sm89,sm120.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, metavar="MB", help="GPU memory that a layer may use.")] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="0 builds fast, 5 searches longest.")
+    ] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 products use TF32 tensor cores.")] = False,
+    hardware_compatible: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="tensorrt: same-compute-capability or ampere-plus.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="tensorrt: also run on later versions.")
+    ] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="tensorrt: kernel timings, to build faster.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
     store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
     allow_missing: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
     ] = None,
+    accept_accuracy_loss: Annotated[
+        bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
+    ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
     check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
+    from matchrt.cli.builder_options import builder_options
     from matchrt.pipeline import BuildRequest
     from matchrt.pipeline import build as run
 
@@ -47,7 +74,7 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
         )
-    require_new_output(output, [checkpoint] if checkpoint is not None else [])
+    require_new_output(output, [Path(model), *([checkpoint] if checkpoint is not None else [])])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
@@ -59,9 +86,14 @@ def build(
         mutual=mutual,
         profile=parse_profile(dynamic) if dynamic else None,
         flavor=flavor,
+        precision=precision,
+        builder=builder_options(
+            target, workspace, optimization_level, tf32, hardware_compatible, version_compatible, timing_cache
+        ),
         allow_missing=tuple(allow_missing or ()),
         output=output,
         rebuild=rebuild,
+        accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
     with stages(quiet=as_json) as tell:
@@ -69,7 +101,8 @@ def build(
     if as_json:
         from dataclasses import asdict
 
-        document = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
+        document: dict[str, Any] = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
+        document["seconds"] = {stage: round(value, 3) for stage, value in result.seconds.items()}
         print_json(document | {"manifest": asdict(result.manifest)})
         return
     _print(result)
@@ -80,18 +113,40 @@ def _print(result: Any) -> None:
     console.print(f"{result.path}{' (already in the store)' if result.cached else ''}", style="bold")
     console.print(f"  {manifest.model}, {manifest.precision}, {manifest.flavor} {manifest.flavor_version}, "
                   f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
-    console.print(f"  weights   {result.weights}")
+    for line in _built_for(manifest, result.seconds):
+        console.print(line)
+    if result.weights is not None:
+        console.print(f"  weights   {result.weights}")
     changed = [record.name for record in manifest.passes if record.changed]
     console.print(f"  passes    {', '.join(changed)}")
-    checks = manifest.checks
-    console.print(
-        f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
-        f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
-    )
+    if "parity_matches" in (checks := manifest.checks):
+        console.print(
+            f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
+            f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if "precision_kept" in checks:
+        console.print(
+            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
+            f"matches within 1 px, count {checks['precision_count']:.2%}"
+        )
     if missing := manifest.source.allowed_missing:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
         )
+
+
+def _built_for(manifest: Any, seconds: dict[str, float]) -> list[str]:
+    """Where the engine runs, what the builder was told, and how long it took."""
+    lines, where = [], manifest.portability
+    if where.compute_capabilities:
+        gpus = ", ".join(where.compute_capabilities) + (" and later" if where.newer_gpus else "")
+        version = {"exact": "this version of the flavour only", "newer": "this version and later"}[where.version]
+        lines.append(f"  runs on   compute capability {gpus}; {version}")
+    if manifest.options:
+        lines.append("  options   " + ", ".join(f"{name} {value}" for name, value in manifest.options.items()))
+    if seconds:
+        lines.append("  time      " + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
+    return lines
 
 
 def parse_profile(text: str) -> Profile:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from matchrt.store import EngineStore
 
 
-def known_device(name: str) -> Device:
-    """`cpu` or `cuda`. Error: device-unknown."""
+def known_device(name: str | None) -> Device | None:
+    """`cpu`, `cuda`, or None for where the engine's flavour runs. Error: device-unknown."""
+    if name is None:
+        return None
     if name == "cpu":
         return "cpu"
     if name == "cuda":

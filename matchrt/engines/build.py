@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from matchrt._version import __version__
 from matchrt.digest import sha256_bytes
-from matchrt.engines.flavor import Flavor
+from matchrt.engines.flavor import Flavor, Tell
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, Source
 
 
@@ -33,16 +33,16 @@ class Engine:
     manifest: EngineManifest
 
 
-def build_engine(model: bytes, facts: GraphFacts, flavor: Flavor) -> Engine:
-    """Builds `model` (ONNX bytes) with `flavor`."""
-    built = flavor.build(model)
+def build_engine(model: bytes, facts: GraphFacts, flavor: Flavor, tell: Tell | None = None) -> Engine:
+    """Builds `model` (ONNX bytes) with `flavor`; `tell` hears how far it is."""
+    built = flavor.build(model, facts.input.profile, tell or (lambda what, done: None))
     manifest = EngineManifest(
         model=facts.model,
         family=facts.family,
         precision=facts.precision,
         flavor=flavor.name,
         flavor_version=built.flavor_version,
-        compute_capability=built.compute_capability,
+        portability=built.portability,
         source=facts.source,
         onnx_sha256=sha256_bytes(model),
         engine_sha256=sha256_bytes(built.data),
@@ -54,6 +54,7 @@ def build_engine(model: bytes, facts: GraphFacts, flavor: Flavor) -> Engine:
         matchrt_version=__version__,
         passes=facts.passes,
         checks=facts.checks,
+        options=built.options,
         build_key=facts.build_key,
     )
     return Engine(built.data, manifest)

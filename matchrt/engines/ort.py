@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from matchrt.engines.flavor import BuiltEngine
+from matchrt.engines.flavor import BuiltEngine, Tell
 from matchrt.errors import InternalError
-from matchrt.manifest import TensorSpec
+from matchrt.manifest import Portability, Profile, TensorSpec
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float)": "float32"}
 
@@ -18,13 +18,15 @@ class OnnxRuntimeFlavor:
 
     name: str = "onnxruntime"
     suffix: str = ".onnx"
+    splits_products: bool = False
 
     def identity(self) -> str:
         """The graph decides everything."""
         return "onnx"
 
-    def build(self, model: bytes) -> BuiltEngine:
+    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
         """Loads the graph in ONNX Runtime and reads back its inputs and outputs."""
+        del profile, tell
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -39,7 +41,7 @@ class OnnxRuntimeFlavor:
             ) from error
         inputs = tuple(_spec(value) for value in session.get_inputs())
         outputs = tuple(_spec(value) for value in session.get_outputs())
-        return BuiltEngine(model, inputs, outputs, onnxruntime.__version__, None)
+        return BuiltEngine(model, inputs, outputs, onnxruntime.__version__, Portability())
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matchrt.models.attention import PADDING
+from matchrt.models.attention import MASKED, PADDING
 from matchrt.models.config import CoarseMatchConfig
 
 
@@ -66,24 +66,34 @@ def rows_and_columns(cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def similarity(x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None) -> Tensor:
-    """Scaled dot products `[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`; those with padding get PADDING or twice that.
-
-    Padding enters as channels of the product, not as a mask over its L*S values, which would be the largest tensor of
-    the network once more.
-    """
+    """Scaled dot products `[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`; pairs with padding get -1e9."""
     scale = x0.shape[2] ** 0.5
-    x0, x1 = x0 / scale, x1 / scale
+    scores = (x0 / scale) @ (x1 / scale).transpose(1, 2) / temperature
     if mask0 is not None and mask1 is not None:
-        x0, x1 = _with_padding(x0, mask0, 0, temperature), _with_padding(x1, mask1, 1, temperature)
-    return x0 @ x1.transpose(1, 2) / temperature
+        # Two vectors instead of a mask of all pairs, which would be as large as the scores.
+        scores = scores + _penalty(mask0, scores.dtype)[:, :, None] + _penalty(mask1, scores.dtype)[:, None, :]
+    return scores
 
 
-def _with_padding(x: Tensor, mask: Tensor, own: int, temperature: float) -> Tensor:
-    """Eight channels more, which products in half precision like: PADDING or 0, and 1 to meet the other image's."""
-    outside = (~mask)[:, :, None].to(x.dtype) * (PADDING * temperature)
-    ones = torch.ones_like(outside)
-    pair = (outside, ones) if own == 0 else (ones, outside)
-    return torch.cat([x, *pair, torch.zeros_like(outside).expand(-1, -1, 6)], dim=2)
+def _penalty(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return (~mask).to(dtype) * MASKED
+
+
+def comparable(
+    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` and `x1 @ x0.T` are their `similarity` and its transpose.
+
+    Padding enters as channels of the product, which adds PADDING, or twice that: a mask, even as two vectors, costs a
+    pass over all L*S values. Eight channels, because products in half precision like multiples of eight.
+    """
+    x0 = x0 * (1.0 / (x0.shape[2] * temperature))
+    if mask0 is None or mask1 is None:
+        return x0, x1
+    outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
+    one0, one1 = torch.ones_like(outside0), torch.ones_like(outside1)
+    rest0, rest1 = (torch.zeros_like(one).expand(-1, -1, 6) for one in (one0, one1))
+    return torch.cat([x0, outside0 * PADDING, one0, rest0], 2), torch.cat([x1, one1, outside1 * PADDING, rest1], 2)
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
@@ -91,44 +101,69 @@ def dual_softmax(scores: Tensor) -> Tensor:
     return scores.softmax(dim=1) * scores.softmax(dim=2)
 
 
-def select_matches(
-    confidence: Tensor, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
-) -> CoarseMatches:
-    """The `max_matches` most confident matches of `confidence [B,L,S]` that pass threshold, border and mutual test.
+@dataclass(frozen=True)
+class Confidence:
+    """values: dual-softmax confidence `[B,L,S]`. best0: int64 `[B,S]`, image 0's best cell for each of image 1."""
 
-    The mutual test compares indices, not values: an engine may compute the row and the column maximum in kernels that
-    round differently. The best column of a row decides, as in the official code: a row whose best cell lies in the
-    border has no match.
+    values: Tensor
+    best0: Tensor
+
+
+def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> Confidence:
+    """`dual_softmax` of `scores [B,L,S]`, with `transposed [B,S,L]` computed beside it from the same features.
+
+    exp(2 s - lse_row - lse_column), with every reduction along the last axis: softmax along the first one makes GPUs
+    read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the matching.
     """
-    score, best1 = confidence.max(dim=2)
+    rows, columns = _log_sum_exp(scores), _log_sum_exp(transposed)
+    values = (2 * scores - rows[:, :, None] - columns[:, None, :]).exp()
+    return Confidence(values, (2 * transposed - rows[:, None, :]).argmax(dim=2))
+
+
+def _log_sum_exp(scores: Tensor) -> Tensor:
+    """Over the last axis, with the maximum taken out by hand: engines need not do so in an operator of that name."""
+    most = scores.amax(dim=2)
+    return most + (scores - most[:, :, None]).exp().sum(dim=2).log()
+
+
+def select_matches(
+    confidence: Confidence, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+) -> CoarseMatches:
+    """The `max_matches` most confident matches that pass threshold, border and mutual test.
+
+    The mutual test compares indices, not values: rows and columns come from kernels that round differently. The best
+    column of a row decides, as in the official code: a row whose best cell lies in the border has no match.
+    """
+    score, best1 = confidence.values.max(dim=2)
+    cells0 = score.shape[1]
     keep = score > config.threshold
     if config.mutual:
-        best0 = confidence.argmax(dim=1)
-        rows = torch.arange(confidence.shape[1], device=confidence.device)
-        keep = keep & (best0.gather(1, best1) == rows[None])
-    interior1 = grid1.interior(config.border, confidence.device).expand(confidence.shape[0], -1)
-    keep = keep & grid0.interior(config.border, confidence.device) & interior1.gather(1, best1)
+        rows = torch.arange(cells0, device=score.device)
+        keep = keep & (confidence.best0.gather(1, best1) == rows[None])
+    interior1 = grid1.interior(config.border, score.device).expand(score.shape[0], -1)
+    keep = keep & grid0.interior(config.border, score.device) & interior1.gather(1, best1)
     score = torch.where(keep, score, torch.zeros_like(score))
     # Zero slots behind the cells keep top-K legal where an image has fewer than K cells.
     score = torch.cat([score, score.new_zeros(score.shape[0], max_matches)], dim=1)
     scores, index0 = score.topk(max_matches, dim=1)
-    index0 = index0.clamp(max=confidence.shape[1] - 1)
+    index0 = index0.clamp(max=cells0 - 1)
     return CoarseMatches(index0, best1.gather(1, index0), scores)
 
 
 def select_pairs(
-    confidence: Tensor, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+    confidence: Confidence, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
 ) -> CoarseMatches:
-    """The `max_matches` most confident of all pairs in `confidence [B,L,S]` that pass threshold and border.
+    """The `max_matches` most confident of all pairs that pass threshold and border.
 
     A cell may have several matches. Exact, in two steps that never sort all pairs: a run is a cell of image 0 with one
     row of image 1's grid, and each of the K best pairs lies in one of the K runs with the largest maxima.
     """
-    batch, cells0, _ = confidence.shape
+    values = confidence.values
+    batch, cells0, _ = values.shape
     rows, length = grid1.height, grid1.width
-    interior0 = grid0.interior(config.border, confidence.device)[:, :, None]
-    interior1 = grid1.interior(config.border, confidence.device)[:, None, :]
-    runs = (confidence * (interior0 & interior1).to(confidence.dtype)).reshape(batch, cells0 * rows, length)
+    interior0 = grid0.interior(config.border, values.device)[:, :, None]
+    interior1 = grid1.interior(config.border, values.device)[:, None, :]
+    runs = (values * (interior0 & interior1).to(values.dtype)).reshape(batch, cells0 * rows, length)
     best = runs.amax(dim=2)
     # Zero slots behind the runs keep top-K legal where there are fewer than K.
     best, run = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1).topk(max_matches, dim=1)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from matchrt.models.aggregated_attention import AggregatedTransformer
 from matchrt.models.coarse_matching import (
     CoarseMatches,
+    Confidence,
     Grid,
-    dual_softmax,
+    comparable,
+    fast_dual_softmax,
     rows_and_columns,
     select_matches,
     select_pairs,
-    similarity,
 )
 from matchrt.models.config import ELOFTR_OPT_SIMILARITY, ELoFTRConfig
 from matchrt.models.eloftr_fine import (
@@ -55,23 +56,22 @@ class ELoFTR(nn.Module):
             return [self.backbone(torch.cat([image0, image1]))]
         return [self.backbone(image0), self.backbone(image1)]
 
-    def confidence(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Tensor:
+    def confidence(
+        self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None
+    ) -> Confidence:
         """Confidence `[B,L,S]` of cells `[B,h,w,C]`; masks bool `[B,L]`, `[B,S]`.
 
         In the optimised configuration it is s / (s + 25) of the similarity s: from 0 to 1, and 0.5 at the authors'
         threshold.
         """
-        scores = self.similarity(x0, x1, mask0, mask1)
+        first, second = comparable(x0.flatten(1, 2), x1.flatten(1, 2), self.config.match.temperature, mask0, mask1)
+        scores, transposed = first @ second.transpose(1, 2), second @ first.transpose(1, 2)
         if self.config.softmax:
-            return dual_softmax(scores)
+            return fast_dual_softmax(scores, transposed)
         positive = scores.clamp(min=0.0)
-        return positive / (positive + ELOFTR_OPT_SIMILARITY)
+        return Confidence(positive / (positive + ELOFTR_OPT_SIMILARITY), transposed.argmax(dim=2))
 
-    def similarity(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Tensor:
-        """Similarity logits `[B,L,S]`, temperature applied."""
-        return similarity(x0.flatten(1, 2), x1.flatten(1, 2), self.config.match.temperature, mask0, mask1)
-
-    def select(self, confidence: Tensor, grid0: Grid, grid1: Grid, max_matches: int) -> CoarseMatches:
+    def select(self, confidence: Confidence, grid0: Grid, grid1: Grid, max_matches: int) -> CoarseMatches:
         """Mutual nearest cells, or, without the mutual test, all pairs above the threshold: one-to-many."""
         choose = select_matches if self.config.match.mutual else select_pairs
         return choose(confidence, grid0, grid1, self.config.match, max_matches)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +20,16 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
-from matchrt.runtime.engine_file import read_engine
+from matchrt.runtime.engine_file import read_engine, require_flavor
 from matchrt.runtime.fit import Fit, apply_fit, fit_image
+from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
-from matchrt.runtime.session import Device, Session, SessionOptions, open_session
+from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
+
+if TYPE_CHECKING:
+    from matchrt.runtime.gpu.matching import GpuMatches
 
 ImageLike = Any  # a path, an array, or anything with __array__
 
@@ -37,6 +43,8 @@ class MatcherOptions:
     threshold is the floor: lower scores find more, right and wrong, and help across modalities.
     channel_order: of colour arrays.
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
+    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
+    cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
 
     resize: int | None = None
@@ -45,15 +53,18 @@ class MatcherOptions:
     apply_exif: bool = True
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
-    device: Device = "cpu"
+    device: Device | None = None
+    flavor: str | None = None
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
+        require_flavor(self.flavor)
         limits = (
             ("min_score", self.min_score is None or 0.0 <= self.min_score <= 1.0, "a number in 0..1, or None"),
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
             ("max_pixels", self.max_pixels >= 1, "1 or more"),
             ("threads", self.threads is None or self.threads >= 1, "1 or more, or None"),
-            ("device", self.device in ("cpu", "cuda"), "'cpu' or 'cuda'"),
+            ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:
             if not good:
@@ -62,13 +73,26 @@ class MatcherOptions:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A decoded image in the engine's layout, and the way back."""
+    """An image in the engine's layout, and the way back. pixels: None where they are on the GPU."""
 
     ref: ImageRef
     fit: Fit
-    pixels: UInt8Array
+    pixels: UInt8Array | None
     decode_ms: float
     resize_ms: float
+
+
+_Pair = tuple[_Prepared, _Prepared]
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A pair that an engine works on; start: on the host's clock."""
+
+    first: _Prepared
+    second: _Prepared
+    pending: Pending
+    start: float
 
 
 class Matcher:
@@ -89,22 +113,72 @@ class Matcher:
         store: EngineStore | None = None,
     ) -> None:
         self.options = options or MatcherOptions()
+        chosen = self.options
         self._session: Session = open_session(
-            read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
+            read_engine(engine, store, chosen.flavor),
+            SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph),
         )
-        self._check_options()
+        try:
+            self._check_options()
+        except MatchRTError:
+            self._session.close()
+            raise
+
+    @classmethod
+    def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
+        """A matcher on a session that is open already; closing it closes the session."""
+        matcher = cls.__new__(cls)
+        matcher.options, matcher._session = options or MatcherOptions(), session
+        matcher._check_options()
+        return matcher
+
+    def fork(self) -> Matcher:
+        """A matcher for another thread, on the same loaded engine. Each is closed by itself."""
+        return type(self).on(self._session.fork(), self.options)
 
     @property
     def manifest(self) -> EngineManifest:
         """The loaded engine's manifest."""
         return self._session.manifest
 
-    def match(self, image0: ImageLike, image1: ImageLike) -> Matches:
+    @property
+    def session(self) -> Session:
+        """What runs the engine: how it launches runs, and what memory it holds."""
+        return self._session
+
+    def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.
 
-        Keypoints are pixels of the images as given. Errors: image-* of `as_image`.
+        Keypoints are pixels of the images as given. Arrays on the GPU (DLPack or `__cuda_array_interface__`) are read
+        where they are: uint8, contiguous, of the engine's size. stream: CUDA stream that they are made in, which the
+        engine then runs in; without it, the host waits until they are made. Errors: image-* of `as_image`.
         """
-        return self._run(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
+        if on_gpu(image0) or on_gpu(image1):
+            return self._match_gpu_images(image0, image1, stream)
+        prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
+        return self._finish(self._start(*prepared, self._session))
+
+    def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
+        """Matches two images on the GPU, as `match` takes them, and leaves the matches there.
+
+        With a stream it returns at once, and the matches are good for work in that stream.
+        """
+        from matchrt.runtime.gpu.matching import GpuMatches, run_on_gpu
+
+        return GpuMatches.of(run_on_gpu(self._session, image0, image1, stream).outputs)
+
+    def _match_gpu_images(self, image0: Any, image1: Any, stream: Any) -> Matches:
+        from matchrt.runtime.gpu.matching import run_on_gpu
+
+        start = time.perf_counter()
+        run = run_on_gpu(self._session, image0, image1, stream)
+        outputs = run.outputs.to_host()
+        timings = {"inference": (time.perf_counter() - start) * 1e3}
+        first, second = (
+            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, 0.0, 0.0)
+            for name, size in zip(("image0", "image1"), run.sizes, strict=True)
+        )
+        return self._matches(outputs, first, second, timings)
 
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
@@ -113,28 +187,39 @@ class Matcher:
 
         return_errors: yield the error of a bad pair and go on; otherwise it is raised and ends the iteration.
         """
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: deque[Future[tuple[_Prepared, _Prepared]]] = deque()
-            source = iter(pairs)
-            failure: Exception | None = None
-            while True:
-                try:
-                    while failure is None and len(waiting) < 2:
-                        waiting.append(pool.submit(self._prepare_pair, next(source)))
-                except StopIteration as end:
-                    failure = end
-                except Exception as error:
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+            sessions = [self._session]
+            if self._session.asynchronous:
+                # Two sets of buffers: one pair is copied up while the engine works on the other.
+                sessions.append(self._session.fork())
+                stack.callback(sessions[1].close)
+            turns = itertools.cycle(sessions)
+            running: deque[_Running | MatchRTError] = deque()
+            # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.
+            stack.callback(_abandon, running)
+            for prepared in _ahead(pairs, lambda pair: pool.submit(self._prepare_pair, pair)):
+                if isinstance(prepared, Exception):
                     # The caller's own iterator failed: what came before it is delivered first.
-                    failure = error
-                if not waiting:
-                    break
-                yield self._outcome(waiting.popleft(), return_errors)
-            if failure is not None and not isinstance(failure, StopIteration):
-                raise failure
+                    yield from (self._outcome(run, return_errors) for run in _drained(running))
+                    raise prepared
+                running.append(self._begin(prepared, next(turns)))
+                if len(running) == len(sessions):
+                    yield self._outcome(running.popleft(), return_errors)
+            yield from (self._outcome(run, return_errors) for run in _drained(running))
 
-    def _outcome(self, prepared: Future[tuple[_Prepared, _Prepared]], return_errors: bool) -> Matches | MatchRTError:
+    def _begin(self, prepared: Future[_Pair], session: Session) -> _Running | MatchRTError:
+        """Starts a pair on a session; what is wrong with the pair comes out in its turn."""
         try:
-            return self._run(*prepared.result())
+            return self._start(*prepared.result(), session)
+        except MatchRTError as error:
+            return error
+
+    def _outcome(self, running: _Running | MatchRTError, return_errors: bool) -> Matches | MatchRTError:
+        try:
+            if isinstance(running, MatchRTError):
+                raise running
+            return self._finish(running)
         except MatchRTError as error:
             if not return_errors:
                 raise
@@ -220,20 +305,27 @@ class Matcher:
             apply_exif=options.apply_exif,
         )
 
-    def _run(self, first: _Prepared, second: _Prepared) -> Matches:
-        sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
-        require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
+    def _start(self, first: _Prepared, second: _Prepared, session: Session) -> _Running:
+        if self.manifest.flavor == "onnxruntime":
+            sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
+            require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
+        assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
             for key, item in (("size0", first), ("size1", second)):
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
         start = time.perf_counter()
-        outputs = self._session.run(inputs)
+        return _Running(first, second, session.start(inputs), start)
+
+    def _finish(self, running: _Running) -> Matches:
+        first, second = running.first, running.second
+        outputs = running.pending.result()
         end = time.perf_counter()
         timings = {
             "decode": first.decode_ms + second.decode_ms,
             "resize": first.resize_ms + second.resize_ms,
-            "inference": (end - start) * 1e3,
+            "inference": (end - running.start) * 1e3,
+            **running.pending.timings(),
         }
         return self._matches(outputs, first, second, timings)
 
@@ -241,7 +333,7 @@ class Matcher:
         self, outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, timings: dict[str, float]
     ) -> Matches:
         start = time.perf_counter()
-        count = int(outputs["num_matches"][0])
+        count = self._count(outputs)
         keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
         keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
         scores = outputs["scores"][0, :count]
@@ -256,9 +348,44 @@ class Matcher:
             network_size1=(second.fit.canvas_height, second.fit.canvas_width),
         )
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
-        matches = Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
-        least = manifest.matching.default_score if self.options.min_score is None else self.options.min_score
-        return matches.filter(least)
+        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
+
+    def _count(self, outputs: dict[str, npt.NDArray[Any]]) -> int:
+        """How many of the engine's matches are wanted: they come sorted by score."""
+        scores = outputs["scores"][0, : int(outputs["num_matches"][0])]
+        least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
+        # NaN compares false; it is kept, so that Matches refuses it.
+        return len(scores) - int(np.count_nonzero(scores < least))
+
+
+def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
+    """Pairs being prepared, in order, two ahead of the one that is taken; last the error of the caller's iterator."""
+    waiting: deque[Future[_Pair]] = deque()
+    source = iter(pairs)
+    while True:
+        try:
+            waiting.append(submit(next(source)))
+        except StopIteration:
+            yield from waiting
+            return
+        except Exception as error:
+            yield from waiting
+            yield error
+            return
+        if len(waiting) == 2:
+            yield waiting.popleft()
+
+
+def _drained(running: deque[_Running | MatchRTError]) -> Iterator[_Running | MatchRTError]:
+    while running:
+        yield running.popleft()
+
+
+def _abandon(running: deque[_Running | MatchRTError]) -> None:
+    for run in _drained(running):
+        if isinstance(run, _Running):
+            with suppress(MatchRTError):
+                run.pending.result()
 
 
 def _best_side(manifest: EngineManifest) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -9,7 +11,7 @@ import numpy.typing as npt
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.session import Arrays, SessionOptions, check_inputs
+from matchrt.runtime.session import Arrays, SessionMemory, SessionOptions, check_inputs
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -20,7 +22,7 @@ class OnnxRuntimeSession:
     def __init__(self, engine: EngineFile, options: SessionOptions) -> None:
         import onnxruntime
 
-        provider = _PROVIDERS[options.device]
+        provider = _PROVIDERS[options.device or "cpu"]
         _require_provider(provider, onnxruntime.get_available_providers())
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
@@ -64,9 +66,45 @@ class OnnxRuntimeSession:
             ) from error
         return dict(zip(names, values, strict=True))
 
+    @property
+    def asynchronous(self) -> bool:
+        """It works in the caller's thread."""
+        return False
+
+    def start(self, inputs: Arrays) -> _Done:
+        """Runs, and gives the result to take."""
+        return _Done(self.run(inputs))
+
+    def fork(self) -> OnnxRuntimeSession:
+        """Another handle on the same engine, which ONNX Runtime lets several threads run."""
+        return copy.copy(self)
+
+    def memory(self) -> SessionMemory | None:
+        """ONNX Runtime does not say."""
+        return None
+
+    def launch_mode(self) -> str:
+        """It works in the caller's thread."""
+        return "call"
+
     def close(self) -> None:
         """Frees the engine."""
         self._session = None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A run that is over."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+
+    def result(self) -> dict[str, npt.NDArray[Any]]:
+        """The outputs."""
+        return self.outputs
+
+    def timings(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
 
 
 def _require_provider(provider: str, available: list[str]) -> None:

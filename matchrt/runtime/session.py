@@ -19,10 +19,37 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """threads: CPU threads of one run, None for the runtime's choice. device: where to run; nothing falls back."""
+    """How to run.
+
+    threads: CPU threads of one run, None for the runtime's choice. device: where to run, None for where the engine's
+    flavour runs (onnxruntime: the CPU); nothing falls back. cuda_graph: launch a run as one CUDA graph where the engine
+    allows it.
+    """
 
     threads: int | None = None
-    device: Device = "cpu"
+    device: Device | None = None
+    cuda_graph: bool = True
+
+
+@dataclass(frozen=True)
+class SessionMemory:
+    """Bytes that a session holds besides the engine: scratch and tensors on the GPU, pinned in host memory."""
+
+    scratch: int
+    tensors: int
+    pinned: int
+
+
+class Pending(Protocol):
+    """A run that was started."""
+
+    def result(self) -> dict[str, npt.NDArray[Any]]:
+        """Waits for the outputs, as `Session.run` gives them."""
+        ...
+
+    def timings(self) -> dict[str, float]:
+        """Milliseconds by stage, as the device measured them; empty where it does not."""
+        ...
 
 
 class Session(Protocol):
@@ -37,16 +64,48 @@ class Session(Protocol):
         """Runs the engine; keys, types and shapes as the manifest lists them. Error: session-input."""
         ...
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether `start` returns before the run is done."""
+        ...
+
+    def start(self, inputs: Arrays) -> Pending:
+        """Starts a run; its result is to be taken before the next one is started."""
+        ...
+
+    def fork(self) -> Session:
+        """A session for another thread, on the same loaded engine. Each is closed by itself."""
+        ...
+
+    def memory(self) -> SessionMemory | None:
+        """What the session holds, where the flavour knows."""
+        ...
+
+    def launch_mode(self) -> str:
+        """How a run reaches the device: `call` in the caller's thread; of TensorRT `graph`, or `enqueue` and why."""
+        ...
+
     def close(self) -> None:
         """Frees the engine; later runs raise `session-closed`."""
         ...
 
 
 def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
-    """Loads an engine with the runtime of its flavour."""
-    from matchrt.runtime.ort import OnnxRuntimeSession
+    """Loads an engine with the runtime of its flavour. Errors: device-flavor, and those of the flavour's session."""
+    options = options or SessionOptions()
+    if engine.manifest.flavor == "onnxruntime":
+        from matchrt.runtime.ort import OnnxRuntimeSession
 
-    return OnnxRuntimeSession(engine, options or SessionOptions())
+        return OnnxRuntimeSession(engine, options)
+    if options.device == "cpu":
+        raise MatchRTError(
+            "device-flavor",
+            f"An engine of flavour {engine.manifest.flavor} does not run on the CPU.",
+            "Leave --device out, or use an engine of flavour onnxruntime.",
+        )
+    from matchrt.runtime.gpu.session import TensorRTSession
+
+    return TensorRTSession(engine, options)
 
 
 def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:

@@ -16,6 +16,7 @@ from matchrt.manifest import (
     InputContract,
     MatchContract,
     PassRecord,
+    Portability,
     Profile,
     Source,
     TensorSpec,
@@ -27,7 +28,8 @@ from matchrt.store import EngineStore, open_store
 
 def _engine(data: bytes = b"engine", key: str = "0123456789abcdef0123") -> Engine:
     manifest = EngineManifest(
-        model="m", family="loftr", precision="fp32", flavor="onnxruntime", flavor_version="1", compute_capability=None,
+        model="m", family="loftr", precision="fp32", flavor="onnxruntime", flavor_version="1",
+        portability=Portability(),
         source=Source("x.ckpt", "aa", "Apache-2.0", "somewhere"), onnx_sha256="bb", engine_sha256=sha256_bytes(data),
         engine_bytes=len(data), inputs=(TensorSpec("image0", "uint8", (1, "height0", 8, 1)),), outputs=(),
         input=InputContract(1, 8, "aspect", "area-linear", profile=Profile((64, 64), (480, 640), (640, 640))),

@@ -9,7 +9,7 @@ from support.weights import sharp_state
 from torch import Tensor
 
 from matchrt.models.aggregated_attention import AggregatedTransformer
-from matchrt.models.coarse_matching import Grid, dual_softmax, select_pairs, similarity
+from matchrt.models.coarse_matching import Confidence, Grid, comparable, dual_softmax, select_pairs, similarity
 from matchrt.models.config import CoarseMatchConfig, ELoFTRConfig
 from matchrt.models.eloftr_fine import half_windows, pixel_windows
 from matchrt.models.rotary import rotated_rows
@@ -26,7 +26,7 @@ def test_all_pairs_are_the_best_of_all_pairs(mutual_best: bool) -> None:
     grid0, grid1 = Grid(8, 12), Grid(12, 8, torch.tensor([12, 8]), torch.tensor([8, 4]))
     confidence = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(3)) ** (8 if mutual_best else 1)
     config = CoarseMatchConfig(threshold=0.3, border=1, mutual=False)
-    matches = select_pairs(confidence, grid0, grid1, config, 200)
+    matches = select_pairs(Confidence(confidence, torch.zeros(0)), grid0, grid1, config, 200)
     for index in range(2):
         inside0, inside1 = grid0.interior(1, confidence.device)[0], grid1.interior(1, confidence.device)[index]
         allowed = confidence[index] * inside0[:, None] * inside1
@@ -40,7 +40,7 @@ def test_all_pairs_are_the_best_of_all_pairs(mutual_best: bool) -> None:
 
 def test_all_pairs_with_more_slots_than_pairs() -> None:
     config = CoarseMatchConfig(threshold=0.0, border=1, mutual=False)
-    confidence = torch.full((1, 16, 16), 0.5)
+    confidence = Confidence(torch.full((1, 16, 16), 0.5), torch.zeros(0))
     matches = select_pairs(confidence, Grid(4, 4), Grid(4, 4), config, 100)
     pairs = {(int(i), int(j)) for i, j, s in zip(matches.index0[0], matches.index1[0], matches.scores[0], strict=True)
              if s > 0}  # fmt: skip
@@ -66,7 +66,8 @@ def test_padding_in_the_similarity_is_a_mask() -> None:
     x0, x1 = 3 * _noise(1, 24, 16), 3 * _noise(1, 20, 16, seed=1)
     mask0, mask1 = torch.arange(24)[None] < 17, torch.arange(20)[None] < 11
     plain = similarity(x0, x1, 0.1, None, None).masked_fill(~(mask0[:, :, None] & mask1[:, None]), -1e9)
-    actual, expected = dual_softmax(similarity(x0, x1, 0.1, mask0, mask1)), dual_softmax(plain)
+    first, second = comparable(x0, x1, 0.1, mask0, mask1)
+    actual, expected = dual_softmax(first @ second.transpose(1, 2)), dual_softmax(plain)
     assert torch.allclose(actual[:, :17, :11], expected[:, :17, :11], atol=1e-6)
     assert not actual[:, 17:].any() and not actual[:, :, 11:].any()
 

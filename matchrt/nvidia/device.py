@@ -1,0 +1,62 @@
+"""The GPU at hand: name, compute capability, memory, driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matchrt.errors import MatchRTError
+from matchrt.nvidia.cuda import call, cuda_runtime
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. compute_capability: as `8.9`. memory: bytes in all. driver, runtime: CUDA versions, as `13.0`."""
+
+    index: int
+    name: str
+    compute_capability: str
+    memory: int
+    driver: str
+    runtime: str
+
+
+def current_gpu() -> Gpu:
+    """The GPU that this thread uses. Errors: package-missing, device-missing."""
+    runtime = cuda_runtime()
+    return _describe(call(runtime.cudaGetDevice))
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Every GPU that CUDA shows; empty where there is none. Error: package-missing."""
+    runtime = cuda_runtime()
+    try:
+        count = call(runtime.cudaGetDeviceCount)
+    except MatchRTError as error:
+        if error.code != "device-missing":
+            raise
+        return ()
+    return tuple(_describe(index) for index in range(count))
+
+
+def free_memory() -> int:
+    """Free bytes on the GPU that this thread uses."""
+    free, _ = call(cuda_runtime().cudaMemGetInfo)
+    return int(free)
+
+
+def _describe(index: int) -> Gpu:
+    runtime = cuda_runtime()
+    properties = call(runtime.cudaGetDeviceProperties, index)
+    name = properties.name
+    return Gpu(
+        index=int(index),
+        name=(name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0"),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        memory=int(properties.totalGlobalMem),
+        driver=_version(call(runtime.cudaDriverGetVersion)),
+        runtime=_version(call(runtime.cudaRuntimeGetVersion)),
+    )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,53 @@
+"""Where the tensors of a run lie in one block of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.manifest import TensorSpec
+
+# What TensorRT asks of addresses.
+ALIGNMENT = 256
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor's bytes within the block."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+    def view(self, block: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """The tensor as an array in the block, not a copy."""
+        return block[self.offset : self.offset + self.size].view(self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places by name, and the size of the block that holds them."""
+
+    places: tuple[Place, ...]
+    size: int
+
+
+def lay_out(specs: Iterable[TensorSpec], shapes: Shapes) -> Layout:
+    """Tensors one after another, each aligned."""
+    places: list[Place] = []
+    end = 0
+    for spec in specs:
+        dtype, shape = np.dtype(spec.dtype), shapes[spec.name]
+        offset = -(-end // ALIGNMENT) * ALIGNMENT
+        size = dtype.itemsize * math.prod(shape)
+        places.append(Place(spec.name, dtype, shape, offset, size))
+        end = offset + size
+    return Layout(tuple(places), end)

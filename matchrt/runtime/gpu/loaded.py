@@ -1,0 +1,129 @@
+"""A deserialised TensorRT engine, shared by the sessions of several threads."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from matchrt import atomic
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.nvidia.device import Gpu, current_gpu
+from matchrt.nvidia.dialect import Dialect
+from matchrt.nvidia.log import make_log
+from matchrt.nvidia.modules import open_dialect
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.machine_fit import build_command, require_gpu, require_version
+
+LOGGER = logging.getLogger("matchrt.runtime")
+
+
+class LoadedEngine:
+    """The engine on the GPU. Weights and kernels are here once, however many sessions use it.
+
+    Errors, all before the bytes are deserialised: package-missing, device-missing, engine-version, engine-gpu,
+    engine-refused (the vendor's own check); then engine-rejected and, of the loaded engine, engine-graph.
+    """
+
+    def __init__(self, file: EngineFile) -> None:
+        self.manifest = file.manifest
+        self.dialect: Dialect = open_dialect(file.manifest.flavor)
+        require_version(file.manifest, self.dialect.version)
+        self.gpu: Gpu = current_gpu()
+        require_gpu(file.manifest, self.gpu.compute_capability, self.gpu.name)
+        self._log = make_log(self.dialect.trt)
+        self._runtime = self._make_runtime()
+        self.engine: Any = self._deserialize(file)
+        _require_contract(self.engine, file)
+        self._kernel_file = _kernel_file(file.manifest, self.gpu)
+        self._kernels = self.dialect.open_kernels(self.engine, _known(self._kernel_file))
+        self._kept = 0
+        # TensorRT allows contexts to be made from several threads, but their kernels go through one cache.
+        self._lock = threading.Lock()
+
+    def make_context(self) -> Any:
+        """A context whose scratch memory the caller provides."""
+        with self._lock:
+            context = self.dialect.make_context(self.engine, self._kernels)
+        if context is None:
+            raise MatchRTError(
+                "out-of-memory",
+                f"The engine cannot be made ready on {self.gpu.name}: {self._log.take_errors()}.",
+                "Close other programs on the GPU, or build an engine for smaller images.",
+            )
+        return context
+
+    def why(self) -> str:
+        """What TensorRT said of its last failure."""
+        return str(self._log.take_errors())
+
+    def keep_kernels(self) -> None:
+        """Saves the kernels that were compiled for this GPU, so that the next start need not compile them."""
+        with self._lock:
+            data = self.dialect.kernel_bytes(self._kernels)
+            if len(data) == self._kept or not data:
+                return
+            self._kept = len(data)
+            try:
+                self._kernel_file.parent.mkdir(parents=True, exist_ok=True)
+                atomic.write_bytes(self._kernel_file, data)
+            except (OSError, MatchRTError) as error:
+                LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+
+    def _make_runtime(self) -> Any:
+        try:
+            return self.dialect.trt.Runtime(self._log)
+        except TypeError as error:  # how pybind11 says that the library gave no runtime
+            raise MatchRTError(
+                "engine-rejected",
+                f"{self.dialect.flavor} {self.dialect.version} does not start on {self.gpu.name}: {self.why()}.",
+                "`matchrt doctor` says what is missing.",
+            ) from error
+
+    def _deserialize(self, file: EngineFile) -> Any:
+        runtime, manifest = self._runtime, file.manifest
+        # Said rather than assumed: an engine never brings code that runs on the host.
+        runtime.engine_host_code_allowed = False
+        refusal = self.dialect.refusal(runtime, file.data)
+        what = f"{manifest.flavor} {self.dialect.version} refuses '{file.path}' on {self.gpu.name}"
+        remedy = (
+            f"Build it here, with what is installed: {build_command(manifest)}. Where this version does not know the "
+            "GPU at all, install one that does, or use --flavor tensorrt or onnxruntime."
+        )
+        if refusal is not None:
+            raise MatchRTError("engine-refused", f"{what} before loading: {refusal}.", remedy)
+        engine = runtime.deserialize_cuda_engine(file.data)
+        if engine is None:
+            raise MatchRTError("engine-rejected", f"{what}: {self._log.take_errors()}.", remedy)
+        return engine
+
+
+def _require_contract(engine: Any, file: EngineFile) -> None:
+    """Raises `engine-graph` when the engine's tensors are not the manifest's."""
+    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+    wanted = {spec.name for spec in (*file.manifest.inputs, *file.manifest.outputs)}
+    if names != wanted:
+        raise MatchRTError(
+            "engine-graph",
+            f"'{file.path}' has the tensors {sorted(names)}; its manifest says {sorted(wanted)}.",
+            f"Build it again: {build_command(file.manifest)}.",
+        )
+
+
+def _kernel_file(manifest: EngineManifest, gpu: Gpu) -> Path:
+    """Named by all that compiled kernels depend on."""
+    parts = (manifest.engine_sha256, gpu.name, gpu.compute_capability, gpu.driver)
+    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "kernels" / f"{name}.bin"
+
+
+def _known(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

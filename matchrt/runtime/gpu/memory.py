@@ -1,0 +1,73 @@
+"""GPU memory and page-locked host memory, freed when closed or forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.errors import MatchRTError
+from matchrt.nvidia.cuda import call, cuda_runtime
+
+
+class DeviceMemory:
+    """`size` bytes on the GPU. Error: out-of-memory."""
+
+    def __init__(self, size: int) -> None:
+        runtime = cuda_runtime()
+        self.size = size
+        self.pointer: int = int(call(runtime.cudaMalloc, max(size, 1)))
+        self._free = weakref.finalize(self, _quietly, runtime.cudaFree, self.pointer)
+
+    def close(self) -> None:
+        """Frees the memory; more than once does no harm."""
+        self._free()
+
+
+class PinnedMemory:
+    """`size` bytes of page-locked host memory, which the GPU copies without the driver's own staging."""
+
+    def __init__(self, size: int) -> None:
+        runtime = cuda_runtime()
+        self.size = size
+        self.pointer: int = int(call(runtime.cudaHostAlloc, max(size, 1), 0))
+        block = (ctypes.c_uint8 * max(size, 1)).from_address(self.pointer)
+        self.bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array(block)
+        self._free = weakref.finalize(self, _quietly, runtime.cudaFreeHost, self.pointer)
+
+    def close(self) -> None:
+        """Frees the memory; more than once does no harm."""
+        self._free()
+
+
+class Staging:
+    """The same bytes on both sides: one copy moves all inputs, or all outputs, of a run."""
+
+    def __init__(self, size: int) -> None:
+        self.device = DeviceMemory(size)
+        try:
+            self.host = PinnedMemory(size)
+        except MatchRTError:
+            self.device.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """In bytes, on each side."""
+        return self.device.size
+
+    def close(self) -> None:
+        """Frees both sides."""
+        self.device.close()
+        self.host.close()
+
+
+def _quietly(free: Callable[..., Any], pointer: int) -> None:
+    # At the interpreter's end the driver may be gone already, and the memory with it.
+    with contextlib.suppress(Exception):
+        free(pointer)

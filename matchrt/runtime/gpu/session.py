@@ -1,0 +1,357 @@
+"""Sessions on TensorRT and TensorRT-RTX: a stream of their own, memory taken once, and CUDA graphs.
+
+A run is one copy up, the engine's kernels, and one copy down, all asynchronous in the session's stream; from the second
+run of a shape on it is a single graph launch, where the engine stands that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.nvidia.cuda import call, cuda_runtime
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.gpu.arrays import GpuArray, GpuView
+from matchrt.runtime.gpu.layout import Layout, Shapes
+from matchrt.runtime.gpu.loaded import LoadedEngine
+from matchrt.runtime.gpu.memory import DeviceMemory, Staging
+from matchrt.runtime.gpu.shape_runner import ShapeRunner
+from matchrt.runtime.gpu.stream import Event, Graph, Stream, copy_to_device, copy_to_host
+from matchrt.runtime.session import Arrays, Pending, SessionMemory, SessionOptions, check_inputs
+
+# Shapes that a dynamic engine keeps ready; the least recently used one makes room.
+MAX_SHAPES = 8
+# Launches that a new graph is checked with, once for every shape.
+GRAPH_CHECKS = 6
+LOGGER = logging.getLogger("matchrt.runtime")
+
+
+@dataclass
+class _Ready:
+    """A shape's runner, with what is known of its graph."""
+
+    runner: ShapeRunner
+    runs: int = 0
+    graph: Graph | None = None
+    no_graph: str | None = None
+
+    def close(self) -> None:
+        if self.graph is not None:
+            self.graph.close()
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What all shapes of a session share."""
+
+    scratch: DeviceMemory
+    inputs: Staging
+    outputs: Staging
+
+    def holds(self, runner: ShapeRunner) -> bool:
+        return (
+            runner.scratch_bytes <= self.scratch.size
+            and runner.inputs.size <= self.inputs.size
+            and runner.outputs.size <= self.outputs.size
+        )
+
+    def close(self) -> None:
+        for block in (self.scratch, self.inputs, self.outputs):
+            block.close()
+
+
+class TensorRTSession:
+    """A TensorRT engine on this thread's GPU. One run at a time; `fork` gives another thread its own session."""
+
+    def __init__(self, engine: EngineFile | LoadedEngine, options: SessionOptions) -> None:
+        self._options = options
+        self._engine = engine if isinstance(engine, LoadedEngine) else LoadedEngine(engine)
+        self._closers = contextlib.ExitStack()
+        self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
+        self._pending: _PendingRun | None = None
+        self._closed = False
+        self._manifest = self._engine.manifest  # asked for after closing too
+        call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)  # a fork's thread may be on another GPU
+        try:
+            self._stream = self._own(Stream())
+            self._events = tuple(self._own(Event()) for _ in range(4))
+            self._handed_over = self._own(Event(timed=False))
+        except MatchRTError:
+            self._closers.close()
+            raise
+        self._memory: _Memory | None = None
+
+    @property
+    def manifest(self) -> EngineManifest:
+        """What is loaded."""
+        return self._manifest
+
+    @property
+    def asynchronous(self) -> bool:
+        """`start` returns before the run is done."""
+        return True
+
+    def start(self, inputs: Arrays) -> Pending:
+        """Starts a run on host arrays. Errors: session-input, session-busy, session-closed, out-of-memory."""
+        self._require_idle()
+        check_inputs(inputs, self.manifest)
+        ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()})
+        block = self._held().inputs.host.bytes
+        for place in ready.runner.inputs.places:
+            place.view(block)[...] = inputs[place.name]
+        self._launch(ready)
+        self._pending = _PendingRun(self, ready)
+        return self._pending
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs the engine on host arrays; the results are the caller's own."""
+        return self.start(inputs).result()
+
+    def run_on_gpu(self, inputs: Mapping[str, GpuView | npt.NDArray[Any]], stream: int | None) -> GpuOutputs:
+        """Runs on images that are on the GPU already, without a copy; the results stay there.
+
+        stream: the caller's, by its address: the run is put into it and this returns at once. None: the session's own,
+        and the run is done when this returns. Small host arrays among the inputs are copied. The results are valid
+        until the session's next run.
+        """
+        self._require_idle()
+        check_inputs(inputs, self.manifest)  # type: ignore[arg-type]
+        where = self._stream.handle if stream is None else stream
+        ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
+        memory = self._held()
+        for place in ready.runner.inputs.places:
+            given = inputs[place.name]
+            if isinstance(given, GpuView):
+                ready.runner.move(place.name, given.pointer)
+                continue
+            place.view(memory.inputs.host.bytes)[...] = given
+            device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
+            copy_to_device(device + place.offset, host + place.offset, place.size, where)
+        ready.runner.enqueue(where)
+        self._handed_over.record(where)
+        if stream is None:
+            self._stream.wait()
+        return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
+
+    def fork(self) -> TensorRTSession:
+        """A session for another thread, on the same weights."""
+        self._require_open()
+        return TensorRTSession(self._engine, self._options)
+
+    def memory(self) -> SessionMemory:
+        """What this session holds on the GPU, weights aside."""
+        if self._memory is None:
+            return SessionMemory(scratch=0, tensors=0, pinned=0)
+        tensors = self._memory.inputs.size + self._memory.outputs.size
+        return SessionMemory(scratch=self._memory.scratch.size, tensors=tensors, pinned=tensors)
+
+    def launch_mode(self) -> str:
+        """How runs reach the GPU: `graph`, or `enqueue` and why."""
+        if not self._shapes:
+            return "not run yet"
+        newest = next(reversed(self._shapes.values()))
+        if newest.graph is not None:
+            return "graph"
+        return f"enqueue ({newest.no_graph or 'a graph is captured in the second run of a shape'})"
+
+    def close(self) -> None:
+        """Frees graphs, contexts and memory now; the engine goes with its last session."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pending = None
+        with contextlib.suppress(MatchRTError):
+            self._stream.wait()
+            self._handed_over.wait()
+        self._forget_shapes()
+        if self._memory is not None:
+            self._memory.close()
+        self._closers.close()
+        del self._engine
+
+    def _own(self, resource: Any) -> Any:
+        self._closers.callback(resource.close)
+        return resource
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise MatchRTError("session-closed", "The session is closed.", "Open a new one.")
+
+    def _require_idle(self) -> None:
+        self._require_open()
+        if self._pending is not None:
+            raise MatchRTError(
+                "session-busy", "The session's last run has not been collected.", "Take its result first, or fork()."
+            )
+        call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)
+        # A run in the caller's stream still uses staging, scratch memory and its context.
+        self._handed_over.wait()
+
+    def _ready(self, shapes: Shapes, lent: bool = False) -> _Ready:
+        """The runner for these shapes, with memory large enough. lent: some inputs are the caller's memory."""
+        key = (lent, *(shapes[spec.name] for spec in self.manifest.inputs))
+        ready = self._shapes.get(key)
+        if ready is None:
+            ready = self._make_ready(shapes)
+            while len(self._shapes) >= MAX_SHAPES:
+                self._shapes.popitem(last=False)[1].close()
+            self._shapes[key] = ready
+        self._shapes.move_to_end(key)
+        return ready
+
+    def _make_ready(self, shapes: Shapes) -> _Ready:
+        runner = ShapeRunner(self._engine, shapes)
+        if self._memory is None or not self._memory.holds(runner):
+            self._forget_shapes()  # their graphs and addresses are of the memory that is given back
+            # Forgotten before it is given back: where the new one cannot be had, none is held.
+            old, self._memory = self._memory, None
+            self._memory = _grown(old, runner)
+        memory = self._memory
+        runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
+        return _Ready(runner, no_graph=None if self._options.cuda_graph else "switched off")
+
+    def _held(self) -> _Memory:
+        assert self._memory is not None
+        return self._memory
+
+    def _forget_shapes(self) -> None:
+        for ready in self._shapes.values():
+            ready.close()
+        self._shapes.clear()
+
+    def _launch(self, ready: _Ready) -> None:
+        """The first run compiles; the second captures a graph and checks it."""
+        ready.runs += 1
+        if ready.runs > 1 and ready.graph is None and ready.no_graph is None:
+            self._capture(ready)
+        if ready.graph is not None:
+            ready.graph.launch()
+        else:
+            self._enqueue(ready)
+
+    def _capture(self, ready: _Ready) -> None:
+        ready.no_graph = self._engine.dialect.capture_refusal(ready.runner.context, self._stream.handle)
+        if ready.no_graph is not None:
+            return
+        try:
+            graph = Graph(self._stream, lambda: self._enqueue(ready, captured=True))
+        except MatchRTError as error:
+            ready.no_graph = f"capturing failed: {error.message}"
+            return
+        if self._agrees(ready, graph):
+            ready.graph = graph
+            return
+        graph.close()
+        ready.no_graph = "in a graph, the engine's results differ from those outside it"
+        LOGGER.warning("no CUDA graph for %s: %s", self.manifest.model, ready.no_graph)
+
+    def _agrees(self, ready: _Ready, graph: Graph) -> bool:
+        """Whether the graph gives the same bits as plain runs, every time.
+
+        Not taken for granted: TensorRT-RTX 1.4 on an H100, which its vendor does not list, has fp32 kernels that race
+        when launched close together, and then a third of the runs are wrong by a fraction of a pixel.
+        """
+        outputs, size = self._held().outputs.host.bytes, ready.runner.outputs.size
+        self._enqueue(ready)
+        self._stream.wait()
+        expected = outputs[:size].copy()
+        for _ in range(GRAPH_CHECKS):
+            graph.launch()
+            self._stream.wait()
+            if not np.array_equal(outputs[:size], expected):
+                return False
+        return True
+
+    def _enqueue(self, ready: _Ready, captured: bool = False) -> None:
+        """Copies up, runs, copies down; the events between them are the stages' times."""
+        stream, runner = self._stream.handle, ready.runner
+        inputs, outputs = self._held().inputs, self._held().outputs
+        begin, up, done, down = self._events
+        begin.record(stream, captured)
+        copy_to_device(inputs.device.pointer, inputs.host.pointer, runner.inputs.size, stream)
+        up.record(stream, captured)
+        runner.enqueue(stream)
+        done.record(stream, captured)
+        copy_to_host(outputs.host.pointer, outputs.device.pointer, runner.outputs.size, stream)
+        down.record(stream, captured)
+
+    def _collect(self, ready: _Ready) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
+        self._require_open()
+        self._pending = None
+        self._stream.wait()
+        if ready.runs == 1:
+            self._engine.keep_kernels()
+        block = self._held().outputs.host.bytes
+        arrays = {place.name: place.view(block).copy() for place in ready.runner.outputs.places}
+        begin, up, done, down = self._events
+        return arrays, {"upload": up.since(begin), "gpu": done.since(up), "download": down.since(done)}
+
+
+def _grown(memory: _Memory | None, runner: ShapeRunner) -> _Memory:
+    """Memory that holds what the old one did and the runner; the old one is given back first."""
+    sizes = [runner.scratch_bytes, runner.inputs.size, runner.outputs.size]
+    if memory is not None:
+        old = (memory.scratch.size, memory.inputs.size, memory.outputs.size)
+        sizes = [max(pair) for pair in zip(sizes, old, strict=True)]
+        memory.close()
+    with contextlib.ExitStack() as undo:
+        scratch = DeviceMemory(sizes[0])
+        undo.callback(scratch.close)
+        inputs = Staging(sizes[1])
+        undo.callback(inputs.close)
+        outputs = Staging(sizes[2])
+        undo.pop_all()
+        return _Memory(scratch, inputs, outputs)
+
+
+class GpuOutputs:
+    """The outputs of a run, on the GPU until the session's next run. stream: where they are being made."""
+
+    def __init__(self, block: Staging, layout: Layout, stream: int, own: Stream | None) -> None:
+        self._block, self._layout, self._stream = block, layout, stream
+        self._own = own  # kept, so that the stream lives as long as what refers to it
+
+    def arrays(self) -> dict[str, GpuArray]:
+        """Each as an array on the GPU, without a copy."""
+        stream = None if self._own is not None else self._stream
+        device = self._block.device
+        return {
+            place.name: GpuArray(device.pointer + place.offset, place.shape, place.dtype, device, stream)
+            for place in self._layout.places
+        }
+
+    def to_host(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies of all, in one transfer, when the run is done."""
+        copy_to_host(self._block.host.pointer, self._block.device.pointer, self._layout.size, self._stream)
+        call(cuda_runtime().cudaStreamSynchronize, self._stream)
+        return {place.name: place.view(self._block.host.bytes).copy() for place in self._layout.places}
+
+
+class _PendingRun:
+    """A run under way in a session's stream."""
+
+    def __init__(self, session: TensorRTSession, ready: _Ready) -> None:
+        self._session = session
+        self._ready = ready
+        self._outcome: tuple[dict[str, npt.NDArray[Any]], dict[str, float]] | None = None
+
+    def result(self) -> dict[str, npt.NDArray[Any]]:
+        """Waits for the run and gives its outputs, which are the caller's own."""
+        if self._outcome is None:
+            self._outcome = self._session._collect(self._ready)
+        return self._outcome[0]
+
+    def timings(self) -> dict[str, float]:
+        """Milliseconds on the GPU's clock: upload, gpu, download."""
+        self.result()
+        assert self._outcome is not None
+        return self._outcome[1]

@@ -1,0 +1,61 @@
+"""An engine set up for inputs of one shape: its context, where its tensors lie, and its CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.gpu.layout import Layout, Shapes, lay_out
+from matchrt.runtime.gpu.loaded import LoadedEngine
+from matchrt.runtime.gpu.memory import DeviceMemory
+
+
+class ShapeRunner:
+    """One context for one set of input shapes; a CUDA graph belongs to a context, so each shape has its own."""
+
+    def __init__(self, engine: LoadedEngine, shapes: Shapes) -> None:
+        self.engine = engine
+        self.context: Any = engine.make_context()
+        manifest = engine.manifest
+        for spec in manifest.inputs:
+            if not self.context.set_input_shape(spec.name, shapes[spec.name]):
+                raise InternalError(
+                    "session-failed",
+                    f"The engine does not take {spec.name} of {list(shapes[spec.name])}: {engine.why()}.",
+                    "Report this, with the manifest.",
+                )
+        self.inputs: Layout = lay_out(manifest.inputs, shapes)
+        self.outputs: Layout = lay_out(manifest.outputs, self._output_shapes(manifest))
+        # What these shapes need: for a dynamic engine far less than its largest images would.
+        self.scratch_bytes = int(self.context.update_device_memory_size_for_shapes())
+
+    def place(self, scratch: DeviceMemory, inputs: int, outputs: int) -> None:
+        """Tells the context where its scratch memory and its tensors are; inputs, outputs: addresses of the blocks."""
+        self.context.set_device_memory(scratch.pointer, scratch.size)
+        for layout, base in ((self.inputs, inputs), (self.outputs, outputs)):
+            for place in layout.places:
+                self.move(place.name, base + place.offset)
+
+    def move(self, name: str, address: int) -> None:
+        """Puts one tensor elsewhere."""
+        if not self.context.set_tensor_address(name, address):
+            raise InternalError("session-failed", f"{name}: {self.engine.why()}.", "Report this, with the manifest.")
+
+    def enqueue(self, stream: int) -> None:
+        """Puts the engine's kernels into a stream."""
+        if not self.context.execute_async_v3(stream):
+            raise InternalError(
+                "session-failed", f"The engine did not run: {self.engine.why()}.", "Report this, with the image sizes."
+            )
+
+    def _output_shapes(self, manifest: EngineManifest) -> Shapes:
+        unknown = self.context.infer_shapes()
+        shapes = {spec.name: tuple(self.context.get_tensor_shape(spec.name)) for spec in manifest.outputs}
+        if unknown or any(side < 0 for shape in shapes.values() for side in shape):
+            raise MatchRTError(
+                "engine-graph",
+                f"The engine's outputs {shapes} depend on data, not on the inputs' sizes.",
+                "Build it again with matchrt, whose engines have a fixed number of match slots.",
+            )
+        return shapes

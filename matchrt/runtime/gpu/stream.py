@@ -1,0 +1,109 @@
+"""Streams, events and graphs of CUDA, as far as sessions need them."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from matchrt.errors import MatchRTError
+from matchrt.nvidia.cuda import call, cuda_runtime
+
+
+class Stream:
+    """A stream of its own, which does not wait for the default stream."""
+
+    def __init__(self) -> None:
+        self._runtime = runtime = cuda_runtime()
+        self._stream = call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
+        self.handle = int(self._stream)
+        self._free = weakref.finalize(self, _quietly, runtime.cudaStreamDestroy, self._stream)
+
+    def wait(self) -> None:
+        """Until all that was put in has been done."""
+        call(self._runtime.cudaStreamSynchronize, self._stream)
+
+    def close(self) -> None:
+        """Frees the stream."""
+        self._free()
+
+
+class Event:
+    """A point in a stream, with the time at which the GPU passed it."""
+
+    def __init__(self, timed: bool = True) -> None:
+        self._runtime = runtime = cuda_runtime()
+        flags = 0 if timed else runtime.cudaEventDisableTiming
+        self._event = call(runtime.cudaEventCreateWithFlags, flags)
+        self._free = weakref.finalize(self, _quietly, runtime.cudaEventDestroy, self._event)
+
+    def record(self, stream: int, captured: bool = False) -> None:
+        """Puts the event into a stream. captured: as a node of the graph being captured, which every launch records."""
+        runtime = self._runtime
+        flags = runtime.cudaEventRecordExternal if captured else runtime.cudaEventRecordDefault
+        call(runtime.cudaEventRecordWithFlags, self._event, stream, flags)
+
+    def hold(self, stream: int) -> None:
+        """What comes into `stream` from now on waits for this event."""
+        call(self._runtime.cudaStreamWaitEvent, stream, self._event, 0)
+
+    def wait(self) -> None:
+        """The host waits until the GPU has passed it."""
+        call(self._runtime.cudaEventSynchronize, self._event)
+
+    def since(self, earlier: Event) -> float:
+        """Milliseconds on the GPU's clock since the other event."""
+        return float(call(self._runtime.cudaEventElapsedTime, earlier._event, self._event))
+
+    def close(self) -> None:
+        """Frees the event."""
+        self._free()
+
+
+class Graph:
+    """Work captured once and launched as a whole: one call instead of one for every kernel."""
+
+    def __init__(self, stream: Stream, work: Callable[[], None]) -> None:
+        """Captures what `work` puts into `stream`. Errors: cuda-failed, and those of `work`; nothing stays behind."""
+        self._runtime = runtime = cuda_runtime()
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        call(runtime.cudaStreamBeginCapture, stream.handle, mode)
+        try:
+            work()
+        except BaseException:
+            with contextlib.suppress(MatchRTError):
+                call(runtime.cudaGraphDestroy, call(runtime.cudaStreamEndCapture, stream.handle))
+            raise
+        graph = call(runtime.cudaStreamEndCapture, stream.handle)
+        try:
+            self._graph = call(runtime.cudaGraphInstantiate, graph, 0)
+        finally:
+            call(runtime.cudaGraphDestroy, graph)
+        self._stream = stream.handle
+        self._free = weakref.finalize(self, _quietly, runtime.cudaGraphExecDestroy, self._graph)
+
+    def launch(self) -> None:
+        """Runs it in the stream that it was captured from."""
+        call(self._runtime.cudaGraphLaunch, self._graph, self._stream)
+
+    def close(self) -> None:
+        """Frees the graph."""
+        self._free()
+
+
+def copy_to_device(device: int, host: int, size: int, stream: int) -> None:
+    """Copies asynchronously."""
+    runtime = cuda_runtime()
+    call(runtime.cudaMemcpyAsync, device, host, size, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+
+
+def copy_to_host(host: int, device: int, size: int, stream: int) -> None:
+    """Copies asynchronously."""
+    runtime = cuda_runtime()
+    call(runtime.cudaMemcpyAsync, host, device, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+
+def _quietly(free: Callable[..., Any], what: Any) -> None:
+    with contextlib.suppress(Exception):
+        free(what)
