@@ -47,7 +47,7 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     spec = get_spec(request.model)
     height = spec.height if request.height is None else request.height
     width = spec.width if request.width is None else request.width
-    options = ExportOptions(height, width, request.max_matches, request.profile)
+    options = ExportOptions(height, width, request.max_matches, request.profile, request.batch)
     contract = input_contract(spec.preprocess, options)
     size = request.profile.optimum if request.profile is not None else (height, width)
     require_memory(size, size, spec.family.coarse_stride)
@@ -114,6 +114,7 @@ def _export(
             "parity_matches": float(difference.matches),
             "parity_max_pixels": difference.pixels,
             "parity_max_score": difference.score,
+            "parity_ties": float(difference.ties),
         },
     )
     return model.SerializeToString(deterministic=True), facts

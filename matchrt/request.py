@@ -19,7 +19,8 @@ class BuildRequest:
 
     model: a model's name, or the path of an fp32 engine of flavour onnxruntime (`.onnx` with its manifest) to make an
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
-    for the model's default; profile: build a dynamic engine instead. accept_accuracy_loss: build even where the
+    for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
+    `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the
     precision loses more matches than it may.
     """
 
@@ -27,6 +28,7 @@ class BuildRequest:
     checkpoint: Path | None = None
     height: int | None = None
     width: int | None = None
+    batch: int = 1
     max_matches: int = 2048
     threshold: float | None = None
     mutual: bool | None = None
@@ -60,4 +62,5 @@ def file_name(manifest: EngineManifest, suffix: str) -> str:
     """`loftr-lite-480x640-fp16.engine`."""
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
+    size += f"-b{contract.batch}" if contract.batch > 1 else ""
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"

@@ -25,6 +25,7 @@ def build(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
     max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
     threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
     mutual: Annotated[
@@ -79,6 +80,7 @@ def build(
         checkpoint=checkpoint,
         height=height,
         width=width,
+        batch=batch,
         max_matches=max_matches,
         threshold=threshold,
         mutual=mutual,

@@ -25,9 +25,16 @@ class EngineGraph(nn.Module):
     def forward(
         self, image0: Tensor, image1: Tensor, size0: Tensor | None = None, size1: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The engine's outputs."""
+        out = self.matches(image0, image1, size0, size1)
+        return out.keypoints0, out.keypoints1, out.scores, out.num_matches
+
+    def matches(
+        self, image0: Tensor, image1: Tensor, size0: Tensor | None = None, size1: Tensor | None = None
+    ) -> MatchTensors:
         """Images are cast, scaled to 0..1 and transposed here, so that callers hand over what a camera gives."""
         out: MatchTensors = self.network(_planes(image0), _planes(image1), size0, size1, self.max_matches)
-        return out.keypoints0, out.keypoints1, out.scores, out.num_matches
+        return out
 
 
 def _planes(image: Tensor) -> Tensor:

@@ -78,8 +78,12 @@ def load_network(
 def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
     """The account of the checkpoint for every known model, best fit first."""
     reports = {}
+    known: dict[object, LoadReport] = {}
     for spec in model_specs().values():
         expected, constants = expected_tensors(spec), spec.family.constants()
-        _, report = account(checkpoint.tensors, expected, spec.key_map, spec.name, (), constants)
-        reports[spec.name] = report
+        # Variants that differ in nothing that a file holds have the same account.
+        same = (spec.key_map, tuple((key, tuple(tensor.shape)) for key, tensor in expected.items()))
+        if constants or same not in known:
+            _, known[same] = account(checkpoint.tensors, expected, spec.key_map, spec.name, (), constants)
+        reports[spec.name] = replace(known[same], model=spec.name)
     return dict(sorted(reports.items(), key=lambda item: len(item[1].problems)))

@@ -8,7 +8,8 @@ from typing import Literal
 
 from matchrt.errors import MatchRTError
 
-# On the checkpoint's side: loaded, dropped (for a reason), unexpected, duplicated, shape- or type-mismatched, rejected.
+# On the checkpoint's side: loaded, derived (the network's tensor is computed from it and others), dropped (for a
+# reason), unexpected, duplicated, shape- or type-mismatched, rejected.
 # On the network's side: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
 Fate = Literal[
     "loaded",
@@ -38,12 +39,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Both sides, every tensor once. `complete` means that nothing is unexplained."""
+    """Both sides, every tensor once. `complete` means that nothing is unexplained.
+
+    difference: the largest one measured between what was derived and what it was derived from, relative; None where
+    nothing was.
+    """
 
     model: str
     prefix: str
     file: tuple[Entry, ...]
     network: tuple[Entry, ...]
+    difference: float | None = None
 
     @property
     def problems(self) -> tuple[Entry, ...]:
@@ -65,7 +71,8 @@ class LoadReport:
     def summary(self) -> str:
         """One line: both sides' counts, never a bare percentage."""
         counts = self.counts()
-        return f"checkpoint {_listed(counts['file'])}; network {_listed(counts['network'])}"
+        fused = "" if self.difference is None else f"; derived to within {self.difference:.1e}"
+        return f"checkpoint {_listed(counts['file'])}; network {_listed(counts['network'])}{fused}"
 
     def require_complete(self, source: str) -> None:
         """Raises `weights-unaccounted` that lists what is unexplained."""

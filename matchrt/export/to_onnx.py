@@ -31,19 +31,20 @@ class ExportOptions:
     """What the graph is built for.
 
     Static: `height` x `width` inputs, padding masked by `size0`, `size1`. Dynamic: with `profile`, images of any size
-    within it, each at its own size, no padding and no size inputs.
+    within it, each at its own size, no padding and no size inputs. batch: pairs that one run matches.
     """
 
     height: int
     width: int
     max_matches: int = 2048
     profile: Profile | None = None
+    batch: int = 1
 
 
 def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContract:
     """The contract that the manifest states.
 
-    Errors: size-divisor, size-range, size-square, dynamic-unsupported, matches-range.
+    Errors: size-divisor, size-range, size-square, dynamic-unsupported, matches-range, batch-range.
     """
     sizes = [(options.height, options.width)]
     if options.profile is not None:
@@ -55,7 +56,13 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         _require_size(height, width, preprocess.divisor)
     if not 1 <= options.max_matches <= 65536:
         raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
-    channels, divisor, kernel = preprocess.channels, preprocess.divisor, preprocess.kernel
+    if not 1 <= options.batch <= 64 or (options.batch > 1 and options.profile is not None):
+        raise MatchRTError(
+            "batch-range",
+            f"--batch {options.batch} is outside 1..64, or above 1 in a dynamic engine.",
+            "Use e.g. --batch 8 with --height and --width.",
+        )
+    channels, divisor, kernel, batch = preprocess.channels, preprocess.divisor, preprocess.kernel, options.batch
     if options.profile is None:
         if preprocess.static == "pad-square" and options.height != options.width:
             raise MatchRTError(
@@ -63,7 +70,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
                 f"This model pads images to a square; {options.height}x{options.width} is none.",
                 "Give --height and --width the same value.",
             )
-        return InputContract(channels, divisor, preprocess.static, kernel, height=options.height, width=options.width)
+        return InputContract(channels, divisor, preprocess.static, kernel, batch, options.height, options.width)
     if preprocess.dynamic is None:
         raise MatchRTError(
             "dynamic-unsupported",
@@ -123,8 +130,9 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
 def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torch.Tensor, ...], list[str], Any]:
     divisor, channels = preprocess.divisor, preprocess.channels
     if options.profile is None:
-        images = [torch.zeros(1, options.height, options.width, channels, dtype=torch.uint8) for _ in range(2)]
-        sizes = [torch.tensor([[options.height, options.width]], dtype=torch.int32) for _ in range(2)]
+        shape = (options.batch, options.height, options.width, channels)
+        images = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
+        sizes = [torch.tensor([shape[1:3]] * options.batch, dtype=torch.int32) for _ in range(2)]
         return (*images, *sizes), list(MASKED_INPUTS), None
     height, width = options.profile.optimum
     # Four different sides, so that the exporter cannot take two of them for the same symbol.

@@ -10,6 +10,8 @@ from matchrt.models.config import AttentionKind, TransformerConfig
 
 # Fill value of masked similarities: finite, so that a fully masked row gives a uniform softmax and never NaN.
 MASKED = -1e9
+# Added to the similarity of padding, which takes its weight to zero; half precision has it too.
+PADDING = -6e4
 # Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions,
 # which changes no other result beyond rounding, and whose reciprocal half precision does not hold.
 SMALLEST = 1e-4

@@ -245,6 +245,12 @@ class Matcher:
 
     def _check_options(self) -> None:
         resize, profile = self.options.resize, self.manifest.input.profile
+        if self.manifest.input.batch != 1:
+            raise MatchRTError(
+                "engine-batch",
+                f"This engine matches {self.manifest.input.batch} pairs a run; Matcher matches pair after pair.",
+                "Build an engine without --batch, or run this one through open_session.",
+            )
         if resize is None:
             return
         if profile is None:
