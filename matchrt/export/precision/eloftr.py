@@ -43,17 +43,11 @@ _WINDOWS = Rule(
     "interpolation between four neighbours with weights that fp16 has exactly",
     (Nodes(("fine_windows",), ("MatMul",)),),
 )
-_WINDOW_PRODUCT = Rule(
-    "window-product",
-    "fp16",
-    "the authors' code computes it in fp16 on GPUs too, in every configuration",
-    (Nodes(("fine_matching",), ("Mul",), operands=("fine_windows/*",)),
-     Nodes(("fine_matching",), ("MatMul",), operands=("fine_windows/*", "fine_matching/Mul_*"))),
-)  # fmt: skip
 _FINE = Rule(
     "fine-matching",
     "fp32",
-    "confidences of 1/6400 on average, below fp16's normal numbers: products of two softmaxes would tie or vanish",
+    "one pair of 4096 pixels whose confidences, 1/6400 on average, hardly differ: with the products in fp16, as "
+    "the authors run them on GPUs, 8 in 100 matches of untrained weights moved; with all in fp32, 2 in 100",
     (Nodes(("fine_matching",)),),
 )
 _COORDINATES = Rule(
@@ -78,7 +72,7 @@ _SCALE = Rule(
 ELOFTR = PrecisionRules(
     "eloftr",
     (
-        *(_IMAGE, _PADDING, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _WINDOW_PRODUCT, _FINE),
+        *(_IMAGE, _PADDING, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _FINE),
         *(_SCALE, _COORDINATES, _CONVOLUTION),
     ),
 )
