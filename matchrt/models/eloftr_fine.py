@@ -111,3 +111,38 @@ def _picked(windows: Tensor, index: Tensor) -> Tensor:
     batch, count, pixels, channels = windows.shape
     first = torch.arange(batch * count, device=index.device).reshape(batch, count, 1) * pixels
     return F.embedding(index + first, windows.reshape(-1, channels))
+
+
+class FineWindows(nn.Module):
+    """Cuts the matched cells out of the fine maps. A module without weights, for its name in a graph."""
+
+    def forward(self, fine: list[Tensor], cells: list[Tensor], widths: list[int]) -> tuple[Tensor, Tensor]:
+        """Fine maps `[B,C,H/2,W/2]`, cells `[B,K]` and grid widths: of both images one batch after the other, or two.
+
+        Gives `[B,K,64,C]` of image 0 and `[B,K,100,C]` of image 1, which has a margin.
+        """
+        windows = [half_windows(*item) for item in zip(fine, cells, widths, strict=True)]
+        first, second = both_of(windows)
+        return pixel_windows(first, 0), pixel_windows(second, 1)
+
+
+class FineMatching(nn.Module):
+    """Both stages of the refinement. A module without weights, for its name in a graph."""
+
+    def __init__(self, regress: int) -> None:
+        super().__init__()
+        self.regress = regress
+
+    def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell), offset `[B,K,2]`, margin `[B,K]`."""
+        confidence = window_confidence(window0, window1, self.regress).flatten(2)
+        pixel0, pixel1 = rows_and_columns(confidence.argmax(dim=2), WINDOW**2)
+        best = confidence.topk(2, dim=2).values
+        margin = (best[..., 0] - best[..., 1]) / best[..., 0]
+        return pixel0, pixel1, neighbourhood_offset(window0, window1, pixel0, pixel1, self.regress), margin
+
+
+def both_of(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Of image 0 and of image 1, from one tensor of both or from two."""
+    first, second = parts[0].chunk(2) if len(parts) == 1 else parts
+    return first, second

@@ -8,6 +8,7 @@ from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision import PRECISIONS
+from matchrt.export.precision.eloftr import ELOFTR
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.loftr import LOFTR
 from matchrt.export.precision.lowering import Lowered, lower
@@ -15,7 +16,7 @@ from matchrt.export.precision.raising import raise_to_fp32
 from matchrt.export.precision.rules import PrecisionRules
 from matchrt.manifest import PassRecord
 
-RULES = {rules.family: rules for rules in (LOFTR,)}
+RULES = {rules.family: rules for rules in (LOFTR, ELOFTR)}
 
 
 def require_precision(precision: str) -> None:
