@@ -1,0 +1,70 @@
+"""Correlation of each pixel of image 0 with a window of image 1 around where the flow points (RoMa, section 3.2).
+
+The window's displacements are whole pixels, so all its bilinear samples share one pair of fractions. Correlation is
+linear in the sampled feature: instead of interpolating (2r+1)^2 feature vectors, which materialises (2r+1)^2 * C values
+a pixel several times over, this computes (2r+2)^2 dot products with the features of whole pixels and interpolates the
+products. Two ways to the products:
+
+- `volume`: all pairs as one matrix product, from which the window is gathered. Best while the map is small.
+- `gather`: the features of one window row at a time are gathered and reduced. Memory is (2r+2) * C a pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from matchrt.models.roma.sampling import Corner, corner, inside, row_index, rows
+
+# Largest number of pixels of a map whose pairs are all correlated: 128 MB in half precision a direction.
+VOLUME_PIXELS = 8192
+
+
+def local_correlation(
+    features0: Tensor, features1: Tensor, flow: Tensor, radius: int, volume_pixels: int = VOLUME_PIXELS
+) -> Tensor:
+    """`sum_c f0 * f1(flow + displacement) / sqrt(C)` -> `[B,(2r+1)^2,h,w]`, displacements row by row; zeros outside.
+
+    features0, features1: `[B,C,h,w]` and `[B,C,H,W]`. flow: normalised positions in image 1, `[B,2,h,w]`.
+    """
+    batch, channels, height, width = features0.shape
+    map_height, map_width = features1.shape[2:]
+    at = corner(flow, map_height, map_width, margin=radius)
+    steps = torch.arange(-radius, radius + 2, device=flow.device)
+    x, y = at.x[:, :, None] + steps, at.y[:, :, None] + steps
+    query = features0.flatten(2).transpose(1, 2) * channels**-0.5
+    if max(height * width, map_height * map_width) <= volume_pixels:
+        products = _volume_products(query, features1, x, y)
+    else:
+        products = _gather_products(query, features1, x, y)
+    seen = inside(y, map_height)[..., None] * inside(x, map_width)[:, :, None]
+    window = _interpolate(products.float() * seen, at)
+    return window.flatten(2).transpose(1, 2).reshape(batch, -1, height, width)
+
+
+def _volume_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """query `[B,N,C]`, pixels x and y `[B,N,S]` -> products `[B,N,S,S]`, rows of the window first."""
+    height, width = features.shape[2:]
+    volume = query @ features.flatten(2)
+    cells = y.clamp(0, height - 1)[..., None] * width + x.clamp(0, width - 1)[:, :, None]
+    return volume.gather(2, cells.flatten(2)).reshape(cells.shape)
+
+
+def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """As `_volume_products`."""
+    batch, count, channels = query.shape
+    table, side = rows(features), x.shape[2]
+    height, width = features.shape[2:]
+    lines = []
+    for line in range(side):
+        index = row_index(x, y[:, :, line : line + 1], height, width)
+        taps = table.index_select(0, index.flatten()).reshape(batch, count, side, channels)
+        lines.append((taps * query[:, :, None]).sum(dim=3))
+    return torch.stack(lines, dim=2)
+
+
+def _interpolate(products: Tensor, at: Corner) -> Tensor:
+    """`[B,N,S,S] -> [B,N,S-1,S-1]` at the fractions of `at`."""
+    down, right = at.down[:, :, None, None], at.right[:, :, None, None]
+    between_rows = products[:, :, :-1] * (1 - down) + products[:, :, 1:] * down
+    return between_rows[..., :-1] * (1 - right) + between_rows[..., 1:] * right
