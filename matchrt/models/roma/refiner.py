@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.roma.config import RefinerConfig
@@ -36,6 +37,8 @@ class ConvRefiner(nn.Module):
         self.out_conv = nn.Conv2d(channels, 3, 1)
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
         self.volume_pixels = VOLUME_PIXELS
+        # Zero channels behind the correlations; see `deploy`.
+        self.padding = 0
 
     def inputs(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> Tensor:
         """What the convolutions see: `[B,channels,h,w]`; arguments as in `forward`."""
@@ -46,7 +49,7 @@ class ConvRefiner(nn.Module):
         parts = [features0, warped, embedded.to(features0.dtype)]
         if radius := self.config.radius:
             window = local_correlation(features0, features1, flow, radius, self.volume_pixels)
-            parts.append(window.to(features0.dtype))
+            parts.append(F.pad(window, (0, 0, 0, 0, 0, self.padding)).to(features0.dtype))
         return torch.cat(parts, dim=1)
 
     def forward(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> tuple[Tensor, Tensor]:
