@@ -40,24 +40,24 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     try:
         from matchrt.export.network import load_network
         from matchrt.export.specs import get_spec
-        from matchrt.export.to_onnx import ExportOptions, input_contract
+        from matchrt.export.arrangement import arrange
+        from matchrt.export.to_onnx import input_contract
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
 
-    spec = get_spec(request.model)
-    height = spec.height if request.height is None else request.height
-    width = spec.width if request.width is None else request.width
-    options = ExportOptions(height, width, request.max_matches, request.profile)
+    arranged = arrange(get_spec(request.model), request)
+    spec, options = arranged.spec, arranged.options
     contract = input_contract(spec.preprocess, options)
-    size = request.profile.optimum if request.profile is not None else (height, width)
-    require_memory(size, size, spec.family.coarse_stride)
+    size = request.profile.optimum if request.profile is not None else (options.height, options.width)
+    require_memory(size, size, spec.family.at(*size).coarse_stride)
     tell("reading the checkpoint", 0.0)
     loaded = load_network(
         spec,
         request.checkpoint,
+        dinov2=request.dinov2,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
-        mutual=request.mutual,
+        mutual=arranged.mutual,
         size=size,
     )
     matching = _match_contract(request, loaded)
@@ -100,7 +100,10 @@ def _export(
     difference = prove_parity(loaded, options, contract, model)
     missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
     checkpoint = loaded.checkpoint
-    source = Source(checkpoint.path.name, checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin, missing)
+    name = checkpoint.path.name
+    if loaded.supplement is not None:
+        name = f"{name} and {loaded.supplement.path.name}"
+    source = Source(name, loaded.weights_sha256, loaded.spec.licence, loaded.spec.origin, missing)
     facts = GraphFacts(
         model=loaded.spec.name,
         family=loaded.spec.family.name,
@@ -121,12 +124,13 @@ def _export(
 
 def _same_matches(contract: InputContract, matching: MatchContract) -> ParityCheck:
     """Compares the matches of two graphs on a sample pair."""
-    from matchrt.export.parity import require_parity, run_onnx, sample_inputs
+    from matchrt.export.parity import TIES, require_parity, run_onnx, sample_inputs
 
+    ties = TIES.get(contract.fitting, 0.0)
     inputs = sample_inputs(contract, matching.coarse_stride)[0]
 
     def check(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), matching.threshold, "A graph pass")
+        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), matching.threshold, "A graph pass", ties)
 
     return check
 
@@ -137,10 +141,11 @@ def _export_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputCon
         {
             "matchrt": __version__,
             "model": loaded.spec.name,
-            "weights": loaded.checkpoint.tensors_sha256,
+            "weights": loaded.weights_sha256,
             "allow_missing": sorted(request.allow_missing),
             "network": asdict(loaded.spec.family.config),
             "input": asdict(contract),
+            "dense": request.dense,
             "max_matches": matching.max_matches,
             "default_score": matching.default_score,
         }

@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError
-from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS, EngineGraph
+from matchrt.export.engine_graph import OUTPUTS, EngineGraph
 from matchrt.export.network import LoadedNetwork
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
@@ -24,6 +24,11 @@ Arrays = dict[str, npt.NDArray[Any]]
 MAX_PIXELS = 1e-3
 # Scores closer to the threshold than this may fall on either side of it.
 SCORE_TOLERANCE = 1e-4
+# Matches further apart than this, in pixels, are not the same match.
+SAME_PLACE = 0.5
+# By the input's fitting: the family that stretches images takes the best pixel of each cell, where rounding may prefer
+# another of the same certainty.
+TIES = {"stretch": 0.01}
 # Fewer matches than this prove little.
 ENOUGH = 20
 
@@ -53,24 +58,40 @@ def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[A
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
         height, width = contract.height, contract.width
-        inputs = _pair((height, width), (height, width), 2 * stride, seed)
+        inputs = _pair((height, width), (height, width), 2 * stride, seed, contract.channels)
+        if contract.fitting == "stretch":
+            return [inputs | _coarse_copies(inputs, contract.coarse)]
         inputs["image1"][:, :, width - stride :] = 0
         sizes = {"size0": (height, width), "size1": (height, width - stride)}
         return [inputs | {name: np.array([size], np.int32) for name, size in sizes.items()}]
     best, least = contract.profile.optimum, contract.profile.minimum
     narrow = (best[0], max(least[1], best[1] // 2 // stride * stride))
     flat = (max(least[0], best[0] * 3 // 4 // stride * stride), best[1])
-    return [_pair(best, best, 2 * stride, seed), _pair(narrow, flat, 2 * stride, seed)]
+    channels = contract.channels
+    return [_pair(best, best, 2 * stride, seed, channels), _pair(narrow, flat, 2 * stride, seed, channels)]
 
 
-def _pair(size0: tuple[int, int], size1: tuple[int, int], shift: int, seed: int) -> Arrays:
+def _coarse_copies(images: Arrays, size: tuple[int, int] | None) -> Arrays:
+    """`coarse0` and `coarse1` for engines that take them."""
+    if size is None:
+        return {}
+    copies = {}
+    for index in (0, 1):
+        image = torch.from_numpy(images[f"image{index}"]).permute(0, 3, 1, 2).float()
+        small = torch.nn.functional.interpolate(image, size=size, mode="area").round().byte()
+        copies[f"coarse{index}"] = np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+    return copies
+
+
+def _pair(size0: tuple[int, int], size1: tuple[int, int], shift: int, seed: int, channels: int) -> Arrays:
     height, width = (max(sides) + shift for sides in zip(size0, size1, strict=True))
-    texture = _texture(height, width, seed)
+    # One texture is worth the same as three, but for colour, which the networks may not ignore.
+    texture = np.stack([_texture(height, width, seed + 100 * channel) for channel in range(channels)], axis=2)
     images = {
         "image0": texture[: size0[0], : size0[1]],
         "image1": texture[shift : shift + size1[0], shift : shift + size1[1]],
     }
-    return {name: np.ascontiguousarray(image)[None, :, :, None] for name, image in images.items()}
+    return {name: np.ascontiguousarray(image)[None] for name, image in images.items()}
 
 
 def _texture(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
@@ -86,11 +107,11 @@ def _texture(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
 
 def run_torch(graph: EngineGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The graph's outputs by name, computed by torch."""
-    names = [name for name in MASKED_INPUTS if name in inputs]
-    assert tuple(names) in (MASKED_INPUTS, PLAIN_INPUTS)
+    names = [name for name in graph.inputs if name in inputs]
+    assert len(names) == len(inputs)
     with torch.inference_mode():
         values = graph(*(torch.from_numpy(inputs[name]) for name in names))
-    return {name: value.numpy() for name, value in zip(OUTPUTS, values, strict=True)}
+    return {name: value.numpy() for name, value in zip(graph.outputs, values, strict=True)}
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -108,19 +129,46 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
     return lambda inputs: dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(inputs)), strict=True))
 
 
-def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
+def compare(expected: Arrays, actual: Arrays, threshold: float, ties: float = 0.0) -> Difference:
     """Compares the matches of a single pair as sets: near-equal scores may swap places.
 
     A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
-    or its weakest match where all its slots are taken.
+    or its weakest match where all its slots are taken. ties: share of the matches that may be other pixels of nearly the
+    same score, for families that take the best pixel of a cell (`TIES`).
     """
-    first, second = _as_map(expected), _as_map(actual)
-    both = first.keys() & second.keys()
-    pixels = max((float(np.abs(first[k][:4] - second[k][:4]).max()) for k in both), default=0.0)
-    score = max((float(abs(first[k][4] - second[k][4])) for k in both), default=0.0)
-    lost = sum(first[k][4] > _floor(actual, threshold) for k in first.keys() - both)
-    extra = sum(second[k][4] > _floor(expected, threshold) for k in second.keys() - both)
-    return Difference(len(both), int(lost), int(extra), pixels, score)
+    first, second = _rows(expected), _rows(actual)
+    pairs = _pairs(first, second)
+    difference = np.abs(first[pairs[:, 0]] - second[pairs[:, 1]])
+    pixels, score = (float(difference[:, part].max(initial=0.0)) for part in (slice(0, 4), slice(4, 5)))
+    lost = _unpaired(first, pairs[:, 0], _floor(actual, threshold))
+    extra = _unpaired(second, pairs[:, 1], _floor(expected, threshold))
+    tied = min(int(ties * len(first)), lost, extra)
+    return Difference(len(pairs), lost - tied, extra - tied, pixels, score)
+
+
+def _rows(outputs: Arrays) -> npt.NDArray[np.float64]:
+    """[N, 5]: x0, y0, x1, y1, score of the matches."""
+    count = int(outputs["num_matches"][0])
+    parts = (outputs["keypoints0"][0], outputs["keypoints1"][0], outputs["scores"][0][:, None])
+    return np.concatenate(parts, axis=1)[:count].astype(np.float64)
+
+
+def _pairs(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """[P, 2]: rows that are each other's nearest and less than half a pixel apart in all four coordinates."""
+    if not len(first) or not len(second):
+        return np.zeros((0, 2), np.int64)
+    chunks = [np.abs(part[:, None, :4] - second[None, :, :4]).max(axis=2) for part in np.array_split(first, 32)]
+    distance = np.concatenate(chunks)
+    best, back = distance.argmin(axis=1), distance.argmin(axis=0)
+    rows = np.arange(len(first))
+    near = (distance[rows, best] < SAME_PLACE) & (back[best] == rows)
+    return np.stack([rows[near], best[near]], axis=1)
+
+
+def _unpaired(rows: npt.NDArray[np.float64], paired: npt.NDArray[np.int64], floor: float) -> int:
+    """How many rows outside `paired` have a score above `floor`."""
+    alone = np.delete(rows[:, 4], paired)
+    return int((alone > floor).sum())
 
 
 def _floor(outputs: Arrays, threshold: float) -> float:
@@ -129,17 +177,11 @@ def _floor(outputs: Arrays, threshold: float) -> float:
     return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
 
 
-def _as_map(outputs: Arrays) -> dict[tuple[float, float], npt.NDArray[np.float64]]:
-    count = int(outputs["num_matches"][0])
-    parts = (outputs["keypoints0"][0], outputs["keypoints1"][0], outputs["scores"][0][:, None])
-    rows = np.concatenate(parts, axis=1)[:count].astype(np.float64)
-    # The point of image 0 lies on the coarse lattice and has at most one match, so it names the match.
-    return {(row[0], row[1]): row for row in rows}
-
-
-def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str) -> Difference:
-    """Raises `parity` when the two differ by more than rounding."""
-    difference = compare(expected, actual, threshold)
+def require_parity(
+    expected: Arrays, actual: Arrays, threshold: float, what: str, ties: float = 0.0
+) -> Difference:
+    """Raises `parity` when the two differ by more than rounding; ties: as in `compare`."""
+    difference = compare(expected, actual, threshold, ties)
     if not difference.same:
         raise InternalError(
             "parity",
@@ -179,7 +221,7 @@ def _compare_pairs(
     family = loaded.spec.family
     graph, run = family.graph(loaded.network, options.max_matches), onnx_runner(model)
     results = [
-        require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting")
+        require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting", TIES.get(contract.fitting, 0.0))
         for inputs in sample_inputs(contract, family.coarse_stride)
     ]
     return Difference(

@@ -38,17 +38,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Both sides, every tensor once. `complete` means that nothing is unexplained."""
+    """Both sides, every tensor once. `complete` means that nothing is unexplained.
+
+    supplement: the tensors of a second file, where the model takes one.
+    """
 
     model: str
     prefix: str
     file: tuple[Entry, ...]
     network: tuple[Entry, ...]
+    supplement: tuple[Entry, ...] = ()
 
     @property
     def problems(self) -> tuple[Entry, ...]:
         """Every entry without a good fate."""
-        return tuple(entry for entry in (*self.file, *self.network) if entry.fate not in GOOD)
+        return tuple(entry for entry in (*self.file, *self.supplement, *self.network) if entry.fate not in GOOD)
 
     @property
     def complete(self) -> bool:
@@ -60,12 +64,14 @@ class LoadReport:
         return {
             "file": dict(Counter(entry.fate for entry in self.file)),
             "network": dict(Counter(entry.fate for entry in self.network)),
+            **({"supplement": dict(Counter(e.fate for e in self.supplement))} if self.supplement else {}),
         }
 
     def summary(self) -> str:
         """One line: both sides' counts, never a bare percentage."""
         counts = self.counts()
-        return f"checkpoint {_listed(counts['file'])}; network {_listed(counts['network'])}"
+        second = f"; second file {_listed(counts['supplement'])}" if self.supplement else ""
+        return f"checkpoint {_listed(counts['file'])}{second}; network {_listed(counts['network'])}"
 
     def require_complete(self, source: str) -> None:
         """Raises `weights-unaccounted` that lists what is unexplained."""

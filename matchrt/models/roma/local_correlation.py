@@ -30,7 +30,7 @@ def local_correlation(
     batch, channels, height, width = features0.shape
     map_height, map_width = features1.shape[2:]
     at = corner(flow, map_height, map_width, margin=radius)
-    steps = torch.arange(-radius, radius + 2, device=flow.device)
+    steps = torch.arange(-radius, radius + 2, device=flow.device, dtype=torch.int32)
     x, y = at.x[:, :, None] + steps, at.y[:, :, None] + steps
     query = features0.flatten(2).transpose(1, 2) * channels**-0.5
     if max(height * width, map_height * map_width) <= volume_pixels:
@@ -47,7 +47,7 @@ def _volume_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> T
     height, width = features.shape[2:]
     volume = query @ features.flatten(2)
     cells = y.clamp(0, height - 1)[..., None] * width + x.clamp(0, width - 1)[:, :, None]
-    return volume.gather(2, cells.flatten(2)).reshape(cells.shape)
+    return volume.gather(2, cells.flatten(2).to(torch.int64)).reshape(cells.shape)
 
 
 def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from matchrt.models.roma.grid import to_pixels
 class Corner:
     """Where each query falls between pixels: the pixel up left of it, and how far it is beyond that pixel.
 
-    x, y: int64 `[B,N]`, possibly outside of the map. right, down: float32 `[B,N]` in 0..1.
+    x, y: int32 `[B,N]`, possibly outside of the map. right, down: float32 `[B,N]` in 0..1.
     """
 
     x: Tensor
@@ -38,7 +38,7 @@ def corner(flow: Tensor, height: int, width: int, margin: int) -> Corner:
     x = to_pixels(position[:, 0], width).clamp(-(margin + 2.0), width + margin + 1.0)
     y = to_pixels(position[:, 1], height).clamp(-(margin + 2.0), height + margin + 1.0)
     left, top = x.floor(), y.floor()
-    return Corner(left.to(torch.int64), top.to(torch.int64), x - left, y - top)
+    return Corner(left.to(torch.int32), top.to(torch.int32), x - left, y - top)
 
 
 def inside(index: Tensor, length: int) -> Tensor:
@@ -52,8 +52,8 @@ def rows(features: Tensor) -> Tensor:
 
 
 def row_index(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
-    """Index into `rows` of the pixels (x, y), int64 `[B,...]`; those outside are clamped to the edge."""
-    first = torch.arange(x.shape[0], device=x.device) * (height * width)
+    """Index into `rows` of the pixels (x, y), int32 `[B,...]`; those outside are clamped to the edge."""
+    first = torch.arange(x.shape[0], device=x.device, dtype=torch.int32) * (height * width)
     cells = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return cells + first.reshape(-1, *([1] * (x.ndim - 1)))
 
