@@ -5,41 +5,73 @@ linear in the sampled feature: instead of interpolating (2r+1)^2 feature vectors
 a pixel several times over, this computes (2r+2)^2 dot products with the features of whole pixels and interpolates the
 products. Two ways to the products:
 
-- `volume`: all pairs as one matrix product, from which the window is gathered. Best while the map is small.
-- `gather`: the features of one window row at a time are gathered and reduced. Memory is (2r+2) * C a pixel.
+- volume: all pairs as one matrix product, from which the window is gathered. Best while the map is small.
+- gather: the features of one window row at a time are gathered and reduced. Memory is (2r+2) * C a pixel.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from matchrt.models.roma.sampling import Corner, corner, inside, row_index, rows
+from matchrt.models.roma.sampling import corner, inside, row_index, rows
 
 # Largest number of pixels of a map whose pairs are all correlated: 128 MB in half precision a direction.
 VOLUME_PIXELS = 8192
 
 
-def local_correlation(
-    features0: Tensor, features1: Tensor, flow: Tensor, radius: int, volume_pixels: int = VOLUME_PIXELS
-) -> Tensor:
-    """`sum_c f0 * f1(flow + displacement) / sqrt(C)` -> `[B,(2r+1)^2,h,w]`, displacements row by row; zeros outside.
+class WindowPositions(nn.Module):
+    """Of each query, the rows and columns of its window of (2r+2)^2 pixels, and what interpolates them."""
 
-    features0, features1: `[B,C,h,w]` and `[B,C,H,W]`. flow: normalised positions in image 1, `[B,2,h,w]`.
-    """
-    batch, channels, height, width = features0.shape
-    map_height, map_width = features1.shape[2:]
-    at = corner(flow, map_height, map_width, margin=radius)
-    steps = torch.arange(-radius, radius + 2, device=flow.device, dtype=torch.int32)
-    x, y = at.x[:, :, None] + steps, at.y[:, :, None] + steps
-    query = features0.flatten(2).transpose(1, 2) * channels**-0.5
-    if max(height * width, map_height * map_width) <= volume_pixels:
-        products = _volume_products(query, features1, x, y)
-    else:
-        products = _gather_products(query, features1, x, y)
-    seen = inside(y, map_height)[..., None] * inside(x, map_width)[:, :, None]
-    window = _interpolate(products.float() * seen, at)
-    return window.flatten(2).transpose(1, 2).reshape(batch, -1, height, width)
+    def __init__(self, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+
+    def forward(self, flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """flow `[B,2,h,w]` -> x, y int32 `[B,N,S]`; seen float `[B,N,S,S]`; right, down float `[B,N]`; S = 2r+2.
+
+        seen: 1 where a pixel is on the map, rows of the window first.
+        """
+        at = corner(flow, height, width, margin=self.radius)
+        steps = torch.arange(-self.radius, self.radius + 2, device=flow.device, dtype=torch.int32)
+        x, y = at.x[:, :, None] + steps, at.y[:, :, None] + steps
+        seen = inside(y, height)[..., None] * inside(x, width)[:, :, None]
+        return x, y, seen, at.right, at.down
+
+
+class WindowInterpolation(nn.Module):
+    """Products with whole pixels to products with the bilinear samples between them, in float32."""
+
+    def forward(self, products: Tensor, seen: Tensor, right: Tensor, down: Tensor) -> Tensor:
+        """`[B,N,S,S]` -> `[B,N,S-1,S-1]`; the other arguments as `WindowPositions` gives them."""
+        known = products.float() * seen
+        across, along = right[:, :, None, None], down[:, :, None, None]
+        between_rows = known[:, :, :-1] * (1 - along) + known[:, :, 1:] * along
+        return between_rows[..., :-1] * (1 - across) + between_rows[..., 1:] * across
+
+
+class LocalCorrelation(nn.Module):
+    """See the module. volume_pixels: largest map for which all pairs are correlated."""
+
+    def __init__(self, radius: int, volume_pixels: int = VOLUME_PIXELS) -> None:
+        super().__init__()
+        self.volume_pixels = volume_pixels
+        self.positions = WindowPositions(radius)
+        self.interpolate = WindowInterpolation()
+
+    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor) -> Tensor:
+        """`sum_c f0 * f1(flow + displacement) / sqrt(C)` -> `[B,(2r+1)^2,h,w]`, row by row of the window; 0 outside.
+
+        features0, features1: `[B,C,h,w]` and `[B,C,H,W]`. flow: normalised positions in image 1, `[B,2,h,w]`.
+        """
+        batch, channels, height, width = features0.shape
+        map_height, map_width = features1.shape[2:]
+        x, y, seen, right, down = self.positions(flow, map_height, map_width)
+        query = features0.flatten(2).transpose(1, 2) * channels**-0.5
+        small = max(height * width, map_height * map_width) <= self.volume_pixels
+        products = (_volume_products if small else _gather_products)(query, features1, x, y)
+        window = self.interpolate(products, seen, right, down)
+        return window.flatten(2).transpose(1, 2).reshape(batch, -1, height, width)
 
 
 def _volume_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -61,10 +93,3 @@ def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> T
         taps = table.index_select(0, index.flatten()).reshape(batch, count, side, channels)
         lines.append((taps * query[:, :, None]).sum(dim=3))
     return torch.stack(lines, dim=2)
-
-
-def _interpolate(products: Tensor, at: Corner) -> Tensor:
-    """`[B,N,S,S] -> [B,N,S-1,S-1]` at the fractions of `at`."""
-    down, right = at.down[:, :, None, None], at.right[:, :, None, None]
-    between_rows = products[:, :, :-1] * (1 - down) + products[:, :, 1:] * down
-    return between_rows[..., :-1] * (1 - right) + between_rows[..., 1:] * right

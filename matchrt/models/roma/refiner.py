@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from matchrt.models.roma.config import RefinerConfig
 from matchrt.models.roma.grid import pixel_grid
-from matchrt.models.roma.local_correlation import VOLUME_PIXELS, local_correlation
-from matchrt.models.roma.sampling import bilinear_sample
+from matchrt.models.roma.local_correlation import LocalCorrelation
+from matchrt.models.roma.sampling import BilinearSample
 
 # Factor of the displacement that the official code feeds to its embedding: 40 / 32 patches.
 DISPLACEMENT_GAIN = 1.25
@@ -36,19 +36,20 @@ class ConvRefiner(nn.Module):
         self.hidden_blocks = nn.Sequential(*(refiner_block(channels) for _ in range(blocks)))
         self.out_conv = nn.Conv2d(channels, 3, 1)
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
-        self.volume_pixels = VOLUME_PIXELS
+        self.sample = BilinearSample()
+        self.correlation = LocalCorrelation(config.radius) if config.radius else None
         # Zero channels behind the correlations; see `deploy`.
         self.padding = 0
 
     def inputs(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> Tensor:
         """What the convolutions see: `[B,channels,h,w]`; arguments as in `forward`."""
         height, width = flow.shape[2:]
-        warped = bilinear_sample(features1, flow)
+        warped = self.sample(features1, flow)
         displacement = flow - pixel_grid(height, width, flow.device)
         embedded = self.disp_emb(DISPLACEMENT_GAIN * scale_factor * displacement)
         parts = [features0, warped, embedded.to(features0.dtype)]
-        if radius := self.config.radius:
-            window = local_correlation(features0, features1, flow, radius, self.volume_pixels)
+        if self.correlation is not None:
+            window = self.correlation(features0, features1, flow)
             parts.append(F.pad(window, (0, 0, 0, 0, 0, self.padding)).to(features0.dtype))
         return torch.cat(parts, dim=1)
 

@@ -3,6 +3,9 @@
 A GridSample in half precision would round its grid to half a pixel at width 864, and one per displacement of a
 correlation window is slow and large. Here positions stay float32, become integer indices and bilinear weights, and the
 features are gathered as contiguous rows of C channels in whatever type they have.
+
+What computes positions is a module of its own, so that the nodes of the exported graph say by their names which of them
+must stay float32.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matchrt.models.roma.grid import to_pixels
 
@@ -58,19 +61,31 @@ def row_index(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
     return cells + first.reshape(-1, *([1] * (x.ndim - 1)))
 
 
-def bilinear_sample(features: Tensor, flow: Tensor) -> Tensor:
-    """`features [B,C,H,W]` at the normalised positions `flow [B,2,h,w]` -> `[B,C,h,w]`; zeros outside.
+class BilinearPositions(nn.Module):
+    """Of each query, the four pixels around it and their weights."""
 
-    The same as `grid_sample(..., padding_mode="zeros", align_corners=False)`.
-    """
-    batch, channels, height, width = features.shape
-    at = corner(flow, height, width, margin=0)
-    x = torch.stack([at.x, at.x + 1, at.x, at.x + 1], dim=2)
-    y = torch.stack([at.y, at.y, at.y + 1, at.y + 1], dim=2)
-    across = torch.stack([1 - at.right, at.right, 1 - at.right, at.right], dim=2)
-    along = torch.stack([1 - at.down, 1 - at.down, at.down, at.down], dim=2)
-    weights = across * along * inside(x, width) * inside(y, height)
-    index = row_index(x, y, height, width)
-    taps = rows(features).index_select(0, index.flatten()).reshape(batch, -1, 4, channels)
-    sampled = (taps * weights[..., None].to(taps.dtype)).sum(dim=2)
-    return sampled.transpose(1, 2).reshape(batch, channels, flow.shape[2], flow.shape[3])
+    def forward(self, flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """flow `[B,2,h,w]` -> index into `rows`, int32 `[B,N,4]`, and weights, float32 `[B,N,4]`, 0 outside."""
+        at = corner(flow, height, width, margin=0)
+        x = torch.stack([at.x, at.x + 1, at.x, at.x + 1], dim=2)
+        y = torch.stack([at.y, at.y, at.y + 1, at.y + 1], dim=2)
+        across = torch.stack([1 - at.right, at.right, 1 - at.right, at.right], dim=2)
+        along = torch.stack([1 - at.down, 1 - at.down, at.down, at.down], dim=2)
+        weights = across * along * inside(x, width) * inside(y, height)
+        return row_index(x, y, height, width), weights
+
+
+class BilinearSample(nn.Module):
+    """`grid_sample(..., padding_mode="zeros", align_corners=False)`, without its operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = BilinearPositions()
+
+    def forward(self, features: Tensor, flow: Tensor) -> Tensor:
+        """`features [B,C,H,W]` at the normalised positions `flow [B,2,h,w]` -> `[B,C,h,w]`; zeros outside."""
+        batch, channels, height, width = features.shape
+        index, weights = self.positions(flow, height, width)
+        taps = rows(features).index_select(0, index.flatten()).reshape(batch, -1, 4, channels)
+        sampled = (taps * weights[..., None].to(taps.dtype)).sum(dim=2)
+        return sampled.transpose(1, 2).reshape(batch, channels, flow.shape[2], flow.shape[3])
