@@ -55,6 +55,7 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         spec,
         request.checkpoint,
         dinov2=request.dinov2,
+        sha256=request.sha256,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
         mutual=arranged.mutual,
@@ -87,15 +88,14 @@ def _export(
 ) -> tuple[bytes, GraphFacts]:
     """The proven ONNX graph as bytes, and what the manifest says of it."""
     from matchrt.export.parity import prove_parity
-    from matchrt.export.passes.base import run_passes
-    from matchrt.export.passes.standard import standard_passes
+    from matchrt.export.passes.standard import run_standard
     from matchrt.export.to_onnx import export_onnx
 
     tell("exporting to ONNX", 0.1)
     exported = export_onnx(loaded, options)
     tell("running graph passes", 0.7)
     check = _same_matches(contract, matching) if request.check_passes else None
-    model, passes = run_passes(exported, standard_passes(), check)
+    model, passes = run_standard(exported, check)
     tell("comparing ONNX with torch", 0.75)
     difference = prove_parity(loaded, options, contract, model)
     missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")

@@ -20,6 +20,7 @@ class BuildRequest:
     model: a model's name, or the path of an fp32 engine of flavour onnxruntime (`.onnx` with its manifest) to make an
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
     for the model's default; profile: build a dynamic engine instead.
+    sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or an engine's manifest has it.
     dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
     and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
     second, `dense` adds the outputs `warp` and `certainty`.
@@ -28,6 +29,7 @@ class BuildRequest:
     model: str
     checkpoint: Path | None = None
     dinov2: Path | None = None
+    sha256: str | None = None
     height: int | None = None
     width: int | None = None
     max_matches: int = 2048

@@ -104,7 +104,8 @@ def translate(tensors: Mapping[str, Tensor], config: DINOv2Config) -> Translated
     naming = recognise(tensors, config)
     result, sources, derived = dict(tensors), {key: (key,) for key in tensors}, {}
     for name, parts in naming.table.items():
-        if parts == (name,) or not all(part in tensors for part in parts):
+        # A file that has the tensor under both names keeps both, and the second is unexpected.
+        if name in tensors or not all(part in tensors for part in parts):
             continue
         stacked = _stacked([tensors[part] for part in parts])
         if stacked is None:

@@ -67,6 +67,7 @@ def load_network(
     path: Path | None = None,
     *,
     dinov2: Path | None = None,
+    sha256: str | None = None,
     allow_missing: Sequence[str] = (),
     threshold: float | None = None,
     mutual: bool | None = None,
@@ -75,7 +76,9 @@ def load_network(
     """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong.
 
     size: (height, width) that the network is built for, None for the model's default. dinov2: the second file of models
-    that take one. Errors: those of `read_checkpoint`, dinov2-needed, dinov2-unused.
+    that take one. sha256: what `LoadedNetwork.weights_sha256` must be: names and shapes cannot tell whether two tensors
+    of the same shape were swapped, a digest can.
+    Errors: those of `read_checkpoint`, dinov2-needed, dinov2-unused, checkpoint-digest.
     """
     family = spec.family.with_matching(threshold, mutual).at(*(size or (spec.height, spec.width)))
     spec = replace(spec, family=family)
@@ -88,8 +91,16 @@ def load_network(
     second = _read_second(spec, network.state_dict(), dinov2)
     state, report = account_files(spec, network.state_dict(), checkpoint, second, allow_missing)
     report.require_complete(str(source))
+    loaded = LoadedNetwork(spec, network, report, checkpoint, second)
+    if sha256 is not None and loaded.weights_sha256 != sha256:
+        raise MatchRTError(
+            "checkpoint-digest",
+            f"The tensors of '{source}' have the digest {loaded.weights_sha256}, not {sha256}.",
+            "Download the file again, or correct --sha256.",
+        )
     fill(network, state)
-    return LoadedNetwork(spec, network.eval(), report, checkpoint, second)
+    network.eval()
+    return loaded
 
 
 def _read_second(spec: ModelSpec, expected: Mapping[str, Tensor], path: Path | None) -> Checkpoint | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,7 @@ import torch
 from matchrt.errors import InternalError
 from matchrt.export.engine_graph import OUTPUTS, EngineGraph
 from matchrt.export.network import LoadedNetwork
-from matchrt.export.passes.base import run_passes
-from matchrt.export.passes.standard import standard_passes
+from matchrt.export.passes.standard import run_standard
 from matchrt.export.to_onnx import ExportOptions, export_onnx
 from matchrt.manifest import InputContract
 
@@ -29,6 +30,8 @@ SAME_PLACE = 0.5
 # By the input's fitting: the family that stretches images takes the best pixel of each cell, where rounding may prefer
 # another of the same certainty.
 TIES = {"stretch": 0.01}
+# Graphs of more bytes than this are compared with as few copies of them as possible.
+LARGE = 1 << 28
 # Fewer matches than this prove little.
 ENOUGH = 20
 
@@ -125,7 +128,16 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    if model.ByteSize() < LARGE:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    else:  # a session made from bytes keeps them
+        options.enable_cpu_mem_arena = False
+        with tempfile.TemporaryDirectory(prefix="matchrt-") as folder:
+            path = Path(folder) / "graph.onnx"
+            with path.open("wb") as stream:
+                stream.write(model.SerializeToString())
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     return lambda inputs: dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(inputs)), strict=True))
 
 
@@ -204,7 +216,7 @@ def prove_parity(
     if worst.matches >= ENOUGH:
         return worst
     with loaded.spec.family.probing(loaded.network):
-        probe, _ = run_passes(export_onnx(loaded, options), standard_passes())
+        probe, _ = run_standard(export_onnx(loaded, options))
         worst = _compare_pairs(loaded, options, contract, probe, 0.0)
     if worst.matches == 0:
         raise InternalError(

@@ -79,6 +79,11 @@ def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int
     return fit_letterbox(image_hw, canvas, contract.divisor)
 
 
+def fit_coarse(image_hw: tuple[int, int], contract: InputContract) -> Fit | None:
+    """The fit of the smaller copy, for engines that take one; None for others. Raises fit-size."""
+    return None if contract.coarse is None else _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+
+
 def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
     """MatchAnything's rule: each side cut down to a multiple of `divisor`, then zeros right and below to a square.
 

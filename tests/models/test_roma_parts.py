@@ -104,8 +104,8 @@ def test_position_embedding_is_stored_at_its_own_grid_and_sampled_between() -> N
     resampled = resample_position(stored, grid)[0, 1:, 0].reshape(grid)
     places = torch.arange(4, 36) + 0.5
     fractional, integer = ((places * side / (grid[1] + extra) - 0.5) for extra in (0.1, 0.0))
-    # The cubic kernel wiggles around a ramp by up to 0.03.
-    assert (resampled[5, 4:36] - fractional).abs().max() < 0.03 < (resampled[5, 4:36] - integer).abs().max()
+    # The cubic kernel wiggles around a ramp by up to 0.05.
+    assert (resampled[5, 4:36] - fractional).abs().max() < 0.06 < (resampled[5, 4:36] - integer).abs().max()
 
 
 def _images(size: int, seed: int = 0) -> list[torch.Tensor]:

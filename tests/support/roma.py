@@ -23,6 +23,7 @@ TINY = RoMaConfig(
     refiner_blocks=1,
     imagenet=False,
     scale_rule="relative",
+    volume_pixels=150,  # of 112 pixels and more, both ways of correlating are used
 )
 
 

@@ -68,9 +68,8 @@ class RoMaFamily:
 
     @property
     def coarse_stride(self) -> int:
-        """Pixels of the last pass that a patch spans, rounded down."""
-        patches = (self.coarse or self.size)[0] // self.config.dinov2.patch
-        return self.size[0] // patches
+        """Of the grid on which most memory is needed: features and local correlations at 1/8."""
+        return self.config.refiners[1].scale
 
     def with_matching(self, threshold: float | None, mutual: bool | None) -> RoMaFamily:
         """mutual: match both ways and join, as the official code does, or image 0 to image 1 only."""

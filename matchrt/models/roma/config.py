@@ -77,7 +77,9 @@ class RoMaConfig:
     imagenet: whether images are normalised by ImageNet's mean and deviation; MatchAnything feeds 0..1.
     scale_rule: factor of the displacement embedding. "relative" (MatchAnything): 1 in the coarse pass and
         sqrt(fine area / coarse area) in the upsample pass; "absolute" (RoMa): sqrt(area / 560^2) in both.
-    coarse_size: default size of the coarse pass; upsample_size: of the second pass, None for none.
+    threshold: smallest certainty of a match.
+    volume_pixels: largest map of which a local correlation correlates all pairs, and gathers from that; larger ones gather
+        features. 8192 pixels are 128 MB in half precision a direction. It decides speed and memory, not the result.
     symmetric: match both ways in one batch, as the official code does; False matches image 0 to image 1 only.
     """
 
@@ -91,6 +93,7 @@ class RoMaConfig:
     scale_rule: ScaleRule = "absolute"
     symmetric: bool = True
     threshold: float = 0.05
+    volume_pixels: int = 8192
 
     def __post_init__(self) -> None:
         if tuple(r.scale for r in self.refiners) != (16, 8, 4, 2, 1):

@@ -56,7 +56,7 @@ class RoMaDecoder(nn.Module):
             }
         )
         self.conv_refiner = nn.ModuleDict(
-            {str(r.scale): ConvRefiner(r, config.refiner_blocks) for r in config.refiners}
+            {str(r.scale): ConvRefiner(r, config.refiner_blocks, config.volume_pixels) for r in config.refiners}
         )
 
     def project(self, pyramid: Pyramid) -> dict[int, Tensor]:

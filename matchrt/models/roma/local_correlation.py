@@ -14,11 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from matchrt.models.roma.sampling import corner, inside, row_index, rows
-
-# Largest number of pixels of a map whose pairs are all correlated: 128 MB in half precision a direction.
-VOLUME_PIXELS = 8192
-
+from matchrt.models.roma.sampling import corner, inside, rows
 
 class WindowPositions(nn.Module):
     """Of each query, the rows and columns of its window of (2r+2)^2 pixels, and what interpolates them."""
@@ -53,7 +49,7 @@ class WindowInterpolation(nn.Module):
 class LocalCorrelation(nn.Module):
     """See the module. volume_pixels: largest map for which all pairs are correlated."""
 
-    def __init__(self, radius: int, volume_pixels: int = VOLUME_PIXELS) -> None:
+    def __init__(self, radius: int, volume_pixels: int) -> None:
         super().__init__()
         self.volume_pixels = volume_pixels
         self.positions = WindowPositions(radius)
@@ -87,9 +83,12 @@ def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> T
     batch, count, channels = query.shape
     table, side = rows(features), x.shape[2]
     height, width = features.shape[2:]
+    first = torch.arange(batch, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
+    # Clamped once: the exporter's optimiser names the bounds of equal clamps twice, which leaves an invalid graph.
+    columns, starts = x.clamp(0, width - 1), y.clamp(0, height - 1) * width + first
     lines = []
     for line in range(side):
-        index = row_index(x, y[:, :, line : line + 1], height, width)
+        index = columns + starts[:, :, line : line + 1]
         taps = table.index_select(0, index.flatten()).reshape(batch, count, side, channels)
         lines.append((taps * query[:, :, None]).sum(dim=3))
     return torch.stack(lines, dim=2)

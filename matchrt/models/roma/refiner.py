@@ -28,7 +28,7 @@ def refiner_block(channels: int) -> nn.Sequential:
 class ConvRefiner(nn.Module):
     """Features of both images, the warped one sampled at the flow, to corrections of flow and certainty."""
 
-    def __init__(self, config: RefinerConfig, blocks: int) -> None:
+    def __init__(self, config: RefinerConfig, blocks: int, volume_pixels: int) -> None:
         super().__init__()
         self.config = config
         channels = config.channels
@@ -37,7 +37,7 @@ class ConvRefiner(nn.Module):
         self.out_conv = nn.Conv2d(channels, 3, 1)
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
         self.sample = BilinearSample()
-        self.correlation = LocalCorrelation(config.radius) if config.radius else None
+        self.correlation = LocalCorrelation(config.radius, volume_pixels) if config.radius else None
         # Zero channels behind the correlations; see `deploy`.
         self.padding = 0
 
