@@ -64,10 +64,17 @@ class LoFTREncoderLayer(nn.Module):
         batch, length, channels = x.shape
         return x.view(batch, length, self.n_heads, channels // self.n_heads).transpose(1, 2)
 
+    def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+        """Query, key and value; linear layers of the same input as one product."""
+        q, k, v = self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
+        if x is source:
+            return F.linear(x, torch.cat([q, k, v])).chunk(3, dim=2)
+        return self.q_proj(x), *F.linear(source, torch.cat([k, v])).chunk(2, dim=2)
+
     def forward(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
         """x `[B,L,C]`, source `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> `[B,L,C]`."""
         attend = linear_attention if self.attention == "linear" else full_attention
-        query, key, value = (self._heads(y) for y in (self.q_proj(x), self.k_proj(source), self.v_proj(source)))
+        query, key, value = (self._heads(y) for y in self._project(x, source))
         message = attend(query, key, value, x_mask, source_mask).transpose(1, 2).reshape(x.shape)
         message = self.norm1(self.merge(message))
         return x + self.norm2(self.mlp(torch.cat([x, message], dim=2)))
@@ -89,9 +96,20 @@ class LocalFeatureTransformer(nn.Module):
         """x0 `[B,L,C]`, x1 `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> the same shapes."""
         for kind, layer in zip(self.kinds, self.layers, strict=True):
             if kind == "self":
-                x0 = layer(x0, x0, mask0, mask0)
-                x1 = layer(x1, x1, mask1, mask1)
+                x0, x1 = _self_attention(layer, x0, x1, mask0, mask1)
             else:
                 x0 = layer(x0, x1, mask0, mask1)
                 x1 = layer(x1, x0, mask1, mask0)
         return x0, x1
+
+
+def _self_attention(
+    layer: nn.Module, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Each image attends to itself; both in one batch when their sizes agree, which GPUs like better."""
+    if x0.shape != x1.shape:
+        return layer(x0, x0, mask0, mask0), layer(x1, x1, mask1, mask1)
+    both = torch.cat([x0, x1])
+    mask = torch.cat([mask0, mask1]) if mask0 is not None and mask1 is not None else None
+    first, second = layer(both, both, mask, mask).chunk(2)
+    return first, second

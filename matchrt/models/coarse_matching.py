@@ -63,8 +63,13 @@ def similarity(x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None,
     scale = x0.shape[2] ** 0.5
     scores = (x0 / scale) @ (x1 / scale).transpose(1, 2) / temperature
     if mask0 is not None and mask1 is not None:
-        scores = scores.masked_fill(~(mask0[:, :, None] & mask1[:, None, :]), MASKED)
+        # Two vectors instead of a mask of all pairs, which would be as large as the scores.
+        scores = scores + _penalty(mask0, scores.dtype)[:, :, None] + _penalty(mask1, scores.dtype)[:, None, :]
     return scores
+
+
+def _penalty(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return (~mask).to(dtype) * MASKED
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
@@ -72,26 +77,50 @@ def dual_softmax(scores: Tensor) -> Tensor:
     return scores.softmax(dim=1) * scores.softmax(dim=2)
 
 
-def select_matches(
-    confidence: Tensor, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
-) -> CoarseMatches:
-    """The `max_matches` most confident matches of `confidence [B,L,S]` that pass threshold, border and mutual test.
+@dataclass(frozen=True)
+class Confidence:
+    """values: dual-softmax confidence `[B,L,S]`. best0: int64 `[B,S]`, image 0's best cell for each of image 1."""
 
-    The mutual test compares indices, not values: an engine may compute the row and the column maximum in kernels that
-    round differently. The best column of a row decides, as in the official code: a row whose best cell lies in the
-    border has no match.
+    values: Tensor
+    best0: Tensor
+
+
+def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> Confidence:
+    """`dual_softmax` of `scores [B,L,S]`, with `transposed [B,S,L]` computed beside it from the same features.
+
+    exp(2 s - lse_row - lse_column), with every reduction along the last axis: softmax along the first one makes GPUs
+    read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the matching.
     """
-    score, best1 = confidence.max(dim=2)
+    rows, columns = _log_sum_exp(scores), _log_sum_exp(transposed)
+    values = (2 * scores - rows[:, :, None] - columns[:, None, :]).exp()
+    return Confidence(values, (2 * transposed - rows[:, None, :]).argmax(dim=2))
+
+
+def _log_sum_exp(scores: Tensor) -> Tensor:
+    """Over the last axis, with the maximum taken out by hand: engines need not do so in an operator of that name."""
+    most = scores.amax(dim=2)
+    return most + (scores - most[:, :, None]).exp().sum(dim=2).log()
+
+
+def select_matches(
+    confidence: Confidence, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+) -> CoarseMatches:
+    """The `max_matches` most confident matches that pass threshold, border and mutual test.
+
+    The mutual test compares indices, not values: rows and columns come from kernels that round differently. The best
+    column of a row decides, as in the official code: a row whose best cell lies in the border has no match.
+    """
+    score, best1 = confidence.values.max(dim=2)
+    cells0 = score.shape[1]
     keep = score > config.threshold
     if config.mutual:
-        best0 = confidence.argmax(dim=1)
-        rows = torch.arange(confidence.shape[1], device=confidence.device)
-        keep = keep & (best0.gather(1, best1) == rows[None])
-    interior1 = grid1.interior(config.border, confidence.device).expand(confidence.shape[0], -1)
-    keep = keep & grid0.interior(config.border, confidence.device) & interior1.gather(1, best1)
+        rows = torch.arange(cells0, device=score.device)
+        keep = keep & (confidence.best0.gather(1, best1) == rows[None])
+    interior1 = grid1.interior(config.border, score.device).expand(score.shape[0], -1)
+    keep = keep & grid0.interior(config.border, score.device) & interior1.gather(1, best1)
     score = torch.where(keep, score, torch.zeros_like(score))
     # Zero slots behind the cells keep top-K legal where an image has fewer than K cells.
     score = torch.cat([score, score.new_zeros(score.shape[0], max_matches)], dim=1)
     scores, index0 = score.topk(max_matches, dim=1)
-    index0 = index0.clamp(max=confidence.shape[1] - 1)
+    index0 = index0.clamp(max=cells0 - 1)
     return CoarseMatches(index0, best1.gather(1, index0), scores)

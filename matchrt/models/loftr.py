@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from matchrt.models.attention import LocalFeatureTransformer
 from matchrt.models.coarse_matching import (
     Grid,
-    dual_softmax,
+    fast_dual_softmax,
     rows_and_columns,
     select_matches,
     similarity,
@@ -99,7 +99,9 @@ class LoFTR(nn.Module):
         grid0, grid1 = self._grid(coarse0, size0), self._grid(coarse1, size1)
         mask0, mask1 = grid0.mask(), grid1.mask()
         tokens0, tokens1 = self.encode_coarse(coarse0, coarse1, mask0, mask1)
-        confidence = dual_softmax(self.similarity(tokens0, tokens1, mask0, mask1))
+        scores = self.similarity(tokens0, tokens1, mask0, mask1)
+        transposed = self.similarity(tokens1, tokens0, mask1, mask0)
+        confidence = fast_dual_softmax(scores, transposed)
         matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
         keypoints0, keypoints1 = self._pixels(matches.index0, grid0), self._pixels(matches.index1, grid1)
         if fine0 is not None and fine1 is not None:
@@ -113,7 +115,8 @@ class LoFTR(nn.Module):
         if size is None:
             return Grid(height, width)
         # A cell is image when its own pixel is, as nearest-neighbour reduction of the pixel mask gives it.
-        cells = (size.to(torch.int64) + self.config.coarse_stride - 1) // self.config.coarse_stride
+        stride = self.config.coarse_stride
+        cells = torch.div(size.to(torch.int64) + stride - 1, stride, rounding_mode="trunc")
         return Grid(height, width, cells[:, 0], cells[:, 1])
 
     def _pixels(self, cells: Tensor, grid: Grid) -> Tensor:

@@ -100,11 +100,18 @@ class TensorRTRTX:
         return engine.create_execution_context(config)
 
     def refusal(self, runtime: Any, data: bytes) -> str | None:
-        """The vendor's check of the engine's header."""
+        """The vendor's check of the engine's header.
+
+        That the GPU is not on the vendor's list is left to the loader: 1.4 loads and runs on an H100 what its check
+        calls unsupported, later versions do not.
+        """
         validity, diagnostics = runtime.get_engine_validity(data)
         if validity != self.trt.EngineValidity.INVALID:
             return None
-        return ", ".join(self._reasons(int(diagnostics))) or "no reason given"
+        unsupported = int(self.trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC)
+        if int(diagnostics) == unsupported:
+            return None
+        return ", ".join(self._reasons(int(diagnostics) & ~unsupported)) or "no reason given"
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """TensorRT-RTX says so itself: dynamic shapes or work on the host, for instance."""

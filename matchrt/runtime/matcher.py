@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,14 @@ from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
+from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
+
+if TYPE_CHECKING:
+    from matchrt.runtime.gpu.matching import GpuMatches
 
 ImageLike = Any  # a path, an array, or anything with __array__
 
@@ -71,11 +75,11 @@ class MatcherOptions:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A decoded image in the engine's layout, and the way back."""
+    """An image in the engine's layout, and the way back. pixels: None where they are on the GPU."""
 
     ref: ImageRef
     fit: Fit
-    pixels: UInt8Array
+    pixels: UInt8Array | None
     coarse: UInt8Array | None
     decode_ms: float
     resize_ms: float
@@ -117,16 +121,32 @@ class Matcher:
         )
         self._check_options()
 
+    @classmethod
+    def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
+        """A matcher on a session that is open already; closing it closes the session."""
+        matcher = cls.__new__(cls)
+        matcher.options, matcher._session = options or MatcherOptions(), session
+        matcher._check_options()
+        return matcher
+
+    def fork(self) -> Matcher:
+        """A matcher for another thread, on the same loaded engine. Each is closed by itself."""
+        return type(self).on(self._session.fork(), self.options)
+
     @property
     def manifest(self) -> EngineManifest:
         """The loaded engine's manifest."""
         return self._session.manifest
 
-    def match(self, image0: ImageLike, image1: ImageLike) -> Matches:
+    def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.
 
-        Keypoints are pixels of the images as given. Errors: image-* of `as_image`.
+        Keypoints are pixels of the images as given. Arrays on the GPU (DLPack or `__cuda_array_interface__`) are read
+        where they are: uint8, contiguous, of the engine's size. stream: CUDA stream that they are made in, which the
+        engine then runs in; without it, the host waits until they are made. Errors: image-* of `as_image`.
         """
+        if on_gpu(image0) or on_gpu(image1):
+            return self._match_gpu_images(image0, image1, stream)
         prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
         return self._finish(self._start(*prepared, self._session))
 
@@ -143,6 +163,28 @@ class Matcher:
                 f"This engine of {self.manifest.model} returns no dense warp.",
                 "Build a RoMa model with --dense, or take the matches that the engine selects.",
             )
+
+    def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
+        """Matches two images on the GPU, as `match` takes them, and leaves the matches there.
+
+        With a stream it returns at once, and the matches are good for work in that stream.
+        """
+        from matchrt.runtime.gpu.matching import GpuMatches, run_on_gpu
+
+        return GpuMatches.of(run_on_gpu(self._session, image0, image1, stream).outputs)
+
+    def _match_gpu_images(self, image0: Any, image1: Any, stream: Any) -> Matches:
+        from matchrt.runtime.gpu.matching import run_on_gpu
+
+        start = time.perf_counter()
+        run = run_on_gpu(self._session, image0, image1, stream)
+        outputs = run.outputs.to_host()
+        timings = {"inference": (time.perf_counter() - start) * 1e3}
+        first, second = (
+            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
+            for name, size in zip(("image0", "image1"), run.sizes, strict=True)
+        )
+        return self._matches(outputs, first, second, timings)
 
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
@@ -269,6 +311,7 @@ class Matcher:
         if self.manifest.flavor == "onnxruntime":
             sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
             require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
+        assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
             for key, item in (("size0", first), ("size1", second)):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from support.pictures import shifted_pair
 from support.weights import random_network
 
-from matchrt.models.attention import full_attention, linear_attention
-from matchrt.models.coarse_matching import Grid, dual_softmax, rows_and_columns, select_matches
+from matchrt.models.attention import MASKED, full_attention, linear_attention
+from matchrt.models.coarse_matching import Grid, dual_softmax, fast_dual_softmax, rows_and_columns, select_matches
 from matchrt.models.config import COARSE_LOFTR, LOFTR_LITE, CoarseMatchConfig, LoFTRConfig, TransformerConfig
 from matchrt.models.fine_refinement import FineRefinement, gather_windows
 from matchrt.models.position import sine_encoding, sine_frequencies
@@ -71,12 +71,12 @@ def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
     torch.manual_seed(1)
     valid = (torch.tensor([7]), torch.tensor([8])) if padded else (None, None)
     grid = Grid(9, 11, *valid)
-    confidence = dual_softmax(torch.randn(1, 99, 99) * 4)
+    scores = torch.randn(1, 99, 99) * 4
     config = CoarseMatchConfig(threshold=0.005, border=1, mutual=mutual)
-    matches = select_matches(confidence, grid, grid, config, 128)
+    matches = select_matches(fast_dual_softmax(scores, scores.transpose(1, 2)), grid, grid, config, 128)
     count = int((matches.scores > 0).sum())
     found = {(int(i), int(j)) for i, j in zip(matches.index0[0, :count], matches.index1[0, :count], strict=True)}
-    expected = _brute_force(confidence[0].clone(), grid, config)
+    expected = _brute_force(dual_softmax(scores)[0], grid, config)
     assert found == expected
     assert len(expected) >= 5 - 3 * mutual
     scores = matches.scores[0]
@@ -86,10 +86,22 @@ def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
 def test_selection_keeps_the_best_when_slots_are_few() -> None:
     torch.manual_seed(1)
     grid, config = Grid(9, 11), CoarseMatchConfig(threshold=0.0, border=0)
-    confidence = dual_softmax(torch.randn(1, 99, 99) * 4)
+    scores = torch.randn(1, 99, 99) * 4
+    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
     all_matches = select_matches(confidence, grid, grid, config, 128)
     few = select_matches(confidence, grid, grid, config, 5)
     assert few.scores[0].tolist() == all_matches.scores[0, :5].tolist()
+
+
+def test_both_ways_to_the_confidence_agree() -> None:
+    torch.manual_seed(2)
+    scores = torch.randn(1, 70, 90) * 8
+    scores[:, 60:] += MASKED
+    scores[..., 80:] += MASKED
+    fast = fast_dual_softmax(scores, scores.transpose(1, 2))
+    expected = dual_softmax(scores)[:, :60, :80]
+    assert torch.allclose(fast.values[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
+    assert torch.equal(fast.best0[:, :80], expected.argmax(1))
 
 
 def test_rows_and_columns() -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from matchrt.models.coarse_matching import Grid, dual_softmax, select_matches
+from matchrt.models.coarse_matching import Grid, fast_dual_softmax, select_matches
 from matchrt.models.config import LOFTR_LITE, CoarseMatchConfig
 from matchrt.models.loftr import LoFTR
 
@@ -63,7 +63,8 @@ def match(net: LoFTR, path0: Path, path1: Path, settings: Settings) -> tuple[Poi
     coarse0, fine0 = net.backbone(image0)
     coarse1, fine1 = net.backbone(image1)
     tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
-    confidence = dual_softmax(net.similarity(tokens0, tokens1))
+    scores = net.similarity(tokens0, tokens1)
+    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=settings.threshold), 8192)
     keep = found.scores[0] > 0

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from matchrt.models.coarse_matching import Grid, dual_softmax, select_matches
+from matchrt.models.coarse_matching import Grid, fast_dual_softmax, select_matches
 from matchrt.models.config import CoarseMatchConfig
 from matchrt.models.loftr import LoFTR
 from matchrt.models.resnet_fpn import run_backbone
@@ -39,7 +39,8 @@ def score_pairs(net: LoFTR, pairs: Pairs, threshold: float, amp: bool) -> tuple[
         (coarse0, fine0), (coarse1, fine1) = run_backbone(net.backbone, pairs.image0, pairs.image1)
         tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
     assert fine0 is not None and fine1 is not None
-    confidence = dual_softmax(net.similarity(tokens0.float(), tokens1.float()))
+    scores = net.similarity(tokens0.float(), tokens1.float())
+    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=threshold, border=BORDER), SLOTS)
     del confidence

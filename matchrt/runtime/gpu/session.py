@@ -19,7 +19,7 @@ from matchrt.manifest import EngineManifest
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.arrays import GpuArray, GpuView
-from matchrt.runtime.gpu.layout import Shapes
+from matchrt.runtime.gpu.layout import Layout, Shapes
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.memory import DeviceMemory, Staging
 from matchrt.runtime.gpu.shape_runner import ShapeRunner
@@ -109,7 +109,7 @@ class TensorRTSession:
         """Runs the engine on host arrays; the results are the caller's own."""
         return self.start(inputs).result()
 
-    def run_on_gpu(self, inputs: Mapping[str, GpuView | npt.NDArray[Any]], stream: int | None) -> dict[str, GpuArray]:
+    def run_on_gpu(self, inputs: Mapping[str, GpuView | npt.NDArray[Any]], stream: int | None) -> GpuOutputs:
         """Runs on images that are on the GPU already, without a copy; the results stay there.
 
         stream: the caller's, by its address: the run is put into it and this returns at once. None: the session's own,
@@ -131,14 +131,10 @@ class TensorRTSession:
             device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
             copy_to_device(device + place.offset, host + place.offset, place.size, where)
         ready.runner.enqueue(where)
-        self._handed_over.mark(where)
+        self._handed_over.record(where)
         if stream is None:
             self._stream.wait()
-        block = memory.outputs.device
-        return {
-            place.name: GpuArray(block.pointer + place.offset, place.shape, place.dtype, block, stream)
-            for place in ready.runner.outputs.places
-        }
+        return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
 
     def fork(self) -> TensorRTSession:
         """A session for another thread, on the same weights."""
@@ -235,22 +231,22 @@ class TensorRTSession:
         if ready.no_graph is not None:
             return
         try:
-            ready.graph = Graph(self._stream, lambda: self._enqueue(ready))
+            ready.graph = Graph(self._stream, lambda: self._enqueue(ready, captured=True))
         except MatchRTError as error:
             ready.no_graph = f"capturing failed: {error.message}"
 
-    def _enqueue(self, ready: _Ready) -> None:
+    def _enqueue(self, ready: _Ready, captured: bool = False) -> None:
         """Copies up, runs, copies down; the events between them are the stages' times."""
         stream, runner = self._stream.handle, ready.runner
         inputs, outputs = self._held().inputs, self._held().outputs
         begin, up, done, down = self._events
-        begin.record(stream)
+        begin.record(stream, captured)
         copy_to_device(inputs.device.pointer, inputs.host.pointer, runner.inputs.size, stream)
-        up.record(stream)
+        up.record(stream, captured)
         runner.enqueue(stream)
-        done.record(stream)
+        done.record(stream, captured)
         copy_to_host(outputs.host.pointer, outputs.device.pointer, runner.outputs.size, stream)
-        down.record(stream)
+        down.record(stream, captured)
 
     def _collect(self, ready: _Ready) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
         self._require_open()
@@ -279,6 +275,29 @@ def _grown(memory: _Memory | None, runner: ShapeRunner) -> _Memory:
         outputs = Staging(sizes[2])
         undo.pop_all()
         return _Memory(scratch, inputs, outputs)
+
+
+class GpuOutputs:
+    """The outputs of a run, on the GPU until the session's next run. stream: where they are being made."""
+
+    def __init__(self, block: Staging, layout: Layout, stream: int, own: Stream | None) -> None:
+        self._block, self._layout, self._stream = block, layout, stream
+        self._own = own  # kept, so that the stream lives as long as what refers to it
+
+    def arrays(self) -> dict[str, GpuArray]:
+        """Each as an array on the GPU, without a copy."""
+        stream = None if self._own is not None else self._stream
+        device = self._block.device
+        return {
+            place.name: GpuArray(device.pointer + place.offset, place.shape, place.dtype, device, stream)
+            for place in self._layout.places
+        }
+
+    def to_host(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies of all, in one transfer, when the run is done."""
+        copy_to_host(self._block.host.pointer, self._block.device.pointer, self._layout.size, self._stream)
+        call(cuda_runtime().cudaStreamSynchronize, self._stream)
+        return {place.name: place.view(self._block.host.bytes).copy() for place in self._layout.places}
 
 
 class _PendingRun:

@@ -38,13 +38,11 @@ class Event:
         self._event = call(runtime.cudaEventCreateWithFlags, flags)
         self._free = weakref.finalize(self, _quietly, runtime.cudaEventDestroy, self._event)
 
-    def record(self, stream: int) -> None:
-        """Puts the event into a stream; in a captured graph it becomes a node that keeps the time of every launch."""
-        call(self._runtime.cudaEventRecordWithFlags, self._event, stream, self._runtime.cudaEventRecordExternal)
-
-    def mark(self, stream: int) -> None:
-        """Puts the event into a stream that is not being captured."""
-        call(self._runtime.cudaEventRecord, self._event, stream)
+    def record(self, stream: int, captured: bool = False) -> None:
+        """Puts the event into a stream. captured: as a node of the graph being captured, which every launch records."""
+        runtime = self._runtime
+        flags = runtime.cudaEventRecordExternal if captured else runtime.cudaEventRecordDefault
+        call(runtime.cudaEventRecordWithFlags, self._event, stream, flags)
 
     def hold(self, stream: int) -> None:
         """What comes into `stream` from now on waits for this event."""
