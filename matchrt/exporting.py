@@ -38,9 +38,9 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable.
     """
     try:
+        from matchrt.export.arrangement import arrange
         from matchrt.export.network import load_network
         from matchrt.export.specs import get_spec
-        from matchrt.export.arrangement import arrange
         from matchrt.export.to_onnx import input_contract
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error

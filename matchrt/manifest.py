@@ -55,8 +55,8 @@ class InputContract:
         lanczos, bicubic  Pillow's, which average when they shrink
         bicubic-aliased  OpenCV's, four samples an axis whatever the factor
     height, width: of a static engine; None for a dynamic one, which takes any size within `profile`.
-    coarse: (height, width) of a second, smaller copy of each image, resized from the original too, for engines that take
-        `coarse0` and `coarse1` beside `image0` and `image1`; None for engines that do not.
+    coarse: (height, width) of a second, smaller copy of each image, resized from the original too, for engines that
+        take `coarse0` and `coarse1` beside `image0` and `image1`; None for engines that do not.
     """
 
     channels: int

@@ -26,7 +26,9 @@ def build(
     ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
     dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="RoMa: official (default), fast or low-memory; see docs/models/roma.md.")
     ] = None,
@@ -40,7 +42,10 @@ def build(
     max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
     threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
     mutual: Annotated[
-        bool | None, typer.Option("--mutual/--one-way", help="Keep only mutual nearest cells (RoMa: match both ways); default: the model's.")
+        bool | None,
+        typer.Option(
+            "--mutual/--one-way", help="Keep only mutual nearest cells (RoMa: match both ways); default: the model's."
+        ),
     ] = None,
     dynamic: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")

@@ -67,7 +67,9 @@ def _document(found: Diagnosis) -> dict[str, Any]:
         "closest": found.closest,
         "counts": found.report.counts(),
         "parts": {
-            side: [{"part": p.name, "tensors": p.total, "explained": p.explained, "fates": dict(p.fates)} for p in parts]
+            side: [
+                {"part": p.name, "tensors": p.total, "explained": p.explained, "fates": dict(p.fates)} for p in parts
+            ]
             for side, parts in sides.items()
         },
         "near_misses": [vars(miss) for miss in found.near_misses],
@@ -100,7 +102,9 @@ def _print(found: Diagnosis, html: Path | None) -> None:
     ):
         if parts:
             console.print(_table(title, parts))
-    _list("near-misses (nothing is loaded by likeness)", [f"{m.file} -> {m.network}: {m.rule}" for m in found.near_misses])
+    _list(
+        "near-misses (nothing is loaded by likeness)", [f"{m.file} -> {m.network}: {m.rule}" for m in found.near_misses]
+    )
     _list("conflicts", [f"{e.fate}: {e.key} {list(e.shape)} {e.detail}" for e in found.conflicts])
     _list("the same values", [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated])
     console.print(Text(found.verdict, style="bold green" if found.explained else "bold red"))

@@ -65,7 +65,8 @@ def match(
         float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N as RoMa's sampler does.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N as RoMa's sampler does."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
     resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,

@@ -35,7 +35,7 @@ ROMA_PRESETS: Mapping[str, Preset] = {
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The model's spec for a build, the options of its export, and whether it matches both ways, where that was said."""
+    """The model's spec for a build, the options of its export, and the directions, where something was said of them."""
 
     spec: ModelSpec
     options: ExportOptions
@@ -67,7 +67,9 @@ def _preset(request: BuildRequest) -> Preset:
         raise MatchRTError("preset-unknown", f"There is no preset '{name}'.", f"Known presets: {known}.")
     if request.single_pass and request.coarse is not None:
         raise MatchRTError(
-            "preset-size", "--coarse gives the first of two passes its size; --single-pass leaves one.", "Give one of them."
+            "preset-size",
+            "--coarse gives the first of two passes its size; --single-pass leaves one.",
+            "Give one of them.",
         )
     return ROMA_PRESETS[name]
 

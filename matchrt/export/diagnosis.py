@@ -92,7 +92,10 @@ def diagnose(path: Path, model: str, dinov2: Path | None = None) -> Diagnosis:
     _, report = account_files(spec, expected, checkpoint, second if needs_supplement(expected) else None)
     others = fitting_models(checkpoint)
     fits = tuple(name for name, other in others.items() if other.complete)
-    repeated = (*_repeated(checkpoint.tensors), *(() if second is None else _repeated(second.tensors)))
+    every = dict(checkpoint.tensors)
+    if second is not None:  # a tensor of one file under another name in the second is a copy too
+        every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
+    repeated = _repeated(every)
     state = _state(spec, report, fits, repeated, second is None and needs_supplement(expected))
     closest = _closest(others)
     verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), dinov2)
@@ -105,7 +108,11 @@ def diagnose(path: Path, model: str, dinov2: Path | None = None) -> Diagnosis:
         file_parts=_parts(report.file, report.prefix),
         second_parts=_parts(report.supplement, ""),
         near_misses=tuple(near_misses(report)),
-        conflicts=tuple(e for e in (*report.file, *report.supplement) if e.fate in ("shape-mismatched", "type-mismatched", "duplicated")),
+        conflicts=tuple(
+            e
+            for e in (*report.file, *report.supplement)
+            if e.fate in ("shape-mismatched", "type-mismatched", "duplicated")
+        ),
         repeated=repeated,
         fits=fits,
         closest=closest,
@@ -190,7 +197,7 @@ def near_misses(report: LoadReport) -> list[NearMiss]:
     by_shape: dict[tuple[int, ...], list[Entry]] = {}
     for entry in missing:
         by_shape.setdefault(tuple(sorted(entry.shape)), []).append(entry)
-    found = []
+    found: list[NearMiss] = []
     for entry in (*report.file, *report.supplement):
         if entry.fate != "unexpected" or len(found) >= _NEAR_MISSES:
             continue
@@ -230,7 +237,9 @@ def _repeated(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
         if len(flat) < _DISTINCT or bool((flat == flat[0]).all()):
             continue
         # Most tensors differ in their first values already: only candidates are read in full.
-        groups.setdefault((tuple(tensor.shape), tensor.dtype, flat[:_DISTINCT].double().numpy().tobytes()), []).append(key)
+        groups.setdefault((tuple(tensor.shape), tensor.dtype, flat[:_DISTINCT].double().numpy().tobytes()), []).append(
+            key
+        )
     result: list[tuple[str, ...]] = []
     for keys in groups.values():
         if len(keys) < 2:

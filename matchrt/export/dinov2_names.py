@@ -86,10 +86,11 @@ def _flat(config: DINOv2Config, chunks: Mapping[int, int]) -> Table:
 
 
 def _hugging_face(config: DINOv2Config) -> Table:
-    table: dict[str, tuple[str, ...]] = {name: (theirs,) for name, theirs in _HF_OUTSIDE.items()}
+    table: dict[str, tuple[str, ...]] = {name: (other,) for name, other in _HF_OUTSIDE.items()}
     for block in range(config.depth):
         stem = f"encoder.layer.{block}"
         for name in _BLOCK:
+            theirs: tuple[str, ...]
             if name.startswith("attn.qkv"):
                 kind = name.rpartition(".")[2]
                 theirs = tuple(f"{stem}.attention.attention.{part}.{kind}" for part in ("query", "key", "value"))

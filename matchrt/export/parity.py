@@ -145,8 +145,8 @@ def compare(expected: Arrays, actual: Arrays, threshold: float, ties: float = 0.
     """Compares the matches of a single pair as sets: near-equal scores may swap places.
 
     A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
-    or its weakest match where all its slots are taken. ties: share of the matches that may be other pixels of nearly the
-    same score, for families that take the best pixel of a cell (`TIES`).
+    or its weakest match where all its slots are taken. ties: share of the matches that may be other pixels of nearly
+    the same score, for families that take the best pixel of a cell (`TIES`).
     """
     first, second = _rows(expected), _rows(actual)
     pairs = _pairs(first, second)
@@ -189,9 +189,7 @@ def _floor(outputs: Arrays, threshold: float) -> float:
     return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
 
 
-def require_parity(
-    expected: Arrays, actual: Arrays, threshold: float, what: str, ties: float = 0.0
-) -> Difference:
+def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str, ties: float = 0.0) -> Difference:
     """Raises `parity` when the two differ by more than rounding; ties: as in `compare`."""
     difference = compare(expected, actual, threshold, ties)
     if not difference.same:

@@ -29,7 +29,7 @@ class RoMaGraph(EngineGraph):
             position = network.dinov2.position(network.patch_grid(coarse or size))
         self.register_buffer("position", position, persistent=False)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, image0: Tensor, image1: Tensor, coarse0: Tensor | None = None, coarse1: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Keypoints, scores and their number; with `dense` also the warp and certainty of `DenseMatches`."""

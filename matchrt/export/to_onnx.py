@@ -136,7 +136,9 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
     if options.profile is None:
         images = [torch.zeros(1, options.height, options.width, channels, dtype=torch.uint8) for _ in range(2)]
         if preprocess.static == "stretch":  # no padding, hence no valid sizes
-            copies = [] if options.coarse is None else [torch.zeros(1, *options.coarse, channels, dtype=torch.uint8)] * 2
+            copies = (
+                [] if options.coarse is None else [torch.zeros(1, *options.coarse, channels, dtype=torch.uint8)] * 2
+            )
             return (*images, *(copy.clone() for copy in copies)), None
         sizes = [torch.tensor([[options.height, options.width]], dtype=torch.int32) for _ in range(2)]
         return (*images, *sizes), None

@@ -39,11 +39,11 @@ class DenseMatches:
     image1: ImageRef
 
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
-        """Rows of the warp `[..., 4]` to pixels of the images as given, `[..., 2]` each; a pixel's centre is integer."""
+        """Rows of the warp `[..., 4]` to pixels of the images as given, `[..., 2]` each; pixel centres are integers."""
         return _pixels(rows[..., :2], self.image0), _pixels(rows[..., 2:], self.image1)
 
     def sample(self, count: int, seed: int = 0) -> tuple[Array, Array, Array]:
-        """`count` matches as RoMa's own sampler draws them, from a seeded generator: by certainty, evened out in density.
+        """`count` matches as RoMa's own sampler draws them, seeded: by certainty, evened out in density.
 
         Returns keypoints of both images `[N,2]` in pixels of the images as given, and certainties `[N]`, best first;
         N is smaller where fewer pixels have any certainty. Raises `sample-range` if count is below 1.

@@ -82,7 +82,7 @@ class RoMaDecoder(nn.Module):
         scale_factor: float,
         probe: Probe | None = None,
     ) -> dict[int, Flow]:
-        """Refines from the coarsest scale of the pyramids to 1; pyramids are projected. Returns every scale's result."""
+        """Refines from the pyramids' coarsest scale to 1; pyramids are projected. Returns every scale's result."""
         height, width = pyramid0[1].shape[2:]
         current = start
         results: dict[int, Flow] = {}

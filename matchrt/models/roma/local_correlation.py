@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from matchrt.models.roma.sampling import corner, inside, rows
 
+
 class WindowPositions(nn.Module):
     """Of each query, the rows and columns of its window of (2r+2)^2 pixels, and what interpolates them."""
 

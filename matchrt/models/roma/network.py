@@ -30,8 +30,8 @@ ATTENUATION = 0.5
 class DenseMatches:
     """What RoMa's `match` returns.
 
-    warp: `[B,H,W or 2W,4]`: x, y in image 0 and x, y in image 1, normalised; with both directions, the left half lies on
-    image 0's pixels and the right half on image 1's. certainty: 0..1, `[B,H,W or 2W]`.
+    warp: `[B,H,W or 2W,4]`: x, y in image 0 and x, y in image 1, normalised; with both directions, the left half lies
+    on image 0's pixels and the right half on image 1's. certainty: 0..1, `[B,H,W or 2W]`.
     """
 
     warp: Tensor

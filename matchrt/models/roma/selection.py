@@ -1,8 +1,8 @@
 """K matches of a dense warp, spread over the images: deterministic and of static shape.
 
-The official sampler draws at random by certainty and inverse density, which no engine can; it is in
-`runtime.dense_sampling`. Here each direction's pixels are cut into square cells, the most certain pixel of a cell stands
-for it, and the K most certain cells are taken: no place gets more than one match a cell and direction.
+The official sampler draws at random by certainty and inverse density, which no engine can; it is in `runtime.dense`.
+Here each direction's pixels are cut into square cells, the most certain pixel of a cell stands for it, and the K most
+certain cells are taken: no place gets more than one match a cell and direction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CELLS_PER_MATCH = 2
 
 
 def cell_side(height: int, width: int, max_matches: int) -> int:
-    """The largest side of cells that tile height x width and of which there are `CELLS_PER_MATCH * max_matches`; else 1."""
+    """The largest side of cells that tile height x width and number `CELLS_PER_MATCH * max_matches`; else 1."""
     common = math.gcd(height, width)
     sides = [side for side in range(1, common + 1) if common % side == 0]
     enough = [s for s in sides if (height // s) * (width // s) >= CELLS_PER_MATCH * max_matches]

@@ -57,7 +57,7 @@ def solve_spd(matrix: Tensor, right: Tensor, floor: float, block: int) -> Tensor
     """`matrix^-1 right` for `matrix [B,N,N]`, `right [B,N,M]`, both float32.
 
     matrix: symmetric, a kernel matrix with entries in [-1, 1] plus `floor` on the diagonal; so no eigenvalue is below
-    `floor` and none of a block of n rows above n + `floor`. block: largest diagonal block; see the module for its limit.
+    `floor` and none of a block of n rows above n + `floor`. block: largest diagonal block; the module has its limit.
     """
     sizes = block_sizes(matrix.shape[1], block)
     system = torch.cat([matrix, right], dim=2)
