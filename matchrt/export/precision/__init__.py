@@ -1,0 +1,25 @@
+"""Precision is written into the graph: Casts and fp16 weights. TensorRT 10, 11 and RTX take the types as written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+    from matchrt.manifest import PassRecord
+
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+
+
+def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    """The model in this precision, and what each rule did; "fp32" gives the model as it is and no records.
+
+    The given model is not changed, inputs and outputs keep their types, and applying again changes nothing.
+    Errors: `precision-unknown`, `precision-family` (no rules for the family), `precision-overflow` (a weight beyond
+    fp16), `precision-unruled`, `precision-rule`, `pass-requirement`, `pass-invalid`.
+    """
+    from matchrt.export.precision.families import lower_model, require_precision
+
+    require_precision(precision)
+    return lower_model(model, family) if precision == "fp16" else (model, ())

@@ -1,0 +1,145 @@
+"""Rules of the LoFTR family: `loftr-*`, `coarse-loftr`. What each is worth was measured: docs/precision.md."""
+
+from __future__ import annotations
+
+from matchrt.export.precision.rules import Nodes, PrecisionRules, Rule
+
+_COARSE = ("loftr_coarse.layers.*",)
+_FINE = ("loftr_fine.layers.*",)
+_NETWORK = ("network",)
+
+_POSITION_CODES = Rule(
+    "position-codes",
+    "fp32",
+    "arguments of sine and cosine reach 256, where fp16 values are 0.125 to 0.25 radians apart",
+    (Nodes(_NETWORK, ("Range", "Sin", "Cos")), Nodes(_NETWORK, ("Mul",), operands=("network/Range_*",))),
+)
+_POSITION_ADD = Rule(
+    "position-add",
+    "fp16",
+    "a sum of two features of order 1",
+    (Nodes(_NETWORK, ("Add",), operands=("backbone.**",)),),
+)
+
+_NORMALISER = Rule(
+    "attention-normaliser",
+    "fp32",
+    "query times the sum of keys over thousands of positions passes 65504, and its reciprocal is below fp16's range",
+    (
+        Nodes(_COARSE, ("MatMul",), operands=("**/ReduceSum_*",)),
+        Nodes(_COARSE, ("Add",), operands=("loftr_coarse.layers.*/MatMul_*",)),
+        Nodes(_COARSE, ("Reciprocal",)),
+    ),
+)
+_SUMS = Rule(
+    "attention-sums",
+    "fp32",
+    "sums over all positions: the sum of keys reaches thousands, where fp16 values are 2 to 4 apart, and v / length "
+    "falls below fp16's normal range",
+    (
+        Nodes(_COARSE, ("ReduceSum", "Div")),
+        Nodes(_COARSE, ("MatMul",), operands=("**/Div_*",)),
+    ),
+)
+_READ_OUT = Rule(
+    "attention-read-out",
+    "fp32",
+    "between the sums, the normaliser and the factor length: in fp16 it would need more casts than it saves",
+    (Nodes(_COARSE, ("MatMul", "Mul")),),
+)
+_FEATURE_MAP = Rule(
+    "attention-feature-map",
+    "fp32",
+    "elu(x) + 1 and the masks feed the sums: casting before or after them is the same number of casts",
+    (
+        Nodes(_COARSE, ("Elu", "Cast")),
+        Nodes(_COARSE, ("Add",), operands=("**/Elu_*",)),
+        Nodes(_COARSE, ("Mul",), operands=("**/Cast_*",)),
+    ),
+)
+
+_SIMILARITY = Rule(
+    "similarity",
+    "fp32",
+    "an exponent: the division by the temperature multiplies its rounding by 10; -1e9, the mask, is beyond fp16",
+    (
+        Nodes(_NETWORK, ("Div",), operands=("loftr_coarse.**", "network/MatMul_*")),
+        Nodes(_NETWORK, ("MatMul",)),
+        Nodes(_NETWORK, ("Where",), operands=("network/Div_*",)),
+    ),
+)
+_DUAL_SOFTMAX = Rule(
+    "dual-softmax",
+    "fp32",
+    "sums over thousands of cells, and a product that must order near-equal candidates",
+    (Nodes(_NETWORK, ("Softmax",)), Nodes(_NETWORK, ("Mul",), operands=("network/Softmax_*",))),
+)
+_SELECTION = Rule(
+    "selection",
+    "fp32",
+    "thresholds, maxima and order of scores: ties in fp16 would decide by index",
+    (
+        Nodes(_NETWORK, ("ReduceMax", "ArgMax", "Greater", "TopK", "ConstantOfShape")),
+        Nodes(_NETWORK, ("Where",), operands=("network/ReduceMax_*",)),
+    ),
+)
+_COORDINATES = Rule(
+    "coordinates",
+    "fp32",
+    "cell numbers and pixels: fp16 has every whole number up to 2048 only",
+    (
+        Nodes(_NETWORK, ("Cast", "Div", "Floor", "Mul", "Add", "Where")),
+        Nodes(("graph",), ("Cast",), operands=("network/Floor_*",)),
+    ),
+)
+_IMAGE = Rule(
+    "image",
+    "fp32",
+    "bytes / 255, rounded once where the first convolution takes them: one kernel either way",
+    (Nodes(("graph",), ("Cast", "Div")),),
+)
+
+_SOFT_ARGMAX = Rule(
+    "soft-argmax",
+    "fp32",
+    "the expectation over the window is the sub-pixel result; 25 numbers a match",
+    (Nodes(("fine_matching",)),),
+)
+_NORMS = Rule(
+    "norm",
+    "fp16",
+    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) whatever its inputs are",
+    (Nodes((*(f"{module}.norm*" for module in (*_COARSE, *_FINE)),), ("LayerNormalization",)),),
+)
+_RESIDUAL = Rule(
+    "residual",
+    "fp16",
+    "features of order 1 to 100; one region with the linear layers",
+    (Nodes((*_COARSE, *_FINE), ("Add", "Concat")),),
+)
+_FINE_ATTENTION = Rule(
+    "fine-attention",
+    "fp16",
+    "the same sums over 25 positions only stay small; no cast in the whole fine transformer",
+    (Nodes(_FINE),),
+)
+_CONVOLUTION = Rule(
+    "convolution", "fp16", "tensor cores, and most of the arithmetic", (Nodes(("backbone", "backbone.**")),)
+)
+_LINEAR = Rule(
+    "linear",
+    "fp16",
+    "tensor cores",
+    (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),),
+)
+
+
+LOFTR = PrecisionRules(
+    "loftr",
+    (
+        *(_POSITION_ADD, _POSITION_CODES),
+        *(_NORMALISER, _SUMS, _FEATURE_MAP, _READ_OUT),
+        *(_SIMILARITY, _DUAL_SOFTMAX, _SELECTION, _COORDINATES, _IMAGE),
+        *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
+    ),
+)
