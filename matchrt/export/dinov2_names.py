@@ -103,7 +103,8 @@ def _hugging_face(config: DINOv2Config) -> Table:
 def translate(tensors: Mapping[str, Tensor], config: DINOv2Config) -> Translated:
     """Tensors by the file's keys (prefix removed) to Facebook's names; a tensor that lacks a part is left as it is."""
     naming = recognise(tensors, config)
-    result, sources, derived = dict(tensors), {key: (key,) for key in tensors}, {}
+    result, derived = dict(tensors), {}
+    sources: dict[str, tuple[str, ...]] = {key: (key,) for key in tensors}
     for name, parts in naming.table.items():
         # A file that has the tensor under both names keeps both, and the second is unexpected.
         if name in tensors or not all(part in tensors for part in parts):

@@ -38,7 +38,7 @@ class LoadedNetwork:
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of all tensors that were read: the checkpoint's own, joined with a second file's where there is one."""
+        """Digest of all tensors that were read: the checkpoint's own, joined with a second file's."""
         first = self.checkpoint.tensors_sha256
         return first if self.supplement is None else sha256_json([first, self.supplement.tensors_sha256])
 

@@ -79,7 +79,7 @@ class RoMaConfig:
         sqrt(fine area / coarse area) in the upsample pass; "absolute" (RoMa): sqrt(area / 560^2) in both.
     threshold: smallest certainty of a match.
     volume_pixels: largest map of which a local correlation correlates all pairs, and gathers from that; larger ones
-        gather features. 8192 pixels are 128 MB in half precision a direction. It decides speed and memory, not the result.
+        gather features. 8192 pixels are 128 MB in half precision a direction. Results are the same.
     symmetric: match both ways in one batch, as the official code does; False matches image 0 to image 1 only.
     """
 

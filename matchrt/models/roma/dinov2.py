@@ -52,7 +52,7 @@ def resample_position(stored: Tensor, grid: Size) -> Tensor:
     """The stored embedding `[1, g*g + 1, C]` at another grid, `[1, rows*columns + 1, C]`, as DINOv2's own code does it.
 
     Bicubic, never antialiased. The official code hands over the factor (side + 0.1) / g, against rounding, and so
-    samples at that fractional step; resizing to the integer size samples elsewhere and moves values by 12 % rms at 40 x 40.
+    samples at that fractional step; resizing to the integer size samples elsewhere: 12 % rms off at 40 x 40.
     """
     side = round((stored.shape[1] - 1) ** 0.5)
     if grid == (side, side):
