@@ -55,7 +55,7 @@ def arrange(spec: ModelSpec, request: BuildRequest) -> Arrangement:
     if request.single_pass:
         coarse = None
     mutual = request.mutual if request.preset is None or request.mutual is not None else preset.symmetric
-    family = replace(spec.family, coarse=coarse, dense=request.dense)
+    family = replace(spec.family, coarse=coarse)
     options = ExportOptions(*size, request.max_matches, request.profile, coarse, request.dense)
     return Arrangement(replace(spec, family=family), options, mutual)
 

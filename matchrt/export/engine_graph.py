@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 from torch import Tensor, nn
 
 from matchrt.models.match_tensors import MatchTensors
@@ -32,6 +33,13 @@ class EngineGraph(nn.Module):
         """Images are cast, scaled to 0..1 and transposed here, so that callers hand over what a camera gives."""
         out: MatchTensors = self.network(planes(image0), planes(image1), size0, size1, self.max_matches)
         return out.keypoints0, out.keypoints1, out.scores, out.num_matches
+
+
+def drop_dense(model: onnx.ModelProto) -> None:
+    """Takes the outputs that engines have only on request off the graph."""
+    kept = [value for value in model.graph.output if value.name in OUTPUTS]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
 
 
 def planes(image: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError
-from matchrt.export.engine_graph import OUTPUTS, EngineGraph
+from matchrt.export.engine_graph import EngineGraph
 from matchrt.export.network import LoadedNetwork
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.to_onnx import ExportOptions, export_onnx
@@ -27,9 +27,9 @@ MAX_PIXELS = 1e-3
 SCORE_TOLERANCE = 1e-4
 # Matches further apart than this, in pixels, are not the same match.
 SAME_PLACE = 0.5
-# By the input's fitting: the family that stretches images takes the best pixel of each cell, where rounding may prefer
-# another of the same certainty.
-TIES = {"stretch": 0.01}
+# The dense warp is the same when the sure part of it is the same to this many pixels on average, and the 99th percentile
+# to ten times that: with random weights, rounding may choose another of two equally good anchors for a patch.
+SURE = 0.05
 # Graphs of more bytes than this are compared with as few copies of them as possible.
 LARGE = 1 << 28
 # Fewer matches than this prove little.
@@ -138,24 +138,46 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
             with path.open("wb") as stream:
                 stream.write(model.SerializeToString())
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    return lambda inputs: dict(zip(OUTPUTS, session.run(list(OUTPUTS), dict(inputs)), strict=True))
+    names = [value.name for value in model.graph.output]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def compare(expected: Arrays, actual: Arrays, threshold: float, ties: float = 0.0) -> Difference:
+def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
     """Compares the matches of a single pair as sets: near-equal scores may swap places.
 
     A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
-    or its weakest match where all its slots are taken. ties: share of the matches that may be other pixels of nearly
-    the same score, for families that take the best pixel of a cell (`TIES`).
+    or its weakest match where all its slots are taken. Graphs with a dense warp are compared by that (`compare_dense`):
+    their matches are the best pixels of cells, where rounding may prefer a neighbour of the same certainty.
     """
+    if "warp" in expected:
+        return compare_dense(expected, actual)
     first, second = _rows(expected), _rows(actual)
     pairs = _pairs(first, second)
     difference = np.abs(first[pairs[:, 0]] - second[pairs[:, 1]])
     pixels, score = (float(difference[:, part].max(initial=0.0)) for part in (slice(0, 4), slice(4, 5)))
     lost = _unpaired(first, pairs[:, 0], _floor(actual, threshold))
     extra = _unpaired(second, pairs[:, 1], _floor(expected, threshold))
-    tied = min(int(ties * len(first)), lost, extra)
-    return Difference(len(pairs), lost - tied, extra - tied, pixels, score)
+    return Difference(len(pairs), lost, extra, pixels, score)
+
+
+def compare_dense(expected: Arrays, actual: Arrays) -> Difference:
+    """Compares dense warps and certainties, and the number and the scores of the matches that were selected from them.
+
+    pixels: mean distance of the sure part of the warp, or a tenth of its 99th percentile where that is more. score: mean
+    difference of the certainties, or of the sorted scores where that is more.
+    """
+    sure = expected["certainty"] > SURE
+    height, width = expected["certainty"].shape[1:]
+    # With both directions the map is twice as wide as an image: distances along x then count double.
+    half = np.array([width, height, width, height], np.float32) / 2.0
+    distance = (np.abs(expected["warp"] - actual["warp"]) * half).max(axis=3)[sure]
+    pixels = max(float(distance.mean()), float(np.percentile(distance, 99)) / 10) if distance.size else 0.0
+    scores = float(np.abs(expected["scores"] - actual["scores"]).mean())
+    certainty = float(np.abs(expected["certainty"] - actual["certainty"]).mean())
+    counts = [int(arrays["num_matches"][0]) for arrays in (expected, actual)]
+    # The threshold may fall between a few of thousands of certainties.
+    lost = max(0, abs(counts[0] - counts[1]) - counts[0] // 100)
+    return Difference(min(counts), lost, 0, pixels, max(scores, certainty))
 
 
 def _rows(outputs: Arrays) -> npt.NDArray[np.float64]:
@@ -189,9 +211,9 @@ def _floor(outputs: Arrays, threshold: float) -> float:
     return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
 
 
-def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str, ties: float = 0.0) -> Difference:
-    """Raises `parity` when the two differ by more than rounding; ties: as in `compare`."""
-    difference = compare(expected, actual, threshold, ties)
+def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str) -> Difference:
+    """Raises `parity` when the two differ by more than rounding."""
+    difference = compare(expected, actual, threshold)
     if not difference.same:
         raise InternalError(
             "parity",
@@ -231,7 +253,7 @@ def _compare_pairs(
     family = loaded.spec.family
     graph, run = family.graph(loaded.network, options.max_matches), onnx_runner(model)
     results = [
-        require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting", TIES.get(contract.fitting, 0.0))
+        require_parity(run_torch(graph, inputs), run(inputs), threshold, "Exporting")
         for inputs in sample_inputs(contract, family.coarse_stride)
     ]
     return Difference(

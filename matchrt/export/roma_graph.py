@@ -18,13 +18,13 @@ class RoMaGraph(EngineGraph):
     """uint8 `[B,H,W,3]` images in, and with an upsample pass their copies at the coarse size.
 
     size: of image0 and image1, in whose pixels keypoints are. coarse: of coarse0 and coarse1; None: a single pass.
+    The dense outputs are what the export is proven by; engines have them on request.
     """
 
-    def __init__(self, network: RoMa, max_matches: int, size: Size, coarse: Size | None, dense: bool) -> None:
+    def __init__(self, network: RoMa, max_matches: int, size: Size, coarse: Size | None) -> None:
         super().__init__(deployed(network.eval()), max_matches)
-        self.dense = dense
         self.inputs = ("image0", "image1") if coarse is None else ("image0", "image1", "coarse0", "coarse1")
-        self.outputs = (*OUTPUTS, *DENSE_OUTPUTS) if dense else OUTPUTS
+        self.outputs = (*OUTPUTS, *DENSE_OUTPUTS)
         with torch.no_grad():
             position = network.dinov2.position(network.patch_grid(coarse or size))
         self.register_buffer("position", position, persistent=False)
@@ -32,7 +32,7 @@ class RoMaGraph(EngineGraph):
     def forward(
         self, image0: Tensor, image1: Tensor, coarse0: Tensor | None = None, coarse1: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Keypoints, scores and their number; with `dense` also the warp and certainty of `DenseMatches`."""
+        """Keypoints, scores and their number, then the warp and certainty of `DenseMatches`."""
         position, network = self.get_buffer("position"), self.network
         assert isinstance(network, RoMa)
         if coarse0 is None or coarse1 is None:
@@ -41,5 +41,4 @@ class RoMaGraph(EngineGraph):
             dense = network(planes(coarse0), planes(coarse1), planes(image0), planes(image1), position)
         config = network.config
         out = select_dense(dense, self.max_matches, config.threshold, config.symmetric)
-        matches = (out.keypoints0, out.keypoints1, out.scores, out.num_matches)
-        return (*matches, dense.warp, dense.certainty) if self.dense else matches
+        return out.keypoints0, out.keypoints1, out.scores, out.num_matches, dense.warp, dense.certainty

@@ -57,13 +57,11 @@ class RoMaFamily:
     """See `Family`.
 
     size: (height, width) of the last pass. coarse: of the first one, None where it is the only pass.
-    dense: whether the engine returns the dense warp too.
     """
 
     config: RoMaConfig
     size: Size = (864, 864)
     coarse: Size | None = (560, 560)
-    dense: bool = False
     name: str = "roma"
 
     @property
@@ -100,7 +98,7 @@ class RoMaFamily:
         from matchrt.models.roma.network import RoMa
 
         assert isinstance(network, RoMa)
-        return RoMaGraph(network, max_matches, self.size, self.coarse, self.dense)
+        return RoMaGraph(network, max_matches, self.size, self.coarse)
 
     @contextmanager
     def probing(self, network: nn.Module) -> Iterator[None]:
