@@ -44,6 +44,7 @@ class Stage(nn.Module):
         self.run = run
 
     def forward(self, *arguments: Tensor) -> Any:
+        """The stage's results."""
         return self.run(self.network, *arguments)
 
 
@@ -63,7 +64,7 @@ def plans(network: RoMa, coarse: Size, fine: Size) -> Iterator[Plan]:
     image, large = torch.rand(2, 3, *coarse), torch.rand(2, 3, *fine)
     yield Plan("dinov2", lambda n, x: n.dinov2(x, position), (image,))
     yield Plan("vgg-coarse", lambda n, x: tuple(n.encoder.cnn(x).values()), (image,))
-    features, other = torch.randn(2, config.refiners[0].features, *grid), torch.randn(2, config.refiners[0].features, *grid)
+    features, other = (torch.randn(2, config.refiners[0].features, *grid) for _ in range(2))
     yield Plan("gp", lambda n, a, b: n.decoder.gps["16"](a, b), (features, other))
     posterior = torch.randn(2, config.gp.dim, *grid)
     yield Plan("match-decoder", _decode, (posterior, features))
@@ -104,7 +105,9 @@ def _select(network: RoMa, flow: Tensor, logit: Tensor, coarse: Tensor) -> tuple
 def export(network: RoMa, plan: Plan, precision: str) -> bytes:
     """The stage as ONNX bytes, through the passes and the precision rules of the whole network."""
     stage = Stage(network, plan.run).eval()
-    program = torch.onnx.export(stage, plan.arguments, dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
+    program = torch.onnx.export(
+        stage, plan.arguments, dynamo=True, opset_version=OPSET, external_data=False, verbose=False
+    )
     assert program is not None
     model, _ = run_standard(program.model_proto)
     return bytes(apply(model, precision, "roma")[0].SerializeToString())

@@ -27,8 +27,8 @@ MAX_PIXELS = 1e-3
 SCORE_TOLERANCE = 1e-4
 # Matches further apart than this, in pixels, are not the same match.
 SAME_PLACE = 0.5
-# The dense warp is the same when the sure part of it is the same to this many pixels on average, and the 99th percentile
-# to ten times that: with random weights, rounding may choose another of two equally good anchors for a patch.
+# Certainty above which a dense warp is compared: on average, and the 99th percentile at ten times the tolerance: with
+# random weights, rounding may choose another of two equally good anchors for a patch.
 SURE = 0.05
 # Graphs of more bytes than this are compared with as few copies of them as possible.
 LARGE = 1 << 28
@@ -161,7 +161,7 @@ def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
 
 
 def compare_dense(expected: Arrays, actual: Arrays) -> Difference:
-    """Compares dense warps and certainties, and the number and the scores of the matches that were selected from them.
+    """Compares dense warps and certainties, and the number and scores of the matches that were selected from them.
 
     pixels: mean distance of the sure part of the warp, or a tenth of its 99th percentile where that is more. score: mean
     difference of the certainties, or of the sorted scores where that is more.

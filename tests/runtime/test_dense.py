@@ -69,6 +69,7 @@ def test_dense_warps_are_saved(tmp_path: Path) -> None:
     dense = _dense(np.ones((4, 6)))
     dense.save(tmp_path / "dense.npz")
     loaded = np.load(tmp_path / "dense.npz")
-    assert np.array_equal(loaded["warp"], dense.warp) and loaded["name1"] == "b" and tuple(loaded["size0"]) == (100, 200)
+    assert np.array_equal(loaded["warp"], dense.warp)
+    assert loaded["name1"] == "b" and tuple(loaded["size0"]) == (100, 200)
     with pytest.raises(MatchRTError):
         dense.save(tmp_path / "dense.png")
