@@ -42,8 +42,7 @@ class GaussianProcess(nn.Module):
         queries, support = x.flatten(2).transpose(1, 2).float(), y.flatten(2).transpose(1, 2).float()
         config = self.config
         covariance = cosine_kernel(support, support, config.temperature)
-        noise = config.noise * torch.eye(support.shape[1], device=x.device)
         targets = self.embedding(y.shape[2], y.shape[3]).expand(batch, -1, -1)
-        weights = solve_spd(covariance + noise, targets, config.noise, BLOCK)
+        weights = solve_spd(covariance, targets, config.noise, BLOCK)
         mean = cosine_kernel(queries, support, config.temperature) @ weights
         return mean.transpose(1, 2).reshape(batch, config.dim, height, width)

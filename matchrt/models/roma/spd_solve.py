@@ -53,20 +53,22 @@ def invert_spd(matrix: Tensor, floor: float, ceiling: float) -> Tensor:
     return inverse
 
 
-def solve_spd(matrix: Tensor, right: Tensor, floor: float, block: int) -> Tensor:
-    """`matrix^-1 right` for `matrix [B,N,N]`, `right [B,N,M]`, both float32.
+def solve_spd(kernel: Tensor, right: Tensor, floor: float, block: int) -> Tensor:
+    """`(kernel + floor I)^-1 right` for `kernel [B,N,N]`, `right [B,N,M]`, both float32.
 
-    matrix: symmetric, a kernel matrix with entries in [-1, 1] plus `floor` on the diagonal; so no eigenvalue is below
+    kernel: a kernel matrix, symmetric, positive semidefinite, entries in [-1, 1]; so no eigenvalue of the sum is below
     `floor` and none of a block of n rows above n + `floor`. block: largest diagonal block; the module has its limit.
     """
-    sizes = block_sizes(matrix.shape[1], block)
-    system = torch.cat([matrix, right], dim=2)
+    sizes = block_sizes(kernel.shape[1], block)
+    system = torch.cat([kernel, right], dim=2)
     pivots: list[Tensor] = []
     inverses: list[Tensor] = []
     rows: list[Tensor] = []
     for size in sizes:
         head, below = system[:, :size], system[:, size:]
-        pivot, row = head[:, :, :size], head[:, :, size:]
+        # The diagonal is raised block by block: an identity of all rows would be a large constant.
+        pivot = head[:, :, :size] + floor * torch.eye(size, device=kernel.device, dtype=kernel.dtype)
+        row = head[:, :, size:]
         inverse = invert_spd(pivot, floor, size + floor)
         if below.shape[1]:
             panel = below[:, :, :size]
