@@ -44,7 +44,7 @@ class RequireSupported:
         """Raises `graph-unsupported` that names the nodes and the reasons."""
         problems = [f"{node.name} ({node.op_type}): {why}" for node in model.graph.node if (why := _problem(node))]
         problems += [
-            f"{weight.name}: TensorRT takes no constant of type {onnx.TensorProto.DataType.Name(weight.data_type).lower()}"
+            f"{weight.name}: TensorRT takes no {onnx.TensorProto.DataType.Name(weight.data_type).lower()} constant"
             for weight in model.graph.initializer
             if weight.data_type in FORBIDDEN_TYPES
         ]
