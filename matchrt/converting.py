@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from matchrt._version import __version__
 from matchrt.digest import sha256_json
@@ -13,6 +14,9 @@ from matchrt.manifest import EngineManifest
 from matchrt.request import Progress, file_name
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def require_source(file: EngineFile) -> None:
@@ -28,18 +32,26 @@ def require_source(file: EngineFile) -> None:
 
 
 def convert_engine(
-    file: EngineFile, precision: str, flavor: Flavor, store: EngineStore, tell: Progress, rebuild: bool = False
+    file: EngineFile,
+    precision: str,
+    flavor: Flavor,
+    store: EngineStore,
+    tell: Progress,
+    *,
+    rebuild: bool = False,
+    accept_loss: bool = False,
 ) -> tuple[StoredEngine, bool]:
     """The engine in that precision for that flavour, and whether the store had it already.
 
-    Errors: precision-*, onnx-rejected, engine-rejected, device-missing, store-unwritable.
+    accept_loss: build even where the precision loses too many matches. Errors: precision-*, onnx-rejected,
+    engine-rejected, device-missing, store-unwritable.
     """
     _refuse_tf32(file.manifest, flavor)
     key = _convert_key(file.manifest, precision, flavor)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
-    model, facts = _lowered(file, precision, key, tell)
+    model, facts = _written(file, precision, key, tell, accept_loss)
     building = f"building for {flavor.name}"
     tell(building, 0.2)
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
@@ -58,7 +70,7 @@ def _refuse_tf32(manifest: EngineManifest, flavor: Flavor) -> None:
         )
 
 
-def _lowered(file: EngineFile, precision: str, key: str, tell: Progress) -> tuple[bytes, GraphFacts]:
+def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:
     """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it."""
     manifest = file.manifest
     facts = GraphFacts(
@@ -74,15 +86,32 @@ def _lowered(file: EngineFile, precision: str, key: str, tell: Progress) -> tupl
     )
     if precision == "fp32":
         return file.data, facts
+    tell(f"writing {precision} into the graph", 0.0)
     try:
         import onnx
 
         from matchrt.export.precision import apply
+
+        reference = onnx.load_model_from_string(file.data)
+        model, records = apply(reference, precision, manifest.family)
     except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
-    tell(f"writing {precision} into the graph", 0.0)
-    model, records = apply(onnx.load_model_from_string(file.data), precision, manifest.family)
-    return model.SerializeToString(deterministic=True), replace(facts, passes=(*manifest.passes, *records))
+        raise missing_package(str(error.name), "onnx", f"Building {precision} engines") from error
+    tell(f"comparing the matches of {precision} with those of fp32", 0.05)
+    checks = {**manifest.checks, **_gated(reference, model, facts, accept_loss)}
+    facts = replace(facts, checks=checks, passes=(*manifest.passes, *records))
+    return model.SerializeToString(deterministic=True), facts
+
+
+def _gated(
+    reference: onnx.ModelProto, lowered: onnx.ModelProto, facts: GraphFacts, accept_loss: bool
+) -> dict[str, float]:
+    """The figures of the gate. Errors, unless the loss is accepted: precision-gate, precision-gate-empty."""
+    from matchrt.export.precision.gate import gate, sample_pairs
+
+    matching = facts.matching
+    scores = (matching.threshold, matching.default_score)
+    result = gate(reference, lowered, sample_pairs(facts.input, matching.coarse_stride), scores, facts.precision)
+    return (result if accept_loss else result.require()).checks()
 
 
 def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor) -> str:

@@ -120,6 +120,7 @@ def _export(
             "parity_matches": float(difference.matches),
             "parity_max_pixels": difference.pixels,
             "parity_max_score": difference.score,
+            "parity_ties": float(difference.ties),
         },
     )
     return model.SerializeToString(deterministic=True), facts

@@ -14,6 +14,7 @@ from matchrt import atomic
 from matchrt.converting import convert_engine, require_source
 from matchrt.engines.flavor import get_flavor
 from matchrt.errors import MatchRTError
+from matchrt.export.precision import PRECISIONS
 from matchrt.exporting import export_engine
 from matchrt.manifest import manifest_path
 from matchrt.request import BuildRequest, BuildResult, Progress
@@ -54,6 +55,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             store,
             lambda what, done: tell(what, share + done * (1 - share)),
             rebuild=request.rebuild,
+            accept_loss=request.accept_accuracy_loss,
         )
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
@@ -62,9 +64,10 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
 
 
 def _require_precision(precision: str) -> None:
-    known = ("fp32", "fp16")
-    if precision not in known:
-        raise MatchRTError("precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(known)}.")
+    if precision not in PRECISIONS:
+        raise MatchRTError(
+            "precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}."
+        )
 
 
 def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[EngineFile, str | None, bool]:
@@ -80,7 +83,7 @@ def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[
 
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that the graph of the given engine has decided already."""
-    free = ("model", "flavor", "precision", "builder", "output", "rebuild")
+    free = ("model", "flavor", "precision", "builder", "output", "rebuild", "accept_accuracy_loss")
     given = [f.name for f in fields(request) if f.name not in free and getattr(request, f.name) != f.default]
     if given:
         raise MatchRTError(

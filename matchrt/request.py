@@ -19,8 +19,9 @@ class BuildRequest:
 
     model: a model's name, or the path of an fp32 engine of flavour onnxruntime (`.onnx` with its manifest) to make an
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
-    for the model's default; profile: build a dynamic engine instead.
-    sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or an engine's manifest has it.
+    for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
+    `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
+    may. sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
     dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
     and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
     second, `dense` adds the outputs `warp` and `certainty`.
@@ -32,6 +33,7 @@ class BuildRequest:
     sha256: str | None = None
     height: int | None = None
     width: int | None = None
+    batch: int = 1
     max_matches: int = 2048
     threshold: float | None = None
     mutual: bool | None = None
@@ -46,6 +48,7 @@ class BuildRequest:
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None
     rebuild: bool = False
+    accept_accuracy_loss: bool = False
     check_passes: bool = False
 
 
@@ -68,4 +71,5 @@ def file_name(manifest: EngineManifest, suffix: str) -> str:
     """`loftr-lite-480x640-fp16.engine`."""
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
+    size += f"-b{contract.batch}" if contract.batch > 1 else ""
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"

@@ -59,6 +59,14 @@ def run_python() -> Callable[[str], subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """A machine with stubs of CUDA and TensorRT; of a kind in `support.machines.KINDS`, by indirect parameter."""
+    from support.machines import make_machine
+
+    return make_machine(monkeypatch, getattr(request, "param", "rtx"))
+
+
+@pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """The command line, in this process."""
     from support.commands import CommandLine

@@ -21,7 +21,8 @@ PUBLIC = [
 
 
 def test_importing_pulls_in_nothing_heavy(run_python: Run) -> None:
-    heavy = ["torch", "jax", "onnxruntime", "onnx", "cv2", "numpy", "PIL", "rich", "typer"]
+    heavy = ["torch", "jax", "onnxruntime", "onnx", "cv2", "numpy", "PIL", "rich", "typer", "cuda", "tensorrt",
+             "tensorrt_rtx"]  # fmt: skip
     ran = run_python(f"import sys, matchrt; print([m for m in {heavy!r} if m in sys.modules])")
     assert ran.stdout.strip() == "[]", ran.stderr
 
@@ -39,7 +40,8 @@ def test_matching_needs_no_torch(run_python: Run) -> None:
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'onnx', 'onnxscript', 'safetensors', 'onnx_graphsurgeon', 'jax'):
+        if name.split('.')[0] in ('torch', 'onnx', 'onnxscript', 'safetensors', 'onnx_graphsurgeon', 'jax', 'cuda',
+                                  'tensorrt', 'tensorrt_rtx'):
             raise ImportError(f'{name} is blocked')
 sys.meta_path.insert(0, Blocked())
 import numpy as np

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matchrt.runtime.session import Arrays, Session
 
 TOTAL = "total"
+# What a GPU engine's own time leaves of the whole call: preparation, copies, waiting, Python.
+GPU, OVERHEAD = "gpu", "overhead"
 # One call on prepared arguments; returns milliseconds by stage, or nothing when there are no stages.
 Subject = Callable[[], "Mapping[str, float] | None"]
 
@@ -135,11 +137,15 @@ def measure(
             if turn < options.warm_up:
                 continue
             totals[name].append(elapsed)
-            for stage, milliseconds in (timings or {}).items():
+            for stage, milliseconds in _with_overhead(timings or {}, elapsed).items():
                 stages[name].setdefault(stage, []).append(milliseconds)
         if advance is not None:
             advance()
     return LatencyReport(options, tuple(_subject(name, stages[name], totals[name]) for name in subjects))
+
+
+def _with_overhead(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:
+    return dict(timings) | ({OVERHEAD: elapsed - timings[GPU]} if GPU in timings else {})
 
 
 def matcher_subject(matcher: Matching, image0: Any, image1: Any) -> Subject:

@@ -1,4 +1,4 @@
-"""Recall curves as a picture. Needs matplotlib, which nothing else here does.
+"""Recall curves and latencies as pictures. Needs matplotlib, which nothing else here does.
 
 Error: `package-missing`.
 """
@@ -15,6 +15,8 @@ import numpy as np
 
 from matchrt import atomic
 from matchrt.bench.accuracy import HOMOGRAPHY_PX, AccuracyReport
+from matchrt.bench.engines import EngineFacts
+from matchrt.bench.latency import LatencyReport
 from matchrt.bench.metrics import recall_curve
 from matchrt.errors import MatchRTError, missing_package
 
@@ -74,6 +76,37 @@ def save_plot(reports: Sequence[AccuracyReport], path: Path) -> None:
     left.set_xscale("log", base=2)
     left.set_xticks(HOMOGRAPHY_PX, labels=[str(pixels) for pixels in HOMOGRAPHY_PX])
     right.set(title="Relative poses", xlabel="error of R or t, degrees", ylabel="share of pairs")
+    with atomic.atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def latency_curves(report: LatencyReport) -> dict[str, tuple[list[float], list[float]]]:
+    """Milliseconds and the share of runs that took no longer, by engine: every run is one step."""
+    curves = {}
+    for subject in report.subjects:
+        ordered = sorted(subject.samples)
+        shares = [index / len(ordered) for index in range(len(ordered) + 1)]
+        curves[subject.name] = [ordered[0], *ordered], shares
+    return curves
+
+
+def save_latency_plot(report: LatencyReport, facts: Sequence[EngineFacts], path: Path) -> None:
+    """Draws the totals of all engines as distributions, with a line at p50 and p99."""
+    check_plot(path)
+    kinds = {entry.name: f" ({entry.flavor}, {entry.precision})" for entry in facts}
+    figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y) in latency_curves(report).items():
+        axes.plot(x, y, label=name + kinds.get(name, ""), drawstyle="steps-post")
+    for share in (0.5, 0.99):
+        axes.axhline(share, color="grey", linewidth=0.8, linestyle="dotted")
+    axes.set(title=f"Latency of {report.options.runs} runs each, in turn", xlabel="ms, images in to matches out")
+    axes.set(ylabel="share of runs", ylim=(0, 1.01))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower right")
     with atomic.atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 

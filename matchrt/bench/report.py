@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matchrt.bench.accuracy import AccuracyReport
 from matchrt.bench.compare import Comparison
+from matchrt.bench.engines import EngineFacts
 from matchrt.bench.latency import LatencyReport
 from matchrt.bench.machine import Machine
-from matchrt.bench.tables import Cells, accuracy_table, comparison_table, latency_notes, latency_table
+from matchrt.bench.tables import (
+    Cells,
+    accuracy_table,
+    comparison_table,
+    engines_table,
+    latency_notes,
+    latency_table,
+    throughput_notes,
+    throughput_table,
+)
+from matchrt.bench.throughput import ThroughputReport
 
 
-def report_value(
-    machine: Machine,
-    latency: LatencyReport | None,
-    accuracy: Sequence[AccuracyReport],
-    comparisons: Sequence[Comparison],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured."""
+
+    machine: Machine
+    engines: tuple[EngineFacts, ...] = ()
+    latency: LatencyReport | None = None
+    throughput: ThroughputReport | None = None
+    accuracy: tuple[AccuracyReport, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+
+def report_value(results: Results) -> dict[str, Any]:
     """As JSON values."""
     return {
-        "machine": machine.to_json(),
-        "latency": None if latency is None else latency.to_json(),
-        "accuracy": [report.to_json() for report in accuracy],
-        "comparisons": [comparison.to_json() for comparison in comparisons],
+        "machine": results.machine.to_json(),
+        "engines": [facts.to_json() for facts in results.engines],
+        "latency": None if results.latency is None else results.latency.to_json(),
+        "throughput": None if results.throughput is None else results.throughput.to_json(),
+        "accuracy": [report.to_json() for report in results.accuracy],
+        "comparisons": [comparison.to_json() for comparison in results.comparisons],
     }
 
 
-def report_tables(
-    latency: LatencyReport | None, accuracy: Sequence[AccuracyReport], comparisons: Sequence[Comparison]
-) -> list[tuple[Cells, list[str]]]:
+def report_tables(results: Results) -> list[tuple[Cells, list[str]]]:
     """Tables in reading order, each with its notes."""
     tables: list[tuple[Cells, list[str]]] = []
-    if latency is not None:
-        tables.append((latency_table(latency), latency_notes(latency)))
-    if accuracy:
-        tables.append((accuracy_table(accuracy), []))
-    tables += [(comparison_table(comparison), list(comparison.notes)) for comparison in comparisons]
+    if results.engines:
+        tables.append((engines_table(results.engines), []))
+    if results.latency is not None:
+        tables.append((latency_table(results.latency), latency_notes(results.latency)))
+    if results.throughput is not None:
+        tables.append((throughput_table(results.throughput), throughput_notes(results.throughput)))
+    if results.accuracy:
+        tables.append((accuracy_table(results.accuracy), []))
+    tables += [(comparison_table(comparison), list(comparison.notes)) for comparison in results.comparisons]
     return tables
 
 
-def report_markdown(
-    machine: Machine,
-    latency: LatencyReport | None,
-    accuracy: Sequence[AccuracyReport],
-    comparisons: Sequence[Comparison],
-) -> str:
+def report_markdown(results: Results) -> str:
     """As Markdown."""
-    parts = ["## matchrt bench", "", f"Measured on: {machine.line()}", ""]
-    for table, notes in report_tables(latency, accuracy, comparisons):
+    parts = ["## matchrt bench", "", f"Measured on: {results.machine.line()}", ""]
+    for table, notes in report_tables(results):
         parts += [table.markdown(), *(f"{note}\n" for note in notes)]
     return "\n".join(parts)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from matchrt.bench.accuracy import AccuracyReport
 from matchrt.bench.compare import Comparison
+from matchrt.bench.engines import EngineFacts
 from matchrt.bench.latency import LatencyReport
+from matchrt.bench.throughput import ThroughputReport
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +55,33 @@ class Cells:
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row), style=_STYLE.get(row[-1]))
         return table
+
+
+def engines_table(engines: Sequence[EngineFacts]) -> Cells:
+    """What each name stands for."""
+    rows = []
+    for facts in engines:
+        memory = facts.memory
+        held = ("-", "-") if memory is None else (_mb(memory.scratch), _mb(memory.tensors))
+        runtime = f"{facts.flavor} {facts.flavor_version}"
+        rows.append((facts.name, runtime, facts.precision, facts.input, facts.launch, _mb(facts.engine_bytes), *held))
+    headings = ("engine", "flavour", "precision", "input", "launch", "file, MB", "scratch, MB", "tensors, MB")
+    return Cells("Engines (memory: of one session on the GPU, weights aside)", headings, tuple(rows))
+
+
+def throughput_table(report: ThroughputReport) -> Cells:
+    """Pairs a second by engine and number of streams."""
+    most = max(len(rates) for rates in report.rates.values())
+    rows = tuple((name, *(f"{rate.per_second:.1f}" for rate in rates)) for name, rates in report.rates.items())
+    headings = ("engine", *(f"{count} stream{'s' if count > 1 else ''}" for count in range(1, most + 1)))
+    return Cells("Throughput, pairs a second", headings, rows)
+
+
+def throughput_notes(report: ThroughputReport) -> list[str]:
+    """What a stream is."""
+    options = report.options
+    length = f"{options.seconds:g} s" if options.count is None else f"{options.count} pairs a stream"
+    return [f"A stream is a thread with its own session on the one loaded engine; {length} each, engines in turn."]
 
 
 def latency_table(report: LatencyReport) -> Cells:
@@ -127,6 +156,10 @@ def number(figure: str, value: float | None) -> str:
     if figure in _WHOLE:
         return f"{value:.0f}"
     return f"{value:.1f}" if figure in _TENTHS else f"{value:.3f}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ def build(
     dense: Annotated[bool, typer.Option("--dense", help="RoMa: return the dense warp and certainty too.")] = False,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
     max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
     threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
     mutual: Annotated[
@@ -74,6 +75,9 @@ def build(
     allow_missing: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
     ] = None,
+    accept_accuracy_loss: Annotated[
+        bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
+    ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
     check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -87,7 +91,7 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
         )
-    require_new_output(output, [file for file in (checkpoint, dinov2) if file is not None])
+    require_new_output(output, [Path(model), *(file for file in (checkpoint, dinov2) if file is not None)])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
@@ -99,6 +103,7 @@ def build(
         dense=dense,
         height=height,
         width=width,
+        batch=batch,
         max_matches=max_matches,
         threshold=threshold,
         mutual=mutual,
@@ -111,6 +116,7 @@ def build(
         allow_missing=tuple(allow_missing or ()),
         output=output,
         rebuild=rebuild,
+        accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
     with stages(quiet=as_json) as tell:
@@ -136,11 +142,16 @@ def _print(result: Any) -> None:
         console.print(f"  weights   {result.weights}")
     changed = [record.name for record in manifest.passes if record.changed]
     console.print(f"  passes    {', '.join(changed)}")
-    checks = manifest.checks
-    console.print(
-        f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
-        f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
-    )
+    if "parity_matches" in (checks := manifest.checks):
+        console.print(
+            f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
+            f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if "precision_kept" in checks:
+        console.print(
+            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
+            f"matches within 1 px, count {checks['precision_count']:.2%}"
+        )
     if missing := manifest.source.allowed_missing:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"

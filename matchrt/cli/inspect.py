@@ -7,26 +7,37 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.inspect_engine import inspect_engine
+from matchrt.cli.inspect_onnx import print_onnx
+from matchrt.cli.output import facts, print_json, stdout
 from matchrt.errors import MatchRTError, missing_package
 
-EPILOG = "Example: matchrt inspect outdoor_ds.ckpt"
+EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nOf a TensorRT engine: matchrt inspect lite.engine --layers"
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file, or engine.")],
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Of an engine: layers with precision, and memory (TensorRT: on the GPU).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what a file is: the models it fits, tensors by part, digest and size."""
+) -> int:
+    """Show what a file is: the models it fits, tensors by part, digest and size. Exit code 2: no layers to show."""
     if not file.is_file():
         raise MatchRTError("inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, ONNX file or engine.")
-    found = _engine(file) if _is_engine(file) else _needs_export(file)
+    if _is_engine(file):
+        return inspect_engine(file, layers, as_json)
+    if layers and file.suffix.lower() != ".onnx":
+        raise MatchRTError("engine-layers", f"'{file}' is not an engine.", "Leave --layers out.")
+    found = _needs_export(file)
     if as_json:
         print_json(found)
+    elif found["kind"] == "onnx":
+        print_onnx(found, layers)
     else:
-        {"engine": _print_engine, "onnx": _print_onnx, "checkpoint": _print_checkpoint}[found["kind"]](found)
+        _print_checkpoint(found)
+    return 0
 
 
 def _is_engine(file: Path) -> bool:
@@ -37,14 +48,6 @@ def _is_engine(file: Path) -> bool:
         return '"engine_sha256"' in manifest_path(file).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-
-
-def _engine(file: Path) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from matchrt.runtime.engine_file import read_engine
-
-    return {"kind": "engine", "path": str(file), "manifest": asdict(read_engine(file).manifest)}
 
 
 def _needs_export(file: Path) -> dict[str, Any]:
@@ -60,65 +63,12 @@ def _needs_export(file: Path) -> dict[str, Any]:
     return inspect_onnx(file) if onnx else inspect_checkpoint(file)
 
 
-def _facts(rows: list[tuple[str, Any]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        table.add_row(Text(name, style="bold"), str(value))
-    stdout().print(table)
-
-
-def _print_engine(found: dict[str, Any]) -> None:
-    manifest = found["manifest"]
-    contract, matching = manifest["input"], manifest["matching"]
-    profile = contract["profile"]
-    size = f"{contract['height']}x{contract['width']}"
-    if profile:
-        size = " … ".join("x".join(map(str, profile[key])) for key in ("minimum", "optimum", "maximum"))
-    flavor = f"{manifest['flavor']} {manifest['flavor_version']}"
-    _facts(
-        [
-            ("engine", found["path"]),
-            ("model", f"{manifest['model']} ({manifest['family']})"),
-            ("runs on", f"{flavor}, {manifest['precision']}"),
-            ("input", f"{size}, {contract['channels']} channel(s), sides multiples of {contract['divisor']}"),
-            (
-                "matches",
-                f"at most {matching['max_matches']}, confidence above {matching['threshold']}, "
-                f"by default from {matching['default_score']}",
-            ),
-            ("weights", f"{manifest['source']['name']}, tensors {manifest['source']['tensors_sha256'][:16]}…"),
-            ("licence", manifest["source"]["licence"]),
-            ("size", f"{manifest['engine_bytes'] / 1e6:.2f} MB"),
-            ("sha256", manifest["engine_sha256"] + " (checked)"),
-        ]
-    )
-
-
-def _print_onnx(found: dict[str, Any]) -> None:
-    values = {
-        key: ", ".join(f"{v['name']} {v['dtype']} {v['shape']}" for v in found[key]) for key in ("inputs", "outputs")
-    }
-    operators = ", ".join(f"{name} {count}" for name, count in list(found["operators"].items())[:12])
-    _facts(
-        [
-            ("ONNX", found["path"]),
-            ("opset", found["opset"]),
-            ("inputs", values["inputs"]),
-            ("outputs", values["outputs"]),
-            ("nodes", f"{found['nodes']}: {operators}"),
-            ("weights", found["weights"]),
-            ("size", f"{found['bytes'] / 1e6:.2f} MB"),
-            ("sha256", found["sha256"]),
-        ]
-    )
-
-
 def _print_checkpoint(found: dict[str, Any]) -> None:
     models = ", ".join(found["models"]) or f"none completely; closest is {found['closest']}"
     if len(found["models"]) > 1:
         models += " (the same tensors: the file does not tell them apart, its publisher does)"
     wrapper = found["wrapper"] or "none"
-    _facts(
+    facts(
         [
             ("checkpoint", found["path"]),
             ("fits", models),

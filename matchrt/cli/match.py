@@ -81,6 +81,12 @@ def match(
     ignore_exif: Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's flavour runs.")] = None,
+    flavor: Annotated[
+        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several.")
+    ] = None,
+    no_cuda_graph: Annotated[
+        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
+    ] = False,
     store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
@@ -114,6 +120,8 @@ def match(
         max_pixels=int(max_megapixels * 1e6),
         threads=threads,
         device=known_device(device),
+        flavor=flavor,
+        cuda_graph=not no_cuda_graph,
     )
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:

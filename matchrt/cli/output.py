@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from matchrt.errors import MatchRTError
 
@@ -28,6 +30,19 @@ def stderr() -> Console:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> None:
+    """Names and values in two columns."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(name, style="bold"), Text(str(value)))
+    stdout().print(table)
+
+
+def megabytes(size: int) -> str:
+    """`12.34 MB`, small sizes as `1.2 kB`."""
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def error_json(error: MatchRTError) -> dict[str, str]:

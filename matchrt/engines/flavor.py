@@ -55,7 +55,7 @@ def flavor_names() -> tuple[str, ...]:
 
 
 def get_flavor(name: str, options: BuilderOptions | None = None) -> Flavor:
-    """The flavour of that name, ready to build. Errors: flavor-unknown, build-option, package-*."""
+    """The flavour of that name, ready to build. Errors: flavor-unknown, build-option, package-*, device-missing."""
     options = options or BuilderOptions()
     if name == "onnxruntime":
         from matchrt.engines.ort import OnnxRuntimeFlavor
@@ -73,5 +73,7 @@ def get_flavor(name: str, options: BuilderOptions | None = None) -> Flavor:
 
         dialect = open_dialect(name)
         dialect.check_options(options)
-        return TensorRTFlavor(dialect, options)
+        flavor = TensorRTFlavor(dialect, options)
+        flavor.require_gpu()  # said now, not after the export
+        return flavor
     raise MatchRTError("flavor-unknown", f"There is no flavour '{name}'.", f"Known: {', '.join(flavor_names())}.")

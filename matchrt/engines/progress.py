@@ -13,6 +13,7 @@ from typing import Any
 from matchrt.engines.flavor import Tell
 
 _POLL_S = 0.1
+_START_S = 1.0
 
 
 class BuildProgress:
@@ -72,21 +73,26 @@ def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
     """Runs `work` in a thread and returns what it returns; on Ctrl-C sets `cancelled` and waits for its end."""
     result: list[Any] = []
     failure: list[BaseException] = []
+    begun = threading.Event()
 
     def run() -> None:
+        begun.set()
         try:
-            result.append(work())
+            if not cancelled.is_set():
+                result.append(work())
         except BaseException as error:  # handed to the waiting thread, which raises it
             failure.append(error)
 
     thread = threading.Thread(target=run, name="matchrt-build")
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
     except KeyboardInterrupt:
         cancelled.set()
-        thread.join()
+        # Ctrl-C may come while the thread is being started: then it is not known yet, or never will be.
+        if begun.wait(_START_S):
+            thread.join()
         raise
     if failure:
         raise failure[0]

@@ -44,9 +44,9 @@ class TensorRTFlavor:
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
         """Parses and builds. Errors: onnx-rejected (with node names), engine-rejected, device-missing."""
-        gpu = self._require_gpu()
+        gpu = self.require_gpu()
         trt, log = self.dialect.trt, make_log(self.dialect.trt)
-        builder = _made(trt.Builder(log), log, self.dialect)
+        builder = _make_builder(log, self.dialect)
         network = builder.create_network(self.dialect.network_flags())
         tell("parsing ONNX", 0.0)
         _parse(trt, network, log, model, self.dialect)
@@ -64,8 +64,8 @@ class TensorRTFlavor:
             options=_told(self.options),
         )
 
-    def _require_gpu(self) -> Gpu | None:
-        """Full TensorRT times its kernels on a GPU; TensorRT-RTX needs none."""
+    def require_gpu(self) -> Gpu | None:
+        """The GPU here. Error: device-missing for full TensorRT, which times its kernels on one; RTX needs none."""
         gpu = _gpu()
         if gpu is None and self.dialect.flavor == "tensorrt":
             raise MatchRTError(
@@ -103,14 +103,15 @@ def _gpu() -> Gpu | None:
     return gpus[0] if gpus else None
 
 
-def _made(builder: Any, log: Any, dialect: Dialect) -> Any:
-    if builder is None:
+def _make_builder(log: Any, dialect: Dialect) -> Any:
+    try:
+        return dialect.trt.Builder(log)
+    except TypeError as error:  # how pybind11 says that the library gave no builder
         raise MatchRTError(
             "engine-rejected",
             f"{dialect.flavor} {dialect.version} cannot build here: {log.take_errors()}.",
             "`matchrt doctor` says what is missing.",
-        )
-    return builder
+        ) from error
 
 
 def _parse(trt: Any, network: Any, log: Any, model: bytes, dialect: Dialect) -> None:

@@ -10,7 +10,11 @@ from matchrt.errors import MatchRTError
 
 
 def load_timings(config: Any, path: Path) -> Any:
-    """Gives the builder the timings in `path`, or none where it does not exist. Error: timing-cache."""
+    """Gives the builder the timings in `path`, or none where it does not exist.
+
+    Errors: timing-cache; output-unwritable, said before the build rather than after it.
+    """
+    atomic.require_writable(path)
     try:
         known = path.read_bytes() if path.exists() else b""
     except OSError as error:
@@ -29,5 +33,4 @@ def load_timings(config: Any, path: Path) -> Any:
 
 def save_timings(config: Any, path: Path) -> None:
     """Keeps the builder's timings; builds at the same time each write a whole file, the last one stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, bytes(config.get_timing_cache().serialize()))

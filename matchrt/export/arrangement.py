@@ -48,7 +48,9 @@ def arrange(spec: ModelSpec, request: BuildRequest) -> Arrangement:
         _require_plain(spec, request)
         height = spec.height if request.height is None else request.height
         width = spec.width if request.width is None else request.width
-        return Arrangement(spec, ExportOptions(height, width, request.max_matches, request.profile), request.mutual)
+        return Arrangement(
+            spec, ExportOptions(height, width, request.max_matches, request.profile, request.batch), request.mutual
+        )
     preset = _preset(request)
     size = (request.height or preset.size[0], request.width or preset.size[1])
     coarse = preset.coarse if request.coarse is None else request.coarse
@@ -56,7 +58,7 @@ def arrange(spec: ModelSpec, request: BuildRequest) -> Arrangement:
         coarse = None
     mutual = request.mutual if request.preset is None or request.mutual is not None else preset.symmetric
     family = replace(spec.family, coarse=coarse)
-    options = ExportOptions(*size, request.max_matches, request.profile, coarse, request.dense)
+    options = ExportOptions(*size, request.max_matches, request.profile, request.batch, coarse, request.dense)
     return Arrangement(replace(spec, family=family), options, mutual)
 
 

@@ -30,9 +30,20 @@ class EngineGraph(nn.Module):
     def forward(
         self, image0: Tensor, image1: Tensor, size0: Tensor | None = None, size1: Tensor | None = None
     ) -> tuple[Tensor, ...]:
+        """The engine's outputs."""
+        out = self.matches(image0, image1, size0, size1)
+        return out.keypoints0, out.keypoints1, out.scores, out.num_matches
+
+    def matches(
+        self, image0: Tensor, image1: Tensor, size0: Tensor | None = None, size1: Tensor | None = None
+    ) -> MatchTensors:
         """Images are cast, scaled to 0..1 and transposed here, so that callers hand over what a camera gives."""
         out: MatchTensors = self.network(planes(image0), planes(image1), size0, size1, self.max_matches)
-        return out.keypoints0, out.keypoints1, out.scores, out.num_matches
+        return out
+
+    def tensors(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """What `forward` returns, by name; with `margin`, where the network has one."""
+        return {name: value for name, value in vars(self.matches(*inputs)).items() if value is not None}
 
 
 def drop_dense(model: onnx.ModelProto) -> None:

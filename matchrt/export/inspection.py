@@ -12,6 +12,7 @@ import onnx
 from matchrt.digest import sha256_file
 from matchrt.errors import MatchRTError
 from matchrt.export.checkpoint import Checkpoint, read_checkpoint
+from matchrt.export.element_types import element_types
 from matchrt.export.network import fitting_models
 from matchrt.export.report import LoadReport
 
@@ -69,7 +70,7 @@ def _problems(report: LoadReport) -> list[dict[str, Any]]:
 
 
 def inspect_onnx(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, operators and size of an ONNX file. Error: onnx-invalid."""
+    """Inputs, outputs, operators, element types by part, and size of an ONNX file. Error: onnx-invalid."""
     try:
         model = onnx.load(str(path), load_external_data=False)
         onnx.checker.check_model(model)
@@ -78,7 +79,7 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         raise MatchRTError(
             "onnx-invalid", f"'{path}' is not a valid ONNX file: {str(error).splitlines()[0]}.", "Export it again."
         ) from error
-    graph = model.graph
+    graph, types = model.graph, element_types(model)
     return {
         "kind": "onnx",
         "path": str(path),
@@ -91,7 +92,10 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         "nodes": len(graph.node),
         "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
         "weights": len(graph.initializer),
-        "parts": _onnx_parts(graph),
+        "operator_types": {name: dict(counts) for name, counts in types.operators.items()},
+        "parts": {
+            name: {"nodes": dict(part.nodes), "weight_bytes": dict(part.weights)} for name, part in types.parts.items()
+        },
     }
 
 
@@ -99,7 +103,3 @@ def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
     tensor = value.type.tensor_type
     shape = [d.dim_param or d.dim_value for d in tensor.shape.dim]
     return {"name": value.name, "dtype": onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}
-
-
-def _onnx_parts(graph: onnx.GraphProto) -> dict[str, int]:
-    return dict(Counter(".".join(node.name.split("/")[0].split(".")[:2]) for node in graph.node))

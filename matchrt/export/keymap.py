@@ -53,7 +53,27 @@ class Reject:
     reason: str
 
 
-Rule = Keep | Rename | Drop | Constant | Reject
+@dataclass(frozen=True)
+class Fuse:
+    """The tensors of one module of the file together give the tensors of one module of the network.
+
+    module: in the file. parts: (name below it, the recipe's name of that tensor), every one of which is needed.
+    target: the network's module. recipe: what computes its tensors, by name, from the parts (`export.fusion`).
+    """
+
+    module: str
+    parts: tuple[tuple[str, str], ...]
+    target: str
+    recipe: str
+
+    def part(self, key: str) -> str | None:
+        """The recipe's name of the file's tensor `key`; None where it is not a part."""
+        if not key.startswith(f"{self.module}."):
+            return None
+        return dict(self.parts).get(key[len(self.module) + 1 :])
+
+
+Rule = Keep | Rename | Drop | Constant | Reject | Fuse
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,12 @@ class KeyMap:
 
     def claims(self, key: str) -> list[Rule]:
         """The rules that claim a key (its prefix removed)."""
-        return [rule for rule in self.rules if matches(rule.pattern, key)]
+        return [rule for rule in self.rules if claims(rule, key)]
+
+
+def claims(rule: Rule, key: str) -> bool:
+    """Whether the rule is for the key."""
+    return rule.part(key) is not None if isinstance(rule, Fuse) else matches(rule.pattern, key)
 
 
 def matches(pattern: str, key: str) -> bool:

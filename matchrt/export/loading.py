@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.keymap import Constant, Drop, KeyMap, Reject, Rename, Rule, renamed
+from matchrt.export.fusion import Group, derive
+from matchrt.export.keymap import Constant, Drop, Fuse, KeyMap, Reject, Rename, Rule, renamed
 from matchrt.export.report import Entry, LoadReport
 
 # Computes a constant of the network in the shape that the file has it in.
@@ -34,30 +35,40 @@ def account(
     prefix = key_map.common_prefix(tensors)
     state: dict[str, Tensor] = {}
     origin: dict[str, Entry] = {}
-    file: list[Entry] = []
+    file: dict[str, Entry] = {}
+    groups: dict[str, Group] = {}
     for key, tensor in tensors.items():
-        entry, target = _claim(key, key[len(prefix) :], tensor, key_map, constants or {})
+        rule = _only_rule(key[len(prefix) :], key_map)
+        if isinstance(rule, Fuse):
+            groups.setdefault(rule.module, Group(rule)).add(key, key[len(prefix) :], tensor)
+            file[key] = Entry(key, tuple(tensor.shape), "derived", f"into {rule.target}")
+            continue
+        entry, target = _claim(key, key[len(prefix) :], tensor, rule, constants or {})
         if target is not None:
             entry = _place(entry, tensor, target, expected, origin)
             if entry.fate == "loaded":
                 state[target] = tensor
             if entry.fate != "duplicated":
                 origin[target] = entry
-        file.append(entry)
+        file[key] = entry
+    difference = derive(groups.values(), expected, state, origin, file)
     network = tuple(_network_entry(key, tuple(t.shape), origin, allow_missing) for key, t in expected.items())
     _require_used(allow_missing, network)
-    return state, LoadReport(model, prefix, tuple(file), network)
+    return state, LoadReport(model, prefix, tuple(file.values()), network, difference=difference)
 
 
-def _claim(key: str, name: str, tensor: Tensor, key_map: KeyMap, constants: Constants) -> tuple[Entry, str | None]:
-    """The fate by rule alone, and the network's key that the tensor is meant for, if any."""
+def _only_rule(name: str, key_map: KeyMap) -> Rule | None:
     rules = key_map.claims(name)
     if len(rules) > 1:
         raise InternalError("keymap-ambiguous", f"'{name}' is claimed by {rules}.", "Report this as a bug.")
+    return rules[0] if rules else None
+
+
+def _claim(key: str, name: str, tensor: Tensor, rule: Rule | None, constants: Constants) -> tuple[Entry, str | None]:
+    """The fate by rule alone, and the network's key that the tensor is meant for, if any."""
     shape = tuple(tensor.shape)
-    if not rules:
+    if rule is None:
         return Entry(key, shape, "unexpected", "no rule claims it"), None
-    rule: Rule = rules[0]
     if isinstance(rule, Drop):
         return Entry(key, shape, "dropped", rule.reason), None
     if isinstance(rule, Reject):
@@ -104,7 +115,9 @@ def _network_entry(
 ) -> Entry:
     if key in origin:
         source = origin[key]
-        detail = source.key if source.fate == "loaded" else f"{source.key} has {list(source.shape)}: {source.detail}"
+        detail = f"{source.key} has {list(source.shape)}: {source.detail}"
+        if source.fate in ("loaded", "derived"):
+            detail = source.key if source.fate == "loaded" else source.detail
         return Entry(key, shape, source.fate, detail)
     if any(fnmatchcase(key, pattern) for pattern in allow_missing):
         return Entry(key, shape, "allowed-missing", "keeps an untrained value, as --allow-missing says")

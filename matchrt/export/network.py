@@ -133,8 +133,13 @@ def account_files(
 def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
     """The account of the checkpoint for every known model, best fit first."""
     reports = {}
+    known: dict[object, LoadReport] = {}
     for spec in model_specs().values():
         # Of a model of two files, this is the first: what only the second can hold is not missing from it.
         expected = {key: t for key, t in expected_tensors(spec).items() if not key.startswith(MODULE)}
-        _, reports[spec.name] = account_files(spec, expected, checkpoint)
+        # Variants that differ in nothing that a file holds have the same account.
+        same = (spec.key_map, tuple((key, tuple(tensor.shape)) for key, tensor in expected.items()))
+        if spec.family.constants() or same not in known:
+            _, known[same] = account_files(spec, expected, checkpoint)
+        reports[spec.name] = replace(known[same], model=spec.name)
     return dict(sorted(reports.items(), key=lambda item: len(item[1].problems)))

@@ -14,19 +14,23 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError
-from matchrt.export.engine_graph import EngineGraph
+from matchrt.export.engine_graph import PLAIN_INPUTS, EngineGraph
 from matchrt.export.network import LoadedNetwork
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.to_onnx import ExportOptions, export_onnx
 from matchrt.manifest import InputContract
 
 Arrays = dict[str, npt.NDArray[Any]]
+Rows = npt.NDArray[np.float64]
 # DESIGN, fidelity: torch to ONNX to session, fp32.
 MAX_PIXELS = 1e-3
 # Scores closer to the threshold than this may fall on either side of it.
 SCORE_TOLERANCE = 1e-4
-# Matches further apart than this, in pixels, are not the same match.
-SAME_PLACE = 0.5
+# Matches of two results are the same one when their points are closer than this, in pixels; then they are compared.
+SAME_MATCH = 0.5
+# Where torch's own choice of a pixel was closer than this (relative), rounding may choose the other one, which lies
+# within the same windows: not farther than this, in pixels.
+TIE, TIE_PIXELS = 1e-4, 10.0
 # A dense warp is compared where its certainty is above this: half of it within so many pixels, and all but a share of
 # it within one. Where features are much alike, the Gaussian process has no more than three digits in float32 (a
 # float32 Cholesky too), which flips one to three of 1600 patches to another anchor of nearly the same logit; through
@@ -45,7 +49,8 @@ ENOUGH = 20
 class Difference:
     """matches: in both results; lost, extra: beyond rounding at the threshold; pixels, score: largest differences.
 
-    Of dense warps as `compare_dense` has it, with its limits.
+    ties: matches whose pixel the network chose by less than rounding, and the other result chose otherwise.
+    pixel_limit, score_limit: of dense warps they are others (`compare_dense`).
     """
 
     matches: int
@@ -53,35 +58,41 @@ class Difference:
     extra: int
     pixels: float
     score: float
+    ties: int = 0
     pixel_limit: float = MAX_PIXELS
     score_limit: float = 10 * SCORE_TOLERANCE
 
     @property
     def same(self) -> bool:
         """Whether this is rounding and nothing else."""
-        return self.lost == self.extra == 0 and self.pixels <= self.pixel_limit and self.score <= self.score_limit
+        few_ties = self.ties <= 1 + self.matches // 20
+        close = self.pixels <= self.pixel_limit and self.score <= self.score_limit
+        return self.lost == self.extra == 0 and few_ties and close
 
 
 def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[Arrays]:
-    """Textured pairs, the second image shifted by two coarse cells, which trained and many random weights match.
+    """Textured pairs, the second image shifted, which trained and many random weights match.
 
-    Static: one pair whose second image is padded, so that the masks are exercised. Dynamic: a pair at the profile's
-    best size, and one of two other sizes, so that a size that was frozen by the export shows.
+    The shift is two coarse cells, or the divisor where networks see nothing finer. Static: one batch of pairs whose
+    second images are padded, so that the masks are exercised. Dynamic: a pair at the profile's best size, and one of
+    two other sizes, so that a size that was frozen by the export shows.
     """
+    shift = max(2 * stride, contract.divisor)
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
-        height, width = contract.height, contract.width
-        inputs = _pair((height, width), (height, width), 2 * stride, seed, contract.channels)
+        size = (contract.height, contract.width)
+        pairs = [_pair(size, size, shift, seed + 100 * index, contract.channels) for index in range(contract.batch)]
+        inputs = {name: np.concatenate([pair[name] for pair in pairs]) for name in PLAIN_INPUTS}
         if contract.fitting == "stretch":
             return [inputs | _coarse_copies(inputs, contract.coarse)]
-        inputs["image1"][:, :, width - stride :] = 0
-        sizes = {"size0": (height, width), "size1": (height, width - stride)}
-        return [inputs | {name: np.array([size], np.int32) for name, size in sizes.items()}]
-    best, least = contract.profile.optimum, contract.profile.minimum
-    narrow = (best[0], max(least[1], best[1] // 2 // stride * stride))
-    flat = (max(least[0], best[0] * 3 // 4 // stride * stride), best[1])
-    channels = contract.channels
-    return [_pair(best, best, 2 * stride, seed, channels), _pair(narrow, flat, 2 * stride, seed, channels)]
+        narrower = (size[0], size[1] - contract.divisor)
+        inputs["image1"][:, :, narrower[1] :] = 0
+        sizes = {"size0": size, "size1": narrower}
+        return [inputs | {name: np.array([value] * contract.batch, np.int32) for name, value in sizes.items()}]
+    best, least, step = contract.profile.optimum, contract.profile.minimum, contract.divisor
+    narrow = (best[0], max(least[1], best[1] // 2 // step * step))
+    flat = (max(least[0], best[0] * 3 // 4 // step * step), best[1])
+    return [_pair(*sizes, shift, seed, contract.channels) for sizes in ((best, best), (narrow, flat))]
 
 
 def _coarse_copies(images: Arrays, size: tuple[int, int] | None) -> Arrays:
@@ -98,8 +109,7 @@ def _coarse_copies(images: Arrays, size: tuple[int, int] | None) -> Arrays:
 
 def _pair(size0: tuple[int, int], size1: tuple[int, int], shift: int, seed: int, channels: int) -> Arrays:
     height, width = (max(sides) + shift for sides in zip(size0, size1, strict=True))
-    # One texture is worth the same as three, but for colour, which the networks may not ignore.
-    texture = np.stack([_texture(height, width, seed + 100 * channel) for channel in range(channels)], axis=2)
+    texture = np.stack([_texture(height, width, seed + channel) for channel in range(channels)], axis=2)
     images = {
         "image0": texture[: size0[0], : size0[1]],
         "image1": texture[shift : shift + size1[0], shift : shift + size1[1]],
@@ -119,12 +129,12 @@ def _texture(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
 
 
 def run_torch(graph: EngineGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """The graph's outputs by name, computed by torch."""
+    """The graph's outputs by name, computed by torch; with `margin`, where the network has one."""
     names = [name for name in graph.inputs if name in inputs]
     assert len(names) == len(inputs)
     with torch.inference_mode():
-        values = graph(*(torch.from_numpy(inputs[name]) for name in names))
-    return {name: value.numpy() for name, value in zip(graph.outputs, values, strict=True)}
+        values = graph.tensors(*(torch.from_numpy(inputs[name]) for name in names))
+    return {name: value.numpy() for name, value in values.items()}
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -153,7 +163,7 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
 
 
 def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
-    """Compares the matches of a single pair as sets: near-equal scores may swap places.
+    """Compares the matches as sets, pair by pair: near-equal scores may swap places.
 
     A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
     or its weakest match where all its slots are taken. Graphs with a dense warp are compared by that (`compare_dense`):
@@ -161,13 +171,18 @@ def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
     """
     if "warp" in expected:
         return compare_dense(expected, actual)
-    first, second = _rows(expected), _rows(actual)
-    pairs = _pairs(first, second)
-    difference = np.abs(first[pairs[:, 0]] - second[pairs[:, 1]])
-    pixels, score = (float(difference[:, part].max(initial=0.0)) for part in (slice(0, 4), slice(4, 5)))
-    lost = _unpaired(first, pairs[:, 0], _floor(actual, threshold))
-    extra = _unpaired(second, pairs[:, 1], _floor(expected, threshold))
-    return Difference(len(pairs), lost, extra, pixels, score)
+    results = [
+        _compare_one(_one(expected, index), _one(actual, index), threshold)
+        for index in range(len(expected["num_matches"]))
+    ]
+    return Difference(
+        sum(r.matches for r in results),
+        sum(r.lost for r in results),
+        sum(r.extra for r in results),
+        max(r.pixels for r in results),
+        max(r.score for r in results),
+        sum(r.ties for r in results),
+    )
 
 
 def compare_dense(expected: Arrays, actual: Arrays) -> Difference:
@@ -186,38 +201,75 @@ def compare_dense(expected: Arrays, actual: Arrays) -> Difference:
     certainty = float(np.abs(expected["certainty"] - actual["certainty"]).mean())
     lost = max(0, int((distance > 1.0).sum()) - int(FLIPPED * distance.size))
     counts = min(int(arrays["num_matches"][0]) for arrays in (expected, actual))
-    return Difference(counts, lost, 0, pixels, max(scores, certainty), MEDIAN_PIXELS, MEAN_CERTAINTY)
+    return Difference(
+        counts, lost, 0, pixels, max(scores, certainty), pixel_limit=MEDIAN_PIXELS, score_limit=MEAN_CERTAINTY
+    )
 
 
-def _rows(outputs: Arrays) -> npt.NDArray[np.float64]:
-    """[N, 5]: x0, y0, x1, y1, score of the matches."""
-    count = int(outputs["num_matches"][0])
-    parts = (outputs["keypoints0"][0], outputs["keypoints1"][0], outputs["scores"][0][:, None])
-    return np.concatenate(parts, axis=1)[:count].astype(np.float64)
+def _one(outputs: Arrays, index: int) -> Arrays:
+    return {name: value[index] for name, value in outputs.items()}
 
 
-def _pairs(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """[P, 2]: rows that are each other's nearest and less than half a pixel apart in all four coordinates."""
+def _compare_one(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
+    first, second = _rows(expected), _rows(actual)
+    partner = _partners(first, second)
+    paired = np.flatnonzero(partner >= 0)
+    gaps = np.abs(first[paired] - second[partner[paired]])
+    lost = np.flatnonzero((partner < 0) & (first[:, 4] > _floor(actual, threshold)))
+    alone = np.setdiff1d(np.arange(len(second)), partner)
+    extra = alone[second[alone, 4] > _floor(expected, threshold)]
+    ties = _ties(first, second, lost, alone, expected.get("margin"))
+    left = [index for index in extra if index not in ties.values()]
+    pixels, score = (float(part.max(initial=0.0)) for part in (gaps[:, :4], gaps[:, 4]))
+    return Difference(len(paired), len(lost) - len(ties), len(left), pixels, score, len(ties))
+
+
+def _partners(first: Rows, second: Rows) -> npt.NDArray[np.int64]:
+    """Of every row of `first` the nearest row of `second` within SAME_MATCH, each used once; -1 where there is none."""
+    partner = np.full(len(first), -1)
     if not len(first) or not len(second):
-        return np.zeros((0, 2), np.int64)
-    chunks = [np.abs(part[:, None, :4] - second[None, :, :4]).max(axis=2) for part in np.array_split(first, 32)]
-    distance = np.concatenate(chunks)
-    best, back = distance.argmin(axis=1), distance.argmin(axis=0)
-    rows = np.arange(len(first))
-    near = (distance[rows, best] < SAME_PLACE) & (back[best] == rows)
-    return np.stack([rows[near], best[near]], axis=1)
+        return partner
+    nearest, distance = np.empty(len(first), np.int64), np.empty(len(first))
+    for start in range(0, len(first), 256):  # all pairs at once would not fit into memory where there are many
+        block = slice(start, start + 256)
+        gaps = np.max([np.abs(first[block, axis, None] - second[None, :, axis]) for axis in range(4)], axis=0)
+        nearest[block], distance[block] = gaps.argmin(axis=1), gaps.min(axis=1)
+    taken: set[int] = set()
+    for index in np.argsort(distance, kind="stable"):
+        if distance[index] > SAME_MATCH:
+            break
+        if nearest[index] not in taken:
+            partner[index] = nearest[index]
+            taken.add(int(nearest[index]))
+    return partner
 
 
-def _unpaired(rows: npt.NDArray[np.float64], paired: npt.NDArray[np.int64], floor: float) -> int:
-    """How many rows outside `paired` have a score above `floor`."""
-    alone = np.delete(rows[:, 4], paired)
-    return int((alone > floor).sum())
+def _ties(
+    first: Rows, second: Rows, lost: npt.NDArray[Any], alone: npt.NDArray[Any], margin: npt.NDArray[Any] | None
+) -> dict[int, int]:
+    """Lost matches whose pixel was chosen by a tie -> the other result's match with the pixel chosen otherwise."""
+    found: dict[int, int] = {}
+    if margin is None:
+        return found
+    for index in (index for index in lost if margin[index] < TIE):
+        gaps = np.abs(second[alone] - first[index])
+        near = (gaps[:, :4].max(axis=1, initial=0.0) <= TIE_PIXELS) & (gaps[:, 4] <= SCORE_TOLERANCE)
+        free = [int(other) for other in alone[near] if other not in found.values()]
+        if free:
+            found[int(index)] = free[0]
+    return found
 
 
 def _floor(outputs: Arrays, threshold: float) -> float:
-    scores = outputs["scores"][0]
-    full = int(outputs["num_matches"][0]) == len(scores)
+    scores = outputs["scores"]
+    full = int(outputs["num_matches"]) == len(scores)
     return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
+
+
+def _rows(outputs: Arrays) -> Rows:
+    """[N, 5]: both points and the score of every match."""
+    parts = (outputs["keypoints0"], outputs["keypoints1"], outputs["scores"][:, None])
+    return np.concatenate(parts, axis=1)[: int(outputs["num_matches"])].astype(np.float64)
 
 
 def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str) -> Difference:
@@ -266,4 +318,9 @@ def _compare_pairs(
         for inputs in sample_inputs(contract, family.coarse_stride)
     ]
     worst = max(results, key=lambda result: result.pixels)
-    return replace(worst, matches=min(r.matches for r in results), score=max(r.score for r in results))
+    return replace(
+        worst,
+        matches=min(r.matches for r in results),
+        score=max(r.score for r in results),
+        ties=sum(r.ties for r in results),
+    )

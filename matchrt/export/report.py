@@ -8,7 +8,8 @@ from typing import Literal
 
 from matchrt.errors import MatchRTError
 
-# On the checkpoint's side: loaded, dropped (for a reason), unexpected, duplicated, shape- or type-mismatched, rejected.
+# On the checkpoint's side: loaded, derived (the network's tensor is computed from it and others), dropped (for a
+# reason), unexpected, duplicated, shape- or type-mismatched, rejected.
 # On the network's side: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
 Fate = Literal[
     "loaded",
@@ -41,6 +42,8 @@ class LoadReport:
     """Both sides, every tensor once. `complete` means that nothing is unexplained.
 
     supplement: the tensors of a second file, where the model takes one.
+    difference: the largest one measured between what was derived and what it was derived from, relative; None where
+    nothing was.
     """
 
     model: str
@@ -48,6 +51,7 @@ class LoadReport:
     file: tuple[Entry, ...]
     network: tuple[Entry, ...]
     supplement: tuple[Entry, ...] = ()
+    difference: float | None = None
 
     @property
     def problems(self) -> tuple[Entry, ...]:
@@ -71,7 +75,8 @@ class LoadReport:
         """One line: both sides' counts, never a bare percentage."""
         counts = self.counts()
         second = f"; second file {_listed(counts['supplement'])}" if self.supplement else ""
-        return f"checkpoint {_listed(counts['file'])}{second}; network {_listed(counts['network'])}"
+        fused = "" if self.difference is None else f"; derived to within {self.difference:.1e}"
+        return f"checkpoint {_listed(counts['file'])}{second}; network {_listed(counts['network'])}{fused}"
 
     def require_complete(self, source: str) -> None:
         """Raises `weights-unaccounted` that lists what is unexplained."""

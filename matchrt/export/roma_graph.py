@@ -42,3 +42,7 @@ class RoMaGraph(EngineGraph):
         config = network.config
         out = select_dense(dense, self.max_matches, config.threshold, config.symmetric)
         return out.keypoints0, out.keypoints1, out.scores, out.num_matches, dense.warp, dense.certainty
+
+    def tensors(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """What `forward` returns, by name."""
+        return dict(zip(self.outputs, self(*inputs), strict=True))

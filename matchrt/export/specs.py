@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from matchrt.errors import MatchRTError
 from matchrt.export.families.base import Family, Preprocess
+from matchrt.export.families.eloftr import ELOFTR_INPUT, ELOFTR_KEYS, MATCHANYTHING_ELOFTR_INPUT, ELoFTRFamily
 from matchrt.export.families.loftr import COARSE_LOFTR_INPUT, LOFTR_INPUT, LoFTRFamily
 from matchrt.export.families.roma import ROMA_INPUT, ROMA_KEYS, RoMaFamily
 from matchrt.export.keymap import Constant, Drop, Keep, KeyMap, Reject
@@ -118,8 +119,44 @@ def model_specs() -> Mapping[str, ModelSpec]:
             "matchanything_roma.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything",
             "RoMa trained across modalities by MatchAnything, dense",
         ),
+        *_eloftr_specs(),
     )
     return {spec.name: spec for spec in specs}
+
+
+def _eloftr_specs() -> tuple[ModelSpec, ...]:
+    origin = "eloftr_outdoor.ckpt from the authors' weights folder linked from github.com/zju3dv/EfficientLoFTR, "
+    origin += "or model.safetensors of zju-community/efficientloftr"
+    full, opt = ELoFTRFamily(config.ELOFTR), ELoFTRFamily(config.ELOFTR_OPT)
+    licence = "Apache-2.0"
+    return (
+        ModelSpec(
+            "eloftr", full, ELOFTR_KEYS, ELOFTR_INPUT, 480, 640, licence, origin, "EfficientLoFTR, full configuration"
+        ),
+        ModelSpec(
+            "eloftr-opt",
+            opt,
+            ELOFTR_KEYS,
+            ELOFTR_INPUT,
+            480,
+            640,
+            licence,
+            origin,
+            "EfficientLoFTR, the authors' optimised configuration: no dual softmax",
+        ),
+        ModelSpec(
+            "matchanything-eloftr",
+            ELoFTRFamily(config.MATCHANYTHING_ELOFTR),
+            ELOFTR_KEYS,
+            MATCHANYTHING_ELOFTR_INPUT,
+            832,
+            832,
+            licence,
+            "matchanything_eloftr.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything, "
+            "or model.safetensors of zju-community/matchanything_eloftr",
+            "EfficientLoFTR trained across modalities by MatchAnything; one-to-many matches",
+        ),
+    )
 
 
 def get_spec(name: str) -> ModelSpec:

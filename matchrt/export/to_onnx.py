@@ -30,7 +30,7 @@ class ExportOptions:
     """What the graph is built for.
 
     Static: `height` x `width` inputs, padding masked by `size0`, `size1`. Dynamic: with `profile`, images of any size
-    within it, each at its own size, no padding and no size inputs.
+    within it, each at its own size, no padding and no size inputs. batch: pairs that one run matches.
     coarse: (height, width) of the smaller copies of the images, for models that take such.
     dense: return the dense warp and its certainty too, for models that have them.
     """
@@ -39,6 +39,7 @@ class ExportOptions:
     width: int
     max_matches: int = 2048
     profile: Profile | None = None
+    batch: int = 1
     coarse: tuple[int, int] | None = None
     dense: bool = False
 
@@ -46,7 +47,7 @@ class ExportOptions:
 def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContract:
     """The contract that the manifest states.
 
-    Errors: size-divisor, size-range, size-square, dynamic-unsupported, matches-range.
+    Errors: size-divisor, size-range, size-square, dynamic-unsupported, matches-range, batch-range.
     """
     sizes = [(options.height, options.width)]
     if options.profile is not None:
@@ -61,7 +62,13 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         _require_size(*options.coarse, preprocess.coarse_divisor, "coarse ")
     if not 1 <= options.max_matches <= 65536:
         raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
-    channels, kernel = preprocess.channels, preprocess.kernel
+    if not 1 <= options.batch <= 64 or (options.batch > 1 and options.profile is not None):
+        raise MatchRTError(
+            "batch-range",
+            f"--batch {options.batch} is outside 1..64, or above 1 in a dynamic engine.",
+            "Use e.g. --batch 8 with --height and --width.",
+        )
+    channels, kernel, batch = preprocess.channels, preprocess.kernel, options.batch
     if options.profile is None:
         if preprocess.static == "pad-square" and options.height != options.width:
             raise MatchRTError(
@@ -70,9 +77,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
                 "Give --height and --width the same value.",
             )
         size = (options.height, options.width)
-        return InputContract(
-            channels, divisor, preprocess.static, kernel, height=size[0], width=size[1], coarse=options.coarse
-        )
+        return InputContract(channels, divisor, preprocess.static, kernel, batch, *size, coarse=options.coarse)
     if preprocess.dynamic is None:
         raise MatchRTError(
             "dynamic-unsupported",
@@ -134,13 +139,13 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
     """Arguments for `EngineGraph.forward`, and its dynamic dimensions."""
     divisor, channels = preprocess.divisor, preprocess.channels
     if options.profile is None:
-        images = [torch.zeros(1, options.height, options.width, channels, dtype=torch.uint8) for _ in range(2)]
+        shape = (options.batch, options.height, options.width, channels)
+        images = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
         if preprocess.static == "stretch":  # no padding, hence no valid sizes
-            copies = (
-                [] if options.coarse is None else [torch.zeros(1, *options.coarse, channels, dtype=torch.uint8)] * 2
-            )
-            return (*images, *(copy.clone() for copy in copies)), None
-        sizes = [torch.tensor([[options.height, options.width]], dtype=torch.int32) for _ in range(2)]
+            coarse = None if options.coarse is None else (options.batch, *options.coarse, channels)
+            copies = [] if coarse is None else [torch.zeros(coarse, dtype=torch.uint8) for _ in range(2)]
+            return (*images, *copies), None
+        sizes = [torch.tensor([shape[1:3]] * options.batch, dtype=torch.int32) for _ in range(2)]
         return (*images, *sizes), None
     height, width = options.profile.optimum
     # Four different sides, so that the exporter cannot take two of them for the same symbol.

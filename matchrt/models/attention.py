@@ -10,10 +10,15 @@ from matchrt.models.config import AttentionKind, TransformerConfig
 
 # Fill value of masked similarities: finite, so that a fully masked row gives a uniform softmax and never NaN.
 MASKED = -1e9
+# Added to the similarity of padding, which takes its weight to zero; half precision has it too.
+PADDING = -6e4
+# Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions,
+# which changes no other result beyond rounding, and whose reciprocal half precision does not hold.
+SMALLEST = 1e-4
 
 
 def linear_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None, eps: float = 1e-6
+    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
 ) -> Tensor:
     """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020).
 
@@ -25,11 +30,10 @@ def linear_attention(
     if source_mask is not None:
         keep = source_mask[:, None, :, None].to(k.dtype)
         k, value = k * keep, value * keep
-    # Dividing by the length before the sum keeps it small in half precision; the factor comes back at the end.
-    length = value.shape[2]
-    context = k.transpose(2, 3) @ (value / length)
-    normaliser = 1.0 / (q @ k.sum(dim=2)[..., None] + eps)
-    return (q @ context) * normaliser * length
+    # Means over the source instead of sums: nothing grows with its length, so that all of it stands half precision.
+    k = k / value.shape[2]
+    normaliser = (q @ k.sum(dim=2)[..., None]).clamp(min=SMALLEST)
+    return (q @ (k.transpose(2, 3) @ value)) / normaliser
 
 
 def full_attention(

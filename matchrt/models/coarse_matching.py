@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from matchrt.models.attention import MASKED
+from matchrt.models.attention import MASKED, PADDING
 from matchrt.models.config import CoarseMatchConfig
 
 
@@ -23,6 +24,12 @@ class Grid:
     def mask(self) -> Tensor | None:
         """bool `[B, height*width]`, or None where the whole grid is image."""
         return None if self.valid_height is None else self._inside(0)
+
+    def valid(self) -> Tensor | None:
+        """int `[B,2]`: valid height and width in cells, or None where the whole grid is image."""
+        if self.valid_height is None or self.valid_width is None:
+            return None
+        return torch.stack([self.valid_height, self.valid_width], dim=1)
 
     def interior(self, border: int, device: torch.device) -> Tensor:
         """bool `[B or 1, height*width]`: cells at least `border` cells away from the edge of the valid area."""
@@ -70,6 +77,23 @@ def similarity(x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None,
 
 def _penalty(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return (~mask).to(dtype) * MASKED
+
+
+def comparable(
+    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` and `x1 @ x0.T` are their `similarity` and its transpose.
+
+    Padding enters as channels of the product, which adds PADDING, or twice that: a mask, even as two vectors, costs a
+    pass over all L*S values. Eight channels, because products in half precision like multiples of eight.
+    """
+    x0 = x0 * (1.0 / (x0.shape[2] * temperature))
+    if mask0 is None or mask1 is None:
+        return x0, x1
+    outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
+    one0, one1 = torch.ones_like(outside0), torch.ones_like(outside1)
+    rest0, rest1 = (torch.zeros_like(one).expand(-1, -1, 6) for one in (one0, one1))
+    return torch.cat([x0, outside0 * PADDING, one0, rest0], 2), torch.cat([x1, one1, outside1 * PADDING, rest1], 2)
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
@@ -124,3 +148,31 @@ def select_matches(
     scores, index0 = score.topk(max_matches, dim=1)
     index0 = index0.clamp(max=cells0 - 1)
     return CoarseMatches(index0, best1.gather(1, index0), scores)
+
+
+def select_pairs(
+    confidence: Confidence, grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
+) -> CoarseMatches:
+    """The `max_matches` most confident of all pairs that pass threshold and border.
+
+    A cell may have several matches. Exact, in two steps that never sort all pairs: a run is a cell of image 0 with one
+    row of image 1's grid, and each of the K best pairs lies in one of the K runs with the largest maxima.
+    """
+    values = confidence.values
+    batch, cells0, _ = values.shape
+    rows, length = grid1.height, grid1.width
+    interior0 = grid0.interior(config.border, values.device)[:, :, None]
+    interior1 = grid1.interior(config.border, values.device)[:, None, :]
+    runs = (values * (interior0 & interior1).to(values.dtype)).reshape(batch, cells0 * rows, length)
+    best = runs.amax(dim=2)
+    # Zero slots behind the runs keep top-K legal where there are fewer than K.
+    best, run = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1).topk(max_matches, dim=1)
+    run = run.clamp(max=cells0 * rows - 1)
+    first = torch.arange(batch, device=run.device)[:, None] * (cells0 * rows)
+    candidates = F.embedding(run + first, runs.flatten(0, 1)) * (best > 0).to(best.dtype)[:, :, None]
+    scores, chosen = candidates.flatten(1).topk(max_matches, dim=1)
+    slot, column = rows_and_columns(chosen, length)
+    # Divided only here, where numbers are small: the exporter divides integers in float32.
+    index0, row = rows_and_columns(run.gather(1, slot), rows)
+    scores = torch.where(scores > config.threshold, scores, torch.zeros_like(scores))
+    return CoarseMatches(index0, row * length + column, scores)

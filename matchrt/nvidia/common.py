@@ -25,6 +25,17 @@ def configure_all(trt: Any, config: Any, options: BuilderOptions) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
 
 
+def require_hardware_level(trt: Any, flavor: str, options: BuilderOptions) -> None:
+    """Raises `build-option` for a hardware compatibility that this version lacks."""
+    if options.hardware == "exact" or hasattr(trt.HardwareCompatibilityLevel, _LEVELS[options.hardware]):
+        return
+    raise MatchRTError(
+        "build-option",
+        f"{flavor} {trt.__version__} has no --hardware-compatible {options.hardware}.",
+        "Use ampere-plus, or install TensorRT 10.9 or later.",
+    )
+
+
 def configure_compatibility(trt: Any, config: Any, options: BuilderOptions) -> None:
     """Hardware and version compatibility of full TensorRT, 10 and 11 alike."""
     if options.hardware != "exact":

@@ -86,6 +86,10 @@ class Dialect(Protocol):
         """Why the vendor's check of the header refuses the engine here, before it is loaded; None where it does not."""
         ...
 
+    def unlisted(self, runtime: Any, data: bytes) -> bool:
+        """Whether the vendor's check says that this GPU is not among those that the engine is supported on."""
+        ...
+
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """Why a CUDA graph of the context cannot be captured now; None where it can, or where nobody can tell."""
         ...

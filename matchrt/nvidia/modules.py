@@ -11,6 +11,8 @@ from matchrt.nvidia.dialect import Dialect
 # flavour -> the extra that installs its module, which has the flavour's name
 FLAVORS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 _OLDEST_RTX = (1, 4)
+# From here on a context takes its scratch memory with its size.
+_OLDEST_TENSORRT = (10, 1)
 
 
 def open_dialect(flavor: str) -> Dialect:
@@ -27,7 +29,7 @@ def make_dialect(flavor: str, module: Any) -> Dialect:
         if version >= _OLDEST_RTX:
             return TensorRTRTX(module)
         raise _too_old(flavor, module, "1.4 or later")
-    if version[0] == 10:
+    if _OLDEST_TENSORRT <= version < (11,):
         from matchrt.nvidia.tensorrt10 import TensorRT10
 
         return TensorRT10(module)
@@ -35,7 +37,7 @@ def make_dialect(flavor: str, module: Any) -> Dialect:
         from matchrt.nvidia.tensorrt11 import TensorRT11
 
         return TensorRT11(module)
-    raise _too_old(flavor, module, "10 or 11")
+    raise _too_old(flavor, module, "10.1 to 11")
 
 
 def _load(flavor: str) -> Any:

@@ -106,12 +106,17 @@ class TensorRTRTX:
         calls unsupported, later versions do not.
         """
         validity, diagnostics = runtime.get_engine_validity(data)
-        if validity != self.trt.EngineValidity.INVALID:
+        if validity != self.trt.EngineValidity.INVALID or int(diagnostics) == self._unsupported():
             return None
-        unsupported = int(self.trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC)
-        if int(diagnostics) == unsupported:
-            return None
-        return ", ".join(self._reasons(int(diagnostics) & ~unsupported)) or "no reason given"
+        return ", ".join(self._reasons(int(diagnostics) & ~self._unsupported())) or "no reason given"
+
+    def unlisted(self, runtime: Any, data: bytes) -> bool:
+        """As the header check says."""
+        validity, diagnostics = runtime.get_engine_validity(data)
+        return validity == self.trt.EngineValidity.INVALID and bool(int(diagnostics) & self._unsupported())
+
+    def _unsupported(self) -> int:
+        return int(self.trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC)
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """TensorRT-RTX says so itself: dynamic shapes or work on the host, for instance."""

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from matchrt.manifest import Portability
-from matchrt.nvidia.common import configure_all, configure_compatibility, refuse_targets, tensorrt_portability
+from matchrt.nvidia.common import (
+    configure_all,
+    configure_compatibility,
+    refuse_targets,
+    require_hardware_level,
+    tensorrt_portability,
+)
 from matchrt.nvidia.dialect import BuilderOptions
 
 
 @dataclass(frozen=True)
 class TensorRT10:
-    """The module `tensorrt`, 10.x."""
+    """The module `tensorrt`, 10.1 and later."""
 
     trt: Any
     flavor: str = "tensorrt"
@@ -24,8 +30,9 @@ class TensorRT10:
         return str(self.trt.__version__)
 
     def check_options(self, options: BuilderOptions) -> None:
-        """Error: build-option for --target."""
+        """Error: build-option for --target, and for a hardware compatibility that came later than this version."""
         refuse_targets(self.flavor, options)
+        require_hardware_level(self.trt, self.flavor, options)
 
     def network_flags(self) -> int:
         """Types as the graph has them."""
@@ -58,6 +65,11 @@ class TensorRT10:
         """It has no check before loading."""
         del runtime, data
         return None
+
+    def unlisted(self, runtime: Any, data: bytes) -> bool:
+        """It has no such check."""
+        del runtime, data
+        return False
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """It cannot tell in advance."""

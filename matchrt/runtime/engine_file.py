@@ -25,40 +25,67 @@ class EngineFile:
     manifest: EngineManifest
 
 
-def engine_path(model_or_engine: str | Path, store: EngineStore | None = None) -> Path:
+def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, flavor: str | None = None) -> Path:
     """The file of an engine given by path, by a bundled model's name, or by the name of a model with one stored engine.
 
-    Errors: engine-missing, engine-ambiguous (the store has several engines of the model; the message lists them).
+    flavor: of the engine, among those of that name; None for any (a bundled model's is onnxruntime).
+    Errors: flavor-unknown, engine-missing, engine-ambiguous (the store has several engines of the model; the message
+    lists them).
     """
+    require_flavor(flavor)
     name, path = str(model_or_engine), Path(model_or_engine)
-    if name in BUNDLED:
+    if name in BUNDLED and flavor in (None, "onnxruntime"):
         return Path(str(resources.files("matchrt") / "assets" / f"{name}.onnx"))
     if path.is_file():
         return path
     store = store or open_store()
-    stored = store.engines(name)
+    stored = [engine for engine in store.engines(name) if flavor in (None, engine.manifest.flavor)]
     if len(stored) == 1:
         return stored[0].path
     if stored:
         raise MatchRTError(
             "engine-ambiguous",
             f"The store has {len(stored)} engines of '{name}': {', '.join(str(engine.path) for engine in stored)}.",
-            "Name the file of the one that you mean.",
+            "Name the file of the one that you mean, or its flavour where that tells them apart (--flavor).",
         )
-    raise MatchRTError(
+    raise _missing(name, store, flavor)
+
+
+def require_flavor(flavor: str | None) -> None:
+    """Raises `flavor-unknown` for a name that is no flavour; None is any."""
+    if flavor not in (None, *FLAVORS):
+        raise MatchRTError("flavor-unknown", f"There is no flavour '{flavor}'.", f"Known: {', '.join(FLAVORS)}.")
+
+
+def _missing(name: str, store: EngineStore, flavor: str | None) -> MatchRTError:
+    if flavor is None:
+        return MatchRTError(
+            "engine-missing",
+            f"'{name}' is neither an engine file, nor a bundled model ({', '.join(BUNDLED)}), nor in '{store.root}'.",
+            "Build one with `matchrt build MODEL --checkpoint FILE`; `matchrt engines` lists what is built.",
+        )
+    model, checkpoint = (name, "") if name in BUNDLED else ("MODEL", " --checkpoint FILE")
+    return MatchRTError(
         "engine-missing",
-        f"'{name}' is neither an engine file, nor a bundled model ({', '.join(BUNDLED)}), nor in '{store.root}'.",
-        "Build one with `matchrt build MODEL --checkpoint FILE`; `matchrt engines` lists what is built.",
+        f"'{name}' is neither an engine file, nor has '{store.root}' an engine of it of flavour {flavor}.",
+        f"Build one: matchrt build {model}{checkpoint} --flavor {flavor}; `matchrt engines` lists what is built.",
     )
 
 
-def read_engine(model_or_engine: str | Path, store: EngineStore | None = None) -> EngineFile:
+def read_engine(model_or_engine: str | Path, store: EngineStore | None = None, flavor: str | None = None) -> EngineFile:
     """Reads and verifies an engine.
 
-    Errors: those of `engine_path`, manifest-*, engine-digest (bytes do not fit the manifest), engine-flavor.
+    flavor: refuse an engine of another one. Errors: those of `engine_path`, manifest-*, engine-digest (bytes do not fit
+    the manifest), engine-flavor.
     """
-    path = engine_path(model_or_engine, store)
+    path = engine_path(model_or_engine, store, flavor)
     manifest = read_manifest(manifest_path(path))
+    if flavor not in (None, manifest.flavor):
+        raise MatchRTError(
+            "engine-flavor",
+            f"'{path}' is of flavour {manifest.flavor}, not {flavor}.",
+            "Leave --flavor out, or name an engine of that flavour.",
+        )
     rebuild = f"Build it again: matchrt build {manifest.model}."
     try:
         data = path.read_bytes()

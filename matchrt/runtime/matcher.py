@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
-from matchrt.runtime.engine_file import read_engine
+from matchrt.runtime.engine_file import read_engine, require_flavor
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
@@ -46,6 +46,8 @@ class MatcherOptions:
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
     sample: of engines with a dense warp, draw that many matches as RoMa's own sampler does, from the generator `seed`;
     None for the matches that the engine itself selects, the same ones every time and on every machine.
+    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
+    cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
 
     resize: int | None = None
@@ -57,8 +59,11 @@ class MatcherOptions:
     device: Device | None = None
     sample: int | None = None
     seed: int = 0
+    flavor: str | None = None
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
+        require_flavor(self.flavor)
         limits = (
             ("min_score", self.min_score is None or 0.0 <= self.min_score <= 1.0, "a number in 0..1, or None"),
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
@@ -116,10 +121,16 @@ class Matcher:
         store: EngineStore | None = None,
     ) -> None:
         self.options = options or MatcherOptions()
+        chosen = self.options
         self._session: Session = open_session(
-            read_engine(engine, store), SessionOptions(threads=self.options.threads, device=self.options.device)
+            read_engine(engine, store, chosen.flavor),
+            SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph),
         )
-        self._check_options()
+        try:
+            self._check_options()
+        except MatchRTError:
+            self._session.close()
+            raise
 
     @classmethod
     def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
@@ -137,6 +148,11 @@ class Matcher:
     def manifest(self) -> EngineManifest:
         """The loaded engine's manifest."""
         return self._session.manifest
+
+    @property
+    def session(self) -> Session:
+        """What runs the engine: how it launches runs, and what memory it holds."""
+        return self._session
 
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.
@@ -202,6 +218,8 @@ class Matcher:
                 stack.callback(sessions[1].close)
             turns = itertools.cycle(sessions)
             running: deque[_Running | MatchRTError] = deque()
+            # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.
+            stack.callback(_abandon, running)
             for prepared in _ahead(pairs, lambda pair: pool.submit(self._prepare_pair, pair)):
                 if isinstance(prepared, Exception):
                     # The caller's own iterator failed: what came before it is delivered first.
@@ -251,6 +269,12 @@ class Matcher:
         if self.options.sample is not None:
             self._require_dense()
         resize, profile = self.options.resize, self.manifest.input.profile
+        if self.manifest.input.batch != 1:
+            raise MatchRTError(
+                "engine-batch",
+                f"This engine matches {self.manifest.input.batch} pairs a run; Matcher matches pair after pair.",
+                "Build an engine without --batch, or run this one through open_session.",
+            )
         if resize is None:
             return
         if profile is None:
@@ -341,7 +365,7 @@ class Matcher:
             dense = _dense(outputs, first, second)
             keypoints0, keypoints1, scores = dense.sample(self.options.sample, self.options.seed)
         else:
-            count = int(outputs["num_matches"][0])
+            count = self._count(outputs)
             keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
             keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
             scores = outputs["scores"][0, :count]
@@ -356,9 +380,14 @@ class Matcher:
             network_size1=(second.fit.canvas_height, second.fit.canvas_width),
         )
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
-        matches = Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
-        least = manifest.matching.default_score if self.options.min_score is None else self.options.min_score
-        return matches.filter(least)
+        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
+
+    def _count(self, outputs: dict[str, npt.NDArray[Any]]) -> int:
+        """How many of the engine's matches are wanted: they come sorted by score."""
+        scores = outputs["scores"][0, : int(outputs["num_matches"][0])]
+        least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
+        # NaN compares false; it is kept, so that Matches refuses it.
+        return len(scores) - int(np.count_nonzero(scores < least))
 
 
 def _dense(outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared) -> DenseMatches:
@@ -386,6 +415,13 @@ def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iter
 def _drained(running: deque[_Running | MatchRTError]) -> Iterator[_Running | MatchRTError]:
     while running:
         yield running.popleft()
+
+
+def _abandon(running: deque[_Running | MatchRTError]) -> None:
+    for run in _drained(running):
+        if isinstance(run, _Running):
+            with suppress(MatchRTError):
+                run.pending.result()
 
 
 def _best_side(manifest: EngineManifest) -> int:

@@ -83,6 +83,10 @@ class OnnxRuntimeSession:
         """ONNX Runtime does not say."""
         return None
 
+    def launch_mode(self) -> str:
+        """It works in the caller's thread."""
+        return "call"
+
     def close(self) -> None:
         """Frees the engine."""
         self._session = None

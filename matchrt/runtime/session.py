@@ -81,6 +81,10 @@ class Session(Protocol):
         """What the session holds, where the flavour knows."""
         ...
 
+    def launch_mode(self) -> str:
+        """How a run reaches the device: `call` in the caller's thread; of TensorRT `graph`, or `enqueue` and why."""
+        ...
+
     def close(self) -> None:
         """Frees the engine; later runs raise `session-closed`."""
         ...

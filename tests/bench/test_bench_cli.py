@@ -1,6 +1,8 @@
 """The command with a fake Matcher in the place of an engine: what is written, and what is refused before any work."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,23 +11,33 @@ from typer.testing import CliRunner
 
 from matchrt.cli import bench as command
 from matchrt.errors import MatchRTError
+from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.session import SessionMemory
+from matchrt.store import EngineStore
 
 
 class FakeMatcher:
     """Takes everything that is passed to a Matcher; returns the true matches of the tiny folder."""
 
     opened: list = []  # noqa: RUF012
+    manifest = read_engine("loftr-lite").manifest
 
     def __init__(self, engine, options, store=None):
-        self.engine, self.options = engine, options
+        self.engine, self.options, self.forks, self.closed = engine, options, [], False
         self.opened.append(self)
+        launch = "graph" if options.cuda_graph else "enqueue (switched off)"
+        self.session = SimpleNamespace(launch_mode=lambda: launch, memory=lambda: SessionMemory(10**6, 2 * 10**6, 3))
+
+    def fork(self):
+        self.forks.append(FakeMatcher(self.engine, self.options))
+        return self.forks[-1]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        pass
+        self.closed = True
 
     def match(self, image0, image1):
         points = (np.zeros((0, 2)), np.zeros((0, 2))) if not hasattr(image0, "parent") else self.truth(image0, image1)
@@ -86,10 +98,53 @@ def test_latency_alone_on_given_images(invoke, tmp_path, eval_folder):
     assert "inference" in document["latency"]["subjects"]["a.onnx"]["stages_ms"]
 
 
+def test_engines_are_told_apart_by_flavour_and_launch(invoke, tmp_path, coarse_engine):
+    store = EngineStore(tmp_path)
+    file = read_engine(coarse_engine)
+    store.put(file.data, file.manifest, "a.onnx")
+    rtx = replace(file.manifest, flavor="tensorrt_rtx", build_key="e" * 64)
+    store.put(file.data, rtx, "b.engine")
+    document = json.loads(
+        invoke("coarse-loftr", "--flavor", "onnxruntime", "--flavor", "tensorrt_rtx", "--compare-launch", "--runs", 1,
+               "--store", tmp_path, "--json").stdout
+    )  # fmt: skip
+    names = ["coarse-loftr onnxruntime", "coarse-loftr tensorrt_rtx", "coarse-loftr tensorrt_rtx, no graph"]
+    assert list(document["latency"]["subjects"]) == names == [entry["name"] for entry in document["engines"]]
+    assert [entry["launch"] for entry in document["engines"]] == ["graph", "graph", "enqueue (switched off)"]
+    assert document["engines"][0]["memory"] == {"scratch": 10**6, "tensors": 2 * 10**6, "pinned": 3}
+    assert [matcher.options.flavor for matcher in FakeMatcher.opened] == ["onnxruntime", "tensorrt_rtx", "tensorrt_rtx"]
+    with pytest.raises(MatchRTError) as caught:
+        invoke("coarse-loftr", "--flavor", "onnxruntime", "--compare-launch", "--store", tmp_path)
+    assert caught.value.code == "bench-nothing"
+
+
+def test_streams_are_forks_and_all_are_closed(invoke):
+    result = invoke("a.onnx", "--runs", 0, "--streams", 3, "--stream-seconds", 0.1, "--json")
+    document = json.loads(result.stdout)
+    assert document["latency"] is None
+    assert [rate["streams"] for rate in document["throughput"]["engines"]["a.onnx"]] == [1, 2, 3]
+    assert len(FakeMatcher.opened) == 3 and len(FakeMatcher.opened[0].forks) == 2
+    assert all(matcher.closed for matcher in FakeMatcher.opened)
+    text = invoke("a.onnx", "--runs", 1, "--streams", 2, "--stream-seconds", 0.1).stdout
+    assert "2 streams" in text and "fp32" in text and "pairs a second" in text
+
+
+def test_latency_plot(invoke, tmp_path):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    invoke("a.onnx", "b.onnx", "--runs", 5, "--latency-plot", tmp_path / "ecdf.png")
+    with Image.open(tmp_path / "ecdf.png") as picture:
+        assert picture.width > 300 and len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["--runs", 0], "bench-nothing"),
+        (["--runs", 0, "--streams", 1, "--latency-plot", "x.png"], "bench-nothing"),
+        (["--compare-launch", "--no-cuda-graph"], "bench-nothing"),
+        (["--latency-plot", "x.jpg"], "output-format"),
         (["--baselines", "b"], "bench-nothing"),
         (["--plot", "p.png"], "bench-nothing"),
         (["--output", "run.txt"], "output-format"),

@@ -11,7 +11,7 @@ from matchrt.bench.folder import read_folder
 from matchrt.bench.latency import LatencyOptions, LatencyReport, Stage, SubjectLatency
 from matchrt.bench.machine import Machine
 from matchrt.bench.plots import check_plot, pixel_curves, pose_curves, save_plot
-from matchrt.bench.report import report_markdown, report_value
+from matchrt.bench.report import Results, report_markdown, report_value
 from matchrt.bench.tables import comparison_table
 from matchrt.errors import MatchRTError
 
@@ -108,14 +108,14 @@ def test_the_written_report_holds_the_losses(eval_folder, no_matches, true_match
     comparison = compare(run, as_baseline(evaluate(true_matcher(), folder, name="truth")))
     stage = Stage.of([1.0, 2.0, 3.0])
     latency = LatencyReport(LatencyOptions(runs=3), (SubjectLatency("x", {"total": stage}, (1.0, 2.0, 3.0)),))
-    parts = MACHINE, latency, [run], [comparison]
-    text = report_markdown(*parts)
+    results = Results(MACHINE, latency=latency, accuracy=(run,), comparisons=(comparison,))
+    text = report_markdown(results)
     assert "Example CPU, 4 cores" in text
     assert "| x | total | 2.00 |" in text
     assert "| tiny | within 3 px | 2 | 0.000 | 1.000 | behind |" in text
     assert "nothing\\|found" in text  # a bar in a name does not break the table
     assert "failed" in text
-    document = json.loads(json.dumps(report_value(*parts), allow_nan=False))
+    document = json.loads(json.dumps(report_value(results), allow_nan=False))
     assert document["comparisons"][0]["behind"] == comparison.count("behind") > 5
     table = comparison_table(comparison)
     assert all(len(row) == len(table.headings) for row in table.rows)

@@ -1,5 +1,7 @@
 """Latency with a clock that the test moves: no real time is measured or asserted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from matchrt.bench.latency import LatencyOptions, Stage, matcher_subject, measur
 from matchrt.bench.machine import cpu_model, this_machine
 from matchrt.bench.scene import image_pair
 from matchrt.errors import MatchRTError
+from matchrt.nvidia.boards import Board
 
 
 class World:
@@ -64,6 +67,15 @@ def test_interleaves_skips_the_warm_up_and_compares():
     assert document["runs"] == 3
 
 
+def test_what_the_gpu_does_not_take_is_overhead():
+    world = World()
+    subjects = {"a": world.subject("a", [10, 20], {"upload": 0.25, "gpu": 0.5}), "b": world.subject("b", [1, 1])}
+    first, second = measure(subjects, LatencyOptions(runs=2, warm_up=0), clock=world.clock, sleep=world.sleep).subjects
+    assert list(first.stages) == ["upload", "gpu", "overhead", "total"]
+    assert first.stages["overhead"].p50 == pytest.approx(7.5)
+    assert "overhead" not in second.stages
+
+
 def test_percentiles_by_hand():
     stage = Stage.of([float(value) for value in range(101)])
     assert (stage.p50, stage.p90, stage.p99, stage.fastest, stage.slowest) == (50, 90, 99, 0, 100)
@@ -106,6 +118,32 @@ def test_machine_is_named_without_its_owner(tmp_path):
     text = str(machine.to_json()).lower()
     words = {platform.node().lower(), getpass.getuser().lower()} - {"", "linux", "localhost"}
     assert not any(f"'{word}'" in text for word in words)
+
+
+def test_the_gpu_is_named_with_its_clocks(monkeypatch):
+    from matchrt.bench import machine as module
+
+    idle = Board(0, "NVIDIA L4", "00000000:01:00.0", "580.159", "8.9", 24, 20, 210, 2040, 405, 6251)
+    busy = replace(idle, sm_clock=2040, memory_clock=6251)
+    found = iter([(idle,), (busy,)])
+    monkeypatch.setattr(module, "read_boards", lambda: next(found))
+    monkeypatch.setattr(module, "board_in_use", lambda boards: boards[0])
+    before = this_machine()
+    assert "SM clock 210 MHz (at most 2040)" in before.line() and "before the run" in before.line()
+    line = before.after().line()
+    assert "NVIDIA L4, driver 580.159" in line and "SM clock 2040 MHz (at most 2040)" in line
+    assert "memory clock 6251 MHz" in line and "right after the run" in line
+    assert before.gpu_after is None and before.to_json()["gpu"]["sm_clock"] == 210
+
+
+def test_clocks_that_nobody_knows_are_unknown(monkeypatch):
+    from matchrt.bench import machine as module
+    from matchrt.nvidia.device import Gpu
+
+    monkeypatch.setattr(module, "read_boards", tuple)
+    monkeypatch.setattr(module, "current_gpu", lambda: Gpu(0, "NVIDIA H100", "9.0", 80, "13.0", "13.1"))
+    line = this_machine().line()
+    assert "NVIDIA H100, driver unknown, SM clock unknown, memory clock unknown" in line
 
 
 def test_generated_pair_is_repeatable_and_true():

@@ -271,7 +271,7 @@ def test_engines_that_do_not_fit_are_refused(coarse_engine: Path, tmp_path: Path
     elif damage == "no manifest":
         manifest_path(engine).unlink()
     elif damage == "other flavour":
-        text = manifest_path(engine).read_text().replace('"flavor": "onnxruntime"', '"flavor": "tensorrt"')
+        text = manifest_path(engine).read_text().replace('"flavor": "onnxruntime"', '"flavor": "openvino"')
         manifest_path(engine).write_text(text)
     else:
         engine.unlink()

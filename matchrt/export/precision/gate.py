@@ -127,7 +127,11 @@ def sample_pairs(contract: InputContract, stride: int, count: int = 3) -> list[A
 
 
 def _survival(results: Sequence[tuple[Arrays, Arrays]], score: float) -> Survival:
-    rows = [(_rows(first, score), _rows(second, score)) for first, second in results]
+    rows = [
+        (_rows(first, score, pair), _rows(second, score, pair))
+        for first, second in results
+        for pair in range(len(first["num_matches"]))
+    ]
     return Survival(
         score,
         sum(len(expected) for expected, _ in rows),
@@ -136,11 +140,11 @@ def _survival(results: Sequence[tuple[Arrays, Arrays]], score: float) -> Surviva
     )
 
 
-def _rows(outputs: Arrays, score: float) -> npt.NDArray[np.float64]:
-    """[N, 4]: x0, y0, x1, y1 of the matches of the only pair in the batch; a score that is NaN is no match."""
-    count = int(outputs["num_matches"][0])
-    good = outputs["scores"][0][:count] >= score
-    points = np.concatenate([outputs[name][0][:count][good] for name in ("keypoints0", "keypoints1")], axis=1)
+def _rows(outputs: Arrays, score: float, pair: int) -> npt.NDArray[np.float64]:
+    """[N, 4]: x0, y0, x1, y1 of the matches of a pair of the batch; a score that is NaN is no match."""
+    count = int(outputs["num_matches"][pair])
+    good = outputs["scores"][pair][:count] >= score
+    points = np.concatenate([outputs[name][pair][:count][good] for name in ("keypoints0", "keypoints1")], axis=1)
     return points.astype(np.float64)
 
 

@@ -21,41 +21,11 @@ _POSITION_ADD = Rule(
     (Nodes(_NETWORK, ("Add",), operands=("backbone.**",)),),
 )
 
-_NORMALISER = Rule(
-    "attention-normaliser",
-    "fp32",
-    "query times the sum of keys over thousands of positions passes 65504, and its reciprocal is below fp16's range",
-    (
-        Nodes(_COARSE, ("MatMul",), operands=("**/ReduceSum_*",)),
-        Nodes(_COARSE, ("Add",), operands=("loftr_coarse.layers.*/MatMul_*",)),
-        Nodes(_COARSE, ("Reciprocal",)),
-    ),
-)
-_SUMS = Rule(
-    "attention-sums",
-    "fp32",
-    "sums over all positions: the sum of keys reaches thousands, where fp16 values are 2 to 4 apart, and v / length "
-    "falls below fp16's normal range",
-    (
-        Nodes(_COARSE, ("ReduceSum", "Div")),
-        Nodes(_COARSE, ("MatMul",), operands=("**/Div_*",)),
-    ),
-)
-_READ_OUT = Rule(
-    "attention-read-out",
-    "fp32",
-    "between the sums, the normaliser and the factor length: in fp16 it would need more casts than it saves",
-    (Nodes(_COARSE, ("MatMul", "Mul")),),
-)
-_FEATURE_MAP = Rule(
-    "attention-feature-map",
-    "fp32",
-    "elu(x) + 1 and the masks feed the sums: casting before or after them is the same number of casts",
-    (
-        Nodes(_COARSE, ("Elu", "Cast")),
-        Nodes(_COARSE, ("Add",), operands=("**/Elu_*",)),
-        Nodes(_COARSE, ("Mul",), operands=("**/Cast_*",)),
-    ),
+_ATTENTION = Rule(
+    "attention",
+    "fp16",
+    "linear attention over means: keys are divided by their number before any sum, so everything stays of order 1",
+    (Nodes(_COARSE),),
 )
 
 _SIMILARITY = Rule(
@@ -65,14 +35,15 @@ _SIMILARITY = Rule(
     (
         Nodes(_NETWORK, ("Div",), operands=("loftr_coarse.**", "network/MatMul_*")),
         Nodes(_NETWORK, ("MatMul",)),
-        Nodes(_NETWORK, ("Where",), operands=("network/Div_*",)),
+        Nodes(_NETWORK, ("Mul",), operands=("network/Cast_*",)),
+        Nodes(_NETWORK, ("Add",), operands=("network/Div_*", "network/Mul_*", "network/Add_*", "network/Unsqueeze_*")),
     ),
 )
 _DUAL_SOFTMAX = Rule(
     "dual-softmax",
     "fp32",
-    "sums over thousands of cells, and a product that must order near-equal candidates",
-    (Nodes(_NETWORK, ("Softmax",)), Nodes(_NETWORK, ("Mul",), operands=("network/Softmax_*",))),
+    "sums of exponentials over thousands of cells, and a product that must order near-equal candidates",
+    (Nodes(_NETWORK, ("Exp", "Log", "ReduceSum", "Sub", "ReduceMax", "Mul")),),
 )
 _SELECTION = Rule(
     "selection",
@@ -88,7 +59,7 @@ _COORDINATES = Rule(
     "fp32",
     "cell numbers and pixels: fp16 has every whole number up to 2048 only",
     (
-        Nodes(_NETWORK, ("Cast", "Div", "Floor", "Mul", "Add", "Where")),
+        Nodes(_NETWORK, ("Cast", "Ceil", "Div", "Floor", "Mul", "Add", "Where")),
         Nodes(("graph",), ("Cast",), operands=("network/Floor_*",)),
     ),
 )
@@ -138,8 +109,7 @@ LOFTR = PrecisionRules(
     "loftr",
     (
         *(_POSITION_ADD, _POSITION_CODES),
-        *(_NORMALISER, _SUMS, _FEATURE_MAP, _READ_OUT),
         *(_SIMILARITY, _DUAL_SOFTMAX, _SELECTION, _COORDINATES, _IMAGE),
-        *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
+        *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _ATTENTION, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
     ),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from matchrt.nvidia.dialect import Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
 from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.gpu.stream import Event
 from matchrt.runtime.machine_fit import build_command, require_gpu, require_version
 
 LOGGER = logging.getLogger("matchrt.runtime")
@@ -27,7 +30,7 @@ class LoadedEngine:
     """The engine on the GPU. Weights and kernels are here once, however many sessions use it.
 
     Errors, all before the bytes are deserialised: package-missing, device-missing, engine-version, engine-gpu,
-    engine-refused (the vendor's own check); after it: engine-rejected, engine-graph.
+    engine-refused (the vendor's own check); then engine-rejected and, of the loaded engine, engine-graph.
     """
 
     def __init__(self, file: EngineFile) -> None:
@@ -37,9 +40,17 @@ class LoadedEngine:
         self.gpu: Gpu = current_gpu()
         require_gpu(file.manifest, self.gpu.compute_capability, self.gpu.name)
         self._log = make_log(self.dialect.trt)
-        self._runtime = self.dialect.trt.Runtime(self._log)
+        self._runtime = self._make_runtime()
         self.engine: Any = self._deserialize(file)
         _require_contract(self.engine, file)
+        self._serial = self.dialect.unlisted(self._runtime, file.data)
+        self._turn = threading.Lock()
+        self._last: Event | None = None
+        if self._serial:
+            LOGGER.warning(
+                "%s is not a GPU that %s %s supports: runs are kept apart, and results should be checked",
+                *(self.gpu.name, file.manifest.flavor, self.dialect.version),
+            )
         self._kernel_file = _kernel_file(file.manifest, self.gpu)
         self._kernels = self.dialect.open_kernels(self.engine, _known(self._kernel_file))
         self._kept = 0
@@ -58,6 +69,30 @@ class LoadedEngine:
             )
         return context
 
+    @contextlib.contextmanager
+    def in_turn(self, stream: int, done: Event) -> Iterator[None]:
+        """Around what puts a run into `stream`: on GPUs that the vendor does not list, runs follow one another.
+
+        done: the session's own event. Measured with TensorRT-RTX 1.4 on an H100: of runs of two contexts at the same
+        time, 1 in 300 was wrong; in turn none, for 8 % of the throughput.
+        """
+        if not self._serial:
+            yield
+            return
+        with self._turn:
+            if self._last is not None:
+                self._last.hold(stream)
+            yield
+            done.record(stream)
+            self._last = done
+
+    def forget(self, done: Event) -> None:
+        """A session ends: nothing waits for its event any more."""
+        with self._turn:
+            if self._last is done:
+                done.wait()
+                self._last = None
+
     def why(self) -> str:
         """What TensorRT said of its last failure."""
         return str(self._log.take_errors())
@@ -74,6 +109,16 @@ class LoadedEngine:
                 atomic.write_bytes(self._kernel_file, data)
             except (OSError, MatchRTError) as error:
                 LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+
+    def _make_runtime(self) -> Any:
+        try:
+            return self.dialect.trt.Runtime(self._log)
+        except TypeError as error:  # how pybind11 says that the library gave no runtime
+            raise MatchRTError(
+                "engine-rejected",
+                f"{self.dialect.flavor} {self.dialect.version} does not start on {self.gpu.name}: {self.why()}.",
+                "`matchrt doctor` says what is missing.",
+            ) from error
 
     def _deserialize(self, file: EngineFile) -> Any:
         runtime, manifest = self._runtime, file.manifest

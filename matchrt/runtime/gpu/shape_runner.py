@@ -16,6 +16,7 @@ class ShapeRunner:
 
     def __init__(self, engine: LoadedEngine, shapes: Shapes) -> None:
         self.engine = engine
+        self.shapes = shapes
         self.context: Any = engine.make_context()
         manifest = engine.manifest
         for spec in manifest.inputs:

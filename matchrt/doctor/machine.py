@@ -1,0 +1,79 @@
+"""GPUs as driver and CUDA together describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matchrt.doctor.ask import Answer
+
+
+@dataclass(frozen=True)
+class GpuState:
+    """One GPU. Memory in bytes; cuda: whether CUDA programs can use it; None: the value is not known."""
+
+    name: str
+    compute_capability: str | None
+    memory_total: int | None
+    memory_free: int | None
+    cuda: bool
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """driver: as `580.159`. cuda_driver: the CUDA version that the driver supports; cuda_runtime: cuda-python's.
+
+    why_none: why CUDA sees no GPU, with code, message and remedy; None where it sees one.
+    """
+
+    found: tuple[GpuState, ...] = ()
+    driver: str | None = None
+    cuda_driver: str | None = None
+    cuda_runtime: str | None = None
+    why_none: Mapping[str, str] | None = None
+
+    @property
+    def usable(self) -> tuple[GpuState, ...]:
+        """Those that CUDA sees."""
+        return tuple(gpu for gpu in self.found if gpu.cuda)
+
+
+def read_gpus(answer: Answer) -> Gpus:
+    """From what the probe `gpus` found."""
+    if answer.value is None:
+        return Gpus(why_none=answer.error)
+    boards = {_bus(board["bus"]): board for board in answer.value["boards"]}
+    seen = answer.value["cuda"]
+    buses = {_bus(gpu["bus"]) for gpu in seen}
+    found = [_usable(gpu, boards.get(_bus(gpu["bus"]), {})) for gpu in seen]
+    found += [_unusable(board) for bus, board in boards.items() if bus not in buses]
+    return Gpus(
+        found=tuple(found),
+        driver=next((board["driver"] for board in answer.value["boards"]), None),
+        cuda_driver=next((gpu["driver"] for gpu in seen), None),
+        cuda_runtime=next((gpu["runtime"] for gpu in seen), None),
+        why_none=None if seen else (answer.value["error"] or _hidden()),
+    )
+
+
+def _usable(gpu: Mapping[str, Any], board: Mapping[str, Any]) -> GpuState:
+    free = board.get("memory_free") if gpu["free"] is None else gpu["free"]
+    return GpuState(gpu["name"], gpu["compute_capability"], gpu["memory"], free, True)
+
+
+def _unusable(board: Mapping[str, Any]) -> GpuState:
+    return GpuState(board["name"], board["compute_capability"], board["memory_total"], board["memory_free"], False)
+
+
+def _hidden() -> dict[str, str]:
+    return {
+        "code": "device-missing",
+        "message": "CUDA shows no GPU.",
+        "remedy": "Look at CUDA_VISIBLE_DEVICES, and in a container at --gpus.",
+    }
+
+
+def _bus(text: str) -> str:
+    """The driver writes the PCI domain with eight digits, CUDA with four."""
+    return text.lower()[-12:]

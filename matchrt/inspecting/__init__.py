@@ -1,0 +1,1 @@
+"""Looking into TensorRT engines: layers, precisions, profiles, memory."""

@@ -1,0 +1,191 @@
+"""Real engines of TensorRT-RTX for every registered model, built on the CPU: parsed, built, described, refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import onnx
+import pytest
+import torch
+from onnx import helper
+from support.commands import CommandLine
+from support.pictures import texture
+from support.weights import sharp_state
+
+from matchrt.digest import sha256_bytes
+from matchrt.engines.build import GraphFacts, build_engine
+from matchrt.engines.ort import OnnxRuntimeFlavor
+from matchrt.errors import MatchRTError
+from matchrt.export.specs import ModelSpec, model_specs
+from matchrt.manifest import EngineManifest, Source, manifest_path, read_manifest
+from matchrt.nvidia.device import find_gpus
+from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.pipeline import BuildRequest, build
+from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.session import open_session
+from matchrt.store import EngineStore
+
+trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra: rtx)")
+
+TARGETS = ("8.0", "8.9")
+Weights = Callable[[ModelSpec], dict[str, torch.Tensor]]
+# How a family's models get random weights that their key map takes.
+WEIGHTS: dict[str, Weights] = {"loftr": lambda spec: sharp_state(spec.family.create())}
+# Small sizes (height, width) where 64x64 is too small for a family.
+SIZES: dict[str, tuple[int, int]] = {}
+# Models whose graph is another's but for constants.
+ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor"}
+
+
+def no_gpu() -> bool:
+    try:
+        return not find_gpus()
+    except MatchRTError:
+        return True
+
+
+def export_small(spec: ModelSpec, folder: Path) -> Path:
+    """The model's ONNX engine at a small size from random weights; not compared with torch, which others test."""
+    from matchrt.export.network import load_network
+    from matchrt.export.passes.base import run_passes
+    from matchrt.export.passes.standard import standard_passes
+    from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+
+    if spec.family.name not in WEIGHTS:
+        pytest.skip(f"no random weights for the family {spec.family.name}: add them to WEIGHTS")
+    size = SIZES.get(spec.family.name, (64, 64))
+    torch.save(WEIGHTS[spec.family.name](spec), folder / f"{spec.name}.pt")
+    loaded = load_network(spec, folder / f"{spec.name}.pt", size=size)
+    options = ExportOptions(*size, 64, None)
+    model, passes = run_passes(export_onnx(loaded, options), standard_passes(), None)
+    facts = GraphFacts(
+        model=spec.name,
+        family=spec.family.name,
+        precision="fp32",
+        source=Source("random", loaded.checkpoint.tensors_sha256, spec.licence, spec.origin),
+        input=input_contract(spec.preprocess, options),
+        matching=spec.family.match_contract(64, spec.default_score),
+        passes=passes,
+        build_key="0" * 64,
+    )
+    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeFlavor())
+    path = folder / f"{spec.name}.onnx"
+    path.write_bytes(engine.data)
+    engine.manifest.write(manifest_path(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rtx")
+
+
+@pytest.fixture(scope="module", params=[name for name in model_specs() if name not in ALIKE])
+def source(request: pytest.FixtureRequest, folder: Path) -> EngineFile:
+    """The bundled engine, which is dynamic, and static ones."""
+    if request.param == "loftr-lite":
+        return read_engine("loftr-lite")
+    if request.param == "coarse-loftr":
+        return read_engine(request.getfixturevalue("coarse_engine"))
+    return read_engine(export_small(model_specs()[request.param], folder))
+
+
+@pytest.mark.parametrize(("targets", "tf32"), [((), True), (TARGETS, False)])
+def test_every_model_builds(source: EngineFile, folder: Path, targets: tuple[str, ...], tf32: bool) -> None:
+    told: list[tuple[str, float]] = []
+    output = folder / f"{source.manifest.model}{len(targets)}.engine"
+    request = BuildRequest(str(source.path), flavor="tensorrt_rtx", builder=BuilderOptions(targets=targets, tf32=tf32),
+                           output=output)  # fmt: skip
+    built = build(request, EngineStore(folder / "store"), lambda what, done: told.append((what, done)))
+    manifest = read_manifest(manifest_path(output))
+    assert manifest == built.manifest and manifest.engine_bytes == output.stat().st_size > 10_000
+    assert (manifest.flavor, manifest.flavor_version) == ("tensorrt_rtx", trt.__version__)
+    assert manifest.portability.compute_capabilities == (targets or ("8.0",))
+    assert described(manifest) == described(source.manifest) and manifest.input == source.manifest.input
+    assert manifest.source == source.manifest.source and manifest.matching == source.manifest.matching
+    shares = [done for _, done in told]
+    assert shares == sorted(shares) and shares[-1] == 1.0
+    assert any(what.startswith("building for tensorrt_rtx: ") and 0.2 < done < 0.95 for what, done in told)
+    check_header(output)
+
+
+def described(manifest: EngineManifest) -> list[tuple[str, str, tuple[int | None, ...]]]:
+    """Inputs and outputs; how dynamic sides are called is the exporter's affair."""
+    return [
+        (spec.name, spec.dtype, tuple(side if isinstance(side, int) else None for side in spec.shape))
+        for spec in (*manifest.inputs, *manifest.outputs)
+    ]
+
+
+def check_header(engine: Path) -> None:
+    """The vendor's own reader takes the bytes; on a machine without GPU it says what is missing, and no more."""
+    kinds = trt.EngineInvalidityDiagnostics
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    validity, diagnostics = runtime.get_engine_validity(engine.read_bytes())
+    wrong = int(kinds.MALFORMED_ENGINE) | int(kinds.VERSION_MISMATCH)
+    assert validity != trt.EngineValidity.INVALID or not int(diagnostics) & wrong
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path, coarse_engine: Path) -> EngineFile:
+    """A small engine, for one GPU."""
+    output = folder / "small.engine"
+    options = BuilderOptions(targets=("8.9",), optimization_level=0)
+    build(BuildRequest(str(coarse_engine), flavor="tensorrt_rtx", output=output, builder=options),
+          EngineStore(folder / "store"))  # fmt: skip
+    return read_engine(output)
+
+
+def test_what_does_not_fit_is_refused(engine: EngineFile) -> None:
+    older = replace(engine, manifest=replace(engine.manifest, flavor_version="1.4.0.0"))
+    with pytest.raises(MatchRTError) as caught:
+        open_session(older)
+    assert caught.value.code == "engine-version" and "1.4.0.0" in caught.value.message
+    assert "matchrt build coarse-loftr --flavor tensorrt_rtx" in caught.value.remedy
+
+
+@pytest.mark.skipif(not no_gpu(), reason="there is a GPU here")
+def test_without_a_gpu_running_is_refused(engine: EngineFile, cli: CommandLine, tmp_path: Path) -> None:
+    with pytest.raises(MatchRTError) as caught:
+        open_session(engine)
+    assert caught.value.code == "device-missing"
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), texture(96, 128))
+    ran = cli.fails("device-missing", "match", tmp_path / "a.png", tmp_path / "b.png", "--engine", engine.path)
+    assert "onnxruntime" in ran.err
+
+
+def test_the_real_parser_names_what_it_does_not_take(folder: Path, coarse_engine: Path) -> None:
+    source = read_engine(coarse_engine)
+    model = onnx.load_model_from_string(source.data)
+    name = model.graph.output[-1].name
+    for node in model.graph.node:
+        node.output[:] = ["before" if output == name else output for output in node.output]
+    # An operator of nobody's makes the last output.
+    model.graph.node.append(helper.make_node("Imagined", ["before"], [name], name="head/Imagined", domain="nobody"))
+    data = model.SerializeToString()
+    digest = sha256_bytes(data)
+    (folder / "odd.onnx").write_bytes(data)
+    manifest = replace(source.manifest, engine_sha256=digest, onnx_sha256=digest, engine_bytes=len(data))
+    manifest.write(folder / "odd.onnx.json")
+    # With TF32 the graph reaches the parser as it is.
+    request = BuildRequest(str(folder / "odd.onnx"), flavor="tensorrt_rtx", builder=BuilderOptions(tf32=True))
+    with pytest.raises(MatchRTError) as caught:
+        build(request, EngineStore(folder / "store"))
+    assert caught.value.code == "onnx-rejected" and "Imagined 'head/Imagined': " in caught.value.message
+
+
+def test_the_command(coarse_engine: Path, coarse_checkpoint: Path, cli: CommandLine) -> None:
+    """From a checkpoint to an engine for a GPU that is not here; the export is in that store already."""
+    line = ("build", "coarse-loftr", "--checkpoint", coarse_checkpoint, "--height", "192", "--width", "256",
+            "--max-matches", "256", "--flavor", "tensorrt_rtx", "--store", coarse_engine.parent / "store",
+            "--optimization-level", "0", "--target")  # fmt: skip
+    ran = cli(*line, "sm89")
+    assert ran.code == 0, ran.err
+    assert "compute capability 8.9 and later" in ran.out and ".engine" in ran.out and "MB" in ran.out
+    again = cli(*line, "sm89", "--json")
+    assert again.json["cached"] and again.json["manifest"]["portability"]["compute_capabilities"] == ["8.9"]
+    cli.fails("build-option", *line, "sm90")

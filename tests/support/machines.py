@@ -1,0 +1,126 @@
+"""Machines with stubs in place of CUDA and TensorRT, and engines built on them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from matchrt.digest import sha256_bytes
+from matchrt.engines.build import GraphFacts, build_engine
+from matchrt.engines.flavor import get_flavor
+from matchrt.manifest import InputContract, MatchContract, Profile, Source, manifest_path
+from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.engine_file import EngineFile
+from support.cuda_stub import CudaStub
+from support.tensorrt_stub import Script, make_tensorrt, make_tensorrt_rtx
+
+# What `machine` fixtures are made for: name -> flavour, version.
+KINDS = {
+    "tensorrt-10": ("tensorrt", "10.9.0.34"),
+    "tensorrt-11": ("tensorrt", "11.4.0.106"),
+    "rtx": ("tensorrt_rtx", "1.7.1.116"),
+}
+SLOTS = 16
+PROFILE = Profile((32, 32), (48, 64), (128, 128))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Its script says what was called and tells the stubs what to do."""
+
+    flavor: str
+    version: str
+    script: Script
+
+    @property
+    def cuda(self) -> CudaStub:
+        return self.script.cuda
+
+
+def make_machine(monkeypatch: pytest.MonkeyPatch, kind: str, version: str | None = None) -> Machine:
+    """Puts the stubs where `import` finds them. kind: of `KINDS`."""
+    flavor, usual = KINDS[kind]
+    script = Script()
+    making = make_tensorrt_rtx if flavor == "tensorrt_rtx" else make_tensorrt
+    module = making(script, version or usual)
+    monkeypatch.setitem(sys.modules, flavor, module)
+    install_cuda(monkeypatch, script.cuda)
+    return Machine(flavor, version or usual, script)
+
+
+def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
+    """`from cuda.bindings import runtime` gives the stub."""
+    package, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")
+    bindings.runtime = cuda.module  # type: ignore[attr-defined]
+    package.bindings = bindings  # type: ignore[attr-defined]
+    for name, module in (("cuda", package), ("cuda.bindings", bindings), ("cuda.bindings.runtime", cuda.module)):
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def matcher_graph(size: tuple[int, int] | None, channels: int = 1) -> bytes:
+    """An ONNX file with the contract of an engine and nothing inside. size: None for a dynamic one."""
+    images = [
+        helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [1, *(size or (f"h{i}", f"w{i}")), channels])
+        for i in (0, 1)
+    ]
+    sizes = [helper.make_tensor_value_info(f"size{i}", TensorProto.INT32, [1, 2]) for i in (0, 1)]
+    outputs = [
+        helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [1, SLOTS, 2]),
+        helper.make_tensor_value_info("keypoints1", TensorProto.FLOAT, [1, SLOTS, 2]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, SLOTS]),
+        helper.make_tensor_value_info("num_matches", TensorProto.INT32, [1]),
+    ]
+    inputs = images + (sizes if size is not None else [])
+    graph = helper.make_graph([], "matcher", inputs, outputs)
+    return bytes(helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]).SerializeToString())
+
+
+def graph_facts(size: tuple[int, int] | None) -> GraphFacts:
+    """What a manifest says of `matcher_graph`."""
+    contract = (
+        InputContract(1, 8, "letterbox", "area-linear", height=size[0], width=size[1])
+        if size is not None
+        else InputContract(1, 8, "aspect", "area-linear", profile=PROFILE)
+    )
+    return GraphFacts(
+        model="loftr-outdoor",
+        family="loftr",
+        precision="fp32",
+        source=Source("outdoor_ds.ckpt", "0" * 64, "Apache-2.0", "nowhere"),
+        input=contract,
+        matching=MatchContract(SLOTS, 0.2, 2, True, 8),
+        passes=(),
+        build_key="1" * 64,
+    )
+
+
+def make_engine(
+    machine: Machine, size: tuple[int, int] | None = (32, 48), options: BuilderOptions | None = None
+) -> EngineFile:
+    """An engine built on the machine, static or (size None) dynamic."""
+    flavor = get_flavor(machine.flavor, options)
+    built = build_engine(matcher_graph(size), graph_facts(size), flavor)
+    return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
+
+
+def save_engine(engine: EngineFile, folder: Path) -> Path:
+    """The engine as files."""
+    path = folder / "outdoor.engine"
+    path.write_bytes(engine.data)
+    engine.manifest.write(manifest_path(path))
+    return path
+
+
+def with_plan(engine: EngineFile, **changes: Any) -> EngineFile:
+    """The engine with other content than its manifest speaks of, and digests that fit."""
+    data = json.dumps(json.loads(engine.data) | changes).encode()
+    manifest = replace(engine.manifest, engine_sha256=sha256_bytes(data), engine_bytes=len(data))
+    return replace(engine, data=data, manifest=manifest)
