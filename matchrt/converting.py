@@ -46,6 +46,7 @@ def convert_engine(
     accept_loss: build even where the precision loses too many matches. Errors: precision-*, onnx-rejected,
     engine-rejected, device-missing, store-unwritable.
     """
+    _refuse_tf32(file.manifest, flavor)
     key = _convert_key(file.manifest, precision, flavor)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
@@ -56,6 +57,17 @@ def convert_engine(
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
     tell("writing", 0.95)
     return store.put(engine.data, engine.manifest, file_name(engine.manifest, flavor.suffix)), False
+
+
+def _refuse_tf32(manifest: EngineManifest, flavor: Flavor) -> None:
+    """RoMa solves a system of condition 1e4: with TF32's 11 bits nothing of the solution is left."""
+    options = getattr(flavor, "options", None)
+    if manifest.family == "roma" and options is not None and options.tf32:
+        raise MatchRTError(
+            "build-option",
+            f"{manifest.model} solves a linear system that needs float32 products; TF32 leaves no digit of it.",
+            "Leave --tf32 out.",
+        )
 
 
 def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:

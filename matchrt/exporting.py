@@ -38,26 +38,27 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable.
     """
     try:
+        from matchrt.export.arrangement import arrange
         from matchrt.export.network import load_network
         from matchrt.export.specs import get_spec
-        from matchrt.export.to_onnx import ExportOptions, input_contract
+        from matchrt.export.to_onnx import input_contract
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
 
-    spec = get_spec(request.model)
-    height = spec.height if request.height is None else request.height
-    width = spec.width if request.width is None else request.width
-    options = ExportOptions(height, width, request.max_matches, request.profile, request.batch)
+    arranged = arrange(get_spec(request.model), request)
+    spec, options = arranged.spec, arranged.options
     contract = input_contract(spec.preprocess, options)
-    size = request.profile.optimum if request.profile is not None else (height, width)
-    require_memory(size, size, spec.family.coarse_stride)
+    size = request.profile.optimum if request.profile is not None else (options.height, options.width)
+    require_memory(size, size, spec.family.at(*size).coarse_stride)
     tell("reading the checkpoint", 0.0)
     loaded = load_network(
         spec,
         request.checkpoint,
+        dinov2=request.dinov2,
+        sha256=request.sha256,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
-        mutual=request.mutual,
+        mutual=arranged.mutual,
         size=size,
     )
     matching = _match_contract(request, loaded)
@@ -86,21 +87,26 @@ def _export(
     tell: Progress,
 ) -> tuple[bytes, GraphFacts]:
     """The proven ONNX graph as bytes, and what the manifest says of it."""
+    from matchrt.export.engine_graph import drop_dense
     from matchrt.export.parity import prove_parity
-    from matchrt.export.passes.base import run_passes
-    from matchrt.export.passes.standard import standard_passes
+    from matchrt.export.passes.standard import run_standard
     from matchrt.export.to_onnx import export_onnx
 
     tell("exporting to ONNX", 0.1)
     exported = export_onnx(loaded, options)
     tell("running graph passes", 0.7)
     check = _same_matches(contract, matching) if request.check_passes else None
-    model, passes = run_passes(exported, standard_passes(), check)
+    model, passes = run_standard(exported, check)
     tell("comparing ONNX with torch", 0.75)
     difference = prove_parity(loaded, options, contract, model)
+    if not options.dense:
+        drop_dense(model)
     missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
     checkpoint = loaded.checkpoint
-    source = Source(checkpoint.path.name, checkpoint.tensors_sha256, loaded.spec.licence, loaded.spec.origin, missing)
+    name = checkpoint.path.name
+    if loaded.supplement is not None:
+        name = f"{name} and {loaded.supplement.path.name}"
+    source = Source(name, loaded.weights_sha256, loaded.spec.licence, loaded.spec.origin, missing)
     facts = GraphFacts(
         model=loaded.spec.name,
         family=loaded.spec.family.name,
@@ -138,10 +144,11 @@ def _export_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputCon
         {
             "matchrt": __version__,
             "model": loaded.spec.name,
-            "weights": loaded.checkpoint.tensors_sha256,
+            "weights": loaded.weights_sha256,
             "allow_missing": sorted(request.allow_missing),
             "network": asdict(loaded.spec.family.config),
             "input": asdict(contract),
+            "dense": request.dense,
             "max_matches": matching.max_matches,
             "default_score": matching.default_score,
         }

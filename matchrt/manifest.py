@@ -19,7 +19,7 @@ from matchrt.errors import MatchRTError
 SCHEMA = 1
 Dimension = int | str
 Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
-Kernel = Literal["area-linear", "lanczos", "bicubic"]
+Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,11 @@ class InputContract:
         stretch      to the input's size, whatever the aspect ratio
     kernel: of the resize (`runtime.fit.apply_fit`):
         area-linear  OpenCV, averaging areas to shrink and linear to enlarge
-        lanczos, bicubic  Pillow's
+        lanczos, bicubic  Pillow's, which average when they shrink
+        bicubic-aliased  OpenCV's, four samples an axis whatever the factor
     height, width: of a static engine; None for a dynamic one, which takes any size within `profile`.
+    coarse: (height, width) of a second, smaller copy of each image, resized from the original too, for engines that
+        take `coarse0` and `coarse1` beside `image0` and `image1`; None for engines that do not.
     """
 
     channels: int
@@ -64,6 +67,7 @@ class InputContract:
     height: int | None = None
     width: int | None = None
     profile: Profile | None = None
+    coarse: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if (self.profile is None) == (self.height is None) or (self.height is None) != (self.width is None):

@@ -20,12 +20,17 @@ class BuildRequest:
     model: a model's name, or the path of an fp32 engine of flavour onnxruntime (`.onnx` with its manifest) to make an
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
     for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
-    `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the
-    precision loses more matches than it may.
+    `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
+    may. sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
+    dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
+    and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
+    second, `dense` adds the outputs `warp` and `certainty`.
     """
 
     model: str
     checkpoint: Path | None = None
+    dinov2: Path | None = None
+    sha256: str | None = None
     height: int | None = None
     width: int | None = None
     batch: int = 1
@@ -33,6 +38,10 @@ class BuildRequest:
     threshold: float | None = None
     mutual: bool | None = None
     profile: Profile | None = None
+    preset: str | None = None
+    coarse: tuple[int, int] | None = None
+    single_pass: bool = False
+    dense: bool = False
     flavor: str = "onnxruntime"
     precision: str = "fp32"
     builder: BuilderOptions = field(default_factory=BuilderOptions)

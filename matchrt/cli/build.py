@@ -14,6 +14,8 @@ from matchrt.manifest import Profile
 
 EPILOG = (
     "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --flavor tensorrt --precision fp16\n\n"
+    "Two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
+    "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
     "Without a GPU: matchrt build loftr-lite --flavor tensorrt_rtx --target sm89"
 )
 
@@ -23,13 +25,28 @@ def build(
         str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
     ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
+    dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="RoMa: official (default), fast or low-memory; see docs/models/roma.md.")
+    ] = None,
+    coarse: Annotated[
+        str | None, typer.Option(metavar="HxW", help="RoMa: size of the first pass, multiples of 56.")
+    ] = None,
+    single_pass: Annotated[bool, typer.Option("--single-pass", help="RoMa: leave out the upsample pass.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="RoMa: return the dense warp and certainty too.")] = False,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
     batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
     max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
     threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
     mutual: Annotated[
-        bool | None, typer.Option("--mutual/--one-way", help="Keep only mutual nearest cells; default: the model's.")
+        bool | None,
+        typer.Option(
+            "--mutual/--one-way", help="Keep only mutual nearest cells (RoMa: match both ways); default: the model's."
+        ),
     ] = None,
     dynamic: Annotated[
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
@@ -74,10 +91,16 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
         )
-    require_new_output(output, [Path(model), *([checkpoint] if checkpoint is not None else [])])
+    require_new_output(output, [Path(model), *(file for file in (checkpoint, dinov2) if file is not None)])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
+        dinov2=dinov2,
+        sha256=sha256,
+        preset=preset,
+        coarse=parse_size(coarse, "--coarse") if coarse else None,
+        single_pass=single_pass,
+        dense=dense,
         height=height,
         width=width,
         batch=batch,
@@ -158,6 +181,14 @@ def parse_profile(text: str) -> Profile:
             "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
         ) from error
     return Profile(minimum, optimum, maximum)
+
+
+def parse_size(text: str, option: str) -> tuple[int, int]:
+    """`HxW`, or one number for a square. Error: size-syntax."""
+    try:
+        return _size(text)
+    except ValueError as error:
+        raise MatchRTError("size-syntax", f"{option} '{text}' is not HxW.", "Write e.g. 560x560 or 560.") from error
 
 
 def _size(text: str) -> tuple[int, int]:

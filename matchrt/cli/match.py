@@ -64,6 +64,11 @@ def match(
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N as RoMa's sampler does."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
     resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
     window: Annotated[int | None, typer.Option(help="Of one folder: match each image with the N that follow.")] = None,
     root: Annotated[
@@ -108,6 +113,8 @@ def match(
         check_hdf5(save, pairs, root)
     options = MatcherOptions(
         resize=resize,
+        sample=sample,
+        seed=seed,
         min_score=min_score,
         apply_exif=not ignore_exif,
         max_pixels=int(max_megapixels * 1e6),

@@ -54,7 +54,7 @@ def account(
     difference = derive(groups.values(), expected, state, origin, file)
     network = tuple(_network_entry(key, tuple(t.shape), origin, allow_missing) for key, t in expected.items())
     _require_used(allow_missing, network)
-    return state, LoadReport(model, prefix, tuple(file.values()), network, difference)
+    return state, LoadReport(model, prefix, tuple(file.values()), network, difference=difference)
 
 
 def _only_rule(name: str, key_map: KeyMap) -> Rule | None:
@@ -136,8 +136,7 @@ def _require_used(allow_missing: Sequence[str], network: Sequence[Entry]) -> Non
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copies `state` into the network, in the network's types."""
-    with torch.no_grad():
-        own = network.state_dict()
-        for key, tensor in state.items():
-            own[key].copy_(tensor)
+    """Puts `state` into the network, in the network's types. Tensors that fit as they are are taken, not copied."""
+    own = network.state_dict()
+    taken = {key: tensor.detach().to(own[key].dtype).contiguous() for key, tensor in state.items()}
+    network.load_state_dict({**own, **taken}, strict=True, assign=True)

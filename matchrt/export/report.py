@@ -41,6 +41,7 @@ class Entry:
 class LoadReport:
     """Both sides, every tensor once. `complete` means that nothing is unexplained.
 
+    supplement: the tensors of a second file, where the model takes one.
     difference: the largest one measured between what was derived and what it was derived from, relative; None where
     nothing was.
     """
@@ -49,12 +50,13 @@ class LoadReport:
     prefix: str
     file: tuple[Entry, ...]
     network: tuple[Entry, ...]
+    supplement: tuple[Entry, ...] = ()
     difference: float | None = None
 
     @property
     def problems(self) -> tuple[Entry, ...]:
         """Every entry without a good fate."""
-        return tuple(entry for entry in (*self.file, *self.network) if entry.fate not in GOOD)
+        return tuple(entry for entry in (*self.file, *self.supplement, *self.network) if entry.fate not in GOOD)
 
     @property
     def complete(self) -> bool:
@@ -66,13 +68,15 @@ class LoadReport:
         return {
             "file": dict(Counter(entry.fate for entry in self.file)),
             "network": dict(Counter(entry.fate for entry in self.network)),
+            **({"supplement": dict(Counter(e.fate for e in self.supplement))} if self.supplement else {}),
         }
 
     def summary(self) -> str:
         """One line: both sides' counts, never a bare percentage."""
         counts = self.counts()
+        second = f"; second file {_listed(counts['supplement'])}" if self.supplement else ""
         fused = "" if self.difference is None else f"; derived to within {self.difference:.1e}"
-        return f"checkpoint {_listed(counts['file'])}; network {_listed(counts['network'])}{fused}"
+        return f"checkpoint {_listed(counts['file'])}{second}; network {_listed(counts['network'])}{fused}"
 
     def require_complete(self, source: str) -> None:
         """Raises `weights-unaccounted` that lists what is unexplained."""

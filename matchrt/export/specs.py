@@ -10,8 +10,10 @@ from matchrt.errors import MatchRTError
 from matchrt.export.families.base import Family, Preprocess
 from matchrt.export.families.eloftr import ELOFTR_INPUT, ELOFTR_KEYS, MATCHANYTHING_ELOFTR_INPUT, ELoFTRFamily
 from matchrt.export.families.loftr import COARSE_LOFTR_INPUT, LOFTR_INPUT, LoFTRFamily
+from matchrt.export.families.roma import ROMA_INPUT, ROMA_KEYS, RoMaFamily
 from matchrt.export.keymap import Constant, Drop, Keep, KeyMap, Reject
 from matchrt.models import config
+from matchrt.models.roma.config import MATCHANYTHING_ROMA, ROMA, RoMaConfig
 
 _OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
 _LOFTR_RULES = (
@@ -66,6 +68,13 @@ def _loftr(name: str, network: config.LoFTRConfig, checkpoint: str, description:
     return ModelSpec(name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description)
 
 
+_ROMA = "the releases of github.com/Parskatt/RoMa"
+
+
+def _roma(name: str, network: RoMaConfig, licence: str, origin: str, description: str) -> ModelSpec:
+    return ModelSpec(name, RoMaFamily(network), ROMA_KEYS, ROMA_INPUT, 864, 864, licence, origin, description)
+
+
 def model_specs() -> Mapping[str, ModelSpec]:
     """Every known model by name."""
     specs = (
@@ -100,6 +109,15 @@ def model_specs() -> Mapping[str, ModelSpec]:
             "Apache-2.0",
             "LoFTR_teacher.pt or LoFTR_no_teacher.pt from github.com/Kolkir/Coarse_LoFTR_TRT",
             "coarse-only LoFTR at 1/16 for low-end devices",
+        ),
+        _roma("roma-outdoor", ROMA, "MIT", f"roma_outdoor.pth from {_ROMA}", "RoMa trained on MegaDepth, dense"),
+        _roma("roma-indoor", ROMA, "MIT", f"roma_indoor.pth from {_ROMA}", "RoMa trained on ScanNet, dense"),
+        _roma(
+            "matchanything-roma",
+            MATCHANYTHING_ROMA,
+            "Apache-2.0",
+            "matchanything_roma.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything",
+            "RoMa trained across modalities by MatchAnything, dense",
         ),
         *_eloftr_specs(),
     )

@@ -18,7 +18,6 @@ import onnx
 import torch
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.engine_graph import MASKED_INPUTS, OUTPUTS, PLAIN_INPUTS
 from matchrt.export.families.base import Preprocess
 from matchrt.export.network import LoadedNetwork
 from matchrt.manifest import InputContract, Profile
@@ -32,6 +31,8 @@ class ExportOptions:
 
     Static: `height` x `width` inputs, padding masked by `size0`, `size1`. Dynamic: with `profile`, images of any size
     within it, each at its own size, no padding and no size inputs. batch: pairs that one run matches.
+    coarse: (height, width) of the smaller copies of the images, for models that take such.
+    dense: return the dense warp and its certainty too, for models that have them.
     """
 
     height: int
@@ -39,6 +40,8 @@ class ExportOptions:
     max_matches: int = 2048
     profile: Profile | None = None
     batch: int = 1
+    coarse: tuple[int, int] | None = None
+    dense: bool = False
 
 
 def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContract:
@@ -52,8 +55,11 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         sizes = [profile.minimum, profile.optimum, profile.maximum]
         if not all(a <= b <= c for a, b, c in zip(*sizes, strict=True)):
             raise MatchRTError("size-range", "A profile must have MIN <= OPT <= MAX.", "Reorder the three sizes.")
+    divisor = preprocess.divisor if options.coarse is not None else max(preprocess.divisor, preprocess.coarse_divisor)
     for height, width in sizes:
-        _require_size(height, width, preprocess.divisor)
+        _require_size(height, width, divisor)
+    if options.coarse is not None:
+        _require_size(*options.coarse, preprocess.coarse_divisor, "coarse ")
     if not 1 <= options.max_matches <= 65536:
         raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
     if not 1 <= options.batch <= 64 or (options.batch > 1 and options.profile is not None):
@@ -62,7 +68,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
             f"--batch {options.batch} is outside 1..64, or above 1 in a dynamic engine.",
             "Use e.g. --batch 8 with --height and --width.",
         )
-    channels, divisor, kernel, batch = preprocess.channels, preprocess.divisor, preprocess.kernel, options.batch
+    channels, kernel, batch = preprocess.channels, preprocess.kernel, options.batch
     if options.profile is None:
         if preprocess.static == "pad-square" and options.height != options.width:
             raise MatchRTError(
@@ -70,7 +76,8 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
                 f"This model pads images to a square; {options.height}x{options.width} is none.",
                 "Give --height and --width the same value.",
             )
-        return InputContract(channels, divisor, preprocess.static, kernel, batch, options.height, options.width)
+        size = (options.height, options.width)
+        return InputContract(channels, divisor, preprocess.static, kernel, batch, *size, coarse=options.coarse)
     if preprocess.dynamic is None:
         raise MatchRTError(
             "dynamic-unsupported",
@@ -80,20 +87,21 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
     return InputContract(channels, divisor, preprocess.dynamic, kernel, profile=options.profile)
 
 
-def _require_size(height: int, width: int, divisor: int) -> None:
+def _require_size(height: int, width: int, divisor: int, which: str = "") -> None:
     for name, side in (("height", height), ("width", width)):
         if side % divisor:
             low = max(divisor, side // divisor * divisor)
             raise MatchRTError(
                 "size-divisor",
-                f"The {name} {side} is not a multiple of {divisor}.",
+                f"The {which}{name} {side} is not a multiple of {divisor}.",
                 f"Nearest good ones: {low} and {low + divisor}.",
             )
-        low = max(64, 4 * divisor)  # below that, hardly a cell is left inside the border
+        # Below that, hardly a cell is left inside the border. Patches of 14 pixels have no border.
+        low = max(64, 4 * divisor) if divisor < 56 else 2 * divisor
         if not low <= side <= 256 * divisor:
             raise MatchRTError(
                 "size-range",
-                f"The {name} {side} is outside {low}..{256 * divisor}.",
+                f"The {which}{name} {side} is outside {low}..{256 * divisor}.",
                 "Position codes end at 256 cells; choose a size within that range.",
             )
 
@@ -101,7 +109,7 @@ def _require_size(height: int, width: int, divisor: int) -> None:
 def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProto:
     """The engine graph of a loaded network, before any pass. Input sizes are as in `input_contract`."""
     graph = loaded.spec.family.graph(loaded.network, options.max_matches).eval()
-    arguments, names, dynamic = _example(options, loaded.spec.preprocess)
+    arguments, dynamic = _example(options, loaded.spec.preprocess)
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -109,8 +117,8 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
                 arguments,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=names,
-                output_names=list(OUTPUTS),
+                input_names=list(graph.inputs[: len(arguments)]),
+                output_names=list(graph.outputs),
                 dynamic_shapes=dynamic,
                 external_data=False,
                 optimize=True,
@@ -127,13 +135,18 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
     return model
 
 
-def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torch.Tensor, ...], list[str], Any]:
+def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torch.Tensor, ...], Any]:
+    """Arguments for `EngineGraph.forward`, and its dynamic dimensions."""
     divisor, channels = preprocess.divisor, preprocess.channels
     if options.profile is None:
         shape = (options.batch, options.height, options.width, channels)
         images = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
+        if preprocess.static == "stretch":  # no padding, hence no valid sizes
+            coarse = None if options.coarse is None else (options.batch, *options.coarse, channels)
+            copies = [] if coarse is None else [torch.zeros(coarse, dtype=torch.uint8) for _ in range(2)]
+            return (*images, *copies), None
         sizes = [torch.tensor([shape[1:3]] * options.batch, dtype=torch.int32) for _ in range(2)]
-        return (*images, *sizes), list(MASKED_INPUTS), None
+        return (*images, *sizes), None
     height, width = options.profile.optimum
     # Four different sides, so that the exporter cannot take two of them for the same symbol.
     sides = ((height, width), (height + divisor, width + 2 * divisor))
@@ -144,7 +157,7 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
         rows = torch.export.Dim(f"rows{index}", min=low_h // divisor, max=high_h // divisor + 1)
         columns = torch.export.Dim(f"columns{index}", min=low_w // divisor, max=high_w // divisor + 2)
         dynamic[f"image{index}"] = {1: divisor * rows, 2: divisor * columns}
-    return arguments, list(PLAIN_INPUTS), dynamic
+    return arguments, dynamic
 
 
 def _name_dimensions(model: onnx.ModelProto) -> None:

@@ -79,6 +79,11 @@ def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int
     return fit_letterbox(image_hw, canvas, contract.divisor)
 
 
+def fit_coarse(image_hw: tuple[int, int], contract: InputContract) -> Fit | None:
+    """The fit of the smaller copy, for engines that take one; None for others. Raises fit-size."""
+    return None if contract.coarse is None else _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+
+
 def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
     """MatchAnything's rule: each side cut down to a multiple of `divisor`, then zeros right and below to a square.
 
@@ -179,7 +184,7 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
     """uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous, C = 1 or 3.
 
     area-linear: a side that shrinks is averaged over areas (no aliasing), one that grows is interpolated linearly.
-    lanczos, bicubic: Pillow's filters, which widen when they shrink.
+    lanczos, bicubic: Pillow's filters, which widen when they shrink. bicubic-aliased: OpenCV's, which does not.
     Raises fit-mismatch if the image is not of the size that the fit was made for.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
@@ -200,6 +205,8 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
 
 def _resize(pixels: UInt8Array, height: int, width: int, kernel: Kernel) -> UInt8Array:
     """Shrinks first, then enlarges: INTER_AREA stops averaging as soon as one of its two sides grows."""
+    if kernel == "bicubic-aliased":
+        return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
     if kernel != "area-linear":
         return np.array(PILImage.fromarray(pixels).resize((width, height), _PILLOW[kernel]))
     down = (min(height, pixels.shape[0]), min(width, pixels.shape[1]))

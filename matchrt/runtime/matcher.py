@@ -20,8 +20,9 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
+from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_file import read_engine, require_flavor
-from matchrt.runtime.fit import Fit, apply_fit, fit_image
+from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
@@ -43,6 +44,8 @@ class MatcherOptions:
     threshold is the floor: lower scores find more, right and wrong, and help across modalities.
     channel_order: of colour arrays.
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
+    sample: of engines with a dense warp, draw that many matches as RoMa's own sampler does, from the generator `seed`;
+    None for the matches that the engine itself selects, the same ones every time and on every machine.
     flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
     cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
@@ -54,6 +57,8 @@ class MatcherOptions:
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
     device: Device | None = None
+    sample: int | None = None
+    seed: int = 0
     flavor: str | None = None
     cuda_graph: bool = True
 
@@ -64,6 +69,8 @@ class MatcherOptions:
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
             ("max_pixels", self.max_pixels >= 1, "1 or more"),
             ("threads", self.threads is None or self.threads >= 1, "1 or more, or None"),
+            ("sample", self.sample is None or self.sample >= 1, "1 or more, or None"),
+            ("seed", self.seed >= 0, "0 or more"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:
@@ -78,6 +85,7 @@ class _Prepared:
     ref: ImageRef
     fit: Fit
     pixels: UInt8Array | None
+    coarse: UInt8Array | None
     decode_ms: float
     resize_ms: float
 
@@ -158,6 +166,20 @@ class Matcher:
         prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
         return self._finish(self._start(*prepared, self._session))
 
+    def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
+        """Where every pixel lies in the other image, for engines built with --dense. Errors: dense-missing, image-*."""
+        self._require_dense()
+        running = self._start(self._prepare(image0, "image0"), self._prepare(image1, "image1"), self._session)
+        return _dense(running.pending.result(), running.first, running.second)
+
+    def _require_dense(self) -> None:
+        if not any(spec.name == "warp" for spec in self.manifest.outputs):
+            raise MatchRTError(
+                "dense-missing",
+                f"This engine of {self.manifest.model} returns no dense warp.",
+                "Build a RoMa model with --dense, or take the matches that the engine selects.",
+            )
+
     def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
         """Matches two images on the GPU, as `match` takes them, and leaves the matches there.
 
@@ -175,7 +197,7 @@ class Matcher:
         outputs = run.outputs.to_host()
         timings = {"inference": (time.perf_counter() - start) * 1e3}
         first, second = (
-            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, 0.0, 0.0)
+            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
             for name, size in zip(("image0", "image1"), run.sizes, strict=True)
         )
         return self._matches(outputs, first, second, timings)
@@ -244,6 +266,8 @@ class Matcher:
         self.close()
 
     def _check_options(self) -> None:
+        if self.options.sample is not None:
+            self._require_dense()
         resize, profile = self.options.resize, self.manifest.input.profile
         if self.manifest.input.batch != 1:
             raise MatchRTError(
@@ -287,9 +311,11 @@ class Matcher:
         pixels = image.grey() if self.manifest.input.channels == 1 else image.rgb()
         fit = self._fit(image)
         resized = apply_fit(pixels, fit, self.manifest.input.kernel)
+        small = fit_coarse((image.height, image.width), self.manifest.input)
+        coarse = None if small is None else apply_fit(pixels, small, self.manifest.input.kernel)
         end = time.perf_counter()
         ref = ImageRef(image.name, image.height, image.width)
-        return _Prepared(ref, fit, resized, (decoded - start) * 1e3, (end - decoded) * 1e3)
+        return _Prepared(ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
         """Decodes an image as `match` would, under this matcher's options; what it gives can be matched and drawn on.
@@ -314,6 +340,8 @@ class Matcher:
         if any(spec.name == "size0" for spec in self.manifest.inputs):
             for key, item in (("size0", first), ("size1", second)):
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
+        if first.coarse is not None and second.coarse is not None:
+            inputs |= {"coarse0": first.coarse[None], "coarse1": second.coarse[None]}
         start = time.perf_counter()
         return _Running(first, second, session.start(inputs), start)
 
@@ -333,10 +361,14 @@ class Matcher:
         self, outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, timings: dict[str, float]
     ) -> Matches:
         start = time.perf_counter()
-        count = self._count(outputs)
-        keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
-        keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
-        scores = outputs["scores"][0, :count]
+        if self.options.sample is not None:
+            dense = _dense(outputs, first, second)
+            keypoints0, keypoints1, scores = dense.sample(self.options.sample, self.options.seed)
+        else:
+            count = self._count(outputs)
+            keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
+            keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
+            scores = outputs["scores"][0, :count]
         manifest = self.manifest
         provenance = Provenance(
             model=manifest.model,
@@ -356,6 +388,10 @@ class Matcher:
         least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
         # NaN compares false; it is kept, so that Matches refuses it.
         return len(scores) - int(np.count_nonzero(scores < least))
+
+
+def _dense(outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared) -> DenseMatches:
+    return DenseMatches(outputs["warp"][0], outputs["certainty"][0], first.ref, second.ref)
 
 
 def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:

@@ -28,6 +28,8 @@ class Preprocess:
 
     static, dynamic: how images are fitted into an input of fixed size, and of any size; dynamic None: the model cannot
     be built for any size.
+    coarse: (height, width) of the smaller copies of the images that the model takes by default, whose sides are
+    multiples of `coarse_divisor`; None for models that take none.
     """
 
     channels: int
@@ -35,6 +37,8 @@ class Preprocess:
     static: Fitting = "letterbox"
     dynamic: Fitting | None = "aspect"
     kernel: Kernel = "area-linear"
+    coarse: tuple[int, int] | None = None
+    coarse_divisor: int = 1
 
 
 class Family(Protocol):

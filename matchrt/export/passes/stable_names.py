@@ -11,7 +11,8 @@ import onnx
 from matchrt.export.passes.base import PassResult, broken_promise, unmet_requirement
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_ROOT = "network."
+# The network's name in the engine graph: every module path begins with it.
+ROOT = "network."
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StableNames:
         """Renames nodes and intermediate tensors; inputs, outputs and weights keep their tensor names."""
         fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
         counts: Counter[str] = Counter()
-        renamed: dict[str, str] = {i.name: i.name.removeprefix(_ROOT) for i in model.graph.initializer}
+        renamed: dict[str, str] = {i.name: i.name.removeprefix(ROOT) for i in model.graph.initializer}
         for node in model.graph.node:
             stem = f"{_scope(node)}/{node.op_type}"
             node.name = f"{stem}_{counts[stem]}"
@@ -56,7 +57,7 @@ class StableNames:
 def _scope(node: onnx.NodeProto) -> str:
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
     modules = [s for s in ast.literal_eval(scopes)[:-1] if s]
-    return modules[-1].removeprefix(_ROOT) if modules else "graph"
+    return modules[-1].removeprefix(ROOT) if modules else "graph"
 
 
 def _rename_tensors(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:

@@ -23,9 +23,13 @@ FORBIDDEN = {
 }
 
 
+# Types of constants that TensorRT does not take; the exporter writes some index tables in the smallest type.
+FORBIDDEN_TYPES = {onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64, onnx.TensorProto.INT16}
+
+
 @dataclass(frozen=True)
 class RequireSupported:
-    """A check: no forbidden operator, no antialiased Resize, no Einsum that TensorRT rejects."""
+    """A check: no forbidden operator or constant, no antialiased Resize, no Einsum that TensorRT rejects."""
 
     name: str = "require-supported"
 
@@ -39,6 +43,11 @@ class RequireSupported:
     def ensures(self, model: onnx.ModelProto) -> None:
         """Raises `graph-unsupported` that names the nodes and the reasons."""
         problems = [f"{node.name} ({node.op_type}): {why}" for node in model.graph.node if (why := _problem(node))]
+        problems += [
+            f"{weight.name}: TensorRT takes no {onnx.TensorProto.DataType.Name(weight.data_type).lower()} constant"
+            for weight in model.graph.initializer
+            if weight.data_type in FORBIDDEN_TYPES
+        ]
         if problems:
             raise InternalError(
                 "graph-unsupported",

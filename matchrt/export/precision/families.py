@@ -13,10 +13,11 @@ from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.loftr import LOFTR
 from matchrt.export.precision.lowering import Lowered, lower
 from matchrt.export.precision.raising import raise_to_fp32
+from matchrt.export.precision.roma import ROMA
 from matchrt.export.precision.rules import PrecisionRules
 from matchrt.manifest import PassRecord
 
-RULES = {rules.family: rules for rules in (LOFTR, ELOFTR)}
+RULES = {rules.family: rules for rules in (LOFTR, ELOFTR, ROMA)}
 
 
 def require_precision(precision: str) -> None:

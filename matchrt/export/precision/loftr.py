@@ -21,6 +21,12 @@ _POSITION_ADD = Rule(
     (Nodes(_NETWORK, ("Add",), operands=("backbone.**",)),),
 )
 
+_SUMS = Rule(
+    "attention-sums",
+    "fp32",
+    "the mean of thousands of keys, each a few thousandth of it: lost in fp16 where a kernel also adds up in fp16",
+    (Nodes(_COARSE, ("ReduceSum",)),),
+)
 _ATTENTION = Rule(
     "attention",
     "fp16",
@@ -110,6 +116,6 @@ LOFTR = PrecisionRules(
     (
         *(_POSITION_ADD, _POSITION_CODES),
         *(_SIMILARITY, _DUAL_SOFTMAX, _SELECTION, _COORDINATES, _IMAGE),
-        *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _ATTENTION, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
+        *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _SUMS, _ATTENTION, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
     ),
 )

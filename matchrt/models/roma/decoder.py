@@ -1,0 +1,108 @@
+"""From feature pyramids to flow and certainty: Gaussian process, match decoder, refiners from coarse to fine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matchrt.models.roma.config import RoMaConfig, Size
+from matchrt.models.roma.gaussian_process import GaussianProcess
+from matchrt.models.roma.match_decoder import MatchDecoder, anchors_to_flow
+from matchrt.models.roma.refiner import ConvRefiner
+
+Pyramid = Mapping[int, Tensor]
+# Called with the name of a stage and its result, for tests and measurements.
+Probe = Callable[[str, Tensor], None]
+COARSE, FINE = (16, 8, 4, 2, 1), (8, 4, 2, 1)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """flow: normalised positions in the other image, `[B,2,h,w]`. certainty: logits `[B,1,h,w]`."""
+
+    flow: Tensor
+    certainty: Tensor
+
+    def resized(self, size: Size) -> Flow:
+        """Both interpolated linearly."""
+        return Flow(resize(self.flow, size), resize(self.certainty, size))
+
+
+def resize(x: Tensor, size: Size) -> Tensor:
+    """Bilinear interpolation that keeps the image's edges."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class RoMaDecoder(nn.Module):
+    """The decoder; submodules have the names of the published checkpoints."""
+
+    # A refiner's output of 1 moves the flow by scale / 4 full-resolution pixels of half a normalised unit.
+    REFINE_UNIT = 4.0
+
+    def __init__(self, config: RoMaConfig) -> None:
+        super().__init__()
+        coarse = config.refiners[0]
+        self.embedding_decoder = MatchDecoder(config.gp.dim + coarse.features, config.match_decoder)
+        self.gps = nn.ModuleDict({"16": GaussianProcess(config.gp)})
+        channels = {16: config.dinov2.dim, **{2**i: stage[-1] for i, stage in enumerate(config.vgg)}}
+        self.proj = nn.ModuleDict(
+            {
+                str(r.scale): nn.Sequential(nn.Conv2d(channels[r.scale], r.features, 1), nn.BatchNorm2d(r.features))
+                for r in config.refiners
+            }
+        )
+        self.conv_refiner = nn.ModuleDict(
+            {str(r.scale): ConvRefiner(r, config.refiner_blocks, config.volume_pixels) for r in config.refiners}
+        )
+
+    def project(self, pyramid: Pyramid) -> dict[int, Tensor]:
+        """Features of each scale to the refiners' width."""
+        return {scale: self.proj[str(scale)](features) for scale, features in pyramid.items()}
+
+    def coarse_match(self, features0: Tensor, features1: Tensor, probe: Probe | None = None) -> Flow:
+        """Global matching of the projected features at the patches, `[B,C,h,w]` both."""
+        posterior = self.gps["16"](features0, features1)
+        logits, certainty = self.embedding_decoder(posterior.to(features0.dtype), features0)
+        if probe is not None:
+            probe("gp_posterior", posterior)
+            probe("gm_logits", logits)
+            probe("gm_certainty_logit", certainty)
+        height, width = features0.shape[2:]
+        return Flow(anchors_to_flow(logits, height, width), certainty.float())
+
+    def refine(
+        self,
+        start: Flow,
+        pyramid0: Pyramid,
+        pyramid1: Pyramid,
+        scale_factor: float,
+        probe: Probe | None = None,
+    ) -> dict[int, Flow]:
+        """Refines from the pyramids' coarsest scale to 1; pyramids are projected. Returns every scale's result."""
+        height, width = pyramid0[1].shape[2:]
+        current = start
+        results: dict[int, Flow] = {}
+        for scale in sorted(pyramid0, reverse=True):
+            features = pyramid0[scale]
+            size = (features.shape[2], features.shape[3])
+            if tuple(current.flow.shape[2:]) != size:
+                current = current.resized(size)
+            refiner = self.conv_refiner[str(scale)]
+            delta, certainty = refiner(features, pyramid1[scale], current.flow, scale_factor)
+            if probe is not None:
+                probe(f"refiner{scale}_delta", delta)
+                probe(f"refiner{scale}_dcert", certainty)
+            unit = delta.new_tensor([scale / (self.REFINE_UNIT * width), scale / (self.REFINE_UNIT * height)])
+            current = Flow(current.flow + delta * unit.reshape(1, 2, 1, 1), current.certainty + certainty)
+            results[scale] = current
+        return results
+
+
+def swapped(x: Tensor) -> Tensor:
+    """The batch [A, B] as [B, A]."""
+    first, second = x.chunk(2)
+    return torch.cat([second, first])

@@ -1,0 +1,78 @@
+"""The same network in a form that engines run faster: norms folded into convolutions, refiners padded with zeros.
+
+Nothing here changes a result beyond rounding. The published refiners have 1377, 1137 and 569 channels, the window of
+correlations being 225, 49 and 25; with the window padded to 256, 64 and 32 they have 1408, 1152 and 576, multiples of
+64, which tensor cores take whole. The added weights are zero, and so is what flows through them.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from matchrt.models.roma.network import RoMa
+from matchrt.models.roma.refiner import ConvRefiner
+
+# Channels of the padded refiners are multiples of it.
+MULTIPLE = 64
+
+
+def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
+    """A network in evaluation mode with folded norms and padded refiners; `network` stays as it is.
+
+    DINOv2's and the match decoder's weights are shared with it, not copied.
+    """
+    if network.training:
+        raise ValueError("folding norms needs a network in evaluation mode")
+    shared = {id(p): p for part in (network.dinov2, network.decoder.embedding_decoder) for p in part.parameters()}
+    result = copy.deepcopy(network, memo=dict(shared))
+    _fold_norms(result)
+    for refiner in result.decoder.conv_refiner.values():
+        assert isinstance(refiner, ConvRefiner)
+        if refiner.config.radius:
+            _pad(refiner, multiple)
+    return result.eval()
+
+
+def _fold_norms(module: nn.Module) -> None:
+    """Replaces each convolution and the norm behind it, in every Sequential, by one convolution and an Identity."""
+    for child in module.modules():
+        if not isinstance(child, nn.Sequential):
+            continue
+        for index in range(len(child) - 1):
+            first, second = child[index], child[index + 1]
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                child[index] = fuse_conv_bn_eval(first, second)
+                child[index + 1] = nn.Identity()
+
+
+def _pad(refiner: ConvRefiner, multiple: int) -> None:
+    channels = refiner.config.channels
+    extra = -channels % multiple
+    refiner.padding = extra
+    for block in (refiner.block1, *refiner.hidden_blocks):
+        assert isinstance(block, nn.Sequential)
+        block[0] = _padded(block[0], extra, 0)
+        block[3] = _padded(block[3], extra, extra)
+    refiner.out_conv = _padded(refiner.out_conv, 0, extra)
+
+
+def _padded(conv: nn.Module, outputs: int, inputs: int) -> nn.Conv2d:
+    """A convolution with zero filters added; depthwise ones get more groups."""
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    depthwise = conv.groups > 1
+    result = nn.Conv2d(
+        conv.in_channels + (outputs if depthwise else inputs),
+        conv.out_channels + outputs,
+        conv.kernel_size,  # type: ignore[arg-type]
+        padding=conv.padding,  # type: ignore[arg-type]
+        groups=conv.groups + outputs if depthwise else 1,
+    )
+    with torch.no_grad():
+        result.weight.copy_(F.pad(conv.weight, (0, 0, 0, 0, 0, 0 if depthwise else inputs, 0, outputs)))
+        result.bias.copy_(F.pad(conv.bias, (0, outputs)))  # type: ignore[union-attr]
+    return result

@@ -1,0 +1,157 @@
+"""RoMa, export-first: one static graph from the images at two sizes to a dense warp and its certainty.
+
+Written from the paper (Edstedt et al., "RoMa: Robust Dense Feature Matching", CVPR 2024) and the facts of the published
+checkpoints; module names are the checkpoints' names, `dinov2` holds the separate DINOv2 file. Normalised coordinates:
+-1 and 1 are the edges of an image, x right, y down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from matchrt.models.roma.config import RoMaConfig, Size
+from matchrt.models.roma.decoder import FINE, Flow, Probe, RoMaDecoder, resize, swapped
+from matchrt.models.roma.dinov2 import DINOv2
+from matchrt.models.roma.grid import pixel_grid
+from matchrt.models.roma.vgg import VGGPyramid
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+# Side of the images that RoMa's displacement embedding was trained at.
+TRAINING_SIDE = 560
+# Weight of the negative coarse logit that is taken off the fine one, and so doubts what global matching doubts.
+ATTENUATION = 0.5
+
+
+@dataclass(frozen=True)
+class DenseMatches:
+    """What RoMa's `match` returns.
+
+    warp: `[B,H,W or 2W,4]`: x, y in image 0 and x, y in image 1, normalised; with both directions, the left half lies
+    on image 0's pixels and the right half on image 1's. certainty: 0..1, `[B,H,W or 2W]`.
+    """
+
+    warp: Tensor
+    certainty: Tensor
+
+
+class Encoder(nn.Module):
+    """The convolutional pyramid under the checkpoint's name."""
+
+    def __init__(self, config: RoMaConfig) -> None:
+        super().__init__()
+        self.cnn = VGGPyramid(config.vgg)
+
+
+class RoMa(nn.Module):
+    """The network. `forward` is the official `match`; the stages are methods, so that each can be tested alone."""
+
+    def __init__(self, config: RoMaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = RoMaDecoder(config)
+        self.dinov2 = DINOv2(config.dinov2)
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """`[B,3,H,W]` in 0..1 as the network wants it."""
+        if not self.config.imagenet:
+            return image
+        mean, deviation = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_DEVIATION)
+        return (image - mean.reshape(1, 3, 1, 1)) / deviation.reshape(1, 3, 1, 1)
+
+    def patch_grid(self, size: Size) -> Size:
+        """Patches of an image of that (height, width)."""
+        return size[0] // self.config.dinov2.patch, size[1] // self.config.dinov2.patch
+
+    def encode_coarse(self, images: Tensor, position: Tensor | None = None) -> dict[int, Tensor]:
+        """`[B,3,H,W]`, normalised -> features at 16 (patches of 14 pixels), 8, 4, 2, 1.
+
+        position: `self.dinov2.position` of the grid, computed here when absent.
+        """
+        grid = self.patch_grid((images.shape[2], images.shape[3]))
+        tokens = self.dinov2(images, self.dinov2.position(grid) if position is None else position)[:, 1:]
+        patches = tokens.transpose(1, 2).reshape(images.shape[0], -1, *grid)
+        return {16: patches, **self.encoder.cnn(images)}
+
+    def encode_fine(self, images: Tensor) -> dict[int, Tensor]:
+        """`[B,3,H,W]`, normalised -> features at 8, 4, 2, 1."""
+        return self.encoder.cnn(images)
+
+    def scale_factors(self, coarse: Size, fine: Size | None) -> tuple[float, float]:
+        """Factors of the displacement embedding in the two passes; see `RoMaConfig.scale_rule`."""
+        last = fine or coarse
+        if self.config.scale_rule == "absolute":
+            return _side(coarse) / TRAINING_SIDE, _side(last) / TRAINING_SIDE
+        return 1.0, _side(last) / _side(coarse)
+
+    def _pairs(self, pyramid: dict[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Features of [A, B] to those of the images matched from and of the images matched to."""
+        if self.config.symmetric:
+            return pyramid, {scale: swapped(features) for scale, features in pyramid.items()}
+        halves = {scale: features.chunk(2) for scale, features in pyramid.items()}
+        return {s: h[0] for s, h in halves.items()}, {s: h[1] for s, h in halves.items()}
+
+    def coarse_pass(
+        self, images: Tensor, scale_factor: float, position: Tensor | None = None, probe: Probe | None = None
+    ) -> dict[int, Flow]:
+        """`images [2B,3,H,W]`, first all images 0, then all images 1 -> flow of every scale."""
+        pyramid = self.encode_coarse(images, position)
+        projected = self.decoder.project(pyramid)
+        if probe is not None:
+            for scale, features in pyramid.items():
+                probe(f"features{scale}", features)
+            for scale, features in projected.items():
+                probe(f"proj{scale}", features)
+        first, second = self._pairs(projected)
+        start = self.decoder.coarse_match(first[16], second[16], probe)
+        return self.decoder.refine(start, first, second, scale_factor, probe)
+
+    def upsample_pass(self, images: Tensor, start: Flow, scale_factor: float) -> dict[int, Flow]:
+        """`images [2B,3,H,W]` at the finer size; start: the coarse pass's result at scale 1."""
+        pyramid = self.encode_fine(images)
+        first, second = self._pairs(self.decoder.project({scale: pyramid[scale] for scale in FINE}))
+        return self.decoder.refine(start, first, second, scale_factor)
+
+    def forward(
+        self,
+        image0: Tensor,
+        image1: Tensor,
+        fine0: Tensor | None = None,
+        fine1: Tensor | None = None,
+        position: Tensor | None = None,
+    ) -> DenseMatches:
+        """Images `[B,3,H,W]` in 0..1 at the coarse size, and the same images at the finer size for the second pass."""
+        size = (image0.shape[2], image0.shape[3])
+        fine_size = None if fine0 is None else (fine0.shape[2], fine0.shape[3])
+        coarse_factor, fine_factor = self.scale_factors(size, fine_size)
+        coarse = self.coarse_pass(self.normalised(torch.cat([image0, image1])), coarse_factor, position)
+        result = coarse[1]
+        if fine0 is not None and fine1 is not None:
+            images = self.normalised(torch.cat([fine0, fine1]))
+            result = self.upsample_pass(images, result, fine_factor)[1]
+        return self.finish(result, coarse[16].certainty)
+
+    def finish(self, result: Flow, coarse_certainty: Tensor) -> DenseMatches:
+        """Attenuates the certainty by the coarse one, drops what leaves the image, joins the directions."""
+        height, width = result.flow.shape[2:]
+        doubt = resize(coarse_certainty, (height, width)).clamp(max=0.0)
+        certainty = torch.sigmoid(result.certainty - ATTENUATION * doubt)[:, 0]
+        outside = result.flow.abs().amax(dim=1) > 1.0
+        certainty = torch.where(outside, torch.zeros_like(certainty), certainty)
+        target = result.flow.clamp(-1.0, 1.0).permute(0, 2, 3, 1)
+        here = pixel_grid(height, width, target.device).permute(0, 2, 3, 1).expand(target.shape[0], -1, -1, -1)
+        if not self.config.symmetric:
+            return DenseMatches(torch.cat([here, target], dim=3), certainty)
+        from_first, from_second = target.chunk(2)
+        here = here.chunk(2)[0]
+        left, right = torch.cat([here, from_first], dim=3), torch.cat([from_second, here], dim=3)
+        return DenseMatches(torch.cat([left, right], dim=2), torch.cat(certainty.chunk(2), dim=2))
+
+
+def _side(size: Size) -> float:
+    """Side of the square of the same area."""
+    return float((size[0] * size[1]) ** 0.5)

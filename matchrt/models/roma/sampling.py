@@ -1,0 +1,91 @@
+"""Reading feature maps at flow positions with row gathers, channels last.
+
+A GridSample in half precision would round its grid to half a pixel at width 864, and one per displacement of a
+correlation window is slow and large. Here positions stay float32, become integer indices and bilinear weights, and the
+features are gathered as contiguous rows of C channels in whatever type they have.
+
+What computes positions is a module of its own, so that the nodes of the exported graph say by their names which of them
+must stay float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from matchrt.models.roma.grid import to_pixels
+
+
+@dataclass(frozen=True)
+class Corner:
+    """Where each query falls between pixels: the pixel up left of it, and how far it is beyond that pixel.
+
+    x, y: int32 `[B,N]`, possibly outside of the map. right, down: float32 `[B,N]` in 0..1.
+    """
+
+    x: Tensor
+    y: Tensor
+    right: Tensor
+    down: Tensor
+
+
+def corner(flow: Tensor, height: int, width: int, margin: int) -> Corner:
+    """The corners of normalised positions `flow [B,2,h,w]` in a map of height x width pixels.
+
+    Positions further than `margin + 1` pixels outside are moved to there, where a window of radius `margin` still
+    sees nothing of the map; indices so stay small whatever the flow.
+    """
+    position = flow.float().flatten(2)
+    x = to_pixels(position[:, 0], width).clamp(-(margin + 2.0), width + margin + 1.0)
+    y = to_pixels(position[:, 1], height).clamp(-(margin + 2.0), height + margin + 1.0)
+    left, top = x.floor(), y.floor()
+    return Corner(left.to(torch.int32), top.to(torch.int32), x - left, y - top)
+
+
+def inside(index: Tensor, length: int) -> Tensor:
+    """1.0 where an index is on the map, else 0.0."""
+    return ((index >= 0) & (index < length)).float()
+
+
+def rows(features: Tensor) -> Tensor:
+    """`[B,C,H,W] -> [B*H*W, C]`: one contiguous row of channels a pixel."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def row_index(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
+    """Index into `rows` of the pixels (x, y), int32 `[B,...]`; those outside are clamped to the edge."""
+    first = torch.arange(x.shape[0], device=x.device, dtype=torch.int32) * (height * width)
+    cells = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return cells + first.reshape(-1, *([1] * (x.ndim - 1)))
+
+
+class BilinearPositions(nn.Module):
+    """Of each query, the four pixels around it and their weights."""
+
+    def forward(self, flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """flow `[B,2,h,w]` -> index into `rows`, int32 `[B,N,4]`, and weights, float32 `[B,N,4]`, 0 outside."""
+        at = corner(flow, height, width, margin=0)
+        x = torch.stack([at.x, at.x + 1, at.x, at.x + 1], dim=2)
+        y = torch.stack([at.y, at.y, at.y + 1, at.y + 1], dim=2)
+        across = torch.stack([1 - at.right, at.right, 1 - at.right, at.right], dim=2)
+        along = torch.stack([1 - at.down, 1 - at.down, at.down, at.down], dim=2)
+        weights = across * along * inside(x, width) * inside(y, height)
+        return row_index(x, y, height, width), weights
+
+
+class BilinearSample(nn.Module):
+    """`grid_sample(..., padding_mode="zeros", align_corners=False)`, without its operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = BilinearPositions()
+
+    def forward(self, features: Tensor, flow: Tensor) -> Tensor:
+        """`features [B,C,H,W]` at the normalised positions `flow [B,2,h,w]` -> `[B,C,h,w]`; zeros outside."""
+        batch, channels, height, width = features.shape
+        index, weights = self.positions(flow, height, width)
+        taps = rows(features).index_select(0, index.flatten()).reshape(batch, -1, 4, channels)
+        sampled = (taps * weights[..., None].to(taps.dtype)).sum(dim=2)
+        return sampled.transpose(1, 2).reshape(batch, channels, flow.shape[2], flow.shape[3])
