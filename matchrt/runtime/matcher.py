@@ -213,9 +213,11 @@ class Matcher:
             pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
             sessions = [self._session]
             if self._session.asynchronous:
-                # Two sets of buffers: one pair is copied up while the engine works on the other.
-                sessions.append(self._session.fork())
-                stack.callback(sessions[1].close)
+                # Two sets of buffers: one pair is copied up while the engine works on the other. The matcher's own
+                # session stays free, for `match` between the pairs.
+                sessions = [self._session.fork() for _ in range(2)]
+                for session in sessions:
+                    stack.callback(session.close)
             turns = itertools.cycle(sessions)
             running: deque[_Running | MatchRTError] = deque()
             # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.

@@ -51,7 +51,7 @@ USES = {
     "ITimingCache": ["serialize"],
     "OnnxParser": ["__init__", "get_error", "num_errors", "parse"],
     "ParserError": ["desc", "node_name", "node_operator"],
-    "Runtime": ["__init__", "deserialize_cuda_engine", "engine_host_code_allowed"],
+    "Runtime": ["load_runtime", "__init__", "deserialize_cuda_engine", "engine_host_code_allowed"],
     "ICudaEngine": ["create_engine_inspector", "create_execution_context", "device_memory_size_v2", "get_tensor_name",
                     "get_tensor_profile_shape", "num_aux_streams", "num_io_tensors", "num_optimization_profiles"],
     "EngineInspector": ["get_engine_information"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from matchrt.runtime.gpu.stream import Event
 from matchrt.runtime.machine_fit import build_command, require_gpu, require_version
 
 LOGGER = logging.getLogger("matchrt.runtime")
+LEAN_RUNTIME = "MATCHRT_TENSORRT_LEAN"
 
 
 class LoadedEngine:
@@ -112,13 +114,28 @@ class LoadedEngine:
 
     def _make_runtime(self) -> Any:
         try:
-            return self.dialect.trt.Runtime(self._log)
+            return self._of_its_version(self.dialect.trt.Runtime(self._log))
         except TypeError as error:  # how pybind11 says that the library gave no runtime
             raise MatchRTError(
                 "engine-rejected",
                 f"{self.dialect.flavor} {self.dialect.version} does not start on {self.gpu.name}: {self.why()}.",
                 "`matchrt doctor` says what is missing.",
             ) from error
+
+    def _of_its_version(self, runtime: Any) -> Any:
+        """The runtime itself, or for an engine of an earlier version NVIDIA's lean runtime of that version."""
+        built = self.manifest.flavor_version
+        if built == self.dialect.version:
+            return runtime
+        lean = os.environ.get(LEAN_RUNTIME)
+        if lean is None:
+            raise MatchRTError(
+                "engine-version",
+                f"The engine's flavor_version is {built}; {self.dialect.flavor} {self.dialect.version} runs it with "
+                "NVIDIA's lean runtime of that version, which engines do not bring: their host code stays disallowed.",
+                f"Set {LEAN_RUNTIME} to its libnvinfer_lean.so, or build it here: {build_command(self.manifest)}.",
+            )
+        return runtime.load_runtime(lean)
 
     def _deserialize(self, file: EngineFile) -> Any:
         runtime, manifest = self._runtime, file.manifest

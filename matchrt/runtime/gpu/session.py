@@ -105,11 +105,11 @@ class TensorRTSession:
         """Starts a run on host arrays. Errors: session-input, session-busy, session-closed, out-of-memory."""
         self._require_idle()
         check_inputs(inputs, self.manifest)
-        ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()})
-        block = self._held().inputs.host.bytes
-        for place in ready.runner.inputs.places:
-            place.view(block)[...] = inputs[place.name]
         with self._engine.in_turn(self._stream.handle, self._done):
+            ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()})
+            block = self._held().inputs.host.bytes
+            for place in ready.runner.inputs.places:
+                place.view(block)[...] = inputs[place.name]
             self._launch(ready)
         self._pending = _PendingRun(self, ready)
         return self._pending

@@ -62,6 +62,11 @@ def test_engines_that_later_versions_run(monkeypatch: pytest.MonkeyPatch, built:
     machine = make_machine(monkeypatch, "tensorrt-10", here)
     portability = Portability(("8.9",), False, "newer")
     engine = fitted(make_engine(machine), flavor_version=built, portability=portability)
+    if fits and built != here:
+        # Only with NVIDIA's lean runtime of the version that built it.
+        error = refused(machine, engine, "engine-version")
+        assert "MATCHRT_TENSORRT_LEAN" in error.remedy and "matchrt build" in error.remedy
+        monkeypatch.setenv("MATCHRT_TENSORRT_LEAN", "libnvinfer_lean.so.10")
     if fits:
         open_session(engine).close()
     else:

@@ -204,6 +204,9 @@ class Runtime(Recorded):
             self._script.complain("CUDA initialization failure with error: 999")
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
+    def load_runtime(self, path: str) -> Runtime:
+        return self
+
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         assert self.engine_host_code_allowed is False
         if self._script.deserialize_fails:
