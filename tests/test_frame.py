@@ -116,7 +116,7 @@ def test_every_error_code_is_documented() -> None:
     root = Path(matchrt.__file__).parent
     codes = set()
     for path in root.rglob("*.py"):
-        codes |= set(re.findall(r'Error\(\s*"([a-z0-9-]+)"', path.read_text()))
+        codes |= set(re.findall(r'(?:MatchRT|Internal)Error\(\s*"([a-z0-9-]+)"', path.read_text()))
     documented = set(re.findall(r"^\| `([a-z0-9-]+)`", (root.parent / "docs" / "errors.md").read_text(), re.M))
     assert len(codes) > 40 and not codes - documented
 

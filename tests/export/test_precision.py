@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import matchrt
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
+from matchrt.export.families.base import Preprocess
 from matchrt.export.network import load_network
 from matchrt.export.parity import require_parity, run_onnx, sample_inputs
 from matchrt.export.passes.base import run_passes
@@ -89,11 +90,11 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
     types = element_types(model)
     wanted = {
         ("Conv", "backbone.**"): TensorProto.FLOAT16,
-        ("MatMul", "loftr_coarse.layers.*.*_proj"): TensorProto.FLOAT16,
+        ("MatMul", "loftr_coarse.layers.*"): TensorProto.FLOAT16,
+        ("Elu", "loftr_coarse.layers.*"): TensorProto.FLOAT16,
         ("LayerNormalization", "**"): TensorProto.FLOAT16,
-        ("Softmax", "network"): TensorProto.FLOAT,
+        ("Exp", "network"): TensorProto.FLOAT,
         ("TopK", "network"): TensorProto.FLOAT,
-        ("Reciprocal", "loftr_coarse.layers.*"): TensorProto.FLOAT,
         ("ReduceSum", "loftr_coarse.layers.*"): TensorProto.FLOAT,
     }
     for (op, module), kind in wanted.items():
@@ -113,15 +114,15 @@ def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tu
     assert model.ByteSize() < 5.2e6
 
 
-def test_attention_is_one_fp32_region_with_four_casts(
+def test_only_the_mean_of_the_keys_leaves_fp16_in_the_attention(
     lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]],
 ) -> None:
     added = [n.name for n in lowered[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
     inner = [name for name in added if name.startswith("loftr_coarse.layers.3/")]
-    assert sum(name.endswith("/to_fp32") for name in inner) == 6  # query, key, value of two images
+    assert sum(name.endswith("/to_fp32") for name in inner) == 2  # the keys of two images
     assert sum(name.endswith("/to_fp16") for name in inner) == 2
     assert not [name for name in added if name.startswith("loftr_fine.layers.0")]
-    assert len(added) <= 72
+    assert len(added) <= 44
 
 
 def test_every_rule_hits_something(
@@ -141,7 +142,8 @@ def test_masks_of_static_graphs_stay_finite(static: onnx.ModelProto) -> None:
     model, _ = precision.apply(static, "fp16", "loftr")
     floats = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type == TensorProto.FLOAT}
     fills = {name for name, values in floats.items() if (values == np.float32(-1e9)).any()}
-    assert {name for node in _nodes(model, "Where", "network") for name in node.input} & fills
+    users = [node for node in model.graph.node if fills & set(node.input)]
+    assert users and all(node.name.startswith("network/") for node in users)
 
 
 def test_folding_normalisations_changes_no_match(dynamic: onnx.ModelProto) -> None:
@@ -150,7 +152,9 @@ def test_folding_normalisations_changes_no_match(dynamic: onnx.ModelProto) -> No
     folded, records = lower_model(dynamic, "loftr", rules)
     assert records[0].name == "fold-batch-norm" and records[0].changed
     assert not _nodes(folded, "BatchNormalization")
-    contract = input_contract(1, 8, ExportOptions(128, 160, profile=Profile((64, 64), (128, 160), (256, 256))))
+    contract = input_contract(
+        Preprocess(1, 8), ExportOptions(128, 160, profile=Profile((64, 64), (128, 160), (256, 256)))
+    )
     inputs = sample_inputs(contract, 8)[0]
     assert require_parity(run_onnx(dynamic, inputs), run_onnx(folded, inputs), 0.2, "Folding").matches > 50
 
@@ -206,7 +210,7 @@ def test_what_is_not_known_is_refused(dynamic: onnx.ModelProto, arguments: tuple
 
 
 def test_every_model_with_rules_is_registered_under_its_family() -> None:
-    assert {rules.family for rules in RULES.values()} == set(RULES) <= {s.family for s in model_specs().values()}
+    assert {rules.family for rules in RULES.values()} == set(RULES) <= {s.family.name for s in model_specs().values()}
 
 
 def test_every_rule_is_documented() -> None:
