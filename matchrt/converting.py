@@ -47,7 +47,7 @@ def convert_engine(
     engine-rejected, device-missing, store-unwritable.
     """
     _refuse_tf32(file.manifest, flavor)
-    key = _convert_key(file.manifest, precision, flavor)
+    key = _convert_key(file.manifest, precision, flavor, accept_loss)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
@@ -94,10 +94,10 @@ def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_
 
         reference = onnx.load_model_from_string(file.data)
         model, records = apply(reference, precision, manifest.family)
+        tell(f"comparing the matches of {precision} with those of fp32", 0.05)
+        checks = {**manifest.checks, **_gated(reference, model, facts, accept_loss)}
     except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "onnx", f"Building {precision} engines") from error
-    tell(f"comparing the matches of {precision} with those of fp32", 0.05)
-    checks = {**manifest.checks, **_gated(reference, model, facts, accept_loss)}
+        raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
     facts = replace(facts, checks=checks, passes=(*manifest.passes, *records))
     return model.SerializeToString(deterministic=True), facts
 
@@ -114,13 +114,15 @@ def _gated(
     return (result if accept_loss else result.require()).checks()
 
 
-def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor) -> str:
+def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor, accept_loss: bool) -> str:
     return sha256_json(
         {
             "matchrt": __version__,
             "onnx": manifest.onnx_sha256,
             "manifest": manifest.build_key,
             "precision": precision,
+            # An engine whose loss somebody accepted is not what others get who have not.
+            "accepted_loss": accept_loss,
             "flavor": flavor.name,
             "runtime": flavor.identity(),
         }
