@@ -32,6 +32,8 @@ from matchrt.runtime.session import Arrays, Pending, SessionMemory, SessionOptio
 MAX_SHAPES = 8
 # Launches that a new graph is checked with, once for every shape.
 GRAPH_CHECKS = 6
+# CUDA's name for the default stream that blocking work goes through.
+LEGACY_STREAM = 1
 LOGGER = logging.getLogger("matchrt.runtime")
 
 
@@ -128,17 +130,17 @@ class TensorRTSession:
         self._require_idle()
         check_inputs(inputs, self.manifest)  # type: ignore[arg-type]
         where = self._stream.handle if stream is None else stream
-        ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
-        memory = self._held()
-        for place in ready.runner.inputs.places:
-            given = inputs[place.name]
-            if isinstance(given, GpuView):
-                ready.runner.move(place.name, given.pointer)
-                continue
-            place.view(memory.inputs.host.bytes)[...] = given
-            device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
-            copy_to_device(device + place.offset, host + place.offset, place.size, where)
         with self._engine.in_turn(where, self._done):
+            ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
+            memory = self._held()
+            for place in ready.runner.inputs.places:
+                given = inputs[place.name]
+                if isinstance(given, GpuView):
+                    ready.runner.move(place.name, given.pointer)
+                    continue
+                place.view(memory.inputs.host.bytes)[...] = given
+                device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
+                copy_to_device(device + place.offset, host + place.offset, place.size, where)
             ready.runner.enqueue(where)
         self._handed_over.record(where)
         if stream is None:
@@ -224,8 +226,9 @@ class TensorRTSession:
             self._memory = _grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
-        # What TensorRT does to make a context ready need not be in this session's stream.
-        call(cuda_runtime().cudaDeviceSynchronize)
+        # What TensorRT does to make a context ready need not be in this session's stream. Not the whole device: that
+        # would break a capture in another thread.
+        call(cuda_runtime().cudaStreamSynchronize, LEGACY_STREAM)
         return runner
 
     def _held(self) -> _Memory:

@@ -15,9 +15,9 @@ class ShapeRunner:
     """One context for one set of input shapes; a CUDA graph belongs to a context, so each shape has its own."""
 
     def __init__(self, engine: LoadedEngine, shapes: Shapes) -> None:
+        self.context: Any = engine.make_context()  # before the engine: it is let go before its engine too
         self.engine = engine
         self.shapes = shapes
-        self.context: Any = engine.make_context()
         manifest = engine.manifest
         for spec in manifest.inputs:
             if not self.context.set_input_shape(spec.name, shapes[spec.name]):
@@ -28,8 +28,7 @@ class ShapeRunner:
                 )
         self.inputs: Layout = lay_out(manifest.inputs, shapes)
         self.outputs: Layout = lay_out(manifest.outputs, self._output_shapes(manifest))
-        # What these shapes need: for a dynamic engine far less than its largest images would.
-        self.scratch_bytes = int(self.context.update_device_memory_size_for_shapes())
+        self.scratch_bytes = self._scratch_bytes(manifest)
 
     def place(self, scratch: DeviceMemory, inputs: int, outputs: int) -> None:
         """Tells the context where its scratch memory and its tensors are; inputs, outputs: addresses of the blocks."""
@@ -49,6 +48,13 @@ class ShapeRunner:
             raise InternalError(
                 "session-failed", f"The engine did not run: {self.engine.why()}.", "Report this, with the image sizes."
             )
+
+    def _scratch_bytes(self, manifest: EngineManifest) -> int:
+        """What these shapes need: for a dynamic engine far less than its largest images would."""
+        most = int(self.engine.engine.device_memory_size_v2)
+        if manifest.input.profile is None:
+            return most
+        return int(self.context.update_device_memory_size_for_shapes()) or most
 
     def _output_shapes(self, manifest: EngineManifest) -> Shapes:
         unknown = self.context.infer_shapes()

@@ -261,7 +261,13 @@ def building_enums(rtx: bool, same_compute_capability: bool) -> SimpleNamespace:
     """Enumerations that building uses."""
     levels = ["NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if same_compute_capability else [])]
     made = SimpleNamespace(
-        BuilderFlag=_enum("BuilderFlag", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"),
+        BuilderFlag=_enum(
+            "BuilderFlag",
+            "TF32",
+            "VERSION_COMPATIBLE",
+            "EXCLUDE_LEAN_RUNTIME",
+            *(["REQUIRE_USER_ALLOCATION"] if rtx else []),
+        ),
         DataType=_enum("DataType", "FLOAT", "HALF", "INT32", "INT64", "UINT8"),
         HardwareCompatibilityLevel=_enum("HardwareCompatibilityLevel", *levels),
         MemoryPoolType=_enum("MemoryPoolType", "WORKSPACE"),
