@@ -24,14 +24,13 @@ import torch
 
 from matchrt.bench.latency import LatencyOptions, LatencyReport, measure, session_subject
 from matchrt.bench.machine import Machine, this_machine, usable_cores
-from matchrt.bench.scene import image_pair
+from matchrt.bench.scene import engine_inputs
 from matchrt.errors import MatchRTError
 from matchrt.export.engine_graph import EngineGraph
 from matchrt.export.network import load_network
 from matchrt.export.specs import get_spec
 from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
-from matchrt.runtime.image import as_image
 from matchrt.runtime.session import Session, SessionOptions, open_session
 from matchrt.store import open_store
 
@@ -45,19 +44,6 @@ def engine_for(model: str, checkpoint: Path | None, folder: Path) -> EngineFile:
         return read_engine(model)
     request = BuildRequest(model, checkpoint, HEIGHT, WIDTH, output=folder / f"{model}.onnx")
     return read_engine(build(request, open_store(folder / "store")).path)
-
-
-def prepared_inputs(session: Session) -> Arrays:
-    """The generated pair as this engine takes it."""
-    manifest = session.manifest
-    inputs: Arrays = {}
-    for name, pixels in zip(("image0", "image1"), image_pair(HEIGHT, WIDTH)[:2], strict=True):
-        image = as_image(pixels)
-        inputs[name] = image.rgb()[None] if manifest.input.channels == 3 else image.grey()[None, :, :, None]
-    for spec in manifest.inputs:
-        if spec.name.startswith("size"):
-            inputs[spec.name] = np.array([[HEIGHT, WIDTH]], np.int32)
-    return inputs
 
 
 def torch_subject(model: str, checkpoint: Path | None, session: Session, inputs: Arrays) -> Callable[[], None]:
@@ -140,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         engine = engine_for(arguments.model, arguments.checkpoint, Path(folder))
         session = open_session(engine, SessionOptions(threads=arguments.threads))
-    inputs = prepared_inputs(session)
+    inputs = engine_inputs(session.manifest)
     subjects = {
         "onnxruntime": session_subject(session, inputs),
         "torch": torch_subject(arguments.model, arguments.checkpoint, session, inputs),

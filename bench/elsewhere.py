@@ -24,7 +24,7 @@ from matchrt.bench.folder import EvalFolder, read_folder
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.session import Arrays, Pending, Session, SessionMemory, SessionOptions, open_session
+from matchrt.runtime.session import Arrays, Done, Pending, Session, SessionMemory, SessionOptions, open_session
 
 Outputs = dict[str, npt.NDArray[Any]]
 OPTIONS = MatcherOptions(apply_exif=False)  # the truth is given for the stored files
@@ -57,21 +57,6 @@ class Answering:
 
     def close(self) -> None:
         """Nothing to free."""
-
-
-class Done:
-    """A run that is over."""
-
-    def __init__(self, outputs: Outputs) -> None:
-        self.outputs = outputs
-
-    def result(self) -> Outputs:
-        """The outputs."""
-        return self.outputs
-
-    def timings(self) -> dict[str, float]:
-        """None."""
-        return {}
 
 
 def digest(array: npt.NDArray[Any]) -> str:

@@ -17,26 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from matchrt.bench.scene import image_pair
+from matchrt.bench.scene import engine_inputs
 from matchrt.export.network import load_network
 from matchrt.export.specs import get_spec
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.image import as_image
 from matchrt.runtime.session import SessionOptions, open_session
-
-
-def host_inputs(session: Any) -> dict[str, Any]:
-    """The generated pair as the engine takes it."""
-    contract = session.manifest.input
-    height, width = contract.height or 480, contract.width or 640
-    inputs: dict[str, Any] = {}
-    for name, pixels in zip(("image0", "image1"), image_pair(height, width)[:2], strict=True):
-        image = as_image(pixels)
-        inputs[name] = image.rgb()[None] if contract.channels == 3 else image.grey()[None, :, :, None]
-    for spec in session.manifest.inputs:
-        if spec.name.startswith("size"):
-            inputs[spec.name] = np.array([[height, width]], np.int32)
-    return inputs
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -59,7 +44,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     session = open_session(read_engine(arguments.engine), SessionOptions())
-    inputs, matching = host_inputs(session), session.manifest.matching
+    inputs, matching = engine_inputs(session.manifest), session.manifest.matching
     size = (inputs["image0"].shape[1], inputs["image0"].shape[2])
     spec = get_spec(arguments.model)
     loaded = load_network(spec, arguments.checkpoint, threshold=matching.threshold, mutual=matching.mutual, size=size)

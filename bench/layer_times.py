@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from matchrt.bench.scene import image_pair
+from matchrt.bench.scene import engine_inputs
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.gpu.layout import lay_out
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.memory import DeviceMemory, Staging
 from matchrt.runtime.gpu.shape_runner import ShapeRunner
 from matchrt.runtime.gpu.stream import Stream, copy_to_device
-from matchrt.runtime.matcher import Matcher, MatcherOptions
 
 DEPTH = 2
 
@@ -71,22 +70,6 @@ def part(name: str) -> str:
     return ".".join(path.split(".")[:DEPTH])
 
 
-def sample(path: str) -> dict[str, Any]:
-    """The generated pair, as the engine takes it."""
-    taken: dict[str, Any] = {}
-    with Matcher(path, MatcherOptions()) as matcher:
-        session = matcher._session
-        start = session.start
-
-        def record(inputs: Any) -> Any:
-            taken.update(inputs)
-            return start(inputs)
-
-        session.start = record  # type: ignore[method-assign]
-        matcher.match(*image_pair(480, 640)[:2])
-    return taken
-
-
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,8 +78,8 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    inputs = sample(arguments.engine)
     engine = LoadedEngine(read_engine(arguments.engine))
+    inputs = engine_inputs(engine.manifest)
     times = layer_times(engine, inputs, arguments.runs)
     parts: dict[str, float] = defaultdict(float)
     for name, value in times.items():

@@ -14,7 +14,7 @@ from matchrt import atomic
 from matchrt.converting import convert_engine, require_source
 from matchrt.engines.flavor import get_flavor
 from matchrt.errors import MatchRTError
-from matchrt.export.precision import PRECISIONS
+from matchrt.export.precision import require_precision
 from matchrt.exporting import export_engine
 from matchrt.manifest import manifest_path
 from matchrt.request import BuildRequest, BuildResult, Progress
@@ -36,20 +36,19 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     tell = progress or (lambda stage, done: None)
     store = store or open_store()
     flavor = get_flavor(request.flavor, request.builder)
-    _require_precision(request.precision)
+    require_precision(request.precision)
     if request.output is not None:
         atomic.require_writable(request.output)
     start = time.perf_counter()
     same = (request.flavor, request.precision) == ("onnxruntime", "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    file, weights, cached = _source(request, store, lambda what, done: tell(what, done * share))
+    stored, file, weights, cached = _source(request, store, lambda what, done: tell(what, done * share))
     seconds = {} if cached else {"export": time.perf_counter() - start}
-    stored = StoredEngine(file.path, file.manifest)
     if not same:
         share = 0.0 if cached else share
         begun = time.perf_counter()
         stored, cached = convert_engine(
-            file,
+            file or read_engine(stored.path),
             request.precision,
             flavor,
             store,
@@ -63,22 +62,20 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     return BuildResult(output, stored.manifest, weights, cached, {} if cached else seconds)
 
 
-def _require_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise MatchRTError(
-            "precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}."
-        )
+def _source(
+    request: BuildRequest, store: EngineStore, tell: Progress
+) -> tuple[StoredEngine, EngineFile | None, str | None, bool]:
+    """The fp32 ONNX engine to start from, the account of its weights, and whether it was there already.
 
-
-def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[EngineFile, str | None, bool]:
-    """The fp32 ONNX engine to start from, the account of its weights, and whether it was there already."""
+    Its bytes, where they had to be read to verify the file that the user named; they may be gigabytes.
+    """
     if Path(request.model).suffix == ".onnx":
         _require_bare(request)
         file = read_engine(Path(request.model))
         require_source(file)
-        return file, None, True
+        return StoredEngine(file.path, file.manifest), file, None, True
     exported = export_engine(request, store, tell)
-    return read_engine(exported.stored.path), exported.weights, exported.cached
+    return exported.stored, None, exported.weights, exported.cached
 
 
 def _require_bare(request: BuildRequest) -> None:

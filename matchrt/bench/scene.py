@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.image import as_image
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -36,3 +41,17 @@ def image_pair(height: int, width: int, seed: int = 0) -> tuple[UInt8Array, UInt
     homography = view_change(height, width)
     second = cv2.warpPerspective(first, homography, (width, height), flags=cv2.INTER_LINEAR)
     return first, np.asarray(second, np.uint8), homography
+
+
+def engine_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
+    """The generated pair as inputs of an engine of one channel or three, at its size (dynamic: 480x640), unpadded."""
+    contract = manifest.input
+    height, width = contract.height or 480, contract.width or 640
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for name, pixels in zip(("image0", "image1"), image_pair(height, width)[:2], strict=True):
+        image = as_image(pixels)
+        inputs[name] = image.rgb()[None] if contract.channels == 3 else image.grey()[None, :, :, None]
+    for spec in manifest.inputs:
+        if spec.name.startswith("size"):
+            inputs[spec.name] = np.array([[height, width]], np.int32)
+    return inputs

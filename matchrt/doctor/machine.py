@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matchrt.doctor.ask import Answer
+from matchrt.nvidia.boards import bus_number
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ def read_gpus(answer: Answer) -> Gpus:
     """From what the probe `gpus` found."""
     if answer.value is None:
         return Gpus(why_none=answer.error)
-    boards = {_bus(board["bus"]): board for board in answer.value["boards"]}
+    boards = {bus_number(board["bus"]): board for board in answer.value["boards"]}
     seen = answer.value["cuda"]
-    buses = {_bus(gpu["bus"]) for gpu in seen}
-    found = [_usable(gpu, boards.get(_bus(gpu["bus"]), {})) for gpu in seen]
+    buses = {bus_number(gpu["bus"]) for gpu in seen}
+    found = [_usable(gpu, boards.get(bus_number(gpu["bus"]), {})) for gpu in seen]
     found += [_unusable(board) for bus, board in boards.items() if bus not in buses]
     return Gpus(
         found=tuple(found),
@@ -72,8 +73,3 @@ def _hidden() -> dict[str, str]:
         "message": "CUDA shows no GPU.",
         "remedy": "Look at CUDA_VISIBLE_DEVICES, and in a container at --gpus.",
     }
-
-
-def _bus(text: str) -> str:
-    """The driver writes the PCI domain with eight digits, CUDA with four."""
-    return text.lower()[-12:]

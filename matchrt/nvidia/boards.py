@@ -59,8 +59,8 @@ def board_in_use(boards: tuple[Board, ...]) -> Board | None:
         runtime = cuda_runtime()
         bus = call(runtime.cudaDeviceGetPCIBusId, 32, call(runtime.cudaGetDevice))
         text = bus.decode() if isinstance(bus, bytes) else str(bus)
-        wanted = _bus_number(text.rstrip("\0"))
-        return next((board for board in boards if _bus_number(board.bus) == wanted), None)
+        wanted = bus_number(text.rstrip("\0"))
+        return next((board for board in boards if bus_number(board.bus) == wanted), None)
     return boards[0] if len(boards) == 1 else None
 
 
@@ -147,7 +147,7 @@ def _describe(nvml: Any, index: int, driver: str) -> Board:
     )
 
 
-def _bus_number(bus: str) -> tuple[int, ...]:
+def bus_number(bus: str) -> tuple[int, ...]:
     """`00000000:65:00.0` and `0000:65:00.0` are one place."""
     parts = bus.replace(".", ":").split(":")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,12 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     if not values:
         return None
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def quietly(free: Callable[..., Any], what: Any) -> None:
+    """Frees a resource; at the interpreter's end the driver may be gone already, and the resource with it."""
+    with contextlib.suppress(Exception):
+        free(what)
 
 
 _NO_DEVICE = (

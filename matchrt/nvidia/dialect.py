@@ -45,11 +45,6 @@ class Dialect(Protocol):
         ...
 
     @property
-    def has_timing_cache(self) -> bool:
-        """Whether a timing cache makes its builds faster."""
-        ...
-
-    @property
     def version(self) -> str:
         """Of the module, in full."""
         ...

@@ -17,8 +17,6 @@ class TensorRTRTX:
 
     trt: Any
     flavor: str = "tensorrt_rtx"
-    # A timing cache changes nothing in its engines and makes the build ask for a GPU.
-    has_timing_cache: bool = False
 
     @property
     def version(self) -> str:

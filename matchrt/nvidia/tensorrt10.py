@@ -22,7 +22,6 @@ class TensorRT10:
 
     trt: Any
     flavor: str = "tensorrt"
-    has_timing_cache: bool = True
 
     @property
     def version(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.session import Arrays, SessionMemory, SessionOptions, check_inputs
+from matchrt.runtime.session import Arrays, Done, SessionMemory, SessionOptions, check_inputs
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -71,9 +70,9 @@ class OnnxRuntimeSession:
         """It works in the caller's thread."""
         return False
 
-    def start(self, inputs: Arrays) -> _Done:
+    def start(self, inputs: Arrays) -> Done:
         """Runs, and gives the result to take."""
-        return _Done(self.run(inputs))
+        return Done(self.run(inputs))
 
     def fork(self) -> OnnxRuntimeSession:
         """Another handle on the same engine, which ONNX Runtime lets several threads run."""
@@ -90,21 +89,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Frees the engine."""
         self._session = None
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A run that is over."""
-
-    outputs: dict[str, npt.NDArray[Any]]
-
-    def result(self) -> dict[str, npt.NDArray[Any]]:
-        """The outputs."""
-        return self.outputs
-
-    def timings(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
 
 
 def _require_provider(provider: str, available: list[str]) -> None:

@@ -52,6 +52,21 @@ class Pending(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Done:
+    """A run that is over."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+
+    def result(self) -> dict[str, npt.NDArray[Any]]:
+        """The outputs."""
+        return self.outputs
+
+    def timings(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
+
+
 class Session(Protocol):
     """One engine, ready to run. Use one per thread."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from support.eloftr import manifest_state
 
 from matchrt.models.roma.config import MATCHANYTHING_ROMA, ROMA
 from matchrt.models.roma.dinov2 import resample_position
@@ -30,7 +29,7 @@ class Reference:
         official = name == "roma_outdoor"
         with torch.device("meta"):
             self.network = RoMa(ROMA if official else MATCHANYTHING_ROMA)
-        own = {k.removeprefix("matcher.model."): v for k, v in _weights(shared, name).items()}
+        own = {k.removeprefix("matcher.model."): v for k, v in manifest_state(shared, name).items()}
         self.network.load_state_dict({**own, **dinov2}, strict=True, assign=True)
         self.network.eval()
         self.resize = _pillow if official else _antialiased
@@ -53,15 +52,6 @@ class Reference:
         assert np.abs(values - expected).max() / largest <= RELATIVE, name
 
 
-def _weights(shared: Path, name: str) -> dict[str, torch.Tensor]:
-    spec = importlib.util.spec_from_file_location("make_checkpoint", shared / "make_checkpoint.py")
-    assert spec is not None and spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    manifest = json.loads((shared / "manifests" / f"{name}.json").read_text())
-    return {key: torch.as_tensor(value) for key, value in maker.state_dict(manifest).items()}
-
-
 def _antialiased(rgb: np.ndarray, size: tuple[int, int], antialias: bool = True) -> torch.Tensor:
     image = torch.from_numpy(rgb).permute(2, 0, 1).float()[None] / 255
     return F.interpolate(image, size=size, mode="bicubic", antialias=antialias, align_corners=False)
@@ -74,7 +64,7 @@ def _pillow(rgb: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def dinov2(shared: Path) -> dict[str, torch.Tensor]:
-    weights = _weights(shared, "dinov2_vitl14")
+    weights = manifest_state(shared, "dinov2_vitl14")
     return {f"dinov2.{key}": value for key, value in weights.items() if key != "mask_token"}
 
 

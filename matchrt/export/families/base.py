@@ -7,10 +7,10 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Fitting, Kernel, MatchContract
@@ -88,10 +88,54 @@ class Family(Protocol):
         ...
 
 
-def adjusted(match: CoarseMatchConfig, threshold: float | None, mutual: bool | None, most: float) -> CoarseMatchConfig:
-    """The rules with another threshold (0 to below `most`) or mutual test. Error: threshold-range."""
+FamilyT = TypeVar("FamilyT", bound="GridFamily")
+
+
+@dataclass(frozen=True)
+class GridFamily:
+    """What families share whose network matches the cells of a coarse grid by `config.match`. See `Family`."""
+
+    config: Any
+    name: str
+
+    @property
+    def coarse_stride(self) -> int:
+        """See `Family`."""
+        return int(self.config.coarse_stride)
+
+    def with_matching(self: FamilyT, threshold: float | None, mutual: bool | None) -> FamilyT:
+        """See `Family`."""
+        return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual)))
+
+    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
+        """See `Family`."""
+        from matchrt.export.engine_graph import EngineGraph
+
+        return EngineGraph(network, max_matches)
+
+    def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
+        """See `Family`."""
+        match = self.config.match
+        return MatchContract(
+            max_matches, match.threshold, match.border, match.mutual, self.coarse_stride, default_score
+        )
+
+
+@contextmanager
+def configured(network: nn.Module, **changes: Any) -> Iterator[None]:
+    """While it is entered, the network's configuration has these fields changed."""
+    config: Any = network.config
+    network.config = replace(config, **changes)
+    try:
+        yield
+    finally:
+        network.config = config
+
+
+def adjusted(match: CoarseMatchConfig, threshold: float | None, mutual: bool | None) -> CoarseMatchConfig:
+    """The rules with another threshold or mutual test. Error: threshold-range."""
     if threshold is not None:
-        if not 0.0 <= threshold < most:
-            raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..{most:g}.", "Use e.g. 0.2.")
+        if not 0.0 <= threshold < 1.0:
+            raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..1.", "Use e.g. 0.2.")
         match = replace(match, threshold=threshold)
     return match if mutual is None else replace(match, mutual=mutual)

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.export.families.base import Preprocess, adjusted
+from matchrt.export.families.base import GridFamily, Preprocess, configured
 from matchrt.export.keymap import Drop, Fuse, Keep, KeyMap, Rename, Rule
-from matchrt.manifest import MatchContract
 from matchrt.models.config import ELOFTR, ELoFTRConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from matchrt.export.engine_graph import EngineGraph
 
 ELOFTR_INPUT = Preprocess(channels=1, divisor=32)
 MATCHANYTHING_ELOFTR_INPUT = Preprocess(channels=1, divisor=32, static="pad-square", dynamic=None, kernel="lanczos")
 
 
 @dataclass(frozen=True)
-class ELoFTRFamily:
+class ELoFTRFamily(GridFamily):
     """See `Family`."""
 
     config: ELoFTRConfig
     name: str = "eloftr"
-
-    @property
-    def coarse_stride(self) -> int:
-        """See `Family`."""
-        return self.config.coarse_stride
-
-    def with_matching(self, threshold: float | None, mutual: bool | None) -> ELoFTRFamily:
-        """See `Family`."""
-        return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual, 1.0)))
 
     def at(self, height: int, width: int) -> ELoFTRFamily:
         """Positions are scaled by the longer side, as the authors' evaluation does it for both axes."""
@@ -51,31 +39,12 @@ class ELoFTRFamily:
         """The files hold none."""
         return {}
 
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """See `Family`."""
-        from matchrt.export.engine_graph import EngineGraph
-
-        return EngineGraph(network, max_matches)
-
-    @contextmanager
-    def probing(self, network: nn.Module) -> Iterator[None]:
+    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
         """Threshold 0 and no mutual test, which leaves untrained weights only a handful of matches."""
         from matchrt.models.eloftr import ELoFTR
 
         assert isinstance(network, ELoFTR)
-        config = network.config
-        network.config = replace(config, match=replace(config.match, threshold=0.0, mutual=False))
-        try:
-            yield
-        finally:
-            network.config = config
-
-    def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
-        """See `Family`."""
-        match = self.config.match
-        return MatchContract(
-            max_matches, match.threshold, match.border, match.mutual, self.coarse_stride, default_score
-        )
+        return configured(network, match=replace(network.config.match, threshold=0.0, mutual=False))
 
 
 _COUNTER = "BatchNorm's count of training steps, which inference does not read"

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.export.families.base import Preprocess, adjusted
-from matchrt.manifest import MatchContract
+from matchrt.export.families.base import GridFamily, Preprocess, configured
 from matchrt.models.config import LoFTRConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from matchrt.export.engine_graph import EngineGraph
 
 LOFTR_INPUT = Preprocess(channels=1, divisor=8)
 COARSE_LOFTR_INPUT = Preprocess(channels=1, divisor=16)
 
 
 @dataclass(frozen=True)
-class LoFTRFamily:
+class LoFTRFamily(GridFamily):
     """See `Family`."""
 
     config: LoFTRConfig
     name: str = "loftr"
-
-    @property
-    def coarse_stride(self) -> int:
-        """See `Family`."""
-        return self.config.coarse_stride
-
-    def with_matching(self, threshold: float | None, mutual: bool | None) -> LoFTRFamily:
-        """See `Family`."""
-        return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual, 1.0)))
 
     def at(self, height: int, width: int) -> LoFTRFamily:
         """The position code of a cell does not depend on the image's size."""
@@ -57,28 +45,9 @@ class LoFTRFamily:
 
         return {"position encoding": position_encoding}
 
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """See `Family`."""
-        from matchrt.export.engine_graph import EngineGraph
-
-        return EngineGraph(network, max_matches)
-
-    @contextmanager
-    def probing(self, network: nn.Module) -> Iterator[None]:
+    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
         """See `Family`."""
         from matchrt.models.loftr import LoFTR
 
         assert isinstance(network, LoFTR)
-        config = network.config
-        network.config = replace(config, match=replace(config.match, threshold=0.0))
-        try:
-            yield
-        finally:
-            network.config = config
-
-    def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
-        """See `Family`."""
-        match = self.config.match
-        return MatchContract(
-            max_matches, match.threshold, match.border, match.mutual, self.coarse_stride, default_score
-        )
+        return configured(network, match=replace(network.config.match, threshold=0.0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from matchrt.errors import MatchRTError
-from matchrt.export.families.base import Preprocess
+from matchrt.export.families.base import Preprocess, configured
 from matchrt.export.keymap import Drop, Keep, KeyMap
 from matchrt.manifest import MatchContract
 from matchrt.models.roma.config import RoMaConfig, Size
@@ -100,18 +100,12 @@ class RoMaFamily:
         assert isinstance(network, RoMa)
         return RoMaGraph(network, max_matches, self.size, self.coarse)
 
-    @contextmanager
-    def probing(self, network: nn.Module) -> Iterator[None]:
+    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
         """See `Family`."""
         from matchrt.models.roma.network import RoMa
 
         assert isinstance(network, RoMa)
-        config = network.config
-        network.config = replace(config, threshold=0.0)
-        try:
-            yield
-        finally:
-            network.config = config
+        return configured(network, threshold=0.0)
 
     def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
         """See `Family`. mutual: both directions are matched and joined; nothing is tested for being mutual."""

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from matchrt.errors import MatchRTError
+
 if TYPE_CHECKING:
     import onnx
 
     from matchrt.manifest import PassRecord
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+
+
+def require_precision(precision: str) -> None:
+    """Error: `precision-unknown`, which lists the known ones."""
+    if precision not in PRECISIONS:
+        raise MatchRTError(
+            "precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}."
+        )
 
 
 def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
@@ -19,7 +29,7 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
     Errors: `precision-unknown`, `precision-family` (no rules for the family), `precision-overflow` (a weight beyond
     fp16), `precision-unruled`, `precision-rule`, `pass-requirement`, `pass-invalid`.
     """
-    from matchrt.export.precision.families import lower_model, require_precision
+    from matchrt.export.precision.families import lower_model
 
     require_precision(precision)
     return lower_model(model, family) if precision == "fp16" else (model, ())

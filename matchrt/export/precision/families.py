@@ -7,7 +7,6 @@ import onnx
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision import PRECISIONS
 from matchrt.export.precision.eloftr import ELOFTR
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.loftr import LOFTR
@@ -18,14 +17,6 @@ from matchrt.export.precision.rules import PrecisionRules
 from matchrt.manifest import PassRecord
 
 RULES = {rules.family: rules for rules in (LOFTR, ELOFTR, ROMA)}
-
-
-def require_precision(precision: str) -> None:
-    """Error: `precision-unknown`, which lists the known ones."""
-    if precision not in PRECISIONS:
-        raise MatchRTError(
-            "precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}."
-        )
 
 
 def rules_for(family: str) -> PrecisionRules:

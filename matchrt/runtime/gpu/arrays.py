@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.errors import MatchRTError
-from matchrt.nvidia.cuda import call, cuda_runtime
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.nvidia.cuda import EXTRA, call, cuda_runtime
+from matchrt.runtime.gpu.stream import LEGACY_STREAM
 
 _DLPACK_CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged
-_LEGACY_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,13 @@ def _from_dlpack(value: Any, name: str, stream: int | None) -> GpuView:
     try:
         from cuda.core.utils import StridedMemoryView
     except ImportError as error:
-        from matchrt.errors import missing_package
-
-        raise missing_package("cuda-core", "rtx", "Reading GPU arrays through DLPack") from error
-    view = StridedMemoryView(value, stream_ptr=_LEGACY_STREAM if stream is None else stream)
+        raise missing_package("cuda-core", EXTRA, "Reading GPU arrays through DLPack") from error
+    view = StridedMemoryView(value, stream_ptr=LEGACY_STREAM if stream is None else stream)
     shape, dtype = tuple(view.shape), np.dtype(view.dtype)
     strides = None if view.strides is None else tuple(side * dtype.itemsize for side in view.strides)
     _require_packed(strides, shape, dtype, name)
     if stream is None:
-        call(cuda_runtime().cudaStreamSynchronize, _LEGACY_STREAM)
+        call(cuda_runtime().cudaStreamSynchronize, LEGACY_STREAM)
     return GpuView(int(view.ptr), shape, dtype, (value, view))
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.nvidia.cuda import call, cuda_runtime
+from matchrt.nvidia.cuda import call, cuda_runtime, quietly
 
 
 class DeviceMemory:
@@ -22,7 +19,7 @@ class DeviceMemory:
         runtime = cuda_runtime()
         self.size = size
         self.pointer: int = int(call(runtime.cudaMalloc, max(size, 1)))
-        self._free = weakref.finalize(self, _quietly, runtime.cudaFree, self.pointer)
+        self._free = weakref.finalize(self, quietly, runtime.cudaFree, self.pointer)
 
     def close(self) -> None:
         """Frees the memory; more than once does no harm."""
@@ -38,7 +35,7 @@ class PinnedMemory:
         self.pointer: int = int(call(runtime.cudaHostAlloc, max(size, 1), 0))
         block = (ctypes.c_uint8 * max(size, 1)).from_address(self.pointer)
         self.bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array(block)
-        self._free = weakref.finalize(self, _quietly, runtime.cudaFreeHost, self.pointer)
+        self._free = weakref.finalize(self, quietly, runtime.cudaFreeHost, self.pointer)
 
     def close(self) -> None:
         """Frees the memory; more than once does no harm."""
@@ -65,9 +62,3 @@ class Staging:
         """Frees both sides."""
         self.device.close()
         self.host.close()
-
-
-def _quietly(free: Callable[..., Any], pointer: int) -> None:
-    # At the interpreter's end the driver may be gone already, and the memory with it.
-    with contextlib.suppress(Exception):
-        free(pointer)

@@ -25,15 +25,13 @@ from matchrt.runtime.gpu.layout import Layout, Shapes
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.memory import DeviceMemory, Staging
 from matchrt.runtime.gpu.shape_runner import ShapeRunner
-from matchrt.runtime.gpu.stream import Event, Graph, Stream, copy_to_device, copy_to_host
+from matchrt.runtime.gpu.stream import LEGACY_STREAM, Event, Graph, Stream, copy_to_device, copy_to_host
 from matchrt.runtime.session import Arrays, Pending, SessionMemory, SessionOptions, check_inputs
 
 # Shapes that a dynamic engine keeps ready; the least recently used one makes room.
 MAX_SHAPES = 8
 # Launches that a new graph is checked with, once for every shape.
 GRAPH_CHECKS = 6
-# CUDA's name for the default stream that blocking work goes through.
-LEGACY_STREAM = 1
 LOGGER = logging.getLogger("matchrt.runtime")
 
 

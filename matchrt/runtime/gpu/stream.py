@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from matchrt.errors import MatchRTError
-from matchrt.nvidia.cuda import call, cuda_runtime
+from matchrt.nvidia.cuda import call, cuda_runtime, quietly
+
+# CUDA's name for the default stream that blocking work goes through.
+LEGACY_STREAM = 1
 
 
 class Stream:
@@ -18,7 +20,7 @@ class Stream:
         self._runtime = runtime = cuda_runtime()
         self._stream = call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking)
         self.handle = int(self._stream)
-        self._free = weakref.finalize(self, _quietly, runtime.cudaStreamDestroy, self._stream)
+        self._free = weakref.finalize(self, quietly, runtime.cudaStreamDestroy, self._stream)
 
     def wait(self) -> None:
         """Until all that was put in has been done."""
@@ -36,7 +38,7 @@ class Event:
         self._runtime = runtime = cuda_runtime()
         flags = 0 if timed else runtime.cudaEventDisableTiming
         self._event = call(runtime.cudaEventCreateWithFlags, flags)
-        self._free = weakref.finalize(self, _quietly, runtime.cudaEventDestroy, self._event)
+        self._free = weakref.finalize(self, quietly, runtime.cudaEventDestroy, self._event)
 
     def record(self, stream: int, captured: bool = False) -> None:
         """Puts the event into a stream. captured: as a node of the graph being captured, which every launch records."""
@@ -81,7 +83,7 @@ class Graph:
         finally:
             call(runtime.cudaGraphDestroy, graph)
         self._stream = stream.handle
-        self._free = weakref.finalize(self, _quietly, runtime.cudaGraphExecDestroy, self._graph)
+        self._free = weakref.finalize(self, quietly, runtime.cudaGraphExecDestroy, self._graph)
 
     def launch(self) -> None:
         """Runs it in the stream that it was captured from."""
@@ -102,8 +104,3 @@ def copy_to_host(host: int, device: int, size: int, stream: int) -> None:
     """Copies asynchronously."""
     runtime = cuda_runtime()
     call(runtime.cudaMemcpyAsync, host, device, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
-
-
-def _quietly(free: Callable[..., Any], what: Any) -> None:
-    with contextlib.suppress(Exception):
-        free(what)
