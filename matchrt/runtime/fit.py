@@ -49,6 +49,8 @@ class Fit:
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64."""
+        if self.scale_x == self.scale_y == 1.0:
+            return np.array(points)
         scale = np.array([self.scale_x, self.scale_y])
         return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
 
