@@ -56,10 +56,10 @@ def match_many(
     ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster; with --ray.")] = None,
     layout: Annotated[Layout, typer.Option(help=".h5: dense keeps raw matches too.")] = Layout.dense,
     features: Annotated[Path | None, typer.Option(help=".h5: file of keypoints; default: feats_OUTPUT.")] = None,
-    cell_size: Annotated[float, typer.Option(help=".h5, .db: points in one cell, in px, are one keypoint.")] = 4.0,
+    cell_size: Annotated[float, typer.Option(help=".h5, .db: points in one cell, in px, are one keypoint.")] = 1.0,
     max_error: Annotated[
         float, typer.Option(help=".h5, .db: drop matches farther from their keypoint, in px; 0 for none.")
-    ] = 2.0,
+    ] = 1.0,
     max_keypoints: Annotated[int | None, typer.Option(min=1, help=".h5, .db: of an image, the strongest.")] = None,
     camera_model: Annotated[str, typer.Option(help=".db: COLMAP's name for it.")] = "SIMPLE_RADIAL",
     cameras: Annotated[Cameras, typer.Option(help=".db: which images share a camera.")] = Cameras.per_image,
@@ -95,7 +95,7 @@ def match_many(
     from matchrt.runtime.matcher import MatcherOptions
 
     if ray_address is not None and not ray:
-        raise MatchRTError("usage", "--ray-address without --ray.", "Add --ray.")
+        raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
     colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
     run = ManyRun(

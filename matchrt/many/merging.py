@@ -33,8 +33,8 @@ class MergeOptions:
     limit. max_keypoints: of an image, those whose points' scores sum up to most; None for all.
     """
 
-    cell_size: float = 4.0
-    max_error: float | None = 2.0
+    cell_size: float = 1.0
+    max_error: float | None = 1.0
     max_keypoints: int | None = None
 
     def __post_init__(self) -> None:

@@ -28,7 +28,10 @@ from matchrt.runtime.intake import PreparedImage, prepare_image
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.session import SessionOptions, open_session
 
+# Pairs that travel together; an image is decoded once for them.
 _BLOCK = 16
+# Of a short list, so that every actor has work to the end.
+_BLOCKS_PER_ACTOR = 4
 # Blocks of one execution: their names wait in Ray's object store, which spills to disk.
 _BLOCKS_AT_ONCE = 4096
 # Actors on CPUs leave room for the tasks that decode.
@@ -107,7 +110,8 @@ def _execute(work: RayWork, held: Any, pairs: list[ListedPair]) -> Iterator[Resu
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    blocks = [{"block": pickle.dumps(pairs[i : i + _BLOCK])} for i in range(0, len(pairs), _BLOCK)]
+    size = min(_BLOCK, max(1, len(pairs) // (_BLOCKS_PER_ACTOR * work.actors)))
+    blocks = [{"block": pickle.dumps(pairs[i : i + size])} for i in range(0, len(pairs), size)]
     found = (
         ray.data.from_items(blocks, override_num_blocks=len(blocks))
         .map(_decode, fn_kwargs={"held": held}, num_cpus=_DECODE_CPUS)
