@@ -80,7 +80,7 @@ class Trial:
         self.folder.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "matchrt", "match-many", str(self._pairs), "--output", str(self.output.path)]
         return subprocess.Popen(
-            [*command, "--resize", "160", "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*command, "--resize", "96", "--json"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
     def content(self) -> str:
