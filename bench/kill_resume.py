@@ -131,9 +131,14 @@ def kill_once(trial: Trial, moment: float, writing: bool) -> str | None:
         if trial.temporary():
             return "writing the output"
         return "matching" if trial.done() else "before the first commit"
-    if process.returncode != 2:  # one image is damaged
-        raise RuntimeError(f"exit code {process.returncode}: {printed.decode()}")
+    require_finished(process.returncode, printed)
     return None
+
+
+def require_finished(code: int, printed: bytes) -> None:
+    """Raises RuntimeError where a run did not end as it should: with 2, because one image is damaged."""
+    if code != 2 or b"error[" in printed:
+        raise RuntimeError(f"exit code {code}: {printed.decode()}")
 
 
 def finish(trial: Trial) -> float:
@@ -141,8 +146,7 @@ def finish(trial: Trial) -> float:
     started = time.monotonic()
     process = trial.start()
     _, printed = process.communicate()
-    if process.returncode != 2:
-        raise RuntimeError(f"exit code {process.returncode}: {printed.decode()}")
+    require_finished(process.returncode, printed)
     return time.monotonic() - started
 
 
@@ -172,6 +176,7 @@ def kill_and_resume(kills: int, images: int, kind: str, seed: int, work: Path) -
             before = {}
             continue
         tally.kills += 1
+        print(f"kill {tally.kills}: {phase}", flush=True)
         tally.phases[phase] = tally.phases.get(phase, 0) + 1
         now = trial.done()
         if any(now.get(key) != value for key, value in before.items()):

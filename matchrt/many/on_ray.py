@@ -5,7 +5,7 @@ block, and takes results as they come. Nodes need matchrt of this version and se
 engine is sent to them. Ray retries what a lost node had; results that come twice replace each other.
 
 Errors: package-missing, ray-cluster (it cannot be reached or started, or has no GPU for the engine), ray-version (a
-node has another matchrt), and what `pool` raises.
+node has another matchrt), ray-failed (what Ray itself raises), and what `pool` raises.
 """
 
 from __future__ import annotations
@@ -123,11 +123,19 @@ def _execute(work: RayWork, held: Any, pairs: list[ListedPair]) -> Iterator[Resu
             num_gpus=work.gpus,
         )
     )
-    for row in found.iter_rows():
-        outcome = pickle.loads(row["results"])
-        if isinstance(outcome, MatchRTError):
-            raise outcome
-        yield from outcome
+    try:
+        for row in found.iter_rows():
+            outcome = pickle.loads(row["results"])
+            if isinstance(outcome, MatchRTError):
+                raise outcome
+            yield from outcome
+    except ray.exceptions.RayError as error:
+        what = str(error).strip().splitlines()[-1]
+        raise MatchRTError(
+            "ray-failed",
+            f"Ray could not do the work: {what}",
+            "See Ray's logs, and run again: it goes on where it was.",
+        ) from error
 
 
 Images = dict[str, PreparedImage | MatchRTError]

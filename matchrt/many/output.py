@@ -92,6 +92,20 @@ class Output:
         if self.kind in HDF5:
             require_distinct_names(list(names))
 
+    def require_own(self, journal: Journal) -> None:
+        """Raises `output-exists` where writing would replace a file that this journal did not write."""
+        strange = [path for path in self.files if path.exists()]
+        if strange and journal.written(self._key) is None:
+            raise MatchRTError(
+                "output-exists",
+                f"'{strange[0]}' is there already, and '{journal.path}' did not write it.",
+                "Remove it, or choose another name.",
+            )
+
+    @property
+    def _key(self) -> str:
+        return str(self.path.absolute())
+
     def state(self, journal: Journal) -> Any:
         """What the output depends on, as JSON values."""
         options = {**asdict(self.options), "features": str(self.features)}
@@ -100,10 +114,11 @@ class Output:
     def is_written(self, journal: Journal) -> bool:
         """Whether the output is there already, as this journal would write it."""
         there = all(path.is_file() for path in self.files)
-        return there and journal.written(str(self.path.absolute())) == self.state(journal)
+        return there and journal.written(self._key) == self.state(journal)
 
     def write(self, journal: Journal, root: Path) -> None:
         """Writes everything atomically. Errors: those of the formats' modules."""
+        journal.mark_written(self._key, "begun")  # what is there from now on is ours, even if this is killed
         if self.kind in PARQUET:
             write_parquet(journal, self.path)
         else:
@@ -113,7 +128,7 @@ class Output:
                 else:
                     write_colmap(found, self.path, root, self.options.colmap)
         self._write_failed(journal)
-        journal.mark_written(str(self.path.absolute()), self.state(journal))
+        journal.mark_written(self._key, self.state(journal))
 
     def _write_failed(self, journal: Journal) -> None:
         if not journal.counts().failed:

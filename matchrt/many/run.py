@@ -85,6 +85,7 @@ def match_pairs(
     start = time.perf_counter()
     with Journal(run.journal_path) as journal:
         journal.begin(plan, run.source.pairs())
+        run.output.require_own(journal)
         run.output.check_names(row.name for row in journal.images())
         if run.retry_failed:
             journal.forget_failures()

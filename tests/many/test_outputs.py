@@ -191,6 +191,19 @@ def test_a_changed_output_is_written_again(tmp_path: Path, filled: Filled) -> No
         assert not output.is_written(journal)
 
 
+def test_files_of_others_are_not_replaced(tmp_path: Path, filled: Filled) -> None:
+    pytest.importorskip("h5py")
+    output = Output(tmp_path / "m.h5")
+    with filled() as journal:
+        output.features.write_text("precious")
+        with pytest.raises(MatchRTError) as caught:
+            output.require_own(journal)
+        assert caught.value.code == "output-exists" and "feats_m.h5" in caught.value.message
+        output.features.unlink()
+        write(journal, output.path)
+        output.require_own(journal)
+
+
 @pytest.mark.parametrize("name", ["m.npz", "m", "m.h5/x.db"])
 def test_places_and_kinds_that_do_not_work(tmp_path: Path, name: str) -> None:
     (tmp_path / "m.h5").touch()
