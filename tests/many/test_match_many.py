@@ -17,7 +17,7 @@ from matchrt.many.journal import Journal
 from matchrt.many.pool import PoolSize, match_in_pool
 from matchrt.many.results import ListedPair, unpack
 
-SMALL = ("--resize", "160", "--json")
+SMALL = ("--resize", "96", "--json")
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
@@ -47,7 +47,7 @@ def test_a_list_with_a_bad_image(cli: CommandLine, pair_list: Path, scene: Path,
 def test_matches_are_those_of_match(pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine) -> None:
     pytest.importorskip("h5py")
     cli("match-many", pair_list, "--root", scene, "--output", tmp_path / "m.h5", "--workers", 2, *SMALL)
-    with Matcher(options=MatcherOptions(resize=160)) as matcher, Journal(tmp_path / "m.h5.journal") as journal:
+    with Matcher(options=MatcherOptions(resize=96)) as matcher, Journal(tmp_path / "m.h5.journal") as journal:
         for pair, data in journal.matches():
             wanted = matcher.match(scene / pair.first, scene / pair.second)
             for one, other in zip(unpack(data), (wanted.keypoints0, wanted.keypoints1, wanted.scores), strict=True):
@@ -66,7 +66,7 @@ def test_one_journal_for_several_outputs(pair_list: Path, scene: Path, tmp_path:
 
 def test_what_people_read(pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine) -> None:
     pytest.importorskip("h5py")
-    ran = cli("match-many", pair_list, "--root", scene, "--output", tmp_path / "m.h5", "--resize", 160)
+    ran = cli("match-many", pair_list, "--root", scene, "--output", tmp_path / "m.h5", "--resize", 96)
     assert "6 pairs matched, 4 failed" in ran.out and "1 lines named a pair again" in ran.out
     assert "feats_m.h5" in ran.out and "db/3.png" in ran.err
     assert "Example: matchrt match-many" in cli("match-many", "--help").out
@@ -119,7 +119,7 @@ def test_images_are_decoded_once_while_they_are_near(scene: Path, monkeypatch: p
     monkeypatch.setattr(Matcher, "prepare_image", counted)
     names = [f"db/{index}.png" for index in (0, 1, 2)]
     pairs = [ListedPair(i, first, second) for i, (first, second) in enumerate([names[:2], names[1:], names[::2]])]
-    with Matcher(options=MatcherOptions(resize=160, threads=1)) as matcher:
+    with Matcher(options=MatcherOptions(resize=96, threads=1)) as matcher:
         results = list(match_in_pool(matcher, scene, pairs, PoolSize(2, 1, 1)))
         assert [result.pair for result in results] == pairs and sorted(prepared) == ["0.png", "1.png", "2.png"]
         stopped = match_in_pool(matcher, scene, pairs * 20, PoolSize(2, 1, 1))
