@@ -7,7 +7,7 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, diagnose, doctor, inspect, match, models
+from matchrt.cli import bench, build, diagnose, doctor, inspect, match, match_many, models
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -36,6 +36,7 @@ def root(
 
 
 app.command("match", epilog=match.EPILOG)(match.match)
+app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)

@@ -22,9 +22,10 @@ from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_file import read_engine, require_flavor
-from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
+from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
-from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
+from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image
+from matchrt.runtime.intake import PreparedImage, best_side, prepare_image, read_as
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
@@ -78,27 +79,15 @@ class MatcherOptions:
                 raise MatchRTError("option-range", f"{name} is {getattr(self, name)!r}.", f"It must be {wanted}.")
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """An image in the engine's layout, and the way back. pixels: None where they are on the GPU."""
-
-    ref: ImageRef
-    fit: Fit
-    pixels: UInt8Array | None
-    coarse: UInt8Array | None
-    decode_ms: float
-    resize_ms: float
-
-
-_Pair = tuple[_Prepared, _Prepared]
+_Pair = tuple[PreparedImage, PreparedImage]
 
 
 @dataclass(frozen=True)
 class _Running:
     """A pair that an engine works on; start: on the host's clock."""
 
-    first: _Prepared
-    second: _Prepared
+    first: PreparedImage
+    second: PreparedImage
     pending: Pending
     start: float
 
@@ -155,7 +144,7 @@ class Matcher:
         return self._session
 
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
-        """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.
+        """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1, or prepared ones.
 
         Keypoints are pixels of the images as given. Arrays on the GPU (DLPack or `__cuda_array_interface__`) are read
         where they are: uint8, contiguous, of the engine's size. stream: CUDA stream that they are made in, which the
@@ -197,7 +186,7 @@ class Matcher:
         outputs = run.outputs.to_host()
         timings = {"inference": (time.perf_counter() - start) * 1e3}
         first, second = (
-            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
+            PreparedImage(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
             for name, size in zip(("image0", "image1"), run.sizes, strict=True)
         )
         return self._matches(outputs, first, second, timings)
@@ -251,7 +240,7 @@ class Matcher:
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest."""
-        height, width = self._canvas() or (_best_side(self.manifest), _best_side(self.manifest))
+        height, width = self._canvas() or (best_side(self.manifest), best_side(self.manifest))
         blank = np.zeros((height, width), np.uint8)
         self.match(blank, blank)
 
@@ -296,44 +285,30 @@ class Matcher:
         contract = self.manifest.input
         return None if contract.height is None or contract.width is None else (contract.height, contract.width)
 
-    def _fit(self, image: Image) -> Fit:
-        long_side = self.options.resize or _best_side(self.manifest)
-        return fit_image((image.height, image.width), self.manifest.input, long_side)
-
-    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[_Prepared, _Prepared]:
+    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[PreparedImage, PreparedImage]:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
             raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
         return self._prepare(pair[0], "image0"), self._prepare(pair[1], "image1")
 
-    def _prepare(self, value: ImageLike, name: str) -> _Prepared:
-        start = time.perf_counter()
-        image = self.read(value, name)
-        decoded = time.perf_counter()
-        pixels = image.grey() if self.manifest.input.channels == 1 else image.rgb()
-        fit = self._fit(image)
-        resized = apply_fit(pixels, fit, self.manifest.input.kernel)
-        small = fit_coarse((image.height, image.width), self.manifest.input)
-        coarse = None if small is None else apply_fit(pixels, small, self.manifest.input.kernel)
-        end = time.perf_counter()
-        ref = ImageRef(image.name, image.height, image.width)
-        return _Prepared(ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3)
+    def _prepare(self, value: ImageLike, name: str) -> PreparedImage:
+        return value if isinstance(value, PreparedImage) else self.prepare_image(value, name)
+
+    def prepare_image(self, value: ImageLike, name: str = "array") -> PreparedImage:
+        """Decodes and resizes an image once; `match` takes what this gives as often as the image stands in a pair.
+
+        Errors: image-* of `as_image`.
+        """
+        return prepare_image(value, name, self.manifest, self.options)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
         """Decodes an image as `match` would, under this matcher's options; what it gives can be matched and drawn on.
 
         Errors: image-* of `as_image`.
         """
-        options = self.options
-        return as_image(
-            value,
-            channel_order=options.channel_order,
-            name=name,
-            max_pixels=options.max_pixels,
-            apply_exif=options.apply_exif,
-        )
+        return read_as(value, name, self.options)
 
-    def _start(self, first: _Prepared, second: _Prepared, session: Session) -> _Running:
+    def _start(self, first: PreparedImage, second: PreparedImage, session: Session) -> _Running:
         if self.manifest.flavor == "onnxruntime":
             sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
             require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
@@ -360,7 +335,11 @@ class Matcher:
         return self._matches(outputs, first, second, timings)
 
     def _matches(
-        self, outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, timings: dict[str, float]
+        self,
+        outputs: dict[str, npt.NDArray[Any]],
+        first: PreparedImage,
+        second: PreparedImage,
+        timings: dict[str, float],
     ) -> Matches:
         start = time.perf_counter()
         if self.options.sample is not None:
@@ -392,7 +371,7 @@ class Matcher:
         return len(scores) - int(np.count_nonzero(scores < least))
 
 
-def _dense(outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared) -> DenseMatches:
+def _dense(outputs: dict[str, npt.NDArray[Any]], first: PreparedImage, second: PreparedImage) -> DenseMatches:
     return DenseMatches(outputs["warp"][0], outputs["certainty"][0], first.ref, second.ref)
 
 
@@ -424,8 +403,3 @@ def _abandon(running: deque[_Running | MatchRTError]) -> None:
         if isinstance(run, _Running):
             with suppress(MatchRTError):
                 run.pending.result()
-
-
-def _best_side(manifest: EngineManifest) -> int:
-    profile = manifest.input.profile
-    return max(profile.optimum) if profile is not None else max(manifest.input.height or 0, manifest.input.width or 0)
