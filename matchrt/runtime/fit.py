@@ -9,6 +9,7 @@ not the centres of its pixels, hence the half pixels:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -64,6 +65,7 @@ def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDAr
     return result.astype(np.float32) if np.asarray(points).dtype == np.float32 else result
 
 
+@lru_cache(maxsize=256)
 def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int) -> Fit:
     """Fits an image as the engine's contract says; `long_side` is what dynamic engines aim at.
 

@@ -110,6 +110,7 @@ class Matcher:
         store: EngineStore | None = None,
     ) -> None:
         self.options = options or MatcherOptions()
+        self._spare: list[Session] = []
         chosen = self.options
         self._session: Session = open_session(
             read_engine(engine, store, chosen.flavor),
@@ -125,7 +126,7 @@ class Matcher:
     def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
         """A matcher on a session that is open already; closing it closes the session."""
         matcher = cls.__new__(cls)
-        matcher.options, matcher._session = options or MatcherOptions(), session
+        matcher.options, matcher._session, matcher._spare = options or MatcherOptions(), session, []
         matcher._check_options()
         return matcher
 
@@ -203,10 +204,10 @@ class Matcher:
             sessions = [self._session]
             if self._session.asynchronous:
                 # Two sets of buffers: one pair is copied up while the engine works on the other. The matcher's own
-                # session stays free, for `match` between the pairs.
-                sessions = [self._session.fork() for _ in range(2)]
-                for session in sessions:
-                    stack.callback(session.close)
+                # session stays free, for `match` between the pairs. They are kept for the next call: making them
+                # ready takes as long as a hundred pairs.
+                sessions = [self._spare.pop() if self._spare else self._session.fork() for _ in range(2)]
+                stack.callback(self._spare.extend, sessions)
             turns = itertools.cycle(sessions)
             running: deque[_Running | MatchRTError] = deque()
             # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.
@@ -246,6 +247,8 @@ class Matcher:
 
     def close(self) -> None:
         """Frees the engine."""
+        while self._spare:
+            self._spare.pop().close()
         self._session.close()
 
     def __enter__(self) -> Matcher:
