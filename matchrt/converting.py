@@ -15,6 +15,7 @@ from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.flavor import Flavor
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.precision import QUANTIZED
+from matchrt.export.quantizing.styles import style_for
 from matchrt.manifest import EngineManifest, PassRecord
 from matchrt.request import Progress, file_name
 from matchrt.runtime.engine_file import EngineFile
@@ -84,6 +85,12 @@ def _refuse_tf32(manifest: EngineManifest, flavor: Flavor) -> None:
         )
 
 
+def flavor_version(flavor: Flavor) -> str | None:
+    """Of the installed module; None where the flavour is ONNX Runtime."""
+    dialect = getattr(flavor, "dialect", None)
+    return None if dialect is None else str(dialect.version)
+
+
 def _facts(manifest: EngineManifest, precision: str, key: str) -> GraphFacts:
     return GraphFacts(
         model=manifest.model,
@@ -145,9 +152,8 @@ def _quantized(
     """The graph with Q/DQ, gated on matches of pairs, and what the manifest says of it."""
     precision, options, pairs = facts.precision, quantizing.options, quantizing.pairs
     try:
-        done = calibrate(
-            file, precision, flavor.name, options, pairs, store, lambda what, share: tell(what, 0.1 * share)
-        )
+        style = style_for(precision, flavor.name, flavor_version(flavor))
+        done = calibrate(file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
         tell(f"comparing the matches of {precision} with those of fp32", 0.1)
         verdict = judge(file, done.model, precision, pairs.judging, lambda share: tell("comparing", 0.1 + 0.1 * share))
     except ModuleNotFoundError as error:

@@ -22,7 +22,8 @@ class BuildRequest:
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
     for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
     `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
-    may. calibration: how int8 and fp8 get their ranges. sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
+    may. calibration: how int8 and fp8 get their ranges.
+    sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
     dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
     and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
     second, `dense` adds the outputs `warp` and `certainty`.

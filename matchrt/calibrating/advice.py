@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matchrt.calibrating.options import CalibrationOptions
 from matchrt.errors import MatchRTError
+from matchrt.export.quantizing.styles import matrices_only
 
 # Without --target an RTX engine is for every GPU from here on.
 _RTX_LOWEST = "8.0"
@@ -42,8 +43,14 @@ def require_quantizable(
         )
 
 
-def advice(precision: str, flavor: str) -> str | None:
+def advice(precision: str, flavor: str, version: str | None = None) -> str | None:
     """What is to be expected of this precision on this flavour; None where there is nothing to say."""
+    if precision == "int8" and flavor == "tensorrt_rtx" and matrices_only(version):
+        return (
+            f"TensorRT-RTX {version} stops at int8 convolutions: only products of matrices will be int8, and these "
+            "build only on a machine with a GPU. Use --precision fp16, a later TensorRT-RTX (1.7.1 takes "
+            "convolutions), or --flavor tensorrt."
+        )
     if precision == "int8" and flavor == "tensorrt_rtx":
         return (
             "TensorRT-RTX takes this int8 graph, but its support matrix (1.0 to 1.5) lists int8 for weights of matrix "

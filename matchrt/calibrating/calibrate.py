@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from matchrt.export.quantizing.quantize import QuantPlan
     from matchrt.export.quantizing.ranges import Method
+    from matchrt.export.quantizing.styles import QuantStyle
     from matchrt.manifest import PassRecord
 
 
@@ -33,14 +34,13 @@ class Calibrated:
 
 def calibrate(
     file: EngineFile,
-    precision: str,
-    flavor: str,
+    style: QuantStyle,
     options: CalibrationOptions,
     pairs: CalibrationPairs,
     store: EngineStore,
     tell: Callable[[str, float], None],
 ) -> Calibrated:
-    """Quantises an fp32 ONNX engine for a flavour; `tell` hears the share of the calibration that is done.
+    """Quantises an fp32 ONNX engine in a style; `tell` hears the share of the calibration that is done.
 
     Errors: precision-*, keep-unused, calibration-*, image-*.
     """
@@ -48,11 +48,10 @@ def calibrate(
 
     from matchrt.export.quantizing.quantize import plan_quantization, quantize
     from matchrt.export.quantizing.ranges import check_method
-    from matchrt.export.quantizing.styles import style_for
 
     method = check_method(options.method)
     model = onnx.load_model_from_string(file.data)
-    plan = plan_quantization(model, file.manifest.family, style_for(precision, flavor), options.keep)
+    plan = plan_quantization(model, file.manifest.family, style, options.keep)
     ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
     graph, records = quantize(plan, ranges)
     return Calibrated(graph, records, cached)

@@ -99,6 +99,8 @@ def build(
     from matchrt.calibrating.advice import advice
     from matchrt.calibrating.options import CalibrationOptions
     from matchrt.cli.builder_options import builder_options
+    from matchrt.export.precision import QUANTIZED
+    from matchrt.nvidia.modules import FLAVORS, open_dialect
     from matchrt.pipeline import BuildRequest
     from matchrt.pipeline import build as run
 
@@ -135,7 +137,8 @@ def build(
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
-    if (said := advice(precision, flavor)) is not None:
+    version = open_dialect(flavor).version if precision in QUANTIZED and flavor in FLAVORS else None
+    if (said := advice(precision, flavor, version)) is not None:
         stderr().print(f"note: {said}", style="yellow")
     with stages(quiet=as_json) as tell:
         result = run(request, store_at(store), tell)

@@ -72,9 +72,7 @@ def together(pairs: Sequence[Agreement]) -> Agreement:
     weight = sum(count for _, count in ranked)
     rank = sum(value * count for value, count in ranked) / weight if weight else math.nan
     kept = [sum(p.kept[i] for p in pairs) for i in range(len(PIXELS))]
-    return Agreement(
-        sum(p.expected for p in pairs), sum(p.actual for p in pairs), (kept[0], kept[1], kept[2]), rank
-    )
+    return Agreement(sum(p.expected for p in pairs), sum(p.actual for p in pairs), (kept[0], kept[1], kept[2]), rank)
 
 
 def _scaled(matches: Matches) -> FloatArray:

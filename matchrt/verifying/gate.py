@@ -45,7 +45,7 @@ class Verdict:
         low, high = limits.count
         if not low <= agreement.count_ratio <= high:
             found.append(f"count {agreement.count_ratio:.2%} (limits {low:.0%} to {high:.0%})")
-        if accuracy is not None and accuracy[0] - accuracy[1] > limits.accuracy:
+        if accuracy is not None and round(accuracy[0] - accuracy[1], 6) > limits.accuracy:
             found.append(
                 f"accuracy {accuracy[1]:.2%} instead of {accuracy[0]:.2%} (limit {100 * limits.accuracy:g} points)"
             )

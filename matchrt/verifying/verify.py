@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,15 @@ class Verification:
             "accuracy": named,
             "pairs": [pair.to_json() for pair in self.pairs],
         }
+
+
+def together_by_set(verification: Verification) -> dict[str, Verification]:
+    """The same by sets of pairs, in order."""
+    names = dict.fromkeys(pair.pair.truth.set for pair in verification.pairs)
+    return {
+        name: replace(verification, pairs=tuple(p for p in verification.pairs if p.pair.truth.set == name))
+        for name in names
+    }
 
 
 def reference_matches(matcher: Matcher, pairs: Iterable[JudgedPair], advance: Callable[[], None]) -> list[Matches]:

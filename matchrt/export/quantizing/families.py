@@ -13,7 +13,10 @@ _ATTENTION = "products of two activations: errors of both meet, and a sum over a
 _SIMILARITY = "an exponent: the temperature multiplies its rounding by 10, and near-equal scores must keep their order"
 _COORDINATES = "the sub-pixel result itself"
 
-_SOFTMAX = ("softmax and exponentials", "differences of a hundredth decide, and 8 bits end at 1/255 of the largest value")
+_SOFTMAX = (
+    "softmax and exponentials",
+    "differences of a hundredth decide, and 8 bits end at 1/255 of the largest value",
+)
 _NORM = ("norms", "means and variances over channels whose outliers 8 bits cannot hold")
 _POSITIONS = ("positions and cell numbers", "integers in the thousands")
 
@@ -56,9 +59,7 @@ ELOFTR = QuantRules(
 ROMA = QuantRules(
     "roma",
     (
-        QuantRule(
-            "stem", False, _STEM, (Nodes(("encoder.cnn.layers.0", "dinov2.patch_embed.proj"), ("Conv",)),)
-        ),
+        QuantRule("stem", False, _STEM, (Nodes(("encoder.cnn.layers.0", "dinov2.patch_embed.proj"), ("Conv",)),)),
         QuantRule("convolution", True, _CONVOLUTION, (Nodes(("encoder.cnn.**", "decoder.proj.**"), ("Conv",)),)),
         QuantRule(
             "linear",
@@ -97,7 +98,12 @@ ROMA = QuantRules(
             (Nodes(("decoder.conv_refiner.*.hidden_blocks.**",), ("Conv",)),),
         ),
         QuantRule("correlation", False, _SIMILARITY, (Nodes(("decoder.conv_refiner.*.**",), ("MatMul",)),)),
-        QuantRule("rest", False, "positions and samples", (Nodes(("network", "graph", "dinov2", "decoder"), ("MatMul", "Gemm", "Conv")),)),
+        QuantRule(
+            "rest",
+            False,
+            "positions and samples",
+            (Nodes(("network", "graph", "dinov2", "decoder"), ("MatMul", "Gemm", "Conv")),),
+        ),
     ),
     (("attention", _ATTENTION), _SOFTMAX, _NORM, _POSITIONS),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from matchrt.errors import InternalError
+from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision.families import lower_plain
@@ -47,20 +47,26 @@ def plan_quantization(
     """What would be quantised; the given model is not changed.
 
     keep: patterns of modules that stay in floating point. only: these nodes and no others.
-    Errors: precision-family, precision-unruled, keep-unused.
+    Errors: precision-family, precision-unruled, keep-unused, quantized-nothing.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     raise_to_fp32(copy)
     copy, folded = run_passes(copy, [FoldBatchNorm()])
     rules = quant_rules(family)
-    selection = _eighth(copy, select(copy, rules, keep, only), style)
+    selection = _taken(copy, select(copy, rules, keep, only), style)
+    if not selection.products:
+        raise MatchRTError(
+            "quantized-nothing",
+            "No layer of this graph is left to quantise.",
+            "Hold less back with --keep-fp32, or build with fp16.",
+        )
     return QuantPlan(copy, rules, selection, place(copy, selection.products, style), style, folded)
 
 
-def _eighth(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> Selection:
-    """FP8 has products of matrices only: convolutions stay as they are."""
-    if style.activations != "fp8":
+def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> Selection:
+    """What the style takes of it."""
+    if style.convolutions:
         return selection
     convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
     products = {name: rule for name, rule in selection.products.items() if name not in convolutions}
@@ -104,4 +110,3 @@ def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:
         f"weights and biases; {written.weight_bytes} bytes of weights saved; style {plan.style.name}"
     )
     return (*records, PassRecord(kind, True, summary))
-

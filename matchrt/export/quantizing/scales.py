@@ -66,7 +66,8 @@ def _float8() -> np.dtype[np.generic]:
     """onnx brings the package, in the versions that know float8."""
     import ml_dtypes
 
-    return np.dtype(ml_dtypes.float8_e4m3fn)
+    found: np.dtype[np.generic] = np.dtype(ml_dtypes.float8_e4m3fn)
+    return found
 
 
 def _scales(values: npt.ArrayLike) -> FloatArray:
@@ -74,4 +75,5 @@ def _scales(values: npt.ArrayLike) -> FloatArray:
     exact = np.maximum(np.asarray(values, np.float32), np.float32(_SMALLEST_SCALE))
     half = exact.astype(np.float16)
     up = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half)
-    return up.astype(np.float32)
+    result: FloatArray = up.astype(np.float32)
+    return result
