@@ -57,7 +57,7 @@ def test_nothing_against_nothing_and_something() -> None:
     assert agree(none, some).share(1.0) == 0 and math.isinf(agree(none, some).count_ratio)
     assert agree(some, none).kept == (0, 0, 0) and math.isnan(agree(some, none).rank)
     both = together([agree(some, some), agree(some, none)])
-    assert (both.expected, both.actual, both.kept[1]) == (10, 5, 5) and both.rank == 1.0
+    assert (both.expected, both.actual, both.kept[1]) == (10, 5, 5) and both.rank == pytest.approx(1.0)
     json.dumps(agree(none, some).to_json(), allow_nan=False)
 
 
