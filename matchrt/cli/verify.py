@@ -41,6 +41,9 @@ def verify(
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR_OR_LIST", help="--per-block: pairs to calibrate on.")
     ] = None,
+    keep_fp32: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="--per-block: leave these modules out; repeatable.")
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Worst pairs drawn in the HTML.")] = 3,
     gate: Annotated[bool, typer.Option("--gate", help="End with an error where ENGINE is beyond its limits.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
@@ -60,7 +63,7 @@ def verify(
     pictures: list[tuple[str, bytes]] = []
     with stages(quiet=as_json) as tell:
         if per_block:
-            options = CalibrationOptions(calibration)
+            options = CalibrationOptions(calibration, keep=tuple(keep_fp32 or ()))
             blocks = BlockRequest(engine, precision, flavor or "onnxruntime", reference, pairs, first, options)
             sensitivity = run_per_block(blocks, store_at(store), tell)
         else:

@@ -34,4 +34,10 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
     from matchrt.export.precision.families import lower_model
 
     require_precision(precision)
+    if precision in QUANTIZED:
+        raise MatchRTError(
+            "precision-unknown",
+            f"{precision} is not written without ranges.",
+            "Use `matchrt build --precision`, or matchrt.calibrating, which calibrate.",
+        )
     return lower_model(model, family) if precision == "fp16" else (model, ())
