@@ -151,7 +151,8 @@ def test_build_verify_and_take_apart(cli: CommandLine, small: EngineFile, pairs:
     assert found["together"]["within_1px"] >= 0.95 and found["together"]["rank"] > 0.9 and len(found["pairs"]) == 2
     assert html.read_text().count("data:image/jpeg;base64") == 2 and "a.png" in html.read_text()
     blocks = cli("verify", small.path, "--per-block", "--pairs", pairs, "--first", "1", "--calibration", pairs,
-                 "--keep-fp32", "loftr_coarse", "--keep-fp32", "loftr_fine", "--keep-fp32", "backbone.layer3.*", "--store", tmp_path / "store", "--json").json["per_block"]  # fmt: skip
+                 "--keep-fp32", "loftr_coarse", "--keep-fp32", "loftr_fine", "--keep-fp32", "backbone.layer3.*",
+                 "--store", tmp_path / "store", "--json").json["per_block"]  # fmt: skip
     lost = [block["lost"] for block in blocks["blocks"]]
     assert 5 < len(lost) < 15 and lost == sorted(lost, reverse=True) and blocks["whole"]["lost"] >= 0
 
