@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ import numpy as np
 from matchrt.calibrating.pairs import drawn_pairs
 from matchrt.cli.builder_options import parse_targets
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.flavor import get_flavor
+from matchrt.engines.flavor import Flavor, get_flavor
+from matchrt.engines.tensorrt import TensorRTFlavor
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.manifest import EngineManifest, Portability, manifest_path, read_manifest
 from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.nvidia.modules import open_dialect
+from matchrt.nvidia.rtx import TensorRTRTX
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.session import open_session
@@ -33,12 +37,28 @@ from matchrt.verifying.report import verification_table
 from matchrt.verifying.verify import compare_with, reference_matches
 
 
+@dataclass(frozen=True)
+class ThisGpu(TensorRTRTX):
+    """TensorRT-RTX for the very GPU that is here, listed by the vendor or not; `matchrt build` has no such target."""
+
+    def configure(self, config: Any, options: BuilderOptions) -> None:
+        """One target: CURRENT."""
+        super().configure(config, options)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(self.trt.ComputeCapability.CURRENT, 0)
+
+    def portability(self, options: BuilderOptions, here: str | None) -> Portability:
+        """This GPU and this version."""
+        del options
+        return Portability((here,) if here else (), False, "exact")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--flavor", default="tensorrt_rtx")
-    parser.add_argument("--target", help="as `matchrt build --target`; default: the flavour's")
+    parser.add_argument("--target", help="as `matchrt build --target`, or current: the GPU that is here")
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--build-only", action="store_true")
@@ -56,8 +76,11 @@ def main() -> None:
 
 def built(arguments: argparse.Namespace, manifest: EngineManifest, folder: Path) -> dict[str, dict[str, Any]]:
     """Builds every graph; what fails is told and left out."""
-    targets = parse_targets(arguments.target) if arguments.target else ()
-    flavor = get_flavor(arguments.flavor, BuilderOptions(targets=targets))
+    if arguments.target == "current":
+        flavor: Flavor = TensorRTFlavor(ThisGpu(open_dialect("tensorrt_rtx").trt), BuilderOptions())
+    else:
+        targets = parse_targets(arguments.target) if arguments.target else ()
+        flavor = get_flavor(arguments.flavor, BuilderOptions(targets=targets))
     found: dict[str, dict[str, Any]] = {}
     names = sorted((path.stem for path in arguments.folder.glob("*.onnx")), key=lambda name: (name != "fp32", name))
     for name in names:
