@@ -315,6 +315,15 @@ class Matcher:
         if self.manifest.flavor == "onnxruntime":
             sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
             require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
+        inputs = self._inputs(first, second)
+        start = time.perf_counter()
+        return _Running(first, second, session.start(inputs), start)
+
+    def inputs(self, image0: ImageLike, image1: ImageLike) -> dict[str, npt.NDArray[Any]]:
+        """What `match` gives the engine for two images, by input name. Errors: image-* of `as_image`."""
+        return self._inputs(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
+
+    def _inputs(self, first: _Prepared, second: _Prepared) -> dict[str, npt.NDArray[Any]]:
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
@@ -322,8 +331,7 @@ class Matcher:
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
         if first.coarse is not None and second.coarse is not None:
             inputs |= {"coarse0": first.coarse[None], "coarse1": second.coarse[None]}
-        start = time.perf_counter()
-        return _Running(first, second, session.start(inputs), start)
+        return inputs
 
     def _finish(self, running: _Running) -> Matches:
         first, second = running.first, running.second

@@ -59,7 +59,10 @@ def _nodes(model: onnx.ModelProto, op: str, module: str = "**") -> list[onnx.Nod
 
 
 def test_fp32_is_the_model_itself(dynamic: onnx.ModelProto) -> None:
-    assert precision.PRECISIONS == ("fp32", "fp16")
+    assert precision.PRECISIONS == ("fp32", "fp16", "int8", "fp8")
+    with pytest.raises(MatchRTError) as caught:
+        precision.apply(dynamic, "int8", "loftr")  # it cannot be written without ranges
+    assert caught.value.code == "precision-unknown" and "calibrat" in caught.value.remedy
     model, records = precision.apply(dynamic, "fp32", "loftr")
     assert model is dynamic and records == ()
 
