@@ -323,7 +323,7 @@ class Matcher:
         """What `match` gives the engine for two images, by input name. Errors: image-* of `as_image`."""
         return self._inputs(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
 
-    def _inputs(self, first: _Prepared, second: _Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _inputs(self, first: PreparedImage, second: PreparedImage) -> dict[str, npt.NDArray[Any]]:
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
