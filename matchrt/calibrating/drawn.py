@@ -26,22 +26,46 @@ class DrawnPair:
     homography: FloatArray
 
 
-def drawn_pair(height: int, width: int, seed: int) -> DrawnPair:
+@dataclass(frozen=True)
+class Conditions:
+    """From where a scene is seen, and how it is lit and taken; a pair of numbers is a range.
+
+    zoom: scene pixels by image pixel. lean: how far corners move, share of the side. blur: sigma, pixels. contrast,
+    noise: of values 0..1. gamma: largest logarithm of the tone curve's exponent. shade: largest share of light that
+    is missing in a part of the image.
+    """
+
+    zoom: tuple[float, float]
+    lean: float
+    blur: tuple[float, float]
+    contrast: tuple[float, float]
+    noise: tuple[float, float]
+    gamma: float = 0.0
+    shade: float = 0.0
+
+
+PLAIN = Conditions((1.1, 1.7), 0.09, (0.4, 1.3), (0.6, 1.3), (0.0, 0.02))
+# Dim, noisy, from farther apart: int8 loses on these what it loses on photographs (docs/quantization.md), and on plain
+# ones, where nearly every match is beyond doubt, a third of it.
+HARD = Conditions((0.7, 1.8), 0.16, (0.8, 2.2), (0.2, 0.6), (0.02, 0.05), 1.2, 0.8)
+
+
+def drawn_pair(height: int, width: int, seed: int, conditions: Conditions = PLAIN) -> DrawnPair:
     """The same pair for the same arguments. The second image is seen from another side and exposed otherwise."""
     rng = np.random.default_rng(seed)
     scene = _scene(2 * height, 2 * width, rng)
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    views = [_view(corners, width, height, rng) for _ in range(2)]
+    views = [_view(corners, width, height, rng, conditions) for _ in range(2)]
     seen = (cv2.warpPerspective(scene, view, (width, height), flags=cv2.INTER_LINEAR) for view in views)
-    images = [_developed(np.asarray(image, np.float32), rng) for image in seen]
+    images = [_developed(np.asarray(image, np.float32), rng, conditions) for image in seen]
     return DrawnPair(images[0], images[1], views[1] @ np.linalg.inv(views[0]))
 
 
-def _view(corners: FloatArray, width: int, height: int, rng: np.random.Generator) -> FloatArray:
+def _view(corners: FloatArray, width: int, height: int, rng: np.random.Generator, conditions: Conditions) -> FloatArray:
     """Scene pixels to image pixels: a quadrilateral of about the middle half of the scene fills the image."""
     size = np.array([width, height], np.float64)
-    zoom = rng.uniform(1.1, 1.7)
-    quad = size + (corners - size / 2) * zoom + rng.uniform(-0.09, 0.09, (4, 2)) * size
+    zoom = rng.uniform(*conditions.zoom)
+    quad = size + (corners - size / 2) * zoom + rng.uniform(-conditions.lean, conditions.lean, (4, 2)) * size
     return np.asarray(cv2.getPerspectiveTransform(quad.astype(np.float32), corners.astype(np.float32)), np.float64)
 
 
@@ -103,9 +127,19 @@ def _texture(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[n
     return np.asarray(total * np.float32(rng.uniform(0.02, 0.2)), np.float32)
 
 
-def _developed(image: npt.NDArray[np.float32], rng: np.random.Generator) -> UInt8Array:
-    """Lens and camera: a little blur, exposure, contrast and noise."""
-    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
-    exposed = (blurred - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.uniform(-0.12, 0.12)
-    noisy = exposed + rng.standard_normal(image.shape).astype(np.float32) * rng.uniform(0.0, 0.02)
+def _developed(image: npt.NDArray[np.float32], rng: np.random.Generator, conditions: Conditions) -> UInt8Array:
+    """Lens and camera: blur, light, exposure, contrast and noise."""
+    values = cv2.GaussianBlur(image, (0, 0), rng.uniform(*conditions.blur))
+    if conditions.gamma:
+        values = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-conditions.gamma, conditions.gamma)))
+    if conditions.shade:
+        values = values * _light(image.shape[1], image.shape[0], rng, conditions.shade)
+    exposed = (values - 0.5) * rng.uniform(*conditions.contrast) + 0.5 + rng.uniform(-0.12, 0.12)
+    noisy = exposed + rng.standard_normal(image.shape).astype(np.float32) * rng.uniform(*conditions.noise)
     return np.asarray(np.clip(noisy * 255, 0, 255), np.uint8)
+
+
+def _light(width: int, height: int, rng: np.random.Generator, shade: float) -> npt.NDArray[np.float32]:
+    """float32 [H, W, 1]: smooth light of about 1 - shade to 1."""
+    few = rng.uniform(1 - shade, 1, (3, 4)).astype(np.float32)
+    return np.asarray(cv2.resize(few, (width, height), interpolation=cv2.INTER_CUBIC)[:, :, None], np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matchrt.bench.folder import EvalFolder, HomographyPair, ImagePair, PlainPair, read_folder
-from matchrt.calibrating.drawn import drawn_pair
+from matchrt.calibrating.drawn import HARD, PLAIN, Conditions, drawn_pair
 from matchrt.errors import MatchRTError
 from matchrt.manifest import InputContract
 from matchrt.runtime.pairs import read_pairs
@@ -28,12 +28,12 @@ class JudgedPair:
     truth: ImagePair
 
 
-def drawn_pairs(contract: InputContract, seeds: Sequence[int]) -> list[JudgedPair]:
+def drawn_pairs(contract: InputContract, seeds: Sequence[int], conditions: Conditions = PLAIN) -> list[JudgedPair]:
     """Drawn scenes of the engine's size, of at most 640 pixels where it is dynamic."""
     height, width = _size(contract)
     found = []
     for seed in seeds:
-        pair = drawn_pair(height, width, seed)
+        pair = drawn_pair(height, width, seed, conditions)
         size = (height, width)
         name = Path(f"drawn-{seed}")
         truth = HomographyPair(f"drawn/{seed}", "drawn", name, name, pair.homography, size, size)
@@ -79,7 +79,8 @@ class CalibrationPairs:
 def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> CalibrationPairs:
     """16 pairs that calibrate and 8 others that judge; of fewer, a third judges, and one pair does both.
 
-    Drawn ones without a source: 8 and 8. Errors: pairs-*, eval-*, calibration-batch.
+    Without a source, drawn ones: 8, and 8 under harder conditions, which judge as photographs do.
+    Errors: pairs-*, eval-*, calibration-batch.
     """
     if contract.batch != 1:
         raise MatchRTError(
@@ -90,7 +91,7 @@ def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> Cal
     if source is None:
         first = 1000 * seed
         drawn = drawn_pairs(contract, range(first, first + JUDGING))
-        judges = drawn_pairs(contract, range(first + 500, first + 500 + JUDGING // 2))
+        judges = drawn_pairs(contract, range(first + 500, first + 500 + JUDGING), HARD)
         return CalibrationPairs(tuple(drawn), tuple(judges), True)
     pairs = user_pairs(source)
     random.Random(seed).shuffle(pairs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matchrt.calibrating.advice import require_quantizable
+from matchrt.calibrating.drawn import HARD
 from matchrt.calibrating.options import CalibrationOptions
 from matchrt.calibrating.pairs import CalibrationPairs, JudgedPair, choose_pairs, drawn_pairs, user_pairs
 from matchrt.converting import require_source
@@ -101,7 +102,7 @@ def run_per_block(request: BlockRequest, store: EngineStore, tell: Tell) -> Sens
 
 
 def _pairs(source: Path | None, file: EngineFile, first: int | None) -> list[JudgedPair]:
-    pairs = drawn_pairs(file.manifest.input, _DRAWN) if source is None else user_pairs(source)
+    pairs = drawn_pairs(file.manifest.input, _DRAWN, HARD) if source is None else user_pairs(source)
     return pairs[:first]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from support.commands import CommandLine
@@ -180,14 +182,23 @@ def _tiny(config: ELoFTRConfig) -> LoadedNetwork:
     return LoadedNetwork(spec, network.eval(), None, None)  # type: ignore[arg-type]
 
 
+STATIC = ExportOptions(160, 192, 64, batch=2)
+
+
+@cache
+def _exported(options: ExportOptions, mutual: bool) -> tuple[LoadedNetwork, onnx.ModelProto]:
+    """Once for all tests that read it."""
+    loaded = _tiny(replace(TINY, match=replace(TINY.match, mutual=mutual)))
+    return loaded, run_passes(export_onnx(loaded, options), standard_passes())[0]
+
+
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("options", [
-    ExportOptions(160, 192, 64, batch=2),
+    STATIC,
     ExportOptions(160, 192, 64, Profile((128, 128), (160, 192), (256, 256))),
 ])  # fmt: skip
 def test_export_parity(options: ExportOptions, mutual: bool) -> None:
-    loaded = _tiny(replace(TINY, match=replace(TINY.match, mutual=mutual)))
-    model, _ = run_passes(export_onnx(loaded, options), standard_passes())
+    loaded, model = _exported(options, mutual)
     graph = loaded.spec.family.graph(loaded.network, options.max_matches)
     for inputs in sample_inputs(input_contract(ELOFTR_INPUT, options), 8):
         difference = compare(run_torch(graph, inputs), run_onnx(model, inputs), 0.0)
@@ -196,10 +207,9 @@ def test_export_parity(options: ExportOptions, mutual: bool) -> None:
 
 
 def test_int8() -> None:
-    loaded, options = _tiny(TINY), ExportOptions(128, 128, 64)
-    model, _ = run_passes(export_onnx(loaded, options), standard_passes())
+    _, model = _exported(STATIC, True)
     for style in (ONNXRUNTIME, TENSORRT):
-        check_quantised(model, "eloftr", sample_inputs(input_contract(ELOFTR_INPUT, options), 8), style)
+        check_quantised(model, "eloftr", sample_inputs(input_contract(ELOFTR_INPUT, STATIC), 8), style)
 
 
 def test_optimised_configuration_scores_from_0_to_1() -> None:

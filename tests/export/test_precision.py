@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.quantised import assert_claimed
 
 import matchrt
 from matchrt.errors import InternalError, MatchRTError
@@ -22,6 +23,7 @@ from matchrt.export.precision.emulation import emulate
 from matchrt.export.precision.families import RULES, lower_model
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.precision.rules import Nodes, PrecisionRules, Rule, fits
+from matchrt.export.quantizing.families import quant_rules
 from matchrt.export.specs import get_spec, model_specs
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.manifest import PassRecord, Profile
@@ -134,6 +136,10 @@ def test_every_rule_hits_something(
     assert {record.name for record in dynamic_records if not record.changed} == {"fp16:masks"}  # of static graphs
     reasons = {f"fp16:{rule.name}": rule.reason for rule in RULES["loftr"].rules}
     assert all(reasons.get(record.name, "") in record.summary for record in dynamic_records)
+
+
+def test_every_int8_rule_hits_something(dynamic: onnx.ModelProto, static: onnx.ModelProto) -> None:
+    assert_claimed(quant_rules("loftr"), [dynamic, static])
 
 
 def test_padding_stays_finite(graph: onnx.ModelProto) -> None:

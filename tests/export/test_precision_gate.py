@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from support.broken import with_saturated_softmax
 
 import matchrt
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
 from matchrt.export.families.base import Preprocess
 from matchrt.export.parity import Arrays
-from matchrt.export.precision.families import RULES, lower_model
 from matchrt.export.precision.gate import GateResult, Survival, gate, sample_pairs
-from matchrt.export.precision.rules import PrecisionRules
 from matchrt.export.to_onnx import ExportOptions, input_contract
 from matchrt.manifest import Profile
 
@@ -52,22 +49,8 @@ def test_fp32_against_itself_is_perfect(lite: onnx.ModelProto, pairs: list[Array
         assert survival.expected == survival.actual == survival.kept > 0
 
 
-def _saturated(lite: onnx.ModelProto) -> onnx.ModelProto:
-    """Similarity in fp16 at a temperature that takes it past 65504: softmax of infinities."""
-    flipped = {"similarity": "fp16", "dual-softmax": "fp16"}
-    rules = tuple(replace(r, precision=flipped.get(r.name, r.precision)) for r in RULES["loftr"].rules)  # type: ignore
-    lowered, _ = lower_model(lite, "loftr", PrecisionRules("loftr", rules))
-    products = {n.output[0] for n in lowered.graph.node if n.op_type == "MatMul" and n.name.startswith("network/")}
-    divisors = {n.input[1] for n in lowered.graph.node if n.op_type == "Div" and n.input[0] in products}
-    temperatures = [i for i in lowered.graph.initializer if i.name in divisors]
-    assert temperatures and {i.data_type for i in temperatures} == {onnx.TensorProto.FLOAT16}
-    for temperature in temperatures:
-        temperature.CopyFrom(numpy_helper.from_array(np.float16(1e-5), temperature.name))
-    return lowered
-
-
 def test_a_saturated_softmax_is_stopped(lite: onnx.ModelProto, pairs: list[Arrays]) -> None:
-    result = gate(lite, _saturated(lite), pairs[:1], SCORES)
+    result = gate(lite, with_saturated_softmax(lite), pairs[:1], SCORES)
     assert not result.passed
     with pytest.raises(MatchRTError) as caught:
         result.require()

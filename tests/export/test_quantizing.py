@@ -13,6 +13,7 @@ from support.small import small_engine
 
 from matchrt.calibrating.pairs import drawn_pairs
 from matchrt.errors import MatchRTError
+from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantizing.quantize import QuantPlan, plan_quantization, quantize
 from matchrt.export.quantizing.ranges import measure_ranges
 from matchrt.export.quantizing.scales import activation_affine, quantize_bias, quantize_weight
@@ -77,13 +78,17 @@ def test_weights_are_symmetric_per_channel() -> None:
 def test_graph_for_tensorrt(small: EngineFile, ranges: dict[str, tuple[float, float]]) -> None:
     model, records = quantize(planned(small, TENSORRT), ranges)
     graph, constants = model.graph, {i.name: i for i in model.graph.initializer}
-    pairs = Counter(node.op_type for node in graph.node)
+    pairs, types, scales = Counter(node.op_type for node in graph.node), element_types(model), Counter[int]()
     assert pairs["QuantizeLinear"] > 50 and model.opset_import[0].version == 19
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             assert not numpy_helper.to_array(constants[node.input[2]]).any()
             assert constants[node.input[2]].data_type == TensorProto.INT8
-            assert constants[node.input[1]].data_type == TensorProto.FLOAT16
+            whole = node.input[0] if node.op_type == "QuantizeLinear" else node.output[0]
+            assert constants[node.input[1]].data_type == types[whole], node.name
+            scales[types[whole]] += 1
+    # What leads into the coarse attention, which stays in fp32, hands its results over in fp32.
+    assert scales[TensorProto.FLOAT16] > 2 * scales[TensorProto.FLOAT] > 0, scales
     kinds = Counter(i.data_type for i in graph.initializer if len(i.dims) > 1)
     assert kinds[TensorProto.INT8] > 60
     said = {record.name: record.summary for record in records}
@@ -91,7 +96,8 @@ def test_graph_for_tensorrt(small: EngineFile, ranges: dict[str, tuple[float, fl
     assert "8 bits end" in said["int8:softmax and exponentials"]
     quantised = {n.name.rpartition("/")[0] for n in graph.node if n.op_type in ("Conv", "MatMul")
                  and n.input[1].endswith("/dequantize")}  # fmt: skip
-    assert not quantised & {"network", "fine_matching", "backbone.conv1"} and "backbone.layer1.0.conv1" in quantised
+    floating = {"network", "coarse_matching", "fine_matching", "backbone.conv1", "backbone.layer1.0.conv1"}
+    assert not quantised & floating and {"backbone.layer2.0.conv1", "loftr_coarse.layers.0"} <= quantised
 
 
 def test_onnx_runtime_computes_in_8_bits(

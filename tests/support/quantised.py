@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 
 from matchrt.export.parity import Arrays, onnx_runner
+from matchrt.export.precision.rules import Nodes
 from matchrt.export.quantizing.quantize import plan_quantization, quantize
 from matchrt.export.quantizing.ranges import measure_ranges
+from matchrt.export.quantizing.rules import PRODUCTS, QuantRules
 from matchrt.export.quantizing.styles import QuantStyle
 
 
+def assert_claimed(rules: QuantRules, models: Sequence[onnx.ModelProto]) -> None:
+    """Every rule decides on a product of one of these graphs, and each of its patterns fits one."""
+    products = [node for model in models for node in model.graph.node if node.op_type in PRODUCTS]
+    claimed = {rules.rule_for(node).name for node in products}
+    assert claimed == {rule.name for rule in rules.rules}
+    every = ((rule.name, Nodes((p,), nodes.ops)) for rule in rules.rules for nodes in rule.nodes for p in nodes.modules)
+    for name, nodes in every:
+        assert any(nodes.holds(node, lambda _: ()) for node in products), f"{name}: {nodes} fits nothing"
+
+
 def check_quantised(model: onnx.ModelProto, family: str, inputs: list[Arrays], style: QuantStyle) -> onnx.ModelProto:
-    """Each rule that quantises finds its layers, and ONNX Runtime runs what comes out."""
+    """Each rule finds something, those that quantise find layers with weights, and ONNX Runtime runs what comes out."""
     plan = plan_quantization(model, family, style)
     chosen = set(plan.selection.products.values())
-    assert chosen == {rule.name for rule in plan.rules.rules if rule.quantized}
+    assert chosen == {rule.name for rule in plan.rules.rules if rule.quantizes(style.unsigned)}
+    assert_claimed(plan.rules, [model])
     ranges = measure_ranges(plan.model, plan.placement.tensors, inputs, "max", lambda: None)
     quantised, records = quantize(plan, ranges)
     assert {f"int8:{rule.name}" for rule in plan.rules.rules} <= {record.name for record in records}

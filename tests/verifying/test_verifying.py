@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from PIL import Image
+from support.broken import with_saturated_softmax
 from support.commands import CommandLine
 from support.small import small_engine
 
 from matchrt.calibrating.drawn import drawn_pair
 from matchrt.calibrating.pairs import drawn_pairs
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.precision.families import RULES, lower_model
-from matchrt.export.precision.rules import PrecisionRules
 from matchrt.manifest import manifest_path, read_manifest
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
@@ -101,17 +99,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> EngineFile:
 
 
 def test_an_fp16_softmax_is_stopped(small: EngineFile) -> None:
-    """Similarity and softmax in fp16 at a temperature that takes exponents past 65504."""
-    flipped = {"similarity": "fp16", "dual-softmax": "fp16"}
-    rules = tuple(replace(r, precision=flipped.get(r.name, r.precision)) for r in RULES["loftr"].rules)  # type: ignore
-    model = onnx.load_model_from_string(small.data)
-    lowered, _ = lower_model(model, "loftr", PrecisionRules("loftr", rules))
-    products = {n.output[0] for n in lowered.graph.node if n.op_type == "MatMul" and n.name.startswith("network/")}
-    divisors = {n.input[1] for n in lowered.graph.node if n.op_type == "Div" and n.input[0] in products}
-    for weight in (i for i in lowered.graph.initializer if i.name in divisors):
-        weight.CopyFrom(numpy_helper.from_array(np.float16(1e-5), weight.name))
+    lowered = with_saturated_softmax(onnx.load_model_from_string(small.data))
     verdict = judge(small, lowered, "int8", drawn_pairs(small.manifest.input, (50,)))
-    assert verdict.verification.agreement.expected > 50 and verdict.failures
+    assert verdict.verification.agreement.expected > 50
+    with pytest.raises(MatchRTError) as caught:
+        verdict.require("int8")
+    assert caught.value.code == "precision-gate"
 
 
 def test_blocks() -> None:

@@ -38,6 +38,6 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
         raise MatchRTError(
             "precision-unknown",
             f"{precision} is not written without ranges.",
-            "Use `matchrt build --precision`, or matchrt.calibrating, which calibrate.",
+            f"Use `matchrt build --precision {precision}` or matchrt.calibrating, which calibrate; or fp16 or fp32.",
         )
     return lower_model(model, family) if precision == "fp16" else (model, ())

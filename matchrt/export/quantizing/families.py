@@ -7,10 +7,15 @@ from matchrt.export.precision.rules import Nodes
 from matchrt.export.quantizing.rules import QuantRule, QuantRules
 
 _STEM = "reads the image itself: symmetric int8 would take a bit of its 8, for 1 % of the arithmetic"
+_FIRST_STAGE = (
+    "values end at 15 with a median of 0.15: half of them would be 0 or 1 of signed int8's 127 steps, which costs more "
+    "matches than all the rest; unsigned steps are half as wide, and there it stands"
+)
 _CONVOLUTION = "most of the arithmetic; features behind a Relu or a sum, of one scale"
 _LINEAR = "features times weights; what surrounds it stays in floating point"
 _ATTENTION = "products of two activations: errors of both meet, and a sum over all cells follows"
 _SIMILARITY = "an exponent: the temperature multiplies its rounding by 10, and near-equal scores must keep their order"
+_MASKS = "products of zeros and ones, of no weights; where the engine is told which part of an image is padding"
 _COORDINATES = "the sub-pixel result itself"
 
 _SOFTMAX = (
@@ -23,7 +28,8 @@ _POSITIONS = ("positions and cell numbers", "integers in the thousands")
 LOFTR = QuantRules(
     "loftr",
     (
-        QuantRule("stem", False, _STEM, (Nodes(("backbone", "backbone.bn1", "backbone.conv1"), ("Conv",)),)),
+        QuantRule("stem", False, _STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
+        QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), unsigned_only=True),
         QuantRule("convolution", True, _CONVOLUTION, (Nodes(("backbone.**",), ("Conv",)),)),
         QuantRule(
             "linear",
@@ -31,7 +37,8 @@ LOFTR = QuantRules(
             _LINEAR,
             (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Gemm")),),
         ),
-        QuantRule("similarity", False, _SIMILARITY, (Nodes(("network",), ("MatMul",)),)),
+        QuantRule("similarity", False, _SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
+        QuantRule("masks", False, _MASKS, (Nodes(("network",), ("MatMul",)),)),
         QuantRule("soft-argmax", False, _COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),
     ),
     (("attention", _ATTENTION), _SOFTMAX, _NORM, _POSITIONS),
@@ -42,14 +49,9 @@ ELOFTR = QuantRules(
     (
         QuantRule("stem", False, _STEM, (Nodes(("backbone.layer0**",), ("Conv",)),)),
         QuantRule("convolution", True, _CONVOLUTION, (Nodes(("backbone.**", "fine_preprocess.**"), ("Conv",)),)),
-        QuantRule(
-            "aggregation",
-            False,
-            "a mean over 4 x 4 cells, each channel by itself: no arithmetic to save",
-            (Nodes(("loftr_coarse.layers.**",), ("Conv",)),),
-        ),
         QuantRule("linear", True, _LINEAR, (Nodes(("loftr_coarse.layers.**",), ("MatMul", "Gemm")),)),
         QuantRule("similarity", False, _SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
+        QuantRule("masks", False, _MASKS, (Nodes(("network",), ("MatMul",)),)),
         QuantRule("windows", False, "interpolation with exact weights", (Nodes(("fine_windows",), ("MatMul",)),)),
         QuantRule("fine-matching", False, _COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),
     ),

@@ -54,7 +54,7 @@ def plan_quantization(
     raise_to_fp32(copy)
     copy, folded = run_passes(copy, [FoldBatchNorm()])
     rules = quant_rules(family)
-    selection = _taken(copy, select(copy, rules, keep, only), style)
+    selection = _taken(copy, select(copy, rules, style.unsigned, keep, only), style)
     if not selection.products:
         raise MatchRTError(
             "quantized-nothing",
@@ -98,9 +98,10 @@ def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:
     chosen = Counter(plan.selection.products.values())
     records = []
     for rule in plan.rules.rules:
-        count = chosen[rule.name] if rule.quantized else plan.selection.claimed[rule.name]
-        what = "quantised" if rule.quantized else "in floating point"
-        records.append(PassRecord(f"{kind}:{rule.name}", rule.quantized, f"{count} products {what}: {rule.reason}"))
+        quantised = rule.quantizes(plan.style.unsigned)
+        count = chosen[rule.name] if quantised else plan.selection.claimed[rule.name]
+        what = "quantised" if quantised else "in floating point"
+        records.append(PassRecord(f"{kind}:{rule.name}", quantised, f"{count} products {what}: {rule.reason}"))
     records += [
         PassRecord(f"{kind}:{name}", False, f"in floating point: {reason}") for name, reason in plan.rules.float_parts
     ]

@@ -17,12 +17,20 @@ PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 @dataclass(frozen=True)
 class QuantRule:
-    """These products are quantised, or not; the reason is for the manifest and docs/quantization.md."""
+    """These products are quantised, or not; the reason is for the manifest and docs/quantization.md.
+
+    unsigned_only: quantised only where activations are unsigned, which have one bit more behind a Relu.
+    """
 
     name: str
     quantized: bool
     reason: str
     nodes: tuple[Nodes, ...]
+    unsigned_only: bool = False
+
+    def quantizes(self, unsigned: bool) -> bool:
+        """Whether its products are quantised, where activations are unsigned or not."""
+        return self.quantized and (unsigned or not self.unsigned_only)
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,10 @@ class Selection:
     computed: int = 0
 
 
-def select(model: onnx.ModelProto, rules: QuantRules, keep: Sequence[str] = (), only: Sequence[str] = ()) -> Selection:
-    """The products to quantise. keep: patterns of node names or modules that stay as they are.
+def select(
+    model: onnx.ModelProto, rules: QuantRules, unsigned: bool, keep: Sequence[str] = (), only: Sequence[str] = ()
+) -> Selection:
+    """The products to quantise. unsigned: whether activations are. keep: patterns of what stays as it is.
 
     only: of the rest, just these nodes. Errors: `precision-unruled`, `keep-unused` (a pattern that holds nothing).
     """
@@ -74,7 +84,7 @@ def select(model: onnx.ModelProto, rules: QuantRules, keep: Sequence[str] = (), 
     for node in (n for n in model.graph.node if n.op_type in PRODUCTS):
         rule = rules.rule_for(node)
         claimed[rule.name] += 1
-        if not rule.quantized:
+        if not rule.quantizes(unsigned):
             continue
         holding = {pattern for pattern in keep if holds(pattern, node.name)}
         used |= holding

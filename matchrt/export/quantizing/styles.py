@@ -24,6 +24,11 @@ class QuantStyle:
     rest: Literal["fp16", "fp32"]
     convolutions: bool = True
 
+    @property
+    def unsigned(self) -> bool:
+        """Whether activations have a zero point: all 8 bits are for what comes out of a Relu."""
+        return self.activations == "uint8"
+
 
 # TensorRT 10, 11 and RTX: symmetric, biases in floating point; the builder fuses Q/DQ with what is around.
 TENSORRT = QuantStyle("tensorrt", "int8", results=False, bias=False, rest="fp16")
