@@ -47,7 +47,7 @@ class Conditions:
 PLAIN = Conditions((1.1, 1.7), 0.09, (0.4, 1.3), (0.6, 1.3), (0.0, 0.02))
 # Dim, noisy, from farther apart: int8 loses on these what it loses on photographs (docs/quantization.md), and on plain
 # ones, where nearly every match is beyond doubt, a third of it.
-HARD = Conditions((0.7, 1.8), 0.16, (0.8, 2.2), (0.2, 0.6), (0.02, 0.05), 1.2, 0.8)
+HARD = Conditions((0.6, 1.6), 0.2, (0.8, 2.2), (0.15, 0.4), (0.03, 0.06), 1.2, 0.8)
 
 
 def drawn_pair(height: int, width: int, seed: int, conditions: Conditions = PLAIN) -> DrawnPair:

@@ -26,9 +26,11 @@ from matchrt.export.quantizing.styles import (
     style_for,
 )
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.session import open_session
-from matchrt.verifying.judging import judge
+from matchrt.verifying.agreement import agree
+from matchrt.verifying.judging import judge, open_graph
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,14 @@ def ranges(small: EngineFile) -> dict[str, tuple[float, float]]:
         pairs = drawn_pairs(small.manifest.input, (1, 2))
         inputs = [matcher.inputs(pair.image0, pair.image1) for pair in pairs]
     return measure_ranges(plans[0].model, tensors, inputs, "max", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def expected(small: EngineFile) -> Matches:
+    """What fp32 finds in the judging pair."""
+    pair = drawn_pairs(small.manifest.input, (50,))[0]
+    with Matcher.on(open_session(small)) as matcher:
+        return matcher.match(pair.image0, pair.image1)
 
 
 def planned(small: EngineFile, style: QuantStyle, keep: tuple[str, ...] = ()) -> QuantPlan:
@@ -88,7 +98,7 @@ def test_graph_for_tensorrt(small: EngineFile, ranges: dict[str, tuple[float, fl
             assert constants[node.input[1]].data_type == types[whole], node.name
             scales[types[whole]] += 1
     # What leads into the coarse attention, which stays in fp32, hands its results over in fp32.
-    assert scales[TensorProto.FLOAT16] > 2 * scales[TensorProto.FLOAT] > 0, scales
+    assert scales[TensorProto.FLOAT16] > scales[TensorProto.FLOAT] > 0, scales
     kinds = Counter(i.data_type for i in graph.initializer if len(i.dims) > 1)
     assert kinds[TensorProto.INT8] > 60
     said = {record.name: record.summary for record in records}
@@ -119,12 +129,15 @@ def test_onnx_runtime_computes_in_8_bits(
 
 
 @pytest.mark.parametrize("style", [ONNXRUNTIME, TENSORRT, TENSORRT_FP8])
-def test_matches_survive(small: EngineFile, ranges: dict[str, tuple[float, float]], style: QuantStyle) -> None:
+def test_matches_survive(
+    small: EngineFile, ranges: dict[str, tuple[float, float]], expected: Matches, style: QuantStyle
+) -> None:
     model, _ = quantize(planned(small, style), ranges)
-    verdict = judge(small, model, "int8", drawn_pairs(small.manifest.input, (50,)))
-    assert verdict.verification.agreement.expected > 100
+    pair = drawn_pairs(small.manifest.input, (50,))[0]
+    with open_graph(small, model, MatcherOptions()) as matcher:
+        agreement = agree(expected, matcher.match(pair.image0, pair.image1))
     # One small pair is not what the limits are for; a broken graph keeps nothing.
-    assert verdict.verification.agreement.share(1.0) > 0.9, verdict.failures
+    assert agreement.expected > 100 and agreement.share(1.0) > 0.9, agreement
     assert model.ByteSize() < 0.9 * len(small.data)
 
 
@@ -139,10 +152,11 @@ def test_a_saturated_scale_is_stopped(small: EngineFile, ranges: dict[str, tuple
 
 
 def test_keep_fp32(small: EngineFile) -> None:
-    plan = planned(small, TENSORRT, ("loftr_fine", "backbone.layer1.*.conv2"))
-    assert not any(name.startswith(("loftr_fine", "backbone.layer1.0.conv2")) for name in plan.selection.products)
-    assert any(name.startswith("backbone.layer1.0.conv1") for name in plan.selection.products)
+    plan = planned(small, TENSORRT, ("loftr_fine", "backbone.layer2.*.conv2"))
+    assert not any(name.startswith(("loftr_fine", "backbone.layer2.0.conv2")) for name in plan.selection.products)
+    assert any(name.startswith("backbone.layer2.0.conv1") for name in plan.selection.products)
     assert plan.selection.kept > 10
+    assert planned(small, TENSORRT, ("backbone.layer1.0",)).selection.kept == 0  # in floating point as it is
     with pytest.raises(MatchRTError) as caught:
         planned(small, TENSORRT, ("no.such.module",))
     assert caught.value.code == "keep-unused"

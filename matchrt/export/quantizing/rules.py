@@ -84,10 +84,12 @@ def select(
     for node in (n for n in model.graph.node if n.op_type in PRODUCTS):
         rule = rules.rule_for(node)
         claimed[rule.name] += 1
-        if not rule.quantizes(unsigned):
+        if not rule.quantized:
             continue
         holding = {pattern for pattern in keep if holds(pattern, node.name)}
         used |= holding
+        if not rule.quantizes(unsigned):
+            continue
         if node.input[1] not in weights:
             computed += 1
         elif holding:
