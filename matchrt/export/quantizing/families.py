@@ -30,6 +30,14 @@ LOFTR = QuantRules(
     (
         QuantRule("stem", False, _STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
         QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), unsigned_only=True),
+        QuantRule(
+            "coarse-features",
+            True,
+            "the features that all matching rests on, behind one 1 x 1 convolution at an eighth of the size: hardly "
+            "any arithmetic, and the next most costly in matches; unsigned as above",
+            (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
+            unsigned_only=True,
+        ),
         QuantRule("convolution", True, _CONVOLUTION, (Nodes(("backbone.**",), ("Conv",)),)),
         QuantRule(
             "linear",
