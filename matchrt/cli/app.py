@@ -7,7 +7,7 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, diagnose, doctor, inspect, match, models
+from matchrt.cli import bench, build, convert_flax, diagnose, doctor, inspect, match, models, verify
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -39,6 +39,8 @@ app.command("match", epilog=match.EPILOG)(match.match)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
+app.command("convert-flax", epilog=convert_flax.EPILOG)(convert_flax.convert_flax)
+app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("models", epilog=models.EPILOG)(models.models)

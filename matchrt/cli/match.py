@@ -82,7 +82,10 @@ def match(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's flavour runs.")] = None,
     flavor: Annotated[
-        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several.")
+        str | None,
+        typer.Option(
+            help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several; jax: the Flax twin."
+        ),
     ] = None,
     no_cuda_graph: Annotated[
         bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
