@@ -55,12 +55,13 @@ def show(proof: TwinProof) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in proof.versions.items())
     console.print(f"{proof.model}: torch and Flax on {proof.pair} at {height}x{width}{padded}", style="bold")
     console.print(f"{versions}, on {proof.device}, float32, highest matmul precision; {proof.weights}")
-    table = Table("stage", "values", "alone", "in the chain", "", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        "stage", "values", "alone", "torch, Flax from float64", "in the chain", "", box=None, padding=(0, 2, 0, 0)
+    )
     for stage in proof.stages:
-        verdict = "same" if stage.same else "DIFFERS"
-        style = None if stage.same else "red"
-        row = (stage.name, str(stage.values), f"{stage.relative:.1e}", f"{stage.chained:.1e}", verdict)
-        table.add_row(*row, style=style)
+        rounding = "" if stage.rounding is None else " ".join(f"{side:.1e}" for side in stage.rounding)
+        row = (stage.name, str(stage.values), f"{stage.relative:.1e}", rounding, f"{stage.chained:.1e}", stage.verdict)
+        table.add_row(*row, style="red" if stage.verdict == "differs" else None)
     console.print(table)
     console.print(
         "alone: largest difference over largest value, of a stage on torch's inputs; in the chain: on its own"

@@ -34,7 +34,7 @@ from matchrt.twin.layout import (
     to_torch,
     torch_name,
 )
-from matchrt.twin.weights import create_abstract, shapes_of, transformer_shapes
+from matchrt.twin.weights import transformer_shapes, twin_shapes
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -180,7 +180,7 @@ def _torch(array: Array) -> torch.Tensor:
 
 def _flax_side(report: LoadReport, spec: ModelSpec, arrays: Mapping[str, Array], part: Part) -> LoadReport:
     """The report with the twin's own arrays as the network's side, their shapes as the twin itself has them."""
-    twin = {n: s for n, s in shapes_of(create_abstract(spec.family.config)).items() if n.startswith(PART_MODULES[part])}
+    twin = {n: s for n, s in twin_shapes(spec.family.config).items() if n.startswith(PART_MODULES[part])}
     network = [_twin_entry(name, shape, arrays) for name, shape in twin.items()]
     file = tuple(_file_entry(entry, twin) for entry in report.file)
     return replace(report, model=f"{spec.name} (Flax)", file=file, network=tuple(network))

@@ -129,10 +129,11 @@ def _safetensors() -> Any:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
-    with zipfile.ZipFile(path) as archive:
-        if not all(name.endswith(".npy") for name in archive.namelist()):
-            raise _not_ours(path)  # PyTorch's files are zip archives too
     try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if not all(name.endswith(".npy") for name in names):
+            raise _not_ours(path)  # PyTorch's files are zip archives too
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -55,11 +55,13 @@ class PairInput:
 class TorchRun:
     """What torch computed.
 
-    stages: by name, in order, channels last. cells: the matched cells of both images `[1,N]`, which the fine stages of
+    stages: by name, in order, channels last. exact: of the formulas without weights that multiply rounding, the same in
+    float64 from the same inputs. cells: the matched cells of both images `[1,N]`, which the fine stages of
     both sides start from: slots of nearly equal score may stand in another order.
     """
 
     stages: Stages
+    exact: Stages
     cells: tuple[Any, ...]
 
 
@@ -79,8 +81,8 @@ def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> Torc
         tokens = network.loftr_coarse(*tokens, *masks)
     scores = network.similarity(*tokens, *masks)
     # The formula itself: `fast_dual_softmax` takes sums of large numbers apart, which costs it digits.
-    confidence = torch_matching.dual_softmax(scores)
-    stages |= {"similarity": scores.numpy(), "confidence": confidence.numpy()}
+    stages |= {"similarity": scores.numpy(), "confidence": torch_matching.dual_softmax(scores).numpy()}
+    exact: Stages = {"confidence": torch_matching.dual_softmax(scores.double()).numpy()}
     fast = torch_matching.fast_dual_softmax(scores, scores.transpose(1, 2))
     matches = torch_matching.select_matches(fast, grids[0], grids[1], network.config.match, max_matches)
     count = int((matches.scores > 0).sum())
@@ -93,7 +95,9 @@ def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> Torc
             windows = network.loftr_fine(*windows)
         expectation, deviation = network.fine_matching(*windows)
         stages |= {"fine expectation": expectation.numpy(), "fine deviation": deviation.numpy()}
-    return TorchRun(stages, _numpy(*cells))
+        expectation, deviation = network.fine_matching(*(window.double() for window in windows))
+        exact |= {"fine expectation": expectation.numpy(), "fine deviation": deviation.numpy()}
+    return TorchRun(stages, exact, _numpy(*cells))
 
 
 def _backbone_names(network: Any) -> dict[str, str]:

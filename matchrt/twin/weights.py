@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
 
 from matchrt.errors import MatchRTError
-from matchrt.models.config import LoFTRConfig, TransformerConfig
+from matchrt.models.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.flax.loftr import LoFTR
 from matchrt.twin.explain import explain_shapes, no_transformer, prefixes, wrong_names
 from matchrt.twin.files import About, WeightFile, read_weights
 from matchrt.twin.layout import COUNTER, PART_MODULES, Array, Arrays, flax_name, is_torch_layout, to_flax, torch_name
 
 # The bundled models, whose files are in torch's layout.
-BUNDLED = {"loftr-lite": "loftr-lite.safetensors"}
+BUNDLED = {"loftr-lite": ("loftr-lite.safetensors", LOFTR_LITE.coarse)}
 _TRANSFORMER = PART_MODULES["transformer"]
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
@@ -50,6 +52,12 @@ def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
 
 def _flat(module: nnx.Module) -> Any:
     return nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+
+
+@cache
+def twin_shapes(config: LoFTRConfig) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of a configuration's twin."""
+    return MappingProxyType(shapes_of(create_abstract(config)))
 
 
 def create_abstract(config: LoFTRConfig, dtype: Any = None) -> LoFTR:
@@ -94,7 +102,7 @@ def read_flax_weights(source: str | Path) -> WeightFile:
     Errors: those of `read_weights`.
     """
     bundled = BUNDLED.get(str(source))
-    path = Path(str(resources.files("matchrt") / "assets" / bundled)) if bundled is not None else Path(source)
+    path = Path(str(resources.files("matchrt") / "assets" / bundled[0])) if bundled is not None else Path(source)
     file = read_weights(path)
     if not is_torch_layout(file.arrays):
         return file
@@ -105,7 +113,13 @@ def read_flax_weights(source: str | Path) -> WeightFile:
         for key, array in file.arrays.items()
         if key.startswith(prefix)
     }
-    return WeightFile(path, arrays, file.about or About(model=str(source) if bundled else "", prefix=prefix))
+    about = file.about or About(prefix=prefix)
+    if bundled is not None:
+        coarse = bundled[1]
+        about = replace(
+            about, model=str(source), attention=coarse.attention, n_heads=coarse.n_heads, layers=coarse.layers
+        )
+    return WeightFile(path, arrays, about)
 
 
 def load_loftr_weights(

@@ -63,5 +63,6 @@ class FineRefinement(nnx.Module):
         grid = jnp.asarray(np.stack([np.tile(line, self.window), np.repeat(line, self.window)], axis=1))
         # Sums, not products: a GPU may round the factors of a product to ten bits.
         expectation = (heat[:, :, None] * grid).sum(axis=1)
-        variance = (heat[:, :, None] * grid**2).sum(axis=1) - expectation**2
+        # Around the expectation: the difference of the two mean squares, which it equals, has few digits left.
+        variance = (heat[:, :, None] * (grid - expectation[:, None]) ** 2).sum(axis=1)
         return expectation, jnp.sqrt(jnp.maximum(variance, 1e-10)).sum(axis=1)
