@@ -34,30 +34,25 @@ _ATTENTION = Rule(
     (Nodes(_COARSE),),
 )
 
-_SIMILARITY = Rule(
-    "similarity",
+_COARSE_MATCHING = Rule(
+    "coarse-matching",
     "fp32",
-    "an exponent: the division by the temperature multiplies its rounding by 10; -1e9, the mask, is beyond fp16",
-    (
-        Nodes(_NETWORK, ("Div",), operands=("loftr_coarse.**", "network/MatMul_*")),
-        Nodes(_NETWORK, ("MatMul",)),
-        Nodes(_NETWORK, ("Mul",), operands=("network/Cast_*",)),
-        Nodes(_NETWORK, ("Add",), operands=("network/Div_*", "network/Mul_*", "network/Add_*", "network/Unsqueeze_*")),
-    ),
+    "an exponent, whose rounding the temperature multiplies by 10; sums of exponentials; near-equal scores to order",
+    (Nodes(("coarse_matching",)),),
 )
-_DUAL_SOFTMAX = Rule(
-    "dual-softmax",
+_MASKS = Rule(
+    "masks",
     "fp32",
-    "sums of exponentials over thousands of cells, and a product that must order near-equal candidates",
-    (Nodes(_NETWORK, ("Exp", "Log", "ReduceSum", "Sub", "ReduceMax", "Mul")),),
+    "products of zeros and ones, once a run",
+    (Nodes(_NETWORK, ("MatMul", "Less")),),
 )
 _SELECTION = Rule(
     "selection",
     "fp32",
     "thresholds, maxima and order of scores: ties in fp16 would decide by index",
     (
-        Nodes(_NETWORK, ("ReduceMax", "ArgMax", "Greater", "TopK", "ConstantOfShape")),
-        Nodes(_NETWORK, ("Where",), operands=("network/ReduceMax_*",)),
+        Nodes(_NETWORK, ("ReduceMax", "ArgMax", "Greater", "TopK", "ConstantOfShape", "Exp")),
+        Nodes(_NETWORK, ("Where",), operands=("network/Exp_*",)),
     ),
 )
 _COORDINATES = Rule(
@@ -115,7 +110,7 @@ LOFTR = PrecisionRules(
     "loftr",
     (
         *(_POSITION_ADD, _POSITION_CODES),
-        *(_SIMILARITY, _DUAL_SOFTMAX, _SELECTION, _COORDINATES, _IMAGE),
+        *(_COARSE_MATCHING, _MASKS, _SELECTION, _COORDINATES, _IMAGE),
         *(_SOFT_ARGMAX, _NORMS, _RESIDUAL, _SUMS, _ATTENTION, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
     ),
 )
