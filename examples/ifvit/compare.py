@@ -2,12 +2,16 @@
 
     python -m examples.ifvit.compare --config examples/ifvit/configs/small.json --output results
 
-Writes `curves.json` and `curves.png`. Run from the repository's root; needs `pip install '.[flax,plots]' optax`.
+    python -m examples.ifvit.compare --plot results/curves.json
+
+Writes `curves.json`, and `curves.png` where matplotlib is installed; `--plot` draws it from the JSON elsewhere. Run from
+the repository's root; needs `pip install '.[flax,plots]' optax`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -33,7 +37,12 @@ def compare(config: Config, seeds: Sequence[int], weights: str, output: Path) ->
             print(f"{name}, seed {seed}", flush=True)
             curves[name].append(train(chosen, tell=_tell))
             _write(config, seeds, weights, curves, output)  # what is done stays, if the rest is cut off
-    return _write(config, seeds, weights, curves, output)
+    document = _write(config, seeds, weights, curves, output)
+    if importlib.util.find_spec("matplotlib") is None:
+        print("matplotlib is not installed: no curves.png; draw it elsewhere with --plot curves.json", flush=True)
+    else:
+        plot(document, output / "curves.png")
+    return document
 
 
 def _tell(point: Point) -> None:
@@ -69,8 +78,6 @@ def _write(
         "curves": {name: [[asdict(point) for point in run] for run in every] for name, every in curves.items()},
     }
     (output / "curves.json").write_text(json.dumps(document, indent=1) + "\n")
-    if runs:
-        plot(document, output / "curves.png")
     return document
 
 
@@ -100,12 +107,17 @@ def plot(document: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Reads the arguments, trains, prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path)
+    what.add_argument("--plot", type=Path, metavar="JSON", help="draw the curves of an earlier run beside its JSON")
+    parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--weights", default="loftr-lite", help="bundled model, or a file of `matchrt convert-flax`")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, help="instead of the config's")
     arguments = parser.parse_args()
+    if arguments.plot is not None:
+        plot(json.loads(arguments.plot.read_text(encoding="utf-8")), arguments.plot.with_suffix(".png"))
+        return
     config = read_config(arguments.config)
     if arguments.steps is not None:
         config = replace(config, steps=arguments.steps)
