@@ -4,8 +4,8 @@
 
     python -m examples.ifvit.compare --plot results/curves.json
 
-Writes `curves.json`, and `curves.png` where matplotlib is installed; `--plot` draws it from the JSON elsewhere. Run from
-the repository's root; needs `pip install '.[flax,plots]' optax`.
+Writes `curves.json`, and `curves.png` where matplotlib is installed; `--plot` draws it from the JSON elsewhere. Run
+from the repository's root; needs `pip install '.[flax,plots]' optax`.
 """
 
 from __future__ import annotations
