@@ -7,7 +7,18 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, diagnose, doctor, inspect, match, match_many, models, verify
+from matchrt.cli import (
+    bench,
+    build,
+    convert_flax,
+    diagnose,
+    doctor,
+    inspect,
+    match,
+    match_many,
+    models,
+    verify,
+)
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -40,6 +51,7 @@ app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
+app.command("convert-flax", epilog=convert_flax.EPILOG)(convert_flax.convert_flax)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
