@@ -7,7 +7,7 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, diagnose, doctor, inspect, match, models
+from matchrt.cli import bench, build, diagnose, doctor, inspect, match, models, serve
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -40,6 +40,7 @@ app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)

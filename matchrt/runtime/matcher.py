@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -90,15 +90,34 @@ class _Prepared:
     resize_ms: float
 
 
-_Pair = tuple[_Prepared, _Prepared]
+@dataclass(frozen=True)
+class PreparedPair:
+    """Two images in the engine's layout: one row of each of its inputs, and the way back to the images' pixels.
+
+    inputs: by the engine's names, each `[1, ...]`; engines built with --batch take several such rows stacked.
+    """
+
+    first: _Prepared
+    second: _Prepared
+    inputs: dict[str, npt.NDArray[Any]]
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Milliseconds that decoding and resizing took."""
+        return {
+            "decode": self.first.decode_ms + self.second.decode_ms,
+            "resize": self.first.resize_ms + self.second.resize_ms,
+        }
+
+
+_Preparing = Future[PreparedPair]
 
 
 @dataclass(frozen=True)
 class _Running:
     """A pair that an engine works on; start: on the host's clock."""
 
-    first: _Prepared
-    second: _Prepared
+    pair: PreparedPair
     pending: Pending
     start: float
 
@@ -133,11 +152,14 @@ class Matcher:
             raise
 
     @classmethod
-    def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
-        """A matcher on a session that is open already; closing it closes the session."""
+    def on(cls, session: Session, options: MatcherOptions | None = None, *, batch: bool = False) -> Matcher:
+        """A matcher on a session that is open already; closing it closes the session.
+
+        batch: take an engine built with --batch too, for `prepare` and `finish` around runs of the caller's own.
+        """
         matcher = cls.__new__(cls)
         matcher.options, matcher._session = options or MatcherOptions(), session
-        matcher._check_options()
+        matcher._check_options(batch)
         return matcher
 
     def fork(self) -> Matcher:
@@ -163,14 +185,23 @@ class Matcher:
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
-        prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
-        return self._finish(self._start(*prepared, self._session))
+        return self._finish(self._start(self.prepare(image0, image1), self._session))
+
+    def prepare(self, image0: ImageLike, image1: ImageLike) -> PreparedPair:
+        """What `match` does before the engine runs, for callers that run `session` themselves. Errors: image-*."""
+        return self._paired(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
+
+    def finish(
+        self, pair: PreparedPair, outputs: Mapping[str, npt.NDArray[Any]], timings: Mapping[str, float], row: int = 0
+    ) -> Matches:
+        """What `match` does after the engine ran: the matches in row `row` of its outputs, in pixels of the images."""
+        return self._matches(outputs, pair.first, pair.second, {**pair.timings, **timings}, row)
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
         """Where every pixel lies in the other image, for engines built with --dense. Errors: dense-missing, image-*."""
         self._require_dense()
-        running = self._start(self._prepare(image0, "image0"), self._prepare(image1, "image1"), self._session)
-        return _dense(running.pending.result(), running.first, running.second)
+        running = self._start(self.prepare(image0, image1), self._session)
+        return _dense(running.pending.result(), running.pair.first, running.pair.second)
 
     def _require_dense(self) -> None:
         if not any(spec.name == "warp" for spec in self.manifest.outputs):
@@ -232,10 +263,10 @@ class Matcher:
                     yield self._outcome(running.popleft(), return_errors)
             yield from (self._outcome(run, return_errors) for run in _drained(running))
 
-    def _begin(self, prepared: Future[_Pair], session: Session) -> _Running | MatchRTError:
+    def _begin(self, prepared: _Preparing, session: Session) -> _Running | MatchRTError:
         """Starts a pair on a session; what is wrong with the pair comes out in its turn."""
         try:
-            return self._start(*prepared.result(), session)
+            return self._start(prepared.result(), session)
         except MatchRTError as error:
             return error
 
@@ -251,9 +282,12 @@ class Matcher:
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest."""
+        self._finish(self._start(self.blank(), self._session))
+
+    def blank(self) -> PreparedPair:
+        """Two blank images of the engine's best size, to warm up with."""
         height, width = self._canvas() or (_best_side(self.manifest), _best_side(self.manifest))
-        blank = np.zeros((height, width), np.uint8)
-        self.match(blank, blank)
+        return self.prepare(*[np.zeros((height, width), np.uint8)] * 2)
 
     def close(self) -> None:
         """Frees the engine."""
@@ -267,11 +301,11 @@ class Matcher:
     ) -> None:
         self.close()
 
-    def _check_options(self) -> None:
+    def _check_options(self, batch: bool = False) -> None:
         if self.options.sample is not None:
             self._require_dense()
         resize, profile = self.options.resize, self.manifest.input.profile
-        if self.manifest.input.batch != 1:
+        if self.manifest.input.batch != 1 and not batch:
             raise MatchRTError(
                 "engine-batch",
                 f"This engine matches {self.manifest.input.batch} pairs a run; Matcher matches pair after pair.",
@@ -300,11 +334,11 @@ class Matcher:
         long_side = self.options.resize or _best_side(self.manifest)
         return fit_image((image.height, image.width), self.manifest.input, long_side)
 
-    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[_Prepared, _Prepared]:
+    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> PreparedPair:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
             raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
-        return self._prepare(pair[0], "image0"), self._prepare(pair[1], "image1")
+        return self.prepare(*pair)
 
     def _prepare(self, value: ImageLike, name: str) -> _Prepared:
         start = time.perf_counter()
@@ -333,7 +367,7 @@ class Matcher:
             apply_exif=options.apply_exif,
         )
 
-    def _start(self, first: _Prepared, second: _Prepared, session: Session) -> _Running:
+    def _paired(self, first: _Prepared, second: _Prepared) -> PreparedPair:
         if self.manifest.flavor == "onnxruntime":
             sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
             require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
@@ -344,33 +378,35 @@ class Matcher:
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
         if first.coarse is not None and second.coarse is not None:
             inputs |= {"coarse0": first.coarse[None], "coarse1": second.coarse[None]}
+        return PreparedPair(first, second, inputs)
+
+    def _start(self, pair: PreparedPair, session: Session) -> _Running:
         start = time.perf_counter()
-        return _Running(first, second, session.start(inputs), start)
+        return _Running(pair, session.start(pair.inputs), start)
 
     def _finish(self, running: _Running) -> Matches:
-        first, second = running.first, running.second
         outputs = running.pending.result()
         end = time.perf_counter()
-        timings = {
-            "decode": first.decode_ms + second.decode_ms,
-            "resize": first.resize_ms + second.resize_ms,
-            "inference": (end - running.start) * 1e3,
-            **running.pending.timings(),
-        }
-        return self._matches(outputs, first, second, timings)
+        timings = {"inference": (end - running.start) * 1e3, **running.pending.timings()}
+        return self.finish(running.pair, outputs, timings)
 
     def _matches(
-        self, outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, timings: dict[str, float]
+        self,
+        outputs: Mapping[str, npt.NDArray[Any]],
+        first: _Prepared,
+        second: _Prepared,
+        timings: dict[str, float],
+        row: int = 0,
     ) -> Matches:
         start = time.perf_counter()
         if self.options.sample is not None:
-            dense = _dense(outputs, first, second)
+            dense = _dense(outputs, first, second, row)
             keypoints0, keypoints1, scores = dense.sample(self.options.sample, self.options.seed)
         else:
-            count = self._count(outputs)
-            keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
-            keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
-            scores = outputs["scores"][0, :count]
+            count = self._count(outputs, row)
+            keypoints0 = first.fit.to_original(outputs["keypoints0"][row, :count])
+            keypoints1 = second.fit.to_original(outputs["keypoints1"][row, :count])
+            scores = outputs["scores"][row, :count]
         manifest = self.manifest
         provenance = Provenance(
             model=manifest.model,
@@ -384,21 +420,21 @@ class Matcher:
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
         return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
 
-    def _count(self, outputs: dict[str, npt.NDArray[Any]]) -> int:
+    def _count(self, outputs: Mapping[str, npt.NDArray[Any]], row: int) -> int:
         """How many of the engine's matches are wanted: they come sorted by score."""
-        scores = outputs["scores"][0, : int(outputs["num_matches"][0])]
+        scores = outputs["scores"][row, : int(outputs["num_matches"][row])]
         least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
         # NaN compares false; it is kept, so that Matches refuses it.
         return len(scores) - int(np.count_nonzero(scores < least))
 
 
-def _dense(outputs: dict[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared) -> DenseMatches:
-    return DenseMatches(outputs["warp"][0], outputs["certainty"][0], first.ref, second.ref)
+def _dense(outputs: Mapping[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, row: int = 0) -> DenseMatches:
+    return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
 
 
-def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
+def _ahead(pairs: Iterable[Any], submit: Callable[[Any], _Preparing]) -> Iterator[_Preparing | Exception]:
     """Pairs being prepared, in order, two ahead of the one that is taken; last the error of the caller's iterator."""
-    waiting: deque[Future[_Pair]] = deque()
+    waiting: deque[_Preparing] = deque()
     source = iter(pairs)
     while True:
         try:
