@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.serving.call import Call
-from matchrt.serving.failures import as_json, bad_request, draining, http_status
+from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
 from matchrt.serving.http_guard import App, Guard
 from matchrt.serving.http_match import add_match
 from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
@@ -175,6 +175,11 @@ def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(MatchRTError)
     async def expected(request: Request, error: MatchRTError) -> Response:
         return _json(as_json(error), http_status(error))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        # The text of it goes to the log, not to strangers; the guard logs it.
+        return _json(as_json(surprise(error)), 500)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.engine_file import read_engine
@@ -44,6 +46,12 @@ class ServedEngine:
     def manifest(self) -> EngineManifest:
         """What is served."""
         return self._session.manifest
+
+    def warm_up(self) -> None:
+        """Runs once on blank images, so that the first request is not slower than the rest."""
+        pair = Matcher.on(self._session, batch=True).blank()
+        batch = self.manifest.input.batch
+        self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in pair.inputs.items()}).result()
 
     def matcher(self, min_score: float | None = None) -> Matcher:
         """What prepares images for the engine and reads its outputs; runs are the workers'. Never closed."""
@@ -161,8 +169,7 @@ class Service:
 
     def _warm_up(self) -> None:
         for engine in self.engines.values():
-            pair = engine.matcher().blank()
-            engine.workers.submit(pair.inputs).result()
+            engine.warm_up()
 
     def _close_engines(self) -> None:
         for engine in self.engines.values():

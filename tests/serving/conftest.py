@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-for package in ("fastapi", "uvicorn", "grpc", "orjson", "prometheus_client"):
-    pytest.importorskip(package, reason="the packages of the extra 'serve' are not installed")
-
 from PIL import Image as PILImage
 from support.pictures import shifted_pair
 from support.serving import Running, running
