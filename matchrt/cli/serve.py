@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def serve(
         device=known_device(device),
         flavor=flavor,
     )
+    _log()
     service = Service(engines or ["loftr-lite"], options, store_at(store))
     try:
         asyncio.run(run.serve(service, lambda where: _tell(where, list(service.engines), as_json)))
@@ -94,6 +96,14 @@ def read_token(path: Path | None) -> str | None:
     if not token:
         raise MatchRTError("token-file", f"'{path}' is empty.", "Write a long random word into it.")
     return token
+
+
+def _log() -> None:
+    """Our own log to stderr; of the libraries only failures, else any stranger could fill it."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("matchrt").setLevel(logging.INFO)
+    for noisy in ("uvicorn", "python_multipart"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _require_packages() -> None:

@@ -48,7 +48,7 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     _add_pages(app, service)
     _add_failures(app)
     schema = app.openapi
-    app.openapi = lambda: tidy(schema(), service.options.token is not None)  # type: ignore[method-assign]
+    app.openapi = lambda: tidy(schema(), models, service.options.token is not None)  # type: ignore[method-assign]
     guarded: App = Guard(app, service)
     if service.options.host in LOOPBACK:
         # A page on the web that names itself 127.0.0.1 gets no answer.
@@ -104,13 +104,19 @@ def _add_health(app: FastAPI, service: Service, models: Mapping[str, Model]) -> 
         """Whether requests are taken: not before the engines are warm, nor while the service shuts down."""
         return ready()
 
-    async def model_ready(model: str, version: str = "") -> Response:
+    @app.get("/v2/models/{model}/ready", tags=["health"], responses=plain(404, 503), response_class=Response)
+    async def model_ready(model: str) -> Response:
         """Whether there is such a model, and requests are taken."""
-        find(models, model, version)
+        find(models, model)
         return ready()
 
-    for path in ("/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"):
-        app.get(path, tags=["health"], responses=plain(404, 503), response_class=Response, name=path)(model_ready)
+    path = "/v2/models/{model}/versions/{version}/ready"
+
+    @app.get(path, tags=["health"], responses=plain(404, 503), response_class=Response)
+    async def version_ready(model: str, version: str) -> Response:
+        """The same of a version."""
+        find(models, model, version)
+        return ready()
 
     @app.get("/metrics", tags=["health"], responses=plain(), response_class=Response)
     async def metrics() -> Response:
@@ -124,26 +130,38 @@ def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -
         """Name, version and extensions of the server."""
         return _json(server_metadata(__version__))
 
-    async def metadata(model: str, version: str = "") -> Response:
+    one, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+
+    @app.get(one, tags=["protocol"], responses=METADATA, response_class=Response)
+    async def metadata(model: str) -> Response:
         """Inputs and outputs of a model."""
+        return _json(model_metadata(find(models, model)))
+
+    @app.get(versioned, tags=["protocol"], responses=METADATA, response_class=Response)
+    async def version_metadata(model: str, version: str) -> Response:
+        """The same of a version."""
         return _json(model_metadata(find(models, model, version)))
 
-    async def model_infer(request: Request, model: str, version: str = "") -> Response:
+    @app.post(f"{one}/infer", tags=["protocol"], response_class=Response, **inference())
+    async def model_infer(request: Request, model: str) -> Response:
         """Runs a model. Tensors are JSON, or binary after the JSON (header `Inference-Header-Content-Length`)."""
-        found = find(models, model, version)
-        body, header = await request.body(), request.headers.get(HEADER)
-        call = Call(read_timeout(request, service.options.timeout))
-        work = infer(service, found, call, lambda: read_call(body, header))
-        answer, tensors, wanted = await unless_gone(request, work)
-        content, length = write_answer(found.name, VERSION, answer, tensors, wanted)
-        if length is None:
-            return Response(content, media_type="application/json")
-        return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
+        return await _infer(request, service, find(models, model))
 
-    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        app.get(path, tags=["protocol"], responses=METADATA, response_class=Response, name=path)(metadata)
-        run = inference()
-        app.post(f"{path}/infer", tags=["protocol"], response_class=Response, name=f"{path}/infer", **run)(model_infer)
+    @app.post(f"{versioned}/infer", tags=["protocol"], response_class=Response, **inference())
+    async def version_infer(request: Request, model: str, version: str) -> Response:
+        """The same of a version."""
+        return await _infer(request, service, find(models, model, version))
+
+
+async def _infer(request: Request, service: Service, model: Model) -> Response:
+    body, header = await request.body(), request.headers.get(HEADER)
+    call = Call(read_timeout(request, service.options.timeout))
+    work = infer(service, model, call, lambda: read_call(body, header))
+    answer, tensors, wanted = await unless_gone(request, work)
+    content, length = write_answer(model.name, VERSION, answer, tensors, wanted)
+    if length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:

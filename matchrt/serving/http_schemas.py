@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from matchrt.serving.models import VERSION
 
 _TENSOR = {
     "type": "object",
@@ -10,7 +13,7 @@ _TENSOR = {
     "properties": {
         "name": {"type": "string"},
         "datatype": {"type": "string", "examples": ["UINT8"]},
-        "shape": {"type": "array", "items": {"type": "integer"}},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         "parameters": {"type": "object"},
         "data": {"type": "array", "items": {}},
     },
@@ -85,11 +88,14 @@ def inference() -> dict[str, Any]:
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}}, "responses": responses}
 
 
-def tidy(schema: dict[str, Any], token: bool) -> dict[str, Any]:
-    """Takes FastAPI's 422 out, which is a 400 here; names the token where one is asked for."""
+def tidy(schema: dict[str, Any], models: Iterable[str], token: bool) -> dict[str, Any]:
+    """Takes FastAPI's 422 out, which is a 400 here; names the models, and the token where one is asked for."""
+    known = {"model": list(models), "version": [VERSION]}
     for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
+            for entry in operation.get("parameters", []):
+                entry["schema"] = {"type": "string", "enum": known[entry["name"]]}
             if token:
                 operation["responses"].update({str(key): value for key, value in _failures((401,)).items()})
     if token:

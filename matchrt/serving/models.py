@@ -89,7 +89,7 @@ def models_of(service: Service) -> dict[str, Model]:
     return models
 
 
-def find(models: Mapping[str, Model], name: str, version: str) -> Model:
+def find(models: Mapping[str, Model], name: str, version: str = VERSION) -> Model:
     """A model. Error: model-not-served."""
     if name not in models or version not in ("", VERSION):
         what = f"'{name[:80]}'" if name not in models else f"version '{version[:20]}' of '{name}'"
