@@ -18,6 +18,15 @@ _TENSOR = {
         "data": {"type": "array", "items": {}},
     },
 }
+_DECLARED = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}, "description": "-1: any size"},
+    },
+}
 _REQUEST = {
     "type": "object",
     "required": ["inputs"],
@@ -122,8 +131,8 @@ METADATA = json_answer(
         "type": "object",
         "required": ["name", "versions", "platform", "inputs", "outputs"],
         "properties": {
-            "inputs": {"type": "array", "items": _TENSOR},
-            "outputs": {"type": "array", "items": _TENSOR},
+            "inputs": {"type": "array", "items": _DECLARED},
+            "outputs": {"type": "array", "items": _DECLARED},
         },
     },
     (404,),
