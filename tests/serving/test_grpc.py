@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ import pytest
 from support.serving_stub import SIDE, StubSession, opened
 
 import matchrt.serving
+from matchrt.errors import MatchRTError
 from matchrt.serving.grpc_messages import SERVICE, compiled, message
 from matchrt.serving.grpc_server import make_server
 from matchrt.serving.models import models_of
@@ -163,6 +165,19 @@ def test_our_own_mistakes_tell_nothing_to_strangers(monkeypatch: pytest.MonkeyPa
         assert await ask("ModelInfer", infer()) == "INTERNAL"
 
     asked(monkeypatch, session, test)
+
+
+def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as taken,
+            opened(monkeypatch, StubSession(), grpc=taken.getsockname()[1]) as service,
+        ):
+            with pytest.raises(MatchRTError) as raised:
+                make_server(service, models_of(service))
+            assert raised.value.code == "port-taken"
+
+    asyncio.run(main())
 
 
 def test_the_compiled_form_is_of_the_file(tmp_path: Path) -> None:
