@@ -13,7 +13,8 @@ int main(int count, char** values) {
   }
   try {
     matchrt::Engine engine(values[1]);
-    const std::int64_t height = std::atoll(values[4]), width = std::atoll(values[5]), channels = engine.manifest().channels;
+    const std::int64_t height = std::atoll(values[4]), width = std::atoll(values[5]);
+    const std::int64_t channels = engine.manifest().channels;
     std::string pixels[2];
     matchrt::ImageView images[2];
     for (int i = 0; i < 2; ++i) {

@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -102,7 +103,7 @@ class Engine {
     manifest_ = std::move(file.manifest);
     require_fit(manifest_, detail::flavor(), detail::vendor_version(), detail::compute_capability());
     if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
-    if (manifest_.coarse) throw Error("engine-graph", "the engine also takes smaller copies, which this header does not make");
+    if (manifest_.coarse) throw Error("engine-graph", "the engine also takes smaller copies of the images");
     runtime_.reset(nvinfer1::createInferRuntime(log_));
     if (!runtime_) throw rejected("no runtime");
     runtime_->setEngineHostCodeAllowed(false);
@@ -129,7 +130,9 @@ class Engine {
     const auto count = fetch<std::int32_t>("num_matches", 1);
     const std::size_t rows = static_cast<std::size_t>(manifest_.max_matches);
     Matches found{fetch<Point>("keypoints0", rows), fetch<Point>("keypoints1", rows), fetch<float>("scores", rows)};
-    if (count[0] < 0 || static_cast<std::size_t>(count[0]) > rows) throw Error("session-failed", "the engine's count is out of range");
+    if (count[0] < 0 || static_cast<std::size_t>(count[0]) > rows) {
+      throw Error("session-failed", "the engine's count is out of range");
+    }
     const float least = min_score < 0 ? static_cast<float>(manifest_.default_score) : min_score;
     std::size_t kept = static_cast<std::size_t>(count[0]);
     while (kept > 0 && found.scores[kept - 1] < least) --kept;  // best first
@@ -154,8 +157,12 @@ class Engine {
       for (const Tensor& tensor : *list) known[tensor.name] = false;
     }
     bool good = engine_->getNbIOTensors() == static_cast<std::int32_t>(known.size());
-    for (std::int32_t i = 0; good && i < engine_->getNbIOTensors(); ++i) good = known.count(engine_->getIOTensorName(i)) > 0;
-    for (const char* name : {"image0", "image1", "keypoints0", "keypoints1", "scores", "num_matches"}) good = good && known.count(name) > 0;
+    for (std::int32_t i = 0; good && i < engine_->getNbIOTensors(); ++i) {
+      good = known.count(engine_->getIOTensorName(i)) > 0;
+    }
+    for (const char* name : {"image0", "image1", "keypoints0", "keypoints1", "scores", "num_matches"}) {
+      good = good && known.count(name) > 0;
+    }
     if (!good) throw Error("engine-graph", "the engine's tensors are not those of its manifest");
   }
 
@@ -166,7 +173,8 @@ class Engine {
     const auto row = static_cast<std::size_t>(image.width * image.channels);
     const auto pitch = static_cast<std::size_t>(canvas.width * image.channels);
     if (canvas.height != image.height || canvas.width != image.width) {
-      detail::cuda(cudaMemsetAsync(place, 0, pitch * static_cast<std::size_t>(canvas.height), stream_.get()), "cudaMemsetAsync");
+      const std::size_t all = pitch * static_cast<std::size_t>(canvas.height);
+      detail::cuda(cudaMemsetAsync(place, 0, all, stream_.get()), "cudaMemsetAsync");
     }
     detail::cuda(cudaMemcpy2DAsync(place, pitch, image.data, row, row, static_cast<std::size_t>(image.height),
                                    cudaMemcpyHostToDevice, stream_.get()),
@@ -174,7 +182,8 @@ class Engine {
     if (manifest_.takes(size_name)) {
       const std::int32_t valid[2] = {static_cast<std::int32_t>(image.height), static_cast<std::int32_t>(image.width)};
       void* sizes = bind({size_name, "int32", {1, 2}}, {1, 2});
-      detail::cuda(cudaMemcpyAsync(sizes, valid, sizeof(valid), cudaMemcpyHostToDevice, stream_.get()), "cudaMemcpyAsync");
+      detail::cuda(cudaMemcpyAsync(sizes, valid, sizeof(valid), cudaMemcpyHostToDevice, stream_.get()),
+                   "cudaMemcpyAsync");
       // `valid` ends with this block; a copy from pageable memory may still read it.
       detail::cuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
     }
@@ -193,14 +202,16 @@ class Engine {
                           image.width <= manifest_.size->width && image.height % manifest_.divisor == 0 &&
                           image.width % manifest_.divisor == 0;
       if (!same && !(padded && within)) {
-        throw Error("session-input", what + "; the engine takes " + std::to_string(manifest_.size->height) + "x" + std::to_string(manifest_.size->width));
+        throw Error("session-input", what + "; the engine takes " + std::to_string(manifest_.size->height) + "x" +
+                                         std::to_string(manifest_.size->width));
       }
       return *manifest_.size;
     }
     const auto& [low, high] = *manifest_.smallest_largest;
-    if (image.height < low.height || image.width < low.width || image.height > high.height || image.width > high.width ||
-        image.height % manifest_.divisor != 0 || image.width % manifest_.divisor != 0) {
-      throw Error("session-input", what + ", outside of the engine's profile or no multiple of " + std::to_string(manifest_.divisor));
+    if (image.height < low.height || image.width < low.width || image.height > high.height ||
+        image.width > high.width || image.height % manifest_.divisor != 0 || image.width % manifest_.divisor != 0) {
+      throw Error("session-input", what + ", outside of the engine's profile or no multiple of " +
+                                       std::to_string(manifest_.divisor));
     }
     return {image.height, image.width};
   }
@@ -210,7 +221,9 @@ class Engine {
     std::size_t size = detail::element_bytes(tensor.dtype);
     nvinfer1::Dims dims{};
     for (const std::int64_t side : shape) {
-      if (side < 1 || dims.nbDims == nvinfer1::Dims::MAX_DIMS) throw Error("engine-graph", "the shape of '" + tensor.name + "' depends on data");
+      if (side < 1 || dims.nbDims == nvinfer1::Dims::MAX_DIMS) {
+        throw Error("engine-graph", "the shape of '" + tensor.name + "' depends on data");
+      }
       dims.d[dims.nbDims++] = side;
       size *= static_cast<std::size_t>(side);
     }
@@ -234,9 +247,13 @@ class Engine {
   template <typename T>
   std::vector<T> fetch(const char* name, std::size_t count) {
     Memory& memory = memory_[name];
-    if (memory.size < count * sizeof(T)) throw Error("engine-graph", std::string("the output '") + name + "' is too small");
+    if (memory.size < count * sizeof(T)) {
+      throw Error("engine-graph", std::string("the output '") + name + "' is too small");
+    }
     std::vector<T> values(count);
-    detail::cuda(cudaMemcpyAsync(values.data(), memory.place.get(), count * sizeof(T), cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync");
+    const std::size_t size = count * sizeof(T);
+    detail::cuda(cudaMemcpyAsync(values.data(), memory.place.get(), size, cudaMemcpyDeviceToHost, stream_.get()),
+                 "cudaMemcpyAsync");
     detail::cuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
     return values;
   }

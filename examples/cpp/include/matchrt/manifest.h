@@ -87,7 +87,9 @@ inline Manifest parse_manifest(const std::string& text) {
   out.precision = root["precision"].text();
   out.flavor = root["flavor"].text();
   out.flavor_version = root["flavor_version"].text();
-  for (const Json& entry : portability["compute_capabilities"].items()) out.compute_capabilities.push_back(entry.text());
+  for (const Json& entry : portability["compute_capabilities"].items()) {
+    out.compute_capabilities.push_back(entry.text());
+  }
   out.newer_gpus = portability["newer_gpus"].boolean();
   out.version_rule = portability["version"].text();
   out.engine_sha256 = root["engine_sha256"].text();

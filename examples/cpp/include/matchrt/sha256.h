@@ -61,7 +61,9 @@ inline std::string sha256(const std::uint8_t* data, std::size_t size) {
   if (left > 0) std::memcpy(tail.data(), data + at, left);
   tail[left] = 0x80;
   const std::size_t length = left + 9 <= 64 ? 64 : 128;
-  for (int i = 0; i < 8; ++i) tail[length - 1 - static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(std::uint64_t{size} * 8 >> (8 * i));
+  for (std::size_t i = 0; i < 8; ++i) {
+    tail[length - 1 - i] = static_cast<std::uint8_t>(std::uint64_t{size} * 8 >> (8 * i));
+  }
   for (std::size_t i = 0; i < length; i += 64) detail::sha256_block(state, tail.data() + i);
   std::string text;
   for (const std::uint32_t word : state) {
