@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 EPILOG = "Example: matchrt serve loftr-lite --http 8000 --grpc 8001"
 TOKEN_VARIABLE = "MATCHRT_SERVE_TOKEN"
+_PACKAGES = (
+    ("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("httptools", "httptools"), ("grpc", "grpcio"),
+    ("google.protobuf", "protobuf"), ("orjson", "orjson"), ("prometheus_client", "prometheus-client"),
+    ("python_multipart", "python-multipart"),
+)  # fmt: skip
 
 
 def serve(
@@ -109,9 +114,7 @@ def _log() -> None:
 def _require_packages() -> None:
     import importlib.util
 
-    for module, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("grpc", "grpcio"), ("orjson", "orjson"),
-                            ("google.protobuf", "protobuf"), ("prometheus_client", "prometheus-client"),
-                            ("python_multipart", "python-multipart")):  # fmt: skip
+    for module, package in _PACKAGES:
         try:
             found = importlib.util.find_spec(module) is not None
         except ModuleNotFoundError:  # of a parent

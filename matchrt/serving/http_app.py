@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.serving.call import Call
-from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
+from matchrt.serving.failures import abandoned, as_json, bad_request, draining, http_status, surprise
 from matchrt.serving.http_guard import App, Guard
 from matchrt.serving.http_match import add_match
 from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
@@ -71,15 +71,16 @@ def read_timeout(request: Request, longest: float) -> float:
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The work's result; cancels it when the connection closes."""
+    """The work's result; cancels it when the connection closes. Error: request-abandoned, which nobody sees."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            task.cancel()
-        return await task
+            raise abandoned()
+        return task.result()
     finally:
+        task.cancel()
         gone.cancel()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -78,13 +80,16 @@ def _job(
     verify: Verify,
     picture: Picture,
 ) -> Job[bytes]:
+    start = time.perf_counter()
     first, second = (
         decode_image(data, name[:200], max_pixels=engine.max_pixels) for data, name in zip(files, names, strict=True)
     )
+    decode = (time.perf_counter() - start) * 1e3
     pair = pair_job(engine, first, second, min_score)
 
     def finish(run: Run) -> bytes:
         matches = pair.finish(run)
+        matches = replace(matches, timings={**matches.timings, "decode": decode})
         if verify != "none":
             matches = matches.verify(verify)
         return _answer(matches, None if picture == "none" else _picture(matches, first, second, picture))
