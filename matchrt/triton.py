@@ -142,7 +142,11 @@ class _Word(str):
 
 def _tensor(spec: TensorSpec, largest: int) -> dict[str, Any]:
     sizes = [-1 if isinstance(size, str) else size for size in spec.shape]
-    return {"name": spec.name, "data_type": _Word(_TYPES[spec.dtype]), "dims": sizes[1:] if largest else sizes}
+    fields = {"name": spec.name, "data_type": _Word(_TYPES[spec.dtype]), "dims": sizes[1:] if largest else sizes}
+    if fields["dims"]:
+        return fields
+    # Triton wants at least one size besides the batch, and can be told that the model has none.
+    return {**fields, "dims": [1], "reshape": {"shape": []}}
 
 
 def _warm_up(manifest: EngineManifest, largest: int) -> dict[str, Any]:
@@ -162,7 +166,7 @@ def _text(fields: dict[str, Any], indent: str) -> str:
     """Protobuf's text format."""
     lines = []
     for name, value in fields.items():
-        for one in value if isinstance(value, list) and name != "dims" else [value]:
+        for one in value if isinstance(value, list) and name not in ("dims", "shape") else [value]:
             if isinstance(one, dict):
                 lines.append(f"{indent}{name} {{\n{_text(one, indent + '  ')}{indent}}}\n")
             else:

@@ -80,7 +80,7 @@ def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None
     fixed = dataclasses.replace(manifest.input, batch=4, height=4, width=4, profile=None)
     path = engine_of(
         tmp_path, data, input=fixed, inputs=(TensorSpec("image0", "uint8", (4, 4, 4, 1)),),
-        outputs=(TensorSpec("scores", "float32", (4, 1)),),
+        outputs=(TensorSpec("scores", "float32", (4, 1)), TensorSpec("num_matches", "int32", (4,))),
     )  # fmt: skip
     folder = export_triton(path, tmp_path / "models", TritonOptions(name="many", queue_delay=500))
     found = parsed(folder)
@@ -88,6 +88,9 @@ def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None
     assert found.dynamic_batching.max_queue_delay_microseconds == 500
     assert list(found.input[0].dims) == [4, 4, 1] and list(found.output[0].dims) == [1]
     assert found.model_warmup[0].batch_size == 4
+    # Triton refuses empty dims; a model without any is told so by a reshape.
+    assert list(found.output[1].dims) == [1] and list(found.output[1].reshape.shape) == []
+    assert found.output[1].HasField("reshape") and not found.output[0].HasField("reshape")
     whole = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     served = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     # What Triton asks of a model that it batches for: a first dimension of any size everywhere.
