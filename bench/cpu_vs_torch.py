@@ -27,7 +27,7 @@ from matchrt.bench.machine import Machine, this_machine, usable_cores
 from matchrt.bench.scene import engine_inputs
 from matchrt.errors import MatchRTError
 from matchrt.export.engine_graph import EngineGraph
-from matchrt.export.network import load_network
+from matchrt.export.network import load_network, published_graph
 from matchrt.export.specs import get_spec
 from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
@@ -53,7 +53,7 @@ def torch_subject(model: str, checkpoint: Path | None, session: Session, inputs:
     same_weights = loaded.checkpoint.tensors_sha256 == session.manifest.source.tensors_sha256
     if not same_weights:
         raise SystemExit("The engine was made from another checkpoint: the two would not compute the same thing.")
-    graph = loaded.spec.family.graph(loaded.network, matching.max_matches).eval()
+    graph = published_graph(loaded, matching.max_matches)
     arguments = tuple(torch.from_numpy(inputs[spec.name]) for spec in session.manifest.inputs)
 
     def call() -> None:

@@ -66,7 +66,7 @@ def torch_call(manifest: EngineManifest, checkpoint: Path, inputs: Arrays, threa
     """The network in torch eager, on the same weights."""
     import torch
 
-    from matchrt.export.network import load_network
+    from matchrt.export.network import load_network, published_graph
     from matchrt.export.specs import get_spec
 
     torch.set_num_threads(threads)
@@ -74,7 +74,7 @@ def torch_call(manifest: EngineManifest, checkpoint: Path, inputs: Arrays, threa
     loaded = load_network(
         get_spec(manifest.model), checkpoint, threshold=matching.threshold, mutual=matching.mutual, size=size
     )
-    graph = loaded.spec.family.graph(loaded.network, matching.max_matches).eval()
+    graph = published_graph(loaded, matching.max_matches)
     arguments = [torch.from_numpy(inputs[spec.name]) for spec in manifest.inputs]
 
     def call() -> list[npt.NDArray[Any]]:

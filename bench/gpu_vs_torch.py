@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from matchrt.bench.scene import engine_inputs
-from matchrt.export.network import load_network
+from matchrt.export.network import load_network, published_graph
 from matchrt.export.specs import get_spec
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.session import SessionOptions, open_session
@@ -48,7 +48,7 @@ def main() -> None:
     size = (inputs["image0"].shape[1], inputs["image0"].shape[2])
     spec = get_spec(arguments.model)
     loaded = load_network(spec, arguments.checkpoint, threshold=matching.threshold, mutual=matching.mutual, size=size)
-    graph = loaded.spec.family.graph(loaded.network, matching.max_matches).eval().cuda()
+    graph = published_graph(loaded, matching.max_matches).cuda()
     tensors = [torch.from_numpy(inputs[entry.name]).cuda() for entry in session.manifest.inputs]
     compiled = torch.compile(graph)
 

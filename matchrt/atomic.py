@@ -13,11 +13,12 @@ from matchrt.errors import MatchRTError
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, part: str | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `target`; renames it onto `target` when the block ends well, else removes it.
 
     A symbolic link is followed: the file that it names is replaced, the link stays. Permissions of an existing file
-    stay too. Error: output-unwritable.
+    stay too. part: the temporary file's name, for callers that alone write this target: what a killed process left
+    under it is removed first, and the path is yielded without a file there. Error: output-unwritable.
     """
     temporary: Path | None = None
     try:
@@ -25,9 +26,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         real = Path(os.path.realpath(target))
         mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~_umask()
         real.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{real.stem}-", suffix=real.suffix, dir=real.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_beside(real) if part is None else real.with_name(part)
+        if part is not None:
+            temporary.unlink(missing_ok=True)
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, real)
@@ -36,6 +37,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary_beside(real: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{real.stem}-", suffix=real.suffix, dir=real.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def require_writable(target: Path) -> None:

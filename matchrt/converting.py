@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from matchrt._version import __version__
+from matchrt.calibrating.cache import pairs_digest
+from matchrt.calibrating.calibrate import calibrate
+from matchrt.calibrating.options import CalibrationOptions
+from matchrt.calibrating.pairs import CalibrationPairs, choose_pairs
 from matchrt.digest import sha256_json
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.flavor import Flavor
 from matchrt.errors import MatchRTError, missing_package
-from matchrt.manifest import EngineManifest
+from matchrt.export.precision import QUANTIZED
+from matchrt.export.quantizing.styles import style_for
+from matchrt.manifest import EngineManifest, PassRecord
 from matchrt.request import Progress, file_name
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
+from matchrt.verifying.judging import judge
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +47,7 @@ def convert_engine(
     *,
     rebuild: bool = False,
     accept_loss: bool = False,
+    calibration: CalibrationOptions | None = None,
 ) -> tuple[StoredEngine, bool]:
     """The engine in that precision for that flavour, and whether the store had it already.
 
@@ -47,11 +55,18 @@ def convert_engine(
     engine-rejected, device-missing, store-unwritable.
     """
     _refuse_tf32(file.manifest, flavor)
-    key = _convert_key(file.manifest, precision, flavor, accept_loss)
+    quantizing = _quantizing(file, precision, calibration or CalibrationOptions())
+    key = _convert_key(file.manifest, precision, flavor, accept_loss, quantizing)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
-    model, facts = _written(file, precision, key, tell, accept_loss)
+    facts = _facts(file.manifest, precision, key)
+    if precision == "fp32":
+        model = file.data
+    elif quantizing is not None:
+        model, facts = _quantized(file, facts, flavor, quantizing, store, tell, accept_loss)
+    else:
+        model, facts = _lowered(file, facts, tell, accept_loss)
     building = f"building for {flavor.name}"
     tell(building, 0.2)
     engine = build_engine(model, facts, flavor, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
@@ -70,10 +85,14 @@ def _refuse_tf32(manifest: EngineManifest, flavor: Flavor) -> None:
         )
 
 
-def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:
-    """The graph in that precision, gated on matches where it is not fp32, and what the manifest says of it."""
-    manifest = file.manifest
-    facts = GraphFacts(
+def flavor_version(flavor: Flavor) -> str | None:
+    """Of the installed module; None where the flavour is ONNX Runtime."""
+    dialect = getattr(flavor, "dialect", None)
+    return None if dialect is None else str(dialect.version)
+
+
+def _facts(manifest: EngineManifest, precision: str, key: str) -> GraphFacts:
+    return GraphFacts(
         model=manifest.model,
         family=manifest.family,
         precision=precision,
@@ -84,22 +103,72 @@ def _written(file: EngineFile, precision: str, key: str, tell: Progress, accept_
         build_key=key,
         checks=manifest.checks,
     )
-    if precision == "fp32":
-        return file.data, facts
-    tell(f"writing {precision} into the graph", 0.0)
+
+
+def _lowered(file: EngineFile, facts: GraphFacts, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:
+    """The graph in fp16, gated on matches, and what the manifest says of it."""
+    tell(f"writing {facts.precision} into the graph", 0.0)
     try:
         import onnx
 
         from matchrt.export.precision import apply
 
         reference = onnx.load_model_from_string(file.data)
-        model, records = apply(reference, precision, manifest.family)
-        tell(f"comparing the matches of {precision} with those of fp32", 0.05)
-        checks = {**manifest.checks, **_gated(reference, model, facts, accept_loss)}
+        model, records = apply(reference, facts.precision, facts.family)
+        tell(f"comparing the matches of {facts.precision} with those of fp32", 0.05)
+        checks = {**facts.checks, **_gated(reference, model, facts, accept_loss)}
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", f"Building {facts.precision} engines") from error
+    facts = replace(facts, checks=checks, passes=(*facts.passes, *records))
+    return model.SerializeToString(deterministic=True), facts
+
+
+@dataclass(frozen=True)
+class _Quantizing:
+    """pairs_sha256: of what the engine gets to see of all pairs, those that judge included."""
+
+    options: CalibrationOptions
+    pairs: CalibrationPairs
+    pairs_sha256: str
+
+
+def _quantizing(file: EngineFile, precision: str, options: CalibrationOptions) -> _Quantizing | None:
+    """The pairs of a quantised build; None for others."""
+    if precision not in QUANTIZED:
+        return None
+    pairs = choose_pairs(options.source, file.manifest.input, options.seed)
+    return _Quantizing(options, pairs, pairs_digest((*pairs.calibrating, *pairs.judging)))
+
+
+def _quantized(
+    file: EngineFile,
+    facts: GraphFacts,
+    flavor: Flavor,
+    quantizing: _Quantizing,
+    store: EngineStore,
+    tell: Progress,
+    accept_loss: bool,
+) -> tuple[bytes, GraphFacts]:
+    """The graph with Q/DQ, gated on matches of pairs, and what the manifest says of it."""
+    precision, options, pairs = facts.precision, quantizing.options, quantizing.pairs
+    try:
+        style = style_for(precision, flavor.name, flavor_version(flavor))
+        done = calibrate(file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
+        tell(f"comparing the matches of {precision} with those of fp32", 0.1)
+        verdict = judge(file, done.model, precision, pairs.judging, lambda share: tell("comparing", 0.1 + 0.1 * share))
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", f"Building {precision} engines") from error
-    facts = replace(facts, checks=checks, passes=(*manifest.passes, *records))
-    return model.SerializeToString(deterministic=True), facts
+    if not accept_loss:
+        verdict.require(precision)
+    taken = PassRecord(
+        "calibration",
+        True,
+        f"{options.method} over {len(pairs.calibrating)} {'drawn' if options.source is None else 'given'} pairs, seed "
+        f"{options.seed}; judged on {len(pairs.judging)} {'others' if pairs.apart else 'of the same'}",
+    )
+    checks = {**facts.checks, **verdict.checks()}
+    facts = replace(facts, checks=checks, passes=(*facts.passes, taken, *done.records))
+    return done.model.SerializeToString(deterministic=True), facts
 
 
 def _gated(
@@ -114,9 +183,15 @@ def _gated(
     return (result if accept_loss else result.require()).checks()
 
 
-def _convert_key(manifest: EngineManifest, precision: str, flavor: Flavor, accept_loss: bool) -> str:
+def _convert_key(
+    manifest: EngineManifest, precision: str, flavor: Flavor, accept_loss: bool, quantizing: _Quantizing | None
+) -> str:
+    how = {} if quantizing is None else {
+        "pairs": quantizing.pairs_sha256, "method": quantizing.options.method, "keep": sorted(quantizing.options.keep)
+    }  # fmt: skip
     return sha256_json(
-        {
+        how
+        | {
             "matchrt": __version__,
             "onnx": manifest.onnx_sha256,
             "manifest": manifest.build_key,

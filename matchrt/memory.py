@@ -39,8 +39,7 @@ def _cgroup_limit() -> int | None:
 
 def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> None:
     """Raises `size-memory` when matching images of these (height, width) cannot fit: `stride` pixels a coarse cell."""
-    cells0, cells1 = ((height // stride) * (width // stride) for height, width in (size0, size1))
-    needed, available = _MATRICES * 4 * cells0 * cells1, available_bytes()
+    needed, available = _needed(size0, size1, stride), available_bytes()
     if available is not None and needed > available:
         raise MatchRTError(
             "size-memory",
@@ -48,3 +47,14 @@ def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) 
             f"{available / 1e9:.1f} GB are free.",
             "Choose a smaller size; memory grows with the fourth power of the side.",
         )
+
+
+def pairs_that_fit(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> int | None:
+    """How many pairs of these (height, width) can be matched at a time; None where the system does not say."""
+    available = available_bytes()
+    return None if available is None else available // _needed(size0, size1, stride)
+
+
+def _needed(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> int:
+    cells0, cells1 = ((height // stride) * (width // stride) for height, width in (size0, size1))
+    return _MATRICES * 4 * cells0 * cells1

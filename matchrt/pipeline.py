@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from matchrt import atomic
+from matchrt.calibrating.advice import require_quantizable
 from matchrt.converting import convert_engine, require_source
 from matchrt.engines.flavor import get_flavor
 from matchrt.errors import MatchRTError
@@ -37,6 +38,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     store = store or open_store()
     flavor = get_flavor(request.flavor, request.builder)
     require_precision(request.precision)
+    require_quantizable(request.precision, request.flavor, request.builder.targets, request.calibration)
     if request.output is not None:
         atomic.require_writable(request.output)
     start = time.perf_counter()
@@ -55,6 +57,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             lambda what, done: tell(what, share + done * (1 - share)),
             rebuild=request.rebuild,
             accept_loss=request.accept_accuracy_loss,
+            calibration=request.calibration,
         )
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
@@ -80,7 +83,7 @@ def _source(
 
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that the graph of the given engine has decided already."""
-    free = ("model", "flavor", "precision", "builder", "output", "rebuild", "accept_accuracy_loss")
+    free = ("model", "flavor", "precision", "builder", "output", "rebuild", "accept_accuracy_loss", "calibration")
     given = [f.name for f in fields(request) if f.name not in free and getattr(request, f.name) != f.default]
     if given:
         raise MatchRTError(

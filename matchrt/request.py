@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matchrt.calibrating.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, Profile
 from matchrt.nvidia.dialect import BuilderOptions
 
@@ -21,7 +22,8 @@ class BuildRequest:
     engine of another flavour or precision from; then nothing that decides the graph may be given. height, width: None
     for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
     `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
-    may. sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
+    may. calibration: how int8 and fp8 get their ranges.
+    sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
     dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
     and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
     second, `dense` adds the outputs `warp` and `certainty`.
@@ -44,6 +46,7 @@ class BuildRequest:
     dense: bool = False
     flavor: str = "onnxruntime"
     precision: str = "fp32"
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     builder: BuilderOptions = field(default_factory=BuilderOptions)
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None

@@ -177,6 +177,11 @@ def evaluate(
     return AccuracyReport(name, options, cv2.__version__, tuple(measured))
 
 
+def measure_pair(pair: ImagePair, matches: Matches, options: AccuracyOptions) -> tuple[str, dict[str, float]]:
+    """The kind of truth and the figures of one pair's matches (`PairResult`)."""
+    return _measure(pair, *_points(matches, pair), options)
+
+
 def _measure(
     pair: ImagePair, points0: FloatArray, points1: FloatArray, options: AccuracyOptions
 ) -> tuple[str, dict[str, float]]:

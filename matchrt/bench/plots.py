@@ -30,7 +30,7 @@ def check_plot(path: Path) -> None:
         raise MatchRTError(
             "output-format", f"A plot cannot be written as '{path}'.", f"Use {', '.join(PLOT_SUFFIXES)}."
         )
-    _figure_class()
+    figure_class()
 
 
 def pose_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[float], list[float]]]:
@@ -63,7 +63,7 @@ def pixel_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[floa
 def save_plot(reports: Sequence[AccuracyReport], path: Path) -> None:
     """Draws both kinds of curves, left pixels and right degrees, into a .png, .svg or .pdf."""
     check_plot(path)
-    figure = _figure_class()(figsize=(10, 4), layout="constrained")
+    figure = figure_class()(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, curves, style in ((left, pixel_curves(reports), "default"), (right, pose_curves(reports), "steps-post")):
         for name, (x, y) in curves.items():
@@ -94,7 +94,7 @@ def save_latency_plot(report: LatencyReport, facts: Sequence[EngineFacts], path:
     """Draws the totals of all engines as distributions, with a line at p50 and p99."""
     check_plot(path)
     kinds = {entry.name: f" ({entry.flavor}, {entry.precision})" for entry in facts}
-    figure = _figure_class()(figsize=(8, 4.5), layout="constrained")
+    figure = figure_class()(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, (x, y) in latency_curves(report).items():
         axes.plot(x, y, label=name + kinds.get(name, ""), drawstyle="steps-post")
@@ -111,7 +111,7 @@ def save_latency_plot(report: LatencyReport, facts: Sequence[EngineFacts], path:
         figure.savefig(temporary, dpi=150)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
     """matplotlib's Figure, without pyplot: no windows and no global state."""
     try:
         return importlib.import_module("matplotlib.figure").Figure

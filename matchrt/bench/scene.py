@@ -51,6 +51,8 @@ def engine_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
     for name, pixels in zip(("image0", "image1"), image_pair(height, width)[:2], strict=True):
         image = as_image(pixels)
         inputs[name] = image.rgb()[None] if contract.channels == 3 else image.grey()[None, :, :, None]
+        if contract.coarse is not None:
+            inputs[name.replace("image", "coarse")] = cv2.resize(image.rgb(), contract.coarse[::-1])[None]
     for spec in manifest.inputs:
         if spec.name.startswith("size"):
             inputs[spec.name] = np.array([[height, width]], np.int32)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from matchrt.cli.options import require_new_output, store_at
-from matchrt.cli.output import print_json, stages, stdout
+from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Profile
 
@@ -16,7 +16,8 @@ EPILOG = (
     "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --flavor tensorrt --precision fp16\n\n"
     "Two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
     "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
-    "Without a GPU: matchrt build loftr-lite --flavor tensorrt_rtx --target sm89"
+    "Without a GPU: matchrt build loftr-lite --flavor tensorrt_rtx --target sm89\n\n"
+    "8 bits: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
 )
 
 
@@ -54,7 +55,19 @@ def build(
     flavor: Annotated[
         str, typer.Option(help="Runtime to build for: onnxruntime, tensorrt or tensorrt_rtx.")
     ] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="fp32, or fp16 where it keeps the matches.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, or fp8 (experimental); refused where matches are lost.")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR_OR_LIST", help="int8, fp8: your own image pairs; default: drawn scenes."),
+    ] = None,
+    calibration_method: Annotated[str, typer.Option(help="int8, fp8: max, percentile or entropy.")] = "percentile",
+    calibration_seed: Annotated[int, typer.Option(min=0, help="int8, fp8: which of the pairs are taken.")] = 0,
+    keep_fp32: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="int8, fp8: modules that stay in floating point; repeatable."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(metavar="SM,...", help="tensorrt_rtx: GPUs to build for, e.g. sm80,sm89,sm120.")
     ] = None,
@@ -83,7 +96,11 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
+    from matchrt.calibrating.advice import advice
+    from matchrt.calibrating.options import CalibrationOptions
     from matchrt.cli.builder_options import builder_options
+    from matchrt.export.precision import QUANTIZED
+    from matchrt.nvidia.modules import FLAVORS, open_dialect
     from matchrt.pipeline import BuildRequest
     from matchrt.pipeline import build as run
 
@@ -110,6 +127,7 @@ def build(
         profile=parse_profile(dynamic) if dynamic else None,
         flavor=flavor,
         precision=precision,
+        calibration=CalibrationOptions(calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed),
         builder=builder_options(
             target, workspace, optimization_level, tf32, hardware_compatible, version_compatible, timing_cache
         ),
@@ -119,6 +137,9 @@ def build(
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
+    version = open_dialect(flavor).version if precision in QUANTIZED and flavor in FLAVORS else None
+    if (said := advice(precision, flavor, version)) is not None:
+        stderr().print(f"note: {said}", style="yellow")
     with stages(quiet=as_json) as tell:
         result = run(request, store_at(store), tell)
     if as_json:
@@ -150,12 +171,18 @@ def _print(result: Any) -> None:
     if "precision_kept" in checks:
         console.print(
             f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
-            f"matches within 1 px, count {checks['precision_count']:.2%}"
+            f"matches within 1 px, count {checks['precision_count']:.2%}{_accuracy(checks)}"
         )
     if missing := manifest.source.allowed_missing:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
         )
+
+
+def _accuracy(checks: dict[str, float]) -> str:
+    if "precision_accuracy" not in checks:
+        return ""
+    return f", accuracy {checks['precision_accuracy']:.2%} instead of {checks['precision_accuracy_fp32']:.2%}"
 
 
 def _built_for(manifest: Any, seconds: dict[str, float]) -> list[str]:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from matchrt.digest import sha256_json
 from matchrt.errors import MatchRTError
 from matchrt.export.checkpoint import Checkpoint, read_checkpoint
+from matchrt.export.engine_graph import EngineGraph
+from matchrt.export.families.base import GridFamily
 from matchrt.export.families.roma import DINOV2_KEYS
 from matchrt.export.loading import account, fill
 from matchrt.export.report import LoadReport
@@ -41,6 +43,13 @@ class LoadedNetwork:
         """Digest of all tensors that were read: the checkpoint's own, joined with a second file's."""
         first = self.checkpoint.tensors_sha256
         return first if self.supplement is None else sha256_json([first, self.supplement.tensors_sha256])
+
+
+def published_graph(loaded: LoadedNetwork, max_matches: int) -> EngineGraph:
+    """The graph without what engines run faster (`matchrt.models.deploy`): torch's side of a comparison of speed."""
+    if isinstance(loaded.spec.family, GridFamily):
+        return EngineGraph(loaded.network, max_matches).eval()
+    return loaded.spec.family.graph(loaded.network, max_matches).eval()
 
 
 def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:

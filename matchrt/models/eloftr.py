@@ -15,15 +15,14 @@ from torch import Tensor, nn
 from matchrt.models.aggregated_attention import AggregatedTransformer
 from matchrt.models.coarse_matching import (
     CoarseMatches,
+    CoarseScores,
     Confidence,
     Grid,
-    comparable,
-    fast_dual_softmax,
     rows_and_columns,
     select_matches,
     select_pairs,
 )
-from matchrt.models.config import ELOFTR_OPT_SIMILARITY, ELoFTRConfig
+from matchrt.models.config import ELoFTRConfig
 from matchrt.models.eloftr_fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
 from matchrt.models.match_tensors import MatchTensors, finished
 from matchrt.models.repvgg import RepVGG
@@ -31,28 +30,6 @@ from matchrt.models.repvgg import RepVGG
 Pair = tuple[Tensor, Tensor]
 # Features at 1/2, 1/4 and 1/8: of both images, one batch after the other, where their sizes agree, else of each.
 Stages = list[tuple[Tensor, Tensor, Tensor]]
-
-
-class CoarseScores(nn.Module):
-    """Confidence between the cells of both images. A module, so that its nodes have its name in a graph."""
-
-    def __init__(self, config: ELoFTRConfig) -> None:
-        super().__init__()
-        self.softmax = config.softmax
-        self.temperature = config.match.temperature
-
-    def forward(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Confidence:
-        """Confidence `[B,L,S]` of cells `[B,h,w,C]`; masks bool `[B,L]`, `[B,S]`.
-
-        In the optimised configuration it is s / (s + 25) of the similarity s: from 0 to 1, and 0.5 at the authors'
-        threshold.
-        """
-        first, second = comparable(x0.flatten(1, 2), x1.flatten(1, 2), self.temperature, mask0, mask1)
-        scores, transposed = first @ second.transpose(1, 2), second @ first.transpose(1, 2)
-        if self.softmax:
-            return fast_dual_softmax(scores, transposed)
-        positive = scores.clamp(min=0.0)
-        return Confidence(positive / (positive + ELOFTR_OPT_SIMILARITY), transposed.argmax(dim=2))
 
 
 class ELoFTR(nn.Module):
@@ -63,7 +40,7 @@ class ELoFTR(nn.Module):
         self.config = config
         self.backbone = RepVGG(config.widths, config.blocks)
         self.loftr_coarse = AggregatedTransformer(config)
-        self.coarse_matching = CoarseScores(config)
+        self.coarse_matching = CoarseScores(config.match.temperature, config.softmax)
         self.fine_preprocess = FineFeatures(config)
         self.fine_windows = FineWindows()
         self.fine_matching = FineMatching(config.fine_regress)
@@ -110,7 +87,7 @@ class ELoFTR(nn.Module):
         x0, x1 = self.coarse(stages)
         grid0, grid1 = self.grid(x0, size0), self.grid(x1, size1)
         x0, x1 = self.loftr_coarse(x0, x1, grid0.valid(), grid1.valid())
-        confidence = self.coarse_matching(x0, x1, grid0.mask(), grid1.mask())
+        confidence = self.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), grid0.mask(), grid1.mask())
         matches = self.select(confidence, grid0, grid1, max_matches)
         cells = (matches.index0, matches.index1)
         windows = self.windows(x0, x1, stages, cells)

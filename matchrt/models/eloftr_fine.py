@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.coarse_matching import rows_and_columns
+from matchrt.models.coarse_matching import log_sum_exp, rows_and_columns
 from matchrt.models.config import ELoFTRConfig
 
 WINDOW = 8  # pixels of a coarse cell, a side
@@ -71,16 +71,19 @@ def pixel_windows(windows: Tensor, margin: int) -> Tensor:
     return torch.kron(axis, axis) @ windows
 
 
-def window_confidence(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
-    """First stage: confidence `[B,K,64,64]` between the pixels of both cells.
+def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
+    """First stage: logarithms `[B,K,64,64]` of the confidence between the pixels of both cells.
 
     window0 `[B,K,64,C]`, window1 `[B,K,100,C]`: its margin counts in the softmax. The last `regress` channels do not.
+    Dual softmax as in `fast_dual_softmax`: of the similarity and, in a product of its own, its transpose.
     """
     scale = window0.shape[3] ** -0.5
     used = window0.shape[3] - regress
-    scores = (window0[..., :used] * scale) @ (window1[..., :used] * scale).transpose(2, 3)
-    confidence = (scores.softmax(dim=2) * scores.softmax(dim=3)).unflatten(3, (WINDOW + 2, WINDOW + 2))
-    return confidence[..., 1:-1, 1:-1].flatten(3)
+    first, second = window0[..., :used] * scale, window1[..., :used] * scale
+    scores, transposed = first @ second.transpose(2, 3), second @ first.transpose(2, 3)
+    rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
+    order = 2 * scores - rows[..., :, None] - columns[..., None, :]
+    return order.unflatten(3, (WINDOW + 2, WINDOW + 2))[..., 1:-1, 1:-1].flatten(3)
 
 
 def neighbourhood_offset(
@@ -135,10 +138,9 @@ class FineMatching(nn.Module):
 
     def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell), offset `[B,K,2]`, margin `[B,K]`."""
-        confidence = window_confidence(window0, window1, self.regress).flatten(2)
-        pixel0, pixel1 = rows_and_columns(confidence.argmax(dim=2), WINDOW**2)
-        best = confidence.topk(2, dim=2).values
-        margin = (best[..., 0] - best[..., 1]) / best[..., 0]
+        best, pair = window_order(window0, window1, self.regress).flatten(2).topk(2, dim=2)
+        pixel0, pixel1 = rows_and_columns(pair[..., 0], WINDOW**2)
+        margin = 1.0 - (best[..., 1] - best[..., 0]).exp()
         return pixel0, pixel1, neighbourhood_offset(window0, window1, pixel0, pixel1, self.regress), margin
 
 

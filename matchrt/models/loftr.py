@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from matchrt.models.attention import LocalFeatureTransformer
 from matchrt.models.coarse_matching import (
+    CoarseScores,
     Grid,
-    fast_dual_softmax,
     rows_and_columns,
     select_matches,
     similarity,
@@ -37,6 +37,7 @@ class LoFTR(nn.Module):
         self.loftr_coarse = LocalFeatureTransformer(config.coarse)
         frequencies = sine_frequencies(config.coarse.d_model, config.fixed_position_divisor)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        self.coarse_matching = CoarseScores(config.match.temperature)
         if config.fine is not None:
             self.fine_preprocess = FinePreprocess(config.coarse.d_model, config.fine.d_model)
             self.loftr_fine = LocalFeatureTransformer(config.fine)
@@ -99,9 +100,7 @@ class LoFTR(nn.Module):
         grid0, grid1 = self._grid(coarse0, size0), self._grid(coarse1, size1)
         mask0, mask1 = grid0.mask(), grid1.mask()
         tokens0, tokens1 = self.encode_coarse(coarse0, coarse1, mask0, mask1)
-        scores = self.similarity(tokens0, tokens1, mask0, mask1)
-        transposed = self.similarity(tokens1, tokens0, mask1, mask0)
-        confidence = fast_dual_softmax(scores, transposed)
+        confidence = self.coarse_matching(tokens0, tokens1, mask0, mask1)
         matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
         keypoints0, keypoints1 = self._pixels(matches.index0, grid0), self._pixels(matches.index1, grid1)
         if fine0 is not None and fine1 is not None:

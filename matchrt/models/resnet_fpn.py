@@ -46,6 +46,7 @@ class ResNetFPN(nn.Module):
         super().__init__()
         if initial_dim != block_dims[0]:
             raise ValueError(f"initial_dim {initial_dim} must equal the first stage's {block_dims[0]} channels")
+        self.block_dims = block_dims
         self.n_stages = len(block_dims)
         self.conv1 = nn.Conv2d(1, initial_dim, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(initial_dim)

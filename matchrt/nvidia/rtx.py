@@ -61,8 +61,6 @@ class TensorRTRTX:
     def configure(self, config: Any, options: BuilderOptions) -> None:
         """The targets; without any, the engine is for every GPU from Ampere on."""
         configure_all(self.trt, config, options)
-        # Without it, an engine may take memory of its own in the middle of a run, which no CUDA graph can hold.
-        config.set_flag(self.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         if options.targets:
             config.num_compute_capabilities = len(options.targets)
         for index, target in enumerate(options.targets):

@@ -9,6 +9,7 @@ not the centres of its pixels, hence the half pixels:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -49,6 +50,8 @@ class Fit:
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64."""
+        if self.scale_x == self.scale_y == 1.0:
+            return np.array(points)
         scale = np.array([self.scale_x, self.scale_y])
         return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
 
@@ -62,6 +65,7 @@ def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDAr
     return result.astype(np.float32) if np.asarray(points).dtype == np.float32 else result
 
 
+@lru_cache(maxsize=256)
 def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int) -> Fit:
     """Fits an image as the engine's contract says; `long_side` is what dynamic engines aim at.
 

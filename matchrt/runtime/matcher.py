@@ -22,9 +22,10 @@ from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_file import read_engine, require_flavor
-from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
+from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
-from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image, UInt8Array, as_image
+from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image
+from matchrt.runtime.intake import PreparedImage, best_side, prepare_image, read_as
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 from matchrt.runtime.session import Device, Pending, Session, SessionOptions, open_session
 from matchrt.store import EngineStore
@@ -78,46 +79,15 @@ class MatcherOptions:
                 raise MatchRTError("option-range", f"{name} is {getattr(self, name)!r}.", f"It must be {wanted}.")
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """An image in the engine's layout, and the way back. pixels: None where they are on the GPU."""
-
-    ref: ImageRef
-    fit: Fit
-    pixels: UInt8Array | None
-    coarse: UInt8Array | None
-    decode_ms: float
-    resize_ms: float
-
-
-@dataclass(frozen=True)
-class PreparedPair:
-    """Two images in the engine's layout: one row of each of its inputs, and the way back to the images' pixels.
-
-    inputs: by the engine's names, each `[1, ...]`; engines built with --batch take several such rows stacked.
-    """
-
-    first: _Prepared
-    second: _Prepared
-    inputs: dict[str, npt.NDArray[Any]]
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Milliseconds that decoding and resizing took."""
-        return {
-            "decode": self.first.decode_ms + self.second.decode_ms,
-            "resize": self.first.resize_ms + self.second.resize_ms,
-        }
-
-
-_Preparing = Future[PreparedPair]
+_Pair = tuple[PreparedImage, PreparedImage]
 
 
 @dataclass(frozen=True)
 class _Running:
     """A pair that an engine works on; start: on the host's clock."""
 
-    pair: PreparedPair
+    first: PreparedImage
+    second: PreparedImage
     pending: Pending
     start: float
 
@@ -140,6 +110,7 @@ class Matcher:
         store: EngineStore | None = None,
     ) -> None:
         self.options = options or MatcherOptions()
+        self._spare: list[Session] = []
         chosen = self.options
         self._session: Session = open_session(
             read_engine(engine, store, chosen.flavor),
@@ -155,10 +126,10 @@ class Matcher:
     def on(cls, session: Session, options: MatcherOptions | None = None, *, batch: bool = False) -> Matcher:
         """A matcher on a session that is open already; closing it closes the session.
 
-        batch: take an engine built with --batch too, for `prepare` and `finish` around runs of the caller's own.
+        batch: take an engine built with --batch too, for `inputs` and `finish` around runs of the caller's own.
         """
         matcher = cls.__new__(cls)
-        matcher.options, matcher._session = options or MatcherOptions(), session
+        matcher.options, matcher._session, matcher._spare = options or MatcherOptions(), session, []
         matcher._check_options(batch)
         return matcher
 
@@ -177,7 +148,7 @@ class Matcher:
         return self._session
 
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
-        """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1.
+        """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1, or prepared ones.
 
         Keypoints are pixels of the images as given. Arrays on the GPU (DLPack or `__cuda_array_interface__`) are read
         where they are: uint8, contiguous, of the engine's size. stream: CUDA stream that they are made in, which the
@@ -185,23 +156,14 @@ class Matcher:
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
-        return self._finish(self._start(self.prepare(image0, image1), self._session))
-
-    def prepare(self, image0: ImageLike, image1: ImageLike) -> PreparedPair:
-        """What `match` does before the engine runs, for callers that run `session` themselves. Errors: image-*."""
-        return self._paired(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
-
-    def finish(
-        self, pair: PreparedPair, outputs: Mapping[str, npt.NDArray[Any]], timings: Mapping[str, float], row: int = 0
-    ) -> Matches:
-        """What `match` does after the engine ran: the matches in row `row` of its outputs, in pixels of the images."""
-        return self._matches(outputs, pair.first, pair.second, {**pair.timings, **timings}, row)
+        prepared = self._prepare(image0, "image0"), self._prepare(image1, "image1")
+        return self._finish(self._start(*prepared, self._session))
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
         """Where every pixel lies in the other image, for engines built with --dense. Errors: dense-missing, image-*."""
         self._require_dense()
-        running = self._start(self.prepare(image0, image1), self._session)
-        return _dense(running.pending.result(), running.pair.first, running.pair.second)
+        running = self._start(self._prepare(image0, "image0"), self._prepare(image1, "image1"), self._session)
+        return _dense(running.pending.result(), running.first, running.second)
 
     def _require_dense(self) -> None:
         if not any(spec.name == "warp" for spec in self.manifest.outputs):
@@ -228,7 +190,7 @@ class Matcher:
         outputs = run.outputs.to_host()
         timings = {"inference": (time.perf_counter() - start) * 1e3}
         first, second = (
-            _Prepared(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
+            PreparedImage(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
             for name, size in zip(("image0", "image1"), run.sizes, strict=True)
         )
         return self._matches(outputs, first, second, timings)
@@ -245,10 +207,10 @@ class Matcher:
             sessions = [self._session]
             if self._session.asynchronous:
                 # Two sets of buffers: one pair is copied up while the engine works on the other. The matcher's own
-                # session stays free, for `match` between the pairs.
-                sessions = [self._session.fork() for _ in range(2)]
-                for session in sessions:
-                    stack.callback(session.close)
+                # session stays free, for `match` between the pairs. They are kept for the next call: making them
+                # ready takes as long as a hundred pairs.
+                sessions = [self._spare.pop() if self._spare else self._session.fork() for _ in range(2)]
+                stack.callback(self._spare.extend, sessions)
             turns = itertools.cycle(sessions)
             running: deque[_Running | MatchRTError] = deque()
             # Whoever stops early leaves runs under way: taken out, so that the matcher can be used again.
@@ -263,10 +225,10 @@ class Matcher:
                     yield self._outcome(running.popleft(), return_errors)
             yield from (self._outcome(run, return_errors) for run in _drained(running))
 
-    def _begin(self, prepared: _Preparing, session: Session) -> _Running | MatchRTError:
+    def _begin(self, prepared: Future[_Pair], session: Session) -> _Running | MatchRTError:
         """Starts a pair on a session; what is wrong with the pair comes out in its turn."""
         try:
-            return self._start(prepared.result(), session)
+            return self._start(*prepared.result(), session)
         except MatchRTError as error:
             return error
 
@@ -282,15 +244,18 @@ class Matcher:
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest."""
-        self._finish(self._start(self.blank(), self._session))
+        blank = self.blank()
+        self.match(blank, blank)
 
-    def blank(self) -> PreparedPair:
-        """Two blank images of the engine's best size, to warm up with."""
-        height, width = self._canvas() or (_best_side(self.manifest), _best_side(self.manifest))
-        return self.prepare(*[np.zeros((height, width), np.uint8)] * 2)
+    def blank(self) -> PreparedImage:
+        """A blank image of the engine's best size, to warm up with."""
+        height, width = self._canvas() or (best_side(self.manifest), best_side(self.manifest))
+        return self.prepare_image(np.zeros((height, width), np.uint8))
 
     def close(self) -> None:
         """Frees the engine."""
+        while self._spare:
+            self._spare.pop().close()
         self._session.close()
 
     def __enter__(self) -> Matcher:
@@ -330,44 +295,41 @@ class Matcher:
         contract = self.manifest.input
         return None if contract.height is None or contract.width is None else (contract.height, contract.width)
 
-    def _fit(self, image: Image) -> Fit:
-        long_side = self.options.resize or _best_side(self.manifest)
-        return fit_image((image.height, image.width), self.manifest.input, long_side)
-
-    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> PreparedPair:
+    def _prepare_pair(self, pair: tuple[ImageLike, ImageLike]) -> tuple[PreparedImage, PreparedImage]:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
             raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
-        return self.prepare(*pair)
+        return self._prepare(pair[0], "image0"), self._prepare(pair[1], "image1")
 
-    def _prepare(self, value: ImageLike, name: str) -> _Prepared:
-        start = time.perf_counter()
-        image = self.read(value, name)
-        decoded = time.perf_counter()
-        pixels = image.grey() if self.manifest.input.channels == 1 else image.rgb()
-        fit = self._fit(image)
-        resized = apply_fit(pixels, fit, self.manifest.input.kernel)
-        small = fit_coarse((image.height, image.width), self.manifest.input)
-        coarse = None if small is None else apply_fit(pixels, small, self.manifest.input.kernel)
-        end = time.perf_counter()
-        ref = ImageRef(image.name, image.height, image.width)
-        return _Prepared(ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3)
+    def _prepare(self, value: ImageLike, name: str) -> PreparedImage:
+        return value if isinstance(value, PreparedImage) else self.prepare_image(value, name)
+
+    def prepare_image(self, value: ImageLike, name: str = "array") -> PreparedImage:
+        """Decodes and resizes an image once; `match` takes what this gives as often as the image stands in a pair.
+
+        Errors: image-* of `as_image`.
+        """
+        return prepare_image(value, name, self.manifest, self.options)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
         """Decodes an image as `match` would, under this matcher's options; what it gives can be matched and drawn on.
 
         Errors: image-* of `as_image`.
         """
-        options = self.options
-        return as_image(
-            value,
-            channel_order=options.channel_order,
-            name=name,
-            max_pixels=options.max_pixels,
-            apply_exif=options.apply_exif,
-        )
+        return read_as(value, name, self.options)
 
-    def _paired(self, first: _Prepared, second: _Prepared) -> PreparedPair:
+    def _start(self, first: PreparedImage, second: PreparedImage, session: Session) -> _Running:
+        inputs = self._inputs(first, second)
+        start = time.perf_counter()
+        return _Running(first, second, session.start(inputs), start)
+
+    def inputs(self, image0: ImageLike, image1: ImageLike) -> dict[str, npt.NDArray[Any]]:
+        """What `match` gives the engine for two images, by input name: one row each, `[1, ...]`; engines built with
+        --batch take several such rows stacked. Errors: image-* of `as_image`, size-memory.
+        """
+        return self._inputs(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
+
+    def _inputs(self, first: PreparedImage, second: PreparedImage) -> dict[str, npt.NDArray[Any]]:
         if self.manifest.flavor == "onnxruntime":
             sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
             require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
@@ -378,23 +340,32 @@ class Matcher:
                 inputs[key] = np.array([[item.fit.resized_height, item.fit.resized_width]], np.int32)
         if first.coarse is not None and second.coarse is not None:
             inputs |= {"coarse0": first.coarse[None], "coarse1": second.coarse[None]}
-        return PreparedPair(first, second, inputs)
-
-    def _start(self, pair: PreparedPair, session: Session) -> _Running:
-        start = time.perf_counter()
-        return _Running(pair, session.start(pair.inputs), start)
+        return inputs
 
     def _finish(self, running: _Running) -> Matches:
+        first, second = running.first, running.second
         outputs = running.pending.result()
         end = time.perf_counter()
         timings = {"inference": (end - running.start) * 1e3, **running.pending.timings()}
-        return self.finish(running.pair, outputs, timings)
+        return self.finish((first, second), outputs, timings)
+
+    def finish(
+        self,
+        images: tuple[PreparedImage, PreparedImage],
+        outputs: Mapping[str, npt.NDArray[Any]],
+        timings: Mapping[str, float],
+        row: int = 0,
+    ) -> Matches:
+        """What `match` does after the engine ran: the matches in row `row` of its outputs, in pixels of the images."""
+        first, second = images
+        before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
+        return self._matches(outputs, first, second, {**before, **timings}, row)
 
     def _matches(
         self,
         outputs: Mapping[str, npt.NDArray[Any]],
-        first: _Prepared,
-        second: _Prepared,
+        first: PreparedImage,
+        second: PreparedImage,
         timings: dict[str, float],
         row: int = 0,
     ) -> Matches:
@@ -428,13 +399,15 @@ class Matcher:
         return len(scores) - int(np.count_nonzero(scores < least))
 
 
-def _dense(outputs: Mapping[str, npt.NDArray[Any]], first: _Prepared, second: _Prepared, row: int = 0) -> DenseMatches:
+def _dense(
+    outputs: Mapping[str, npt.NDArray[Any]], first: PreparedImage, second: PreparedImage, row: int = 0
+) -> DenseMatches:
     return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
 
 
-def _ahead(pairs: Iterable[Any], submit: Callable[[Any], _Preparing]) -> Iterator[_Preparing | Exception]:
+def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
     """Pairs being prepared, in order, two ahead of the one that is taken; last the error of the caller's iterator."""
-    waiting: deque[_Preparing] = deque()
+    waiting: deque[Future[_Pair]] = deque()
     source = iter(pairs)
     while True:
         try:
@@ -460,8 +433,3 @@ def _abandon(running: deque[_Running | MatchRTError]) -> None:
         if isinstance(run, _Running):
             with suppress(MatchRTError):
                 run.pending.result()
-
-
-def _best_side(manifest: EngineManifest) -> int:
-    profile = manifest.input.profile
-    return max(profile.optimum) if profile is not None else max(manifest.input.height or 0, manifest.input.width or 0)

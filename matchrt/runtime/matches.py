@@ -205,13 +205,22 @@ def _frozen(values: npt.ArrayLike, shape: tuple[int, ...], name: str) -> Float32
 
 def _frozen_scores(values: npt.ArrayLike, count: int) -> Float32Array:
     scores = _frozen(values, (count,), "scores")
-    if count and (scores.min() < -_SCORE_ROUNDING or scores.max() > 1 + _SCORE_ROUNDING):
-        raise _invalid(f"scores run from {scores.min():g} to {scores.max():g}")
-    if (np.diff(scores) > 0).any():
+    if (scores[1:] > scores[:-1]).any():
+        if scores.min() < -_SCORE_ROUNDING or scores.max() > 1 + _SCORE_ROUNDING:
+            raise _out_of_range(scores)
         raise _invalid("scores do not descend")
+    # They descend: the first is the largest, the last the smallest.
+    if not count or (scores[-1] >= 0.0 and scores[0] <= 1.0):
+        return scores
+    if scores[-1] < -_SCORE_ROUNDING or scores[0] > 1 + _SCORE_ROUNDING:
+        raise _out_of_range(scores)
     clipped = np.clip(scores, 0.0, 1.0)
     clipped.setflags(write=False)
     return clipped
+
+
+def _out_of_range(scores: Float32Array) -> MatchRTError:
+    return _invalid(f"scores run from {scores.min():g} to {scores.max():g}")
 
 
 def _score_summary(scores: Float32Array) -> dict[str, float] | None:

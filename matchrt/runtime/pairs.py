@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from matchrt.errors import MatchRTError
@@ -26,6 +27,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 PathPair = tuple[Path, Path]
+
+_BLANKS = re.compile(r"[ \t\r\n]+")
 
 
 def read_pairs(
@@ -79,24 +82,30 @@ def _two_sources(first: Path, second: Path, allow_unpaired: bool) -> list[PathPa
 
 def _read_list(path: Path, root: str | os.PathLike[str] | None) -> list[PathPair]:
     base = path.parent if root is None else Path(root)
+    return [_existing(fields, base, f"{path}:{number}") for number, fields in iterate_list(path)]
+
+
+def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    """The pairs of a list as it writes them, with their line numbers, read line by line.
+
+    Errors: pairs-line, pairs-format, pairs-missing (the list itself; whether images exist is not looked at).
+    """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip() and not line.lstrip().startswith("#"):
+                    yield number, _parse_line(line, f"{path}:{number}")
     except UnicodeDecodeError as error:
         raise MatchRTError(
             "pairs-format", f"'{path}' is not a UTF-8 text file.", "Name a list of pairs; give one pair as two images."
         ) from error
     except OSError as error:
         raise MatchRTError("pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Check its rights.") from error
-    return [
-        _parse_line(line, base, f"{path}:{number}")
-        for number, line in enumerate(text.splitlines(), start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
 
 
-def _parse_line(line: str, base: Path, where: str) -> PathPair:
+def _parse_line(line: str, where: str) -> tuple[str, str]:
     try:
-        fields = _split(line)
+        fields = _split(line) if '"' in line else _BLANKS.split(line.strip(" \t\r\n"))
     except ValueError as error:
         raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close it.") from error
     if len(fields) != 2:
@@ -105,6 +114,10 @@ def _parse_line(line: str, base: Path, where: str) -> PathPair:
             f"{where}: {len(fields)} fields, two paths are expected.",
             'Write two paths a line; put names with blanks in double quotes ("a b.jpg").',
         )
+    return fields[0], fields[1]
+
+
+def _existing(fields: tuple[str, str], base: Path, where: str) -> PathPair:
     first, second = (base / field for field in fields)
     for path in (first, second):
         if not path.is_file():
@@ -126,11 +139,18 @@ def _split(line: str) -> list[str]:
 
 
 def _one_folder(folder: Path, window: int | None) -> list[PathPair]:
+    return list(iterate_folder(folder, window))
+
+
+def iterate_folder(folder: Path, window: int | None) -> Iterator[PathPair]:
+    """Every pair of a folder's images, or each image with the `window` that follow. Error: pairs-window."""
     if window is not None and window < 1:
         raise MatchRTError("pairs-window", f"The window is {window}.", "Use 1 or more: how many next images to match.")
     images = _images(folder)
     reach = len(images) if window is None else window
-    return [(image, other) for i, image in enumerate(images) for other in images[i + 1 : i + 1 + reach]]
+    for i, image in enumerate(images):
+        for other in images[i + 1 : i + 1 + reach]:
+            yield image, other
 
 
 def _two_folders(first: Path, second: Path, allow_unpaired: bool) -> list[PathPair]:

@@ -150,12 +150,12 @@ class EngineModel:
 def pair_job(engine: ServedEngine, image0: Image, image1: Image, least: float | None) -> Job[Matches]:
     """Two decoded images to matches, as `Matcher.match` does it. least: score, None for the engine's default."""
     matcher = engine.matcher(least)
-    pair = matcher.prepare(image0, image1)
+    images = matcher.prepare_image(image0), matcher.prepare_image(image1)
 
     def finish(run: Run) -> Matches:
-        return matcher.finish(pair, run.outputs, {"inference": run.milliseconds})
+        return matcher.finish(images, run.outputs, {"inference": run.milliseconds})
 
-    return Job(pair.inputs, finish)
+    return Job(matcher.inputs(*images), finish)
 
 
 def min_score(parameters: Mapping[str, Any]) -> float | None:

@@ -49,9 +49,10 @@ class ServedEngine:
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first request is not slower than the rest."""
-        pair = Matcher.on(self._session, batch=True).blank()
-        batch = self.manifest.input.batch
-        self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in pair.inputs.items()}).result()
+        matcher = Matcher.on(self._session, batch=True)
+        blank, batch = matcher.blank(), self.manifest.input.batch
+        inputs = matcher.inputs(blank, blank)
+        self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
 
     def matcher(self, min_score: float | None = None) -> Matcher:
         """What prepares images for the engine and reads its outputs; runs are the workers'. Never closed."""

@@ -72,9 +72,7 @@ def test_defaults(machine: Machine) -> None:
     script, trt = machine.script, machine.script.module
     assert script.arguments("clear_flag") == [(trt.BuilderFlag.TF32,)]
     assert script.arguments("profiling_verbosity") == [(trt.ProfilingVerbosity.DETAILED,)]
-    # What a run needs, the caller gives: without that, TensorRT-RTX may allocate inside a CUDA graph.
-    rtx = machine.flavor == "tensorrt_rtx"
-    assert script.arguments("set_flag") == ([(trt.BuilderFlag.REQUIRE_USER_ALLOCATION,)] if rtx else [])
+    assert script.arguments("set_flag") == []
     untouched = {"set_memory_pool_limit", "builder_optimization_level", "hardware_compatibility_level",
                  "num_compute_capabilities", "set_compute_capability", "set_timing_cache",
                  "add_optimization_profile"}  # fmt: skip

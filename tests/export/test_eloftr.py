@@ -10,6 +10,7 @@ import torch
 from support.commands import CommandLine
 from support.eloftr import filled, manifest_state
 from support.pictures import shifted_pair
+from support.quantised import check_quantised
 from support.weights import sharp_state
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from matchrt.export.network import LoadedNetwork, expected_tensors
 from matchrt.export.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
+from matchrt.export.quantizing.styles import ONNXRUNTIME, TENSORRT
 from matchrt.export.report import LoadReport
 from matchrt.export.specs import get_spec
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
@@ -191,6 +193,13 @@ def test_export_parity(options: ExportOptions, mutual: bool) -> None:
         difference = compare(run_torch(graph, inputs), run_onnx(model, inputs), 0.0)
         assert difference.same and difference.matches >= 5 * options.batch, difference
     assert not {"NonZero", "Loop", "If"} & {node.op_type for node in model.graph.node}
+
+
+def test_int8() -> None:
+    loaded, options = _tiny(TINY), ExportOptions(128, 128, 64)
+    model, _ = run_passes(export_onnx(loaded, options), standard_passes())
+    for style in (ONNXRUNTIME, TENSORRT):
+        check_quantised(model, "eloftr", sample_inputs(input_contract(ELOFTR_INPUT, options), 8), style)
 
 
 def test_optimised_configuration_scores_from_0_to_1() -> None:

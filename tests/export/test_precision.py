@@ -59,7 +59,10 @@ def _nodes(model: onnx.ModelProto, op: str, module: str = "**") -> list[onnx.Nod
 
 
 def test_fp32_is_the_model_itself(dynamic: onnx.ModelProto) -> None:
-    assert precision.PRECISIONS == ("fp32", "fp16")
+    assert precision.PRECISIONS == ("fp32", "fp16", "int8", "fp8")
+    with pytest.raises(MatchRTError) as caught:
+        precision.apply(dynamic, "int8", "loftr")  # it cannot be written without ranges
+    assert caught.value.code == "precision-unknown" and "calibrat" in caught.value.remedy
     model, records = precision.apply(dynamic, "fp32", "loftr")
     assert model is dynamic and records == ()
 
@@ -90,10 +93,11 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
     types = element_types(model)
     wanted = {
         ("Conv", "backbone.**"): TensorProto.FLOAT16,
-        ("MatMul", "loftr_coarse.layers.*"): TensorProto.FLOAT16,
-        ("Elu", "loftr_coarse.layers.*"): TensorProto.FLOAT16,
+        ("MatMul", "loftr_coarse.layers.*"): TensorProto.FLOAT,
+        ("MatMul", "loftr_coarse.layers.*.merge"): TensorProto.FLOAT16,
+        ("Elu", "loftr_coarse.layers.*"): TensorProto.FLOAT,
         ("LayerNormalization", "**"): TensorProto.FLOAT16,
-        ("Exp", "network"): TensorProto.FLOAT,
+        ("Exp", "coarse_matching"): TensorProto.FLOAT,
         ("TopK", "network"): TensorProto.FLOAT,
         ("ReduceSum", "loftr_coarse.layers.*"): TensorProto.FLOAT,
     }
@@ -111,18 +115,13 @@ def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tu
     # Nothing is stored in half and cast to float any more, and the file is half of a float32 one.
     stored = {i.name for i in model.graph.initializer}
     assert not [n for n in _nodes(model, "Cast") if n.input[0] in stored]
-    assert model.ByteSize() < 5.2e6
+    assert model.ByteSize() < 5.7e6
 
 
-def test_only_the_mean_of_the_keys_leaves_fp16_in_the_attention(
-    lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]],
-) -> None:
+def test_nothing_leaves_fp16_in_the_fine_transformer(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
     added = [n.name for n in lowered[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
-    inner = [name for name in added if name.startswith("loftr_coarse.layers.3/")]
-    assert sum(name.endswith("/to_fp32") for name in inner) == 2  # the keys of two images
-    assert sum(name.endswith("/to_fp16") for name in inner) == 2
     assert not [name for name in added if name.startswith("loftr_fine.layers.0")]
-    assert len(added) <= 44
+    assert len(added) <= 90
 
 
 def test_every_rule_hits_something(
@@ -132,18 +131,18 @@ def test_every_rule_hits_something(
     static_records = precision.apply(static, "fp16", "loftr")[1]
     hit = {record.name for record in (*dynamic_records, *static_records) if record.changed}
     assert hit >= {f"fp16:{rule.name}" for rule in RULES["loftr"].rules}
-    assert {record.name for record in dynamic_records if not record.changed} == set()
+    assert {record.name for record in dynamic_records if not record.changed} == {"fp16:masks"}  # of static graphs
     reasons = {f"fp16:{rule.name}": rule.reason for rule in RULES["loftr"].rules}
     assert all(reasons.get(record.name, "") in record.summary for record in dynamic_records)
 
 
-def test_masks_of_static_graphs_stay_finite(static: onnx.ModelProto) -> None:
-    """-1e9 is beyond fp16: it must stay where the similarity is."""
-    model, _ = precision.apply(static, "fp16", "loftr")
-    floats = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.data_type == TensorProto.FLOAT}
-    fills = {name for name, values in floats.items() if (values == np.float32(-1e9)).any()}
-    users = [node for node in model.graph.node if fills & set(node.input)]
-    assert users and all(node.name.startswith("network/") for node in users)
+def test_padding_stays_finite(graph: onnx.ModelProto) -> None:
+    """-1e9 would be beyond fp16: padding is written as a channel of -6e4, which both types have."""
+    model, _ = precision.apply(graph, "fp16", "loftr")
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype in (np.float16, np.float32):
+            assert np.isfinite(values).all() and np.abs(values).max(initial=0) <= 65504
 
 
 def test_folding_normalisations_changes_no_match(dynamic: onnx.ModelProto) -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from support.pictures import texture
+from support.quantised import check_quantised
 from support.roma import TINY, roma_files, roma_state
 
 from matchrt.errors import MatchRTError
@@ -21,6 +22,7 @@ from matchrt.export.parity import compare, run_onnx, sample_inputs
 from matchrt.export.passes.aside import put_back, set_aside
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
+from matchrt.export.quantizing.styles import ONNXRUNTIME, TENSORRT, QuantStyle
 from matchrt.export.specs import ModelSpec, get_spec
 from matchrt.export.to_onnx import input_contract
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
@@ -105,6 +107,13 @@ def test_dense_outputs_are_torchs(engine: Path, manifest: EngineManifest) -> Non
     warp, certainty = session.run(["warp", "certainty"], inputs)
     assert np.abs(warp - expected.warp.numpy()).max() * 168 / 2 <= 1e-3
     assert np.abs(certainty - expected.certainty.numpy()).max() <= 1e-3
+
+
+@pytest.mark.parametrize("style", [ONNXRUNTIME, TENSORRT])
+def test_int8(engine: Path, manifest: EngineManifest, style: QuantStyle) -> None:
+    quantised = check_quantised(onnx.load(str(engine)), "roma", sample_inputs(manifest.input, 8, seed=5), style)
+    solving = [n for n in quantised.graph.node if n.name.startswith("decoder.gps") and n.op_type == "MatMul"]
+    assert solving and not any(name.endswith("/dequantize") for node in solving for name in node.input)
 
 
 def test_engine_graph_has_what_engines_take(engine: Path) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from support.pictures import shifted_pair
 from support.weights import random_network
 
-from matchrt.models.attention import MASKED, full_attention, linear_attention
+from matchrt.models.attention import MASKED, full_attention, linear_attention, window_attention
 from matchrt.models.coarse_matching import Grid, dual_softmax, fast_dual_softmax, rows_and_columns, select_matches
 from matchrt.models.config import COARSE_LOFTR, LOFTR_LITE, CoarseMatchConfig, LoFTRConfig, TransformerConfig
 from matchrt.models.fine_refinement import FineRefinement, gather_windows
@@ -182,3 +182,22 @@ def test_config_rejects_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="its stage"):
         LoFTRConfig(fine=TransformerConfig(64, 8, ()))
     assert COARSE_LOFTR.coarse_stride == 16 and LOFTR_LITE.fine_stride == 2
+
+
+def test_attention_within_windows_is_linear_attention() -> None:
+    torch.manual_seed(6)
+    parts = [torch.randn(30, 25, 32) for _ in range(3)]
+    heads = (part.unflatten(2, (8, 4)).transpose(1, 2) for part in parts)
+    expected = linear_attention(*heads, None, None).transpose(1, 2).flatten(2)
+    assert torch.allclose(window_attention(*parts, n_heads=8), expected, atol=1e-6)
+
+
+def test_masks_of_padding() -> None:
+    grid = Grid(4, 5, torch.tensor([4, 2]), torch.tensor([3, 5]))
+    mask = grid.mask()
+    assert mask is not None and mask.dtype == torch.bool
+    for index, (height, width) in enumerate(((4, 3), (2, 5))):
+        expected = torch.zeros(4, 5, dtype=torch.bool)
+        expected[:height, :width] = True
+        assert torch.equal(mask[index].reshape(4, 5), expected)
+    assert grid.interior(1, torch.device("cpu"))[1].sum() == 0

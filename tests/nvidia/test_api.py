@@ -61,7 +61,6 @@ USES = {
 }  # fmt: skip
 USES_OF_RTX = {
     "IBuilderConfig": ["num_compute_capabilities", "set_compute_capability"],
-    "BuilderFlag": ["REQUIRE_USER_ALLOCATION"],
     "ComputeCapability": ["SM80", "SM89", "SM120"],
     "Runtime": ["get_engine_validity"],
     "EngineValidity": ["INVALID"],
@@ -158,7 +157,7 @@ def test_nothing_removed_is_used() -> None:
             assert not (attributes | names) & REMOVED, path
         flags = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
                  and isinstance(node.value, ast.Attribute) and node.value.attr == "BuilderFlag"}  # fmt: skip
-        allowed = USES["BuilderFlag"] + (USES_OF_RTX["BuilderFlag"] if path.name == "rtx.py" else [])
+        allowed = USES["BuilderFlag"]
         assert flags <= set(allowed), path
 
 

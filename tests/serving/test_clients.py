@@ -106,10 +106,10 @@ def test_the_engines_own_tensors(server: Running, pair: Any) -> None:
     from matchrt.runtime.matcher import Matcher
 
     with Matcher() as matcher:
-        prepared = matcher.prepare(*pair.paths)
-        expected = matcher.session.run(prepared.inputs)
+        prepared = matcher.inputs(*pair.paths)
+        expected = matcher.session.run(prepared)
     client = grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}")
-    answer = client.infer("loftr-lite-engine", inputs_of(grpc, [prepared.inputs["image0"], prepared.inputs["image1"]]))
+    answer = client.infer("loftr-lite-engine", inputs_of(grpc, [prepared["image0"], prepared["image1"]]))
     for name, array in expected.items():
         assert np.array_equal(answer.as_numpy(name), array), name
     client.close()

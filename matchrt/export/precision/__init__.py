@@ -1,4 +1,4 @@
-"""Precision is written into the graph: Casts and fp16 weights. TensorRT 10, 11 and RTX take the types as written."""
+"""Precision is written into the graph: Casts, fp16 weights, Q/DQ. TensorRT 10, 11 and RTX take the types as written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from matchrt.manifest import PassRecord
 
-PRECISIONS: tuple[str, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8", "fp8")
+# Those that need calibration: `matchrt.calibrating` makes them, not `apply`.
+QUANTIZED: tuple[str, ...] = ("int8", "fp8")
 
 
 def require_precision(precision: str) -> None:
@@ -23,7 +25,7 @@ def require_precision(precision: str) -> None:
 
 
 def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """The model in this precision, and what each rule did; "fp32" gives the model as it is and no records.
+    """The model in fp16, and what each rule did; "fp32" gives the model as it is and no records.
 
     The given model is not changed, inputs and outputs keep their types, and applying again changes nothing.
     Errors: `precision-unknown`, `precision-family` (no rules for the family), `precision-overflow` (a weight beyond
@@ -32,4 +34,10 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
     from matchrt.export.precision.families import lower_model
 
     require_precision(precision)
+    if precision in QUANTIZED:
+        raise MatchRTError(
+            "precision-unknown",
+            f"{precision} is not written without ranges.",
+            "Use `matchrt build --precision`, or matchrt.calibrating, which calibrate.",
+        )
     return lower_model(model, family) if precision == "fp16" else (model, ())

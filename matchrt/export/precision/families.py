@@ -44,6 +44,12 @@ def lower_model(
     return copy, (*records, *_records(rules, done))
 
 
+def lower_plain(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
+    """Changes a plain fp32 graph in place, Q/DQ pairs in it included: these take the type of what they round."""
+    rules = rules_for(family)
+    return _records(rules, lower(model, rules))
+
+
 def _records(rules: PrecisionRules, done: Lowered) -> tuple[PassRecord, ...]:
     each = []
     for rule in rules.rules:

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.precision.graph_types import FLOATS, element_types, follows_input, follows_output, opset
 from matchrt.export.precision.raising import COPY, TO_FP16, TO_FP32, set_source_type
-from matchrt.export.precision.rules import MOVEMENT, NodeType, PrecisionRules
+from matchrt.export.precision.rules import PASSING, NodeType, PrecisionRules
 
 _ONNX_TYPE = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
 _CAST = {"fp16": TO_FP16, "fp32": TO_FP32}
@@ -71,7 +71,7 @@ def _decide(model: onnx.ModelProto, rules: PrecisionRules, floats: set[str]) -> 
         kind = rule.precision if rule is not None else _moved(node, plan)
         if rule is not None:
             plan.claimed[rule.name] += 1
-            plan.computing[rule.precision] += node.op_type not in MOVEMENT
+            plan.computing[rule.precision] += node.op_type not in PASSING
         if kind is None:
             constants.append(node)
         else:
@@ -94,7 +94,7 @@ def _operands(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Ite
         producer = producers.get(waiting.pop())
         if producer is None:
             continue
-        if producer.op_type in MOVEMENT:
+        if producer.op_type in PASSING:
             waiting += producer.input[: None if producer.op_type == "Concat" else 1]
         else:
             yield producer.name

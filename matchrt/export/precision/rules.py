@@ -23,6 +23,8 @@ MOVEMENT = frozenset(
         "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+# What a Q/DQ pair does is decided by whoever wrote it; in between it moves values too, and takes their type.
+PASSING = MOVEMENT | {"QuantizeLinear", "DequantizeLinear"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Nodes:
 
     def holds(self, node: onnx.NodeProto, operands: Operands) -> bool:
         """Whether the node is one of them."""
-        if node.op_type not in self.ops if self.ops else node.op_type in MOVEMENT:
+        if node.op_type not in self.ops if self.ops else node.op_type in PASSING:
             return False
         if not any(fits(pattern, node.name.rpartition("/")[0]) for pattern in self.modules):
             return False
@@ -75,7 +77,7 @@ class PrecisionRules:
         for rule in self.rules:
             if any(nodes.holds(node, operands) for nodes in rule.nodes):
                 return rule
-        if node.op_type in MOVEMENT:
+        if node.op_type in PASSING:
             return None
         raise InternalError(
             "precision-unruled",

@@ -37,9 +37,11 @@ LOGGER = logging.getLogger("matchrt.runtime")
 
 @dataclass
 class _Ready:
-    """A shape's runner, with what is known of its graph."""
+    """A shape's runner, with what is known of its graph; staged, fetched: its tensors in pinned memory, by name."""
 
     runner: ShapeRunner
+    staged: list[tuple[str, npt.NDArray[Any]]]
+    fetched: list[tuple[str, npt.NDArray[Any]]]
     runs: int = 0
     graph: Graph | None = None
     no_graph: str | None = None
@@ -78,6 +80,7 @@ class TensorRTSession:
         self._closers = contextlib.ExitStack()
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
+        self._checked: Any = None  # names, shapes and types of the last inputs
         self._closed = False
         self._manifest = self._engine.manifest  # asked for after closing too
         call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)  # a fork's thread may be on another GPU
@@ -104,12 +107,11 @@ class TensorRTSession:
     def start(self, inputs: Arrays) -> Pending:
         """Starts a run on host arrays. Errors: session-input, session-busy, session-closed, out-of-memory."""
         self._require_idle()
-        check_inputs(inputs, self.manifest)
+        self._check(inputs)
         with self._engine.in_turn(self._stream.handle, self._done):
-            ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()})
-            block = self._held().inputs.host.bytes
-            for place in ready.runner.inputs.places:
-                place.view(block)[...] = inputs[place.name]
+            ready = self._ready({name: array.shape for name, array in inputs.items()})
+            for place, view in ready.staged:
+                view[...] = inputs[place]
             self._launch(ready)
         self._pending = _PendingRun(self, ready)
         return self._pending
@@ -186,6 +188,13 @@ class TensorRTSession:
         self._closers.callback(resource.close)
         return resource
 
+    def _check(self, inputs: Arrays) -> None:
+        """`check_inputs`, once for inputs of the same names, shapes and types."""
+        kind = tuple((name, array.shape, array.dtype) for name, array in inputs.items())
+        if kind != self._checked:
+            check_inputs(inputs, self.manifest)
+            self._checked = kind
+
     def _require_open(self) -> None:
         if self._closed:
             raise MatchRTError("session-closed", "The session is closed.", "Open a new one.")
@@ -213,7 +222,13 @@ class TensorRTSession:
         return ready
 
     def _make_ready(self, shapes: Shapes) -> _Ready:
-        return _Ready(self._make_runner(shapes), no_graph=None if self._options.cuda_graph else "switched off")
+        runner = self._make_runner(shapes)
+        memory = self._held()
+        staged, fetched = (
+            [(place.name, place.view(block.host.bytes)) for place in layout.places]
+            for layout, block in ((runner.inputs, memory.inputs), (runner.outputs, memory.outputs))
+        )
+        return _Ready(runner, staged, fetched, no_graph=None if self._options.cuda_graph else "switched off")
 
     def _make_runner(self, shapes: Shapes) -> ShapeRunner:
         runner = ShapeRunner(self._engine, shapes)
@@ -302,8 +317,7 @@ class TensorRTSession:
         self._stream.wait()
         if ready.runs == 1:
             self._engine.keep_kernels()
-        block = self._held().outputs.host.bytes
-        arrays = {place.name: place.view(block).copy() for place in ready.runner.outputs.places}
+        arrays = {name: view.copy() for name, view in ready.fetched}
         begin, up, done, down = self._events
         return arrays, {"upload": up.since(begin), "gpu": done.since(up), "download": down.since(done)}
 

@@ -266,7 +266,6 @@ def building_enums(rtx: bool, same_compute_capability: bool) -> SimpleNamespace:
             "TF32",
             "VERSION_COMPATIBLE",
             "EXCLUDE_LEAN_RUNTIME",
-            *(["REQUIRE_USER_ALLOCATION"] if rtx else []),
         ),
         DataType=_enum("DataType", "FLOAT", "HALF", "INT32", "INT64", "UINT8"),
         HardwareCompatibilityLevel=_enum("HardwareCompatibilityLevel", *levels),

@@ -1,0 +1,159 @@
+"""The ranges of activations: measured by running the fp32 graph on calibration pairs.
+
+`max` takes all values in. `percentile` and `entropy` leave out rare large ones; their histograms and thresholds are
+those of `onnxruntime.quantization.calibrate`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from matchrt.errors import InternalError, MatchRTError
+
+Method = Literal["max", "percentile", "entropy"]
+METHODS: tuple[Method, ...] = get_args(Method)
+# Of all values of a tensor, so many per cent are inside: 1 in 100,000 is clipped.
+PERCENTILE = 99.999
+# Bytes of activations that one run hands out; more tensors take more runs.
+_BUDGET = 1 << 29
+_BINS = 2048
+# The library tries every range of whole bins, in Python: more of them take minutes.
+_ENTROPY_BINS = 1024
+_SAMPLES = 1 << 19
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+Collected = dict[str, tuple[float, float]]
+
+
+class Collector(Protocol):
+    """Sees values, then says ranges."""
+
+    def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Values of tensors by name."""
+        ...
+
+    def ranges(self) -> Collected:
+        """Low and high end by name."""
+        ...
+
+
+def check_method(name: str) -> Method:
+    """The name, if it is one of the three. Error: `calibration-method`."""
+    for known in METHODS:
+        if name == known:
+            return known
+    raise MatchRTError(
+        "calibration-method", f"There is no calibration method '{name}'.", f"Known: {', '.join(METHODS)}."
+    )
+
+
+def measure_ranges(
+    model: onnx.ModelProto,
+    tensors: Sequence[str],
+    inputs: Iterable[Inputs],
+    method: Method,
+    advance: Callable[[], None],
+) -> Collected:
+    """Ranges of these tensors of a plain fp32 graph over all inputs; `advance` is called after each of them.
+
+    Error: `calibration-values` where a tensor holds NaN or infinity.
+    """
+    collector: Collector = _Extremes() if method == "max" else _Histograms(method)
+    run = _probe(model, tensors)
+    for arrays in inputs:
+        for values in run(arrays):
+            _require_finite(values)
+            collector.see(values)
+        advance()
+    return collector.ranges()
+
+
+def _probe(
+    model: onnx.ModelProto, tensors: Sequence[str]
+) -> Callable[[Inputs], Iterator[dict[str, npt.NDArray[np.float32]]]]:
+    """Runs the graph with these tensors as outputs; hands them out in portions that fit the budget."""
+    import onnxruntime
+
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    given = {value.name for value in model.graph.input} | {value.name for value in model.graph.output}
+    wanted = [name for name in tensors if name not in given]
+    probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Fusions change which tensors exist; what is probed must be what is quantised.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    portion = 8
+
+    def run(arrays: Inputs) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        nonlocal portion
+        start = 0
+        while start < len(wanted):
+            names = wanted[start : start + portion]
+            values = dict(zip(names, session.run(names, dict(arrays)), strict=True))
+            start += len(names)
+            each = sum(value.nbytes for value in values.values()) / len(names)
+            portion = int(np.clip(_BUDGET / max(each, 1), 1, 64))
+            yield values
+
+    return run
+
+
+def _require_finite(values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise InternalError(
+                "calibration-values",
+                f"{name} holds NaN or infinity on a calibration pair: no range can be taken from it.",
+                "Check the checkpoint, or keep that part in floating point with --keep-fp32.",
+            )
+
+
+class _Extremes:
+    """The smallest and the largest value."""
+
+    def __init__(self) -> None:
+        self._found: Collected = {}
+
+    def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        for name, value in values.items():
+            low, high = self._found.get(name, (0.0, 0.0))
+            self._found[name] = min(low, float(value.min())), max(high, float(value.max()))
+
+    def ranges(self) -> Collected:
+        return dict(self._found)
+
+
+class _Histograms:
+    """Histograms of all values, and the library's thresholds."""
+
+    def __init__(self, method: Method) -> None:
+        from onnxruntime.quantization.calibrate import HistogramCollector
+
+        bins = _BINS if method == "percentile" else _ENTROPY_BINS
+        # method, symmetric, bins, levels, percentile, scenario
+        self._collector = HistogramCollector(method, False, bins, 128, PERCENTILE, "same")
+
+    def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+            self._collector.collect({name: _sampled(value) for name, value in values.items()})
+
+    def ranges(self) -> Collected:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = self._collector.compute_collection_result()
+        return {name: (min(float(entry[0]), 0.0), max(float(entry[1]), 0.0)) for name, entry in found.items()}
+
+
+def _sampled(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of large tensors every n-th value: a histogram of half a million says what one of ten million does."""
+    flat = np.asarray(value, np.float32).ravel()
+    # An odd step: an even one would meet the same channels again and again.
+    return flat[:: len(flat) // _SAMPLES | 1]

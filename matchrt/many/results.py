@@ -1,0 +1,67 @@
+"""What matching a pair of a list gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.errors import MatchRTError
+from matchrt.runtime.matches import Matches
+
+Float32Array = npt.NDArray[np.float32]
+Size = tuple[int, int]
+
+_COLUMNS = 5
+
+
+class ListedPair(NamedTuple):
+    """A pair of the journal: its number, and the images' names below the root."""
+
+    number: int
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Matches of a pair: keypoints0, keypoints1 float32 [N, 2], pixels as in `Matches`; scores float32 [N], descending.
+
+    size0, size1: (height, width) of the images.
+    """
+
+    keypoints0: Float32Array
+    keypoints1: Float32Array
+    scores: Float32Array
+    size0: Size
+    size1: Size
+
+    @classmethod
+    def of(cls, matches: Matches) -> Found:
+        """Without timings, so that equal matches are equal results."""
+        first, second = matches.image0, matches.image1
+        sizes = (first.height, first.width), (second.height, second.width)
+        return cls(matches.keypoints0, matches.keypoints1, matches.scores, *sizes)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a pair: matches, or the error that this pair alone ends with."""
+
+    pair: ListedPair
+    outcome: Found | MatchRTError
+
+
+def pack(found: Found) -> bytes:
+    """Little-endian float32: keypoints0, keypoints1, scores."""
+    arrays = (found.keypoints0, found.keypoints1, found.scores)
+    return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays)
+
+
+def unpack(data: bytes) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """keypoints0 [N, 2], keypoints1 [N, 2], scores [N] as `pack` wrote them."""
+    values = np.frombuffer(data, "<f4")
+    count = len(values) // _COLUMNS
+    return values[: 2 * count].reshape(-1, 2), values[2 * count : 4 * count].reshape(-1, 2), values[4 * count :]

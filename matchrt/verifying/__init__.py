@@ -1,0 +1,1 @@
+"""Whether an engine gives the matches of another one, on real pairs."""
