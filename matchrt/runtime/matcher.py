@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._version import __version__
-from matchrt.errors import MatchRTError
+from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
-from matchrt.runtime.engine_file import read_engine, require_flavor
+from matchrt.runtime.engine_file import JAX, read_engine, require_flavor
 from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image
@@ -47,7 +47,8 @@ class MatcherOptions:
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
     sample: of engines with a dense warp, draw that many matches as RoMa's own sampler does, from the generator `seed`;
     None for the matches that the engine itself selects, the same ones every time and on every machine.
-    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
+    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused. `jax`
+    runs LoFTR's Flax twin: the engine is then a bundled model's name, or a file that `matchrt convert-flax` wrote.
     cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
 
@@ -111,11 +112,7 @@ class Matcher:
     ) -> None:
         self.options = options or MatcherOptions()
         self._spare: list[Session] = []
-        chosen = self.options
-        self._session: Session = open_session(
-            read_engine(engine, store, chosen.flavor),
-            SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph),
-        )
+        self._session: Session = _open(engine, self.options, store)
         try:
             self._check_options()
         except MatchRTError:
@@ -403,6 +400,18 @@ def _dense(
     outputs: Mapping[str, npt.NDArray[Any]], first: PreparedImage, second: PreparedImage, row: int = 0
 ) -> DenseMatches:
     return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
+
+
+def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:
+    options = SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph)
+    if chosen.flavor != JAX:
+        return open_session(read_engine(engine, store, chosen.flavor), options)
+    try:
+        # The one way up from the runtime, and only on this request (pyproject's import contract names it).
+        from matchrt.twin.session import open_jax
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "flax", "Flavour jax") from error
+    return open_jax(engine, options)
 
 
 def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:
