@@ -22,6 +22,8 @@ LOGGER = logging.getLogger("matchrt.serving")
 # Connections of idle clients are closed after this many seconds.
 _KEEP_ALIVE = 30
 _MAX_CONNECTIONS = 512
+# What was computed may take this many seconds to reach slow clients, at the end.
+_SENDING = 5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -65,7 +67,7 @@ async def serve(service: Service, started: Callable[[Listening], None]) -> None:
             await _first_of(service.drain(), stop.wait())
         finally:
             if grpc is not None:
-                await grpc.stop(1.0)
+                await grpc.stop(_SENDING)
             if http is not None:
                 await http()
 
@@ -94,7 +96,7 @@ def _start_http(service: Service, app: Any, listener: socket.socket) -> Callable
         access_log=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=_SENDING,
         limit_concurrency=_MAX_CONNECTIONS,
         ws="none",
     )
