@@ -161,7 +161,9 @@ class Service:
                 f"'{name}' cannot name an engine here: names are unique, of letters, digits, '-', '_' and '.'.",
                 "Write NAME=ENGINE to give it a name.",
             )
-        session = open_session(file, SessionOptions(threads=self.options.threads, device=self.options.device))
+        # The threads that answer need the cores between runs.
+        chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
+        session = open_session(file, chosen)
         try:
             self.engines[name] = ServedEngine(name, session, self.options, self.metrics)
         except BaseException:
