@@ -13,10 +13,12 @@ from matchrt.cli import (
     convert_flax,
     diagnose,
     doctor,
+    export_triton,
     inspect,
     match,
     match_many,
     models,
+    serve,
     verify,
 )
 from matchrt.cli.output import fail, stderr
@@ -53,6 +55,8 @@ app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
 app.command("convert-flax", epilog=convert_flax.EPILOG)(convert_flax.convert_flax)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("export-triton", epilog=export_triton.EPILOG)(export_triton.export_triton)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("models", epilog=models.EPILOG)(models.models)
