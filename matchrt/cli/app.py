@@ -7,7 +7,20 @@ import sys
 import typer
 
 from matchrt._version import __version__
-from matchrt.cli import bench, build, diagnose, doctor, inspect, match, match_many, models, verify
+from matchrt.cli import (
+    bench,
+    build,
+    convert_flax,
+    diagnose,
+    doctor,
+    export_triton,
+    inspect,
+    match,
+    match_many,
+    models,
+    serve,
+    verify,
+)
 from matchrt.cli.output import fail, stderr
 from matchrt.errors import MatchRTError
 
@@ -40,7 +53,10 @@ app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
+app.command("convert-flax", epilog=convert_flax.EPILOG)(convert_flax.convert_flax)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("export-triton", epilog=export_triton.EPILOG)(export_triton.export_triton)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("models", epilog=models.EPILOG)(models.models)

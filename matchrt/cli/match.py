@@ -53,7 +53,9 @@ class Geometry:
 def match(
     image0: Annotated[Path, typer.Argument(help="Image; or a folder, or a text file with two paths a line.")],
     image1: Annotated[Path | None, typer.Argument(help="Image; or a folder with the same file names.")] = None,
-    engine: Annotated[str, typer.Option(help="Engine file, or a bundled model or one in the store.")] = "loftr-lite",
+    engine: Annotated[
+        str, typer.Option(help="Engine file, or a bundled model or one in the store; jax: weights.")
+    ] = "loftr-lite",
     draw: Annotated[Path | None, typer.Option(help="Picture of the matches (.png, .jpg); a folder for pairs.")] = None,
     save: Annotated[Path | None, typer.Option(help="Matches: .npz, .json or .h5; a folder or .h5 for pairs.")] = None,
     verify: Annotated[Verify, typer.Option(help="Geometry that inliers agree with.")] = Verify.fundamental,
@@ -82,7 +84,10 @@ def match(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's flavour runs.")] = None,
     flavor: Annotated[
-        str | None, typer.Option(help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several.")
+        str | None,
+        typer.Option(
+            help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several; jax: the Flax twin."
+        ),
     ] = None,
     no_cuda_graph: Annotated[
         bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: matchrt verify loftr-lite-int8.onnx --pairs my_pairs.txt --html report.html\n\n"
-    "What costs matches: matchrt verify loftr-lite --per-block --plot blocks.png"
+    "What costs matches: matchrt verify loftr-lite --per-block --plot blocks.png\n\n"
+    "The JAX twin: matchrt verify --twin loftr-lite --images a.jpg b.jpg"
 )
 
 
 def verify(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or one in the store.")],
+    engine: Annotated[
+        str | None, typer.Argument(metavar="[ENGINE]", help="Engine file, bundled model or one in the store.")
+    ] = None,
     reference: Annotated[
         str, typer.Option(help="Engine to compare with; fp32: the one that ENGINE was made from.")
     ] = "fp32",
@@ -51,9 +54,35 @@ def verify(
     output: Annotated[Path | None, typer.Option(help="Write the report as .json or .md.")] = None,
     plot: Annotated[Path | None, typer.Option(help="--per-block: .png, .svg or .pdf (needs matplotlib).")] = None,
     store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    twin: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Instead: the model's JAX twin against torch, stage by stage.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="--twin: weights; a bundled model needs none.")] = None,
+    images: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="--twin: a real pair; default: a generated one.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="--twin: of the network's input; default: the model's.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="--twin: of the confidence; default: the model's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="--twin: where it runs, cpu or cuda; torch runs on the CPU.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs."""
+) -> int:
+    """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs.
+
+    With --twin: prove that a model's JAX twin gives what torch gives; exits with 0 only when it does.
+    """
+    if twin is not None:
+        from matchrt.cli.options import known_device
+        from matchrt.cli.verify_twin import verify_twin
+
+        return verify_twin(twin, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
+    if engine is None:
+        raise MatchRTError(
+            "usage", "There is nothing to verify.", "Name an engine, or a model: matchrt verify --twin loftr-lite."
+        )
     from matchrt.calibrating.options import CalibrationOptions
     from matchrt.verifying.run import BlockRequest, VerifyRequest, run_per_block, run_verify
 
@@ -73,6 +102,7 @@ def verify(
     _deliver(verdict, sensitivity, pictures, output, html, plot, as_json)
     if gate and verdict is not None:
         verdict.require(verdict.verification.engine)
+    return 0
 
 
 def _check(output: Path | None, html: Path | None, plot: Path | None, per_block: bool) -> None:

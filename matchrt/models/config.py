@@ -71,6 +71,11 @@ class LoFTRConfig:
         """Input pixels per fine-map pixel: the fine map lies two stages below the coarse one."""
         return self.coarse_stride // 4
 
+    @property
+    def fine_radius(self) -> int:
+        """Input pixels from the middle of a fine window to its outermost pixels: what an expectation of 1 means."""
+        return self.fine_window // 2 * self.fine_stride
+
     def __post_init__(self) -> None:
         if self.coarse.d_model != self.block_dims[-1]:
             raise ValueError(f"coarse d_model {self.coarse.d_model} differs from the last stage {self.block_dims[-1]}")

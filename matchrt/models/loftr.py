@@ -50,9 +50,10 @@ class LoFTR(nn.Module):
 
         mask0, mask1: bool `[B,h*w]`, False where the cell is padding.
         """
-        return self.loftr_coarse(self._tokens(coarse0), self._tokens(coarse1), mask0, mask1)
+        return self.loftr_coarse(self.tokens(coarse0), self.tokens(coarse1), mask0, mask1)
 
-    def _tokens(self, coarse: Tensor) -> Tensor:
+    def tokens(self, coarse: Tensor) -> Tensor:
+        """Coarse map `[B,C,h,w]` -> tokens `[B,h*w,C]` with the position encoding; row-major cells."""
         frequencies = self.get_buffer("frequencies")
         encoded = coarse + sine_encoding(coarse.shape[2], coarse.shape[3], frequencies)
         return encoded.flatten(2).transpose(1, 2)
@@ -97,19 +98,20 @@ class LoFTR(nn.Module):
         The images may differ in size; sides are multiples of the coarse stride.
         """
         (coarse0, fine0), (coarse1, fine1) = run_backbone(self.backbone, image0, image1)
-        grid0, grid1 = self._grid(coarse0, size0), self._grid(coarse1, size1)
+        grid0, grid1 = self.grid(coarse0, size0), self.grid(coarse1, size1)
         mask0, mask1 = grid0.mask(), grid1.mask()
         tokens0, tokens1 = self.encode_coarse(coarse0, coarse1, mask0, mask1)
         confidence = self.coarse_matching(tokens0, tokens1, mask0, mask1)
         matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
-        keypoints0, keypoints1 = self._pixels(matches.index0, grid0), self._pixels(matches.index1, grid1)
+        keypoints0, keypoints1 = self.pixels(matches.index0, grid0), self.pixels(matches.index1, grid1)
         if fine0 is not None and fine1 is not None:
             cells = (matches.index0, matches.index1)
             expectation, _ = self.refine((fine0, fine1), (tokens0, tokens1), cells, (grid0.width, grid1.width))
-            keypoints1 = keypoints1 + expectation * (self.config.fine_window // 2 * self.config.fine_stride)
+            keypoints1 = keypoints1 + expectation * self.config.fine_radius
         return finished(keypoints0, keypoints1, matches.scores)
 
-    def _grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
+    def grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
+        """The grid of a coarse map `[B,C,h,w]` whose image is valid within `size` int `[B,2]` (pixels)."""
         height, width = coarse.shape[2:]
         if size is None:
             return Grid(height, width)
@@ -119,7 +121,8 @@ class LoFTR(nn.Module):
         cells = (size.to(torch.float32) / stride).ceil().to(torch.int64)
         return Grid(height, width, cells[:, 0], cells[:, 1])
 
-    def _pixels(self, cells: Tensor, grid: Grid) -> Tensor:
+    def pixels(self, cells: Tensor, grid: Grid) -> Tensor:
+        """Cells int64 `[B,K]` -> their pixels float32 `[B,K,2]` (x, y)."""
         row, column = rows_and_columns(cells, grid.width)
         cell = torch.stack([column, row], dim=2)
         return cell.to(torch.float32) * self.config.coarse_stride

@@ -14,6 +14,8 @@ from matchrt.store import EngineStore, open_store
 
 BUNDLED = ("loftr-lite",)
 FLAVORS = ("onnxruntime", *NVIDIA)
+# Runs LoFTR's Flax twin from weights, without an engine file: `matchrt.twin.session`.
+JAX = "jax"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, f
 
 def require_flavor(flavor: str | None) -> None:
     """Raises `flavor-unknown` for a name that is no flavour; None is any."""
-    if flavor not in (None, *FLAVORS):
-        raise MatchRTError("flavor-unknown", f"There is no flavour '{flavor}'.", f"Known: {', '.join(FLAVORS)}.")
+    known = (*FLAVORS, JAX)
+    if flavor not in (None, *known):
+        raise MatchRTError("flavor-unknown", f"There is no flavour '{flavor}'.", f"Known: {', '.join(known)}.")
 
 
 def _missing(name: str, store: EngineStore, flavor: str | None) -> MatchRTError:

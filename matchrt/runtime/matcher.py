@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._version import __version__
-from matchrt.errors import MatchRTError
+from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest
 from matchrt.memory import require_memory
 from matchrt.runtime.dense import DenseMatches
-from matchrt.runtime.engine_file import read_engine, require_flavor
+from matchrt.runtime.engine_file import JAX, read_engine, require_flavor
 from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder, Image
@@ -47,7 +47,8 @@ class MatcherOptions:
     apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
     sample: of engines with a dense warp, draw that many matches as RoMa's own sampler does, from the generator `seed`;
     None for the matches that the engine itself selects, the same ones every time and on every machine.
-    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused.
+    flavor: of the engine, where a name stands for engines of several; an engine of another flavour is refused. `jax`
+    runs LoFTR's Flax twin: the engine is then a bundled model's name, or a file that `matchrt convert-flax` wrote.
     cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
     """
 
@@ -111,11 +112,7 @@ class Matcher:
     ) -> None:
         self.options = options or MatcherOptions()
         self._spare: list[Session] = []
-        chosen = self.options
-        self._session: Session = open_session(
-            read_engine(engine, store, chosen.flavor),
-            SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph),
-        )
+        self._session: Session = _open(engine, self.options, store)
         try:
             self._check_options()
         except MatchRTError:
@@ -123,11 +120,14 @@ class Matcher:
             raise
 
     @classmethod
-    def on(cls, session: Session, options: MatcherOptions | None = None) -> Matcher:
-        """A matcher on a session that is open already; closing it closes the session."""
+    def on(cls, session: Session, options: MatcherOptions | None = None, *, batch: bool = False) -> Matcher:
+        """A matcher on a session that is open already; closing it closes the session.
+
+        batch: take an engine built with --batch too, for `inputs` and `finish` around runs of the caller's own.
+        """
         matcher = cls.__new__(cls)
         matcher.options, matcher._session, matcher._spare = options or MatcherOptions(), session, []
-        matcher._check_options()
+        matcher._check_options(batch)
         return matcher
 
     def fork(self) -> Matcher:
@@ -241,9 +241,13 @@ class Matcher:
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest."""
-        height, width = self._canvas() or (best_side(self.manifest), best_side(self.manifest))
-        blank = np.zeros((height, width), np.uint8)
+        blank = self.blank()
         self.match(blank, blank)
+
+    def blank(self) -> PreparedImage:
+        """A blank image of the engine's best size, to warm up with."""
+        height, width = self._canvas() or (best_side(self.manifest), best_side(self.manifest))
+        return self.prepare_image(np.zeros((height, width), np.uint8))
 
     def close(self) -> None:
         """Frees the engine."""
@@ -259,11 +263,11 @@ class Matcher:
     ) -> None:
         self.close()
 
-    def _check_options(self) -> None:
+    def _check_options(self, batch: bool = False) -> None:
         if self.options.sample is not None:
             self._require_dense()
         resize, profile = self.options.resize, self.manifest.input.profile
-        if self.manifest.input.batch != 1:
+        if self.manifest.input.batch != 1 and not batch:
             raise MatchRTError(
                 "engine-batch",
                 f"This engine matches {self.manifest.input.batch} pairs a run; Matcher matches pair after pair.",
@@ -312,18 +316,20 @@ class Matcher:
         return read_as(value, name, self.options)
 
     def _start(self, first: PreparedImage, second: PreparedImage, session: Session) -> _Running:
-        if self.manifest.flavor == "onnxruntime":
-            sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
-            require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
         inputs = self._inputs(first, second)
         start = time.perf_counter()
         return _Running(first, second, session.start(inputs), start)
 
     def inputs(self, image0: ImageLike, image1: ImageLike) -> dict[str, npt.NDArray[Any]]:
-        """What `match` gives the engine for two images, by input name. Errors: image-* of `as_image`."""
+        """What `match` gives the engine for two images, by input name: one row each, `[1, ...]`; engines built with
+        --batch take several such rows stacked. Errors: image-* of `as_image`, size-memory.
+        """
         return self._inputs(self._prepare(image0, "image0"), self._prepare(image1, "image1"))
 
     def _inputs(self, first: PreparedImage, second: PreparedImage) -> dict[str, npt.NDArray[Any]]:
+        if self.manifest.flavor == "onnxruntime":
+            sizes = [(item.fit.canvas_height, item.fit.canvas_width) for item in (first, second)]
+            require_memory(sizes[0], sizes[1], self.manifest.matching.coarse_stride)
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
@@ -337,30 +343,38 @@ class Matcher:
         first, second = running.first, running.second
         outputs = running.pending.result()
         end = time.perf_counter()
-        timings = {
-            "decode": first.decode_ms + second.decode_ms,
-            "resize": first.resize_ms + second.resize_ms,
-            "inference": (end - running.start) * 1e3,
-            **running.pending.timings(),
-        }
-        return self._matches(outputs, first, second, timings)
+        timings = {"inference": (end - running.start) * 1e3, **running.pending.timings()}
+        return self.finish((first, second), outputs, timings)
+
+    def finish(
+        self,
+        images: tuple[PreparedImage, PreparedImage],
+        outputs: Mapping[str, npt.NDArray[Any]],
+        timings: Mapping[str, float],
+        row: int = 0,
+    ) -> Matches:
+        """What `match` does after the engine ran: the matches in row `row` of its outputs, in pixels of the images."""
+        first, second = images
+        before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
+        return self._matches(outputs, first, second, {**before, **timings}, row)
 
     def _matches(
         self,
-        outputs: dict[str, npt.NDArray[Any]],
+        outputs: Mapping[str, npt.NDArray[Any]],
         first: PreparedImage,
         second: PreparedImage,
         timings: dict[str, float],
+        row: int = 0,
     ) -> Matches:
         start = time.perf_counter()
         if self.options.sample is not None:
-            dense = _dense(outputs, first, second)
+            dense = _dense(outputs, first, second, row)
             keypoints0, keypoints1, scores = dense.sample(self.options.sample, self.options.seed)
         else:
-            count = self._count(outputs)
-            keypoints0 = first.fit.to_original(outputs["keypoints0"][0, :count])
-            keypoints1 = second.fit.to_original(outputs["keypoints1"][0, :count])
-            scores = outputs["scores"][0, :count]
+            count = self._count(outputs, row)
+            keypoints0 = first.fit.to_original(outputs["keypoints0"][row, :count])
+            keypoints1 = second.fit.to_original(outputs["keypoints1"][row, :count])
+            scores = outputs["scores"][row, :count]
         manifest = self.manifest
         provenance = Provenance(
             model=manifest.model,
@@ -374,16 +388,30 @@ class Matcher:
         timings["to_pixels"] = (time.perf_counter() - start) * 1e3
         return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
 
-    def _count(self, outputs: dict[str, npt.NDArray[Any]]) -> int:
+    def _count(self, outputs: Mapping[str, npt.NDArray[Any]], row: int) -> int:
         """How many of the engine's matches are wanted: they come sorted by score."""
-        scores = outputs["scores"][0, : int(outputs["num_matches"][0])]
+        scores = outputs["scores"][row, : int(outputs["num_matches"][row])]
         least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
         # NaN compares false; it is kept, so that Matches refuses it.
         return len(scores) - int(np.count_nonzero(scores < least))
 
 
-def _dense(outputs: dict[str, npt.NDArray[Any]], first: PreparedImage, second: PreparedImage) -> DenseMatches:
-    return DenseMatches(outputs["warp"][0], outputs["certainty"][0], first.ref, second.ref)
+def _dense(
+    outputs: Mapping[str, npt.NDArray[Any]], first: PreparedImage, second: PreparedImage, row: int = 0
+) -> DenseMatches:
+    return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
+
+
+def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:
+    options = SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph)
+    if chosen.flavor != JAX:
+        return open_session(read_engine(engine, store, chosen.flavor), options)
+    try:
+        # The one way up from the runtime, and only on this request (pyproject's import contract names it).
+        from matchrt.twin.session import open_jax
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "flax", "Flavour jax") from error
+    return open_jax(engine, options)
 
 
 def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Pair]]) -> Iterator[Future[_Pair] | Exception]:

@@ -27,6 +27,8 @@ class OnnxRuntimeSession:
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        if not options.spin:
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not options.integer_kernels:
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
         try:

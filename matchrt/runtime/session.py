@@ -24,13 +24,15 @@ class SessionOptions:
     threads: CPU threads of one run, None for the runtime's choice. device: where to run, None for where the engine's
     flavour runs (onnxruntime: the CPU); nothing falls back. cuda_graph: launch a run as one CUDA graph where the engine
     allows it. integer_kernels: run Q/DQ graphs with 8-bit kernels; without, as they are written, in floating point
-    (onnxruntime).
+    (onnxruntime). spin: idle threads of a run wait busily for more, which costs others on the machine their time
+    (onnxruntime); the results are the same.
     """
 
     threads: int | None = None
     device: Device | None = None
     cuda_graph: bool = True
     integer_kernels: bool = True
+    spin: bool = True
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,6 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
     types = element_types(model)
     wanted = {
         ("Conv", "backbone.**"): TensorProto.FLOAT16,
-        ("MatMul", "loftr_coarse.layers.*"): TensorProto.FLOAT,
         ("MatMul", "loftr_coarse.layers.*.merge"): TensorProto.FLOAT16,
         ("Elu", "loftr_coarse.layers.*"): TensorProto.FLOAT,
         ("LayerNormalization", "**"): TensorProto.FLOAT16,
@@ -117,13 +116,13 @@ def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tu
     # Nothing is stored in half and cast to float any more, and the file is half of a float32 one.
     stored = {i.name for i in model.graph.initializer}
     assert not [n for n in _nodes(model, "Cast") if n.input[0] in stored]
-    assert model.ByteSize() < 5.7e6
+    assert model.ByteSize() < 5.2e6
 
 
 def test_nothing_leaves_fp16_in_the_fine_transformer(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
     added = [n.name for n in lowered[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
     assert not [name for name in added if name.startswith("loftr_fine.layers.0")]
-    assert len(added) <= 90
+    assert len(added) <= 75
 
 
 def test_every_rule_hits_something(
@@ -211,7 +210,7 @@ def test_values_that_vanish_are_counted() -> None:
 def test_what_is_not_known_is_refused(dynamic: onnx.ModelProto, arguments: tuple[str, str], code: str) -> None:
     with pytest.raises(MatchRTError) as caught:
         precision.apply(dynamic, *arguments)
-    assert caught.value.code == code and "fp32" in caught.value.remedy
+    assert caught.value.code == code and caught.value.remedy
 
 
 def test_every_model_with_rules_is_registered_under_its_family() -> None:

@@ -73,7 +73,7 @@ def test_stages_and_matches(vectors: Any, network: LoFTR, case: str) -> None:
     _assert_close(vectors, f"{case}/backbone_coarse", torch.cat([coarse0, coarse1]) if batched else coarse1)
     _assert_close(vectors, f"{case}/backbone_fine", torch.cat([fine0, fine1]) if batched else fine1)
 
-    grid0, grid1 = network._grid(coarse0, size), network._grid(coarse1, size)
+    grid0, grid1 = network.grid(coarse0, size), network.grid(coarse1, size)
     tokens0, tokens1 = network.encode_coarse(coarse0, coarse1, grid0.mask(), grid1.mask())
     _assert_close(vectors, f"{case}/coarse0", tokens0)
     _assert_close(vectors, f"{case}/coarse1", tokens1)

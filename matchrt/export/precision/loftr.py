@@ -26,9 +26,16 @@ _ATTENTION = Rule(
     "fp32",
     "sums of thousands of cells: kernels may add fp16 products up in fp16, where the last ones are lost in the sum "
     "(TensorRT-RTX does; on an H100 this rule is the step from 98.1 % to 99.7 % of the matches)",
-    (Nodes(_COARSE),),
+    (
+        Nodes(_COARSE, ("Cast", "Elu", "Mul", "Div", "ReduceSum", "Clip")),
+        Nodes(_COARSE, ("Add",), operands=("loftr_coarse.layers.*/Elu_*",)),
+        Nodes(
+            _COARSE,
+            ("MatMul",),
+            operands=tuple(f"loftr_coarse.layers.*/{op}_*" for op in ("Div", "ReduceSum", "MatMul")),
+        ),
+    ),
 )
-
 _COARSE_MATCHING = Rule(
     "coarse-matching",
     "fp32",
@@ -82,7 +89,7 @@ _RESIDUAL = Rule(
     "residual",
     "fp16",
     "features of order 1 to 100; one region with the linear layers",
-    (Nodes(_FINE, ("Add", "Concat")),),
+    (Nodes((*_COARSE, *_FINE), ("Add", "Concat")),),
 )
 _FINE_ATTENTION = Rule(
     "fine-attention",
@@ -96,8 +103,11 @@ _CONVOLUTION = Rule(
 _LINEAR = Rule(
     "linear",
     "fp16",
-    "tensor cores",
-    (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),),
+    "tensor cores; with the softmax of full attention, which no published weights have",
+    (
+        Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),
+        Nodes(_COARSE),
+    ),
 )
 
 

@@ -1,0 +1,1 @@
+"""Dense registration of fingerprints, started from LoFTR's transformer: see README.md."""

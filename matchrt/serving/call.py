@@ -1,0 +1,51 @@
+"""One request under way: how long it may take, and whether anybody still waits for it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TypeVar
+
+from matchrt.serving.failures import abandoned, too_late
+
+T = TypeVar("T")
+
+
+class Call:
+    """A deadline on the monotonic clock, and the run that the request waits for."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._gone = False
+        self._run: Future[object] | None = None
+
+    def limit(self, seconds: float) -> None:
+        """Allows at most `seconds` from now; never more than before."""
+        self._end = min(self._end, time.monotonic() + seconds)
+
+    def check(self) -> None:
+        """Raises deadline-exceeded or request-abandoned where going on is of no use."""
+        if self._gone:
+            raise abandoned()
+        if time.monotonic() >= self._end:
+            raise too_late()
+
+    def wait(self, run: Future[T]) -> T:
+        """The run's result, within the deadline; a run that has not begun by then never will."""
+        self._run = run  # type: ignore[assignment]
+        if self._gone:
+            run.cancel()
+        try:
+            return run.result(max(self._end - time.monotonic(), 0.0))
+        except FutureTimeout as error:
+            run.cancel()
+            raise too_late() from error
+        except CancelledError as error:
+            raise abandoned() from error
+
+    def abandon(self) -> None:
+        """Whoever asked has gone."""
+        self._gone = True
+        if self._run is not None:
+            self._run.cancel()

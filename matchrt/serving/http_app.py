@@ -1,0 +1,217 @@
+"""The HTTP side, on FastAPI: the protocol's routes, health, metrics, pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import resources
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from matchrt._version import __version__
+from matchrt.errors import MatchRTError
+from matchrt.serving.call import Call
+from matchrt.serving.failures import abandoned, as_json, bad_request, draining, http_status, surprise
+from matchrt.serving.http_guard import App, Guard
+from matchrt.serving.http_match import add_match
+from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
+from matchrt.serving.http_tensors import HEADER, read_call, write_answer
+from matchrt.serving.infer import infer, model_metadata, server_metadata
+from matchrt.serving.metrics import CONTENT_TYPE
+from matchrt.serving.models import VERSION, Model, find
+from matchrt.serving.options import LOOPBACK
+from matchrt.serving.service import Service
+
+T = TypeVar("T")
+TIMEOUT_HEADER = "X-Request-Timeout"
+
+
+def make_app(service: Service, models: Mapping[str, Model]) -> App:
+    """The application that a server runs."""
+    app = FastAPI(
+        title="matchrt",
+        version=__version__,
+        description="Image matching: the Open Inference Protocol version 2, and one friendly endpoint.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_health(app, service, models)
+    _add_protocol(app, service, models)
+    add_match(app, service)
+    _add_pages(app, service)
+    _add_failures(app)
+    schema = app.openapi
+    app.openapi = lambda: tidy(schema(), models, service.options.token is not None)  # type: ignore[method-assign]
+    guarded: App = Guard(app, service)
+    if service.options.host in LOOPBACK:
+        # A page on the web that names itself 127.0.0.1 gets no answer.
+        return TrustedHostMiddleware(guarded, ["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
+    return guarded
+
+
+def read_timeout(request: Request, longest: float) -> float:
+    """Seconds that a request allows itself, at most the service's. Error: request-invalid."""
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return longest
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 < seconds <= 1e6:
+        raise bad_request(f"{TIMEOUT_HEADER} is no number of seconds.", "Give, for instance, 2.5.")
+    return min(seconds, longest)
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The work's result; cancels it when the connection closes. Error: request-abandoned, which nobody sees."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise abandoned()
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_health(app: FastAPI, service: Service, models: Mapping[str, Model]) -> None:
+    def ready() -> Response:
+        if not service.ready:
+            raise draining()
+        return Response()
+
+    @app.get("/v2/health/live", tags=["health"], responses=plain(), response_class=Response)
+    async def live() -> Response:
+        """Whether the process answers."""
+        return Response()
+
+    @app.get("/v2/health/ready", tags=["health"], responses=plain(503), response_class=Response)
+    async def server_ready() -> Response:
+        """Whether requests are taken: not before the engines are warm, nor while the service shuts down."""
+        return ready()
+
+    @app.get("/v2/models/{model}/ready", tags=["health"], responses=plain(404, 503), response_class=Response)
+    async def model_ready(model: str) -> Response:
+        """Whether there is such a model, and requests are taken."""
+        find(models, model)
+        return ready()
+
+    path = "/v2/models/{model}/versions/{version}/ready"
+
+    @app.get(path, tags=["health"], responses=plain(404, 503), response_class=Response)
+    async def version_ready(model: str, version: str) -> Response:
+        """The same of a version."""
+        find(models, model, version)
+        return ready()
+
+    @app.get("/metrics", tags=["health"], responses=plain(), response_class=Response)
+    async def metrics() -> Response:
+        """What Prometheus reads."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -> None:
+    @app.get("/v2", tags=["protocol"], responses=SERVER, response_class=Response)
+    async def server() -> Response:
+        """Name, version and extensions of the server."""
+        return _json(server_metadata(__version__))
+
+    one, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
+
+    @app.get(one, tags=["protocol"], responses=METADATA, response_class=Response)
+    async def metadata(model: str) -> Response:
+        """Inputs and outputs of a model."""
+        return _json(model_metadata(find(models, model)))
+
+    @app.get(versioned, tags=["protocol"], responses=METADATA, response_class=Response)
+    async def version_metadata(model: str, version: str) -> Response:
+        """The same of a version."""
+        return _json(model_metadata(find(models, model, version)))
+
+    @app.post(f"{one}/infer", tags=["protocol"], response_class=Response, **inference())
+    async def model_infer(request: Request, model: str) -> Response:
+        """Runs a model. Tensors are JSON, or binary after the JSON (header `Inference-Header-Content-Length`)."""
+        return await _infer(request, service, find(models, model))
+
+    @app.post(f"{versioned}/infer", tags=["protocol"], response_class=Response, **inference())
+    async def version_infer(request: Request, model: str, version: str) -> Response:
+        """The same of a version."""
+        return await _infer(request, service, find(models, model, version))
+
+
+async def _infer(request: Request, service: Service, model: Model) -> Response:
+    body, header = await request.body(), request.headers.get(HEADER)
+    call = Call(read_timeout(request, service.options.timeout))
+    work = infer(service, model, call, lambda: read_call(body, header))
+    answer, tensors, wanted = await unless_gone(request, work)
+    content, length = write_answer(model.name, VERSION, answer, tensors, wanted)
+    if length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
+
+
+def _add_pages(app: FastAPI, service: Service) -> None:
+    folder = resources.files("matchrt.serving") / "pages"
+    pages = {
+        path: (folder / name).read_text(encoding="utf-8") for path, name in (("/", "try.html"), ("/docs", "docs.html"))
+    }
+    for path, text in pages.items():
+        app.get(path, include_in_schema=False, name=path)(_page(text))
+
+    @app.get("/v1/engines", tags=["matching"], responses=plain(), response_class=Response)
+    async def engines() -> Response:
+        """What can be asked, for pages."""
+        return _json([{"name": name, "model": one.manifest.model} for name, one in service.engines.items()])
+
+
+def _page(text: str) -> Callable[[], Awaitable[HTMLResponse]]:
+    # The page may talk to its own server and show pictures that it holds; nothing from elsewhere.
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
+    headers = {"Content-Security-Policy": f"{policy}connect-src 'self'; frame-ancestors 'none'; form-action 'none'"}
+
+    async def page() -> HTMLResponse:
+        return HTMLResponse(text, headers=headers)
+
+    return page
+
+
+def _add_failures(app: FastAPI) -> None:
+    @app.exception_handler(MatchRTError)
+    async def expected(request: Request, error: MatchRTError) -> Response:
+        return _json(as_json(error), http_status(error))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        # The text of it goes to the log, not to strangers; the guard logs it.
+        return _json(as_json(surprise(error)), 500)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        codes = {404: "request-not-found", 405: "request-method"}
+        failure = MatchRTError(codes.get(error.status_code, "request-invalid"), str(error.detail), "See /docs.")
+        return _json(as_json(failure), error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _json(as_json(bad_request(f"{where[:80]}: {first['msg']}.", "See /docs.")), 400)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, "application/json")

@@ -1,0 +1,119 @@
+"""`POST /v1/match`: two image files in, matches out, with a picture on request."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from fastapi import File, Form, Request, Response, UploadFile
+from PIL import Image as PILImage
+
+from matchrt.runtime.image import Image, decode_image
+from matchrt.runtime.matches import Matches
+from matchrt.serving.call import Call
+from matchrt.serving.http_schemas import WORK, json_answer
+from matchrt.serving.models import pair_job
+from matchrt.serving.options import Verify
+from matchrt.serving.service import Job, ServedEngine, Service
+from matchrt.serving.workers import Run
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+Picture = Literal["none", "png", "jpeg"]
+_POINTS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}}
+_SIZE = {"type": "object", "properties": {"height": {"type": "integer"}, "width": {"type": "integer"}}}
+_ANSWER = {
+    "type": "object",
+    "required": ["matches", "keypoints0", "keypoints1", "scores", "image0", "image1", "timings_ms", "provenance"],
+    "properties": {
+        "matches": {"type": "integer"},
+        "keypoints0": {**_POINTS, "description": "x, y in pixels of image0; its top-left pixel's centre is 0, 0"},
+        "keypoints1": {**_POINTS, "description": "the same of image1"},
+        "scores": {"type": "array", "items": {"type": "number"}, "description": "0..1, best first"},
+        "inliers": {"type": "array", "items": {"type": "boolean"}, "description": "with verify"},
+        "geometry": {"type": "object", "description": "with verify"},
+        "image0": _SIZE,
+        "image1": _SIZE,
+        "picture": {"type": "string", "description": "base64, with picture"},
+        "timings_ms": {"type": "object"},
+        "provenance": {"type": "object"},
+    },
+}
+
+
+def add_match(app: FastAPI, service: Service) -> None:
+    """Adds the endpoint."""
+    from matchrt.serving.http_app import read_timeout, unless_gone  # it adds this endpoint: a cycle
+
+    @app.post("/v1/match", tags=["matching"], responses=json_answer(_ANSWER, WORK), response_class=Response)
+    async def match(
+        request: Request,
+        image0: Annotated[UploadFile, File(description="An image file.")],
+        image1: Annotated[UploadFile, File(description="The other one.")],
+        engine: Annotated[str | None, Form(description="Where several are served.")] = None,
+        min_score: Annotated[float | None, Form(ge=0, le=1, description="Default: the engine's.")] = None,
+        verify: Annotated[Verify, Form(description="Geometry to check the matches by.")] = "none",
+        picture: Annotated[Picture, Form(description="Draw the matches.")] = "none",
+    ) -> Response:
+        """Matches two images. Keypoints are pixels of the images as given, turned as EXIF says."""
+        chosen = service.engine(engine)
+        call = Call(read_timeout(request, service.options.timeout))
+        files = await image0.read(), await image1.read()
+        names = image0.filename or "image0", image1.filename or "image1"
+
+        def prepare() -> Job[bytes]:
+            return _job(chosen, files, names, min_score, verify, picture)
+
+        return Response(await unless_gone(request, service.run(chosen, call, prepare)), media_type="application/json")
+
+
+def _job(
+    engine: ServedEngine,
+    files: tuple[bytes, bytes],
+    names: tuple[str, str],
+    min_score: float | None,
+    verify: Verify,
+    picture: Picture,
+) -> Job[bytes]:
+    start = time.perf_counter()
+    first, second = (
+        decode_image(data, name[:200], max_pixels=engine.max_pixels) for data, name in zip(files, names, strict=True)
+    )
+    decode = (time.perf_counter() - start) * 1e3
+    pair = pair_job(engine, first, second, min_score)
+
+    def finish(run: Run) -> bytes:
+        matches = pair.finish(run)
+        matches = replace(matches, timings={**matches.timings, "decode": decode})
+        if verify != "none":
+            matches = matches.verify(verify)
+        return _answer(matches, None if picture == "none" else _picture(matches, first, second, picture))
+
+    return Job(pair.inputs, finish)
+
+
+def _answer(matches: Matches, picture: str | None) -> bytes:
+    # The summary's few words on the scores are for people; here they are all.
+    answer: dict[str, Any] = {
+        **matches.summary(),
+        "keypoints0": matches.keypoints0,
+        "keypoints1": matches.keypoints1,
+        "scores": matches.scores,
+    }
+    if matches.geometry is not None:
+        answer["inliers"] = matches.inliers
+    if picture is not None:
+        answer["picture"] = picture
+    # float32 as the shortest decimal that reads back to it.
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _picture(matches: Matches, first: Image, second: Image, kind: Picture) -> str:
+    buffer = io.BytesIO()
+    PILImage.fromarray(matches.draw(first, second)).save(buffer, format=kind.upper(), quality=90)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,139 @@
+"""What the OpenAPI page says of requests and answers; what they are read and written by is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from matchrt.serving.models import VERSION
+
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string", "examples": ["UINT8"]},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "parameters": {"type": "object"},
+        "data": {"type": "array", "items": {}},
+    },
+}
+_DECLARED = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": -1}, "description": "-1: any size"},
+    },
+}
+_REQUEST = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": {
+            "type": "object",
+            "description": "min_score: 0..1; timeout: microseconds; binary_data_output: true for binary outputs.",
+        },
+        "inputs": {"type": "array", "items": _TENSOR},
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+            },
+        },
+    },
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["model_name", "model_version", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string"},
+        "outputs": {"type": "array", "items": _TENSOR},
+    },
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error", "code", "remedy"],
+    "properties": {name: {"type": "string"} for name in ("error", "code", "remedy")},
+}
+_WORDS = {
+    400: "The request does not fit; the text says how",
+    401: "The token is missing or wrong",
+    404: "No such model",
+    408: "The body came too slowly",
+    413: "The body or an image is too large",
+    429: "All places are taken; try again",
+    499: "The caller has gone",
+    503: "The service is shutting down, or memory is short",
+    504: "The request's time was over",
+}
+# What a request may meet that a model or engine works on.
+WORK = (400, 404, 408, 413, 429, 503, 504)
+Responses = dict[int | str, dict[str, Any]]
+
+
+def plain(*failures: int) -> Responses:
+    """Answers with nothing to say but their status; besides, the failures."""
+    return {200: {"description": "Yes"}, **_failures(failures)}
+
+
+def json_answer(schema: dict[str, Any], failures: tuple[int, ...]) -> Responses:
+    """An answer in JSON; besides, the failures."""
+    content = {"application/json": {"schema": schema}}
+    return {200: {"description": "The answer", "content": content}, **_failures(failures)}
+
+
+def inference() -> dict[str, Any]:
+    """Request and answers of an inference."""
+    content = {"application/json": {"schema": _REQUEST}, "application/octet-stream": {}}
+    responses = json_answer(_ANSWER, WORK)
+    responses[200]["content"]["application/octet-stream"] = {}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}}, "responses": responses}
+
+
+def tidy(schema: dict[str, Any], models: Iterable[str], token: bool) -> dict[str, Any]:
+    """Takes FastAPI's 422 out, which is a 400 here; names the models, and the token where one is asked for."""
+    known = {"model": list(models), "version": [VERSION]}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            for entry in operation.get("parameters", []):
+                entry["schema"] = {"type": "string", "enum": known[entry["name"]]}
+            if token:
+                operation["responses"].update({str(key): value for key, value in _failures((401,)).items()})
+    if token:
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+    return schema
+
+
+def _failures(failures: tuple[int, ...]) -> Responses:
+    content = {"application/json": {"schema": _ERROR}}
+    return {status: {"description": _WORDS[status], "content": content} for status in failures}
+
+
+SERVER = json_answer(
+    {
+        "type": "object",
+        "required": ["name", "version", "extensions"],
+        "properties": {"extensions": {"type": "array", "items": {"type": "string"}}},
+    },
+    (),
+)
+METADATA = json_answer(
+    {
+        "type": "object",
+        "required": ["name", "versions", "platform", "inputs", "outputs"],
+        "properties": {
+            "inputs": {"type": "array", "items": _DECLARED},
+            "outputs": {"type": "array", "items": _DECLARED},
+        },
+    },
+    (404,),
+)

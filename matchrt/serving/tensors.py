@@ -1,0 +1,145 @@
+"""The protocol's tensors and NumPy's.
+
+Datatypes and the layout of BYTES elements (a little-endian uint32 length before each) are the Open Inference
+Protocol's (github.com/kserve/open-inference-protocol) and its binary tensor data extension's.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.manifest import TensorSpec
+from matchrt.serving.failures import bad_request
+
+DTYPES = {
+    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
+    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+}  # fmt: skip
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_DIMENSIONS = 8
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor as a model declares it; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: TensorSpec, batch: int) -> TensorInfo:
+        """An engine's tensor. Engines built with --batch take that many rows or fewer."""
+        rows, *rest = spec.shape
+        shape = (-1 if batch > 1 else rows, *rest)
+        return cls(spec.name, DATATYPES[spec.dtype], tuple(-1 if isinstance(size, str) else size for size in shape))
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a request or an answer. array: of BYTES, one dimension of `bytes` objects."""
+
+    name: str
+    datatype: str
+    array: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that a request asks for, and whether as binary data."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True)
+class InferCall:
+    """An inference request, whatever protocol it came by. wanted: None for all outputs."""
+
+    tensors: Mapping[str, Tensor]
+    parameters: Mapping[str, Any]
+    wanted: tuple[Wanted, ...] | None = None
+    request_id: str = ""
+
+
+def read_shape(name: str, shape: Any) -> tuple[int, ...]:
+    """A request's shape, checked. Error: request-invalid."""
+    good = isinstance(shape, list | tuple) and len(shape) <= _MAX_DIMENSIONS
+    if not good or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+        raise bad_request(f"The shape of '{name}' is not a list of sizes.", "Give, for instance, [480, 640, 3].")
+    return tuple(shape)
+
+
+def read_datatype(name: str, datatype: Any) -> str:
+    """A request's datatype, checked. Error: request-invalid."""
+    if not isinstance(datatype, str) or datatype not in (*DTYPES, "BYTES"):
+        raise bad_request(f"'{name}' has an unknown datatype.", f"Known: {', '.join(DTYPES)}, BYTES.")
+    return datatype
+
+
+def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Tensor:
+    """A tensor from its binary form. Error: request-invalid."""
+    if datatype == "BYTES":
+        return byte_strings(name, shape, _split(name, memoryview(data), math.prod(shape)))
+    dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) != wanted:
+        raise bad_request(
+            f"'{name}' has {len(data)} bytes; {datatype} {list(shape)} are {wanted}.", "Send exactly the tensor's data."
+        )
+    return Tensor(name, datatype, np.frombuffer(data, dtype).reshape(shape))
+
+
+def byte_strings(name: str, shape: tuple[int, ...], values: list[bytes]) -> Tensor:
+    """A BYTES tensor. Error: request-invalid."""
+    if len(values) != math.prod(shape):
+        raise bad_request(f"'{name}' has {len(values)} elements, its shape {math.prod(shape)}.", "Make them agree.")
+    array = np.empty(len(values), object)
+    array[:] = values
+    return Tensor(name, "BYTES", array.reshape(shape))
+
+
+def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Tensor:
+    """A tensor from numbers: nested or flat lists, row by row. Error: request-invalid."""
+    remedy = f"Give {math.prod(shape)} values of {datatype}, row by row, or the tensor's bytes."
+    dtype = np.dtype(DTYPES[datatype])
+    try:
+        array = np.array(values) if math.prod(shape) else np.empty(0, dtype)
+    except (ValueError, OverflowError) as error:
+        raise bad_request(f"The data of '{name}' are no tensor.", remedy) from error
+    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[dtype.kind]
+    if array.size != math.prod(shape) or array.dtype.kind not in kinds:
+        raise bad_request(f"The data of '{name}' do not fit {datatype} {list(shape)}.", remedy)
+    if dtype.kind in "ui" and array.size:
+        limits = np.iinfo(dtype)
+        if int(array.min()) < limits.min or int(array.max()) > limits.max:
+            raise bad_request(f"A value of '{name}' is outside of {datatype}.", remedy)
+    return Tensor(name, datatype, array.astype(dtype).reshape(shape))
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """The binary form of a number tensor."""
+    return np.ascontiguousarray(tensor.array, tensor.array.dtype.newbyteorder("<")).tobytes()
+
+
+def _split(name: str, data: memoryview, count: int) -> list[bytes]:
+    values: list[bytes] = []
+    place = 0
+    while place < len(data):
+        # Checked before each element, so that a length that lies ends it.
+        if len(values) == count or place + 4 > len(data):
+            raise bad_request(f"'{name}' has data beyond its {count} elements.", "Send exactly the tensor's data.")
+        (size,) = struct.unpack_from("<I", data, place)
+        place += 4
+        if place + size > len(data):
+            raise bad_request(f"An element of '{name}' ends before its length.", "Send exactly the tensor's data.")
+        values.append(bytes(data[place : place + size]))
+        place += size
+    return values

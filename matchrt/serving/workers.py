@@ -1,0 +1,141 @@
+"""The threads that run one engine, each on a fork of its session; pairs that wait together share a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.runtime.session import Session
+from matchrt.serving.failures import draining
+
+Rows = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An engine's outputs for one request `[rows, ...]`, and the milliseconds that the run took."""
+
+    outputs: dict[str, npt.NDArray[Any]]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    inputs: Rows
+    rows: int
+    result: Future[Run] = field(default_factory=Future)
+
+
+class EngineWorkers:
+    """Runs an engine in `count` threads.
+
+    wait: seconds that a run waits for more rows where the engine takes several. seen: told the rows and milliseconds of
+    every run. What bounds the queue is the admission, not this.
+    """
+
+    def __init__(self, session: Session, count: int, wait: float, seen: Callable[[int, float], None]) -> None:
+        self._batch, self._wait, self._seen = session.manifest.input.batch, wait, seen
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        # The first worker takes the session itself, so that closing the workers closes all that was opened.
+        self._sessions = [session, *(session.fork() for _ in range(count - 1))]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(own,), name=f"matchrt-worker-{number}", daemon=True)
+            for number, own in enumerate(self._sessions)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, inputs: Rows) -> Future[Run]:
+        """Queues rows of the engine's inputs, each `[rows, ...]` with rows at most the engine's batch."""
+        waiting = _Waiting(inputs, len(next(iter(inputs.values()))))
+        with self._changed:
+            if self._closed:
+                raise draining()
+            self._waiting.append(waiting)
+            self._changed.notify()
+        return waiting.result
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for a run."""
+        return len(self._waiting)
+
+    def close(self) -> None:
+        """Ends the threads after the runs under way, and frees the engine."""
+        with self._changed:
+            self._closed = True
+            for waiting in self._waiting:
+                waiting.result.cancel()
+            self._waiting.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for session in self._sessions:
+            session.close()
+
+    def _serve(self, session: Session) -> None:
+        while group := self._take():
+            self._run(session, group)
+
+    def _take(self) -> list[_Waiting]:
+        """The requests of the next run; none when the workers are closed."""
+        with self._changed:
+            while not (group := self._fill([])):
+                if self._closed:
+                    return []
+                self._changed.wait()
+            end = time.monotonic() + self._wait
+            while sum(item.rows for item in group) < self._batch and not self._closed:
+                left = end - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+                group = self._fill(group)
+            return group
+
+    def _fill(self, group: list[_Waiting]) -> list[_Waiting]:
+        """The group and what waits and still fits, in the order of arrival."""
+        rows = sum(item.rows for item in group)
+        while self._waiting and rows + self._waiting[0].rows <= self._batch:
+            item = self._waiting.popleft()
+            if item.result.set_running_or_notify_cancel():
+                group.append(item)
+                rows += item.rows
+        return group
+
+    def _run(self, session: Session, group: list[_Waiting]) -> None:
+        start = time.perf_counter()
+        try:
+            outputs = session.run(_stack(group, self._batch))
+        except Exception as error:
+            for item in group:
+                item.result.set_exception(error)
+            return
+        milliseconds = (time.perf_counter() - start) * 1e3
+        self._seen(sum(item.rows for item in group), milliseconds)
+        first = 0
+        for item in group:
+            # Copies: engines write their next results into the same memory.
+            own = {name: array[first : first + item.rows].copy() for name, array in outputs.items()}
+            item.result.set_result(Run(own, milliseconds))
+            first += item.rows
+
+
+def _stack(group: list[_Waiting], batch: int) -> dict[str, npt.NDArray[Any]]:
+    """One `[batch, ...]` array an input: the rows of all, then the last one again where rows are left over."""
+    missing = batch - sum(item.rows for item in group)
+    if len(group) == 1 and missing == 0:
+        return dict(group[0].inputs)
+    return {
+        name: np.concatenate([*(item.inputs[name] for item in group), *[group[-1].inputs[name][-1:]] * missing])
+        for name in group[0].inputs
+    }

@@ -1,0 +1,221 @@
+"""What gRPC answers to calls that are wrong, too many, too late, or from strangers; and the protocol's file."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from support.serving_stub import SIDE, StubSession, opened
+
+import matchrt.serving
+from matchrt.errors import MatchRTError
+from matchrt.serving.grpc_messages import SERVICE, compiled, message
+from matchrt.serving.grpc_server import make_server
+from matchrt.serving.models import models_of
+
+PROTO = Path(matchrt.serving.__file__).with_name("open_inference.proto")
+Ask = Callable[..., Awaitable[Any]]
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, session: StubSession, test: Callable[[Ask, Any], Awaitable[None]],
+          **options: Any) -> None:  # fmt: skip
+    """Runs `test` with a function that calls a method of a service on `session`."""
+
+    async def main(service: Any) -> None:
+        server, port = make_server(service, models_of(service))
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+            async def ask(method: str, request: Any, **more: Any) -> Any:
+                raw = request if isinstance(request, bytes) else request.SerializeToString()
+                call = channel.unary_unary(f"/{SERVICE}/{method}")
+                try:
+                    return message(f"{method}Response").FromString(await call(raw, **{"timeout": 30, **more}))
+                except grpc.aio.AioRpcError as error:
+                    return error.code().name
+
+            try:
+                await test(ask, service)
+            finally:
+                session.go.set()
+        await server.stop(0)
+
+    with opened(monkeypatch, session, grpc=0, **options) as service:
+        asyncio.run(main(service))
+
+
+def infer(**changes: Any) -> Any:
+    request = message("ModelInferRequest")(model_name="loftr-lite")
+    for index in (0, 1):
+        request.inputs.add(name=f"image{index}", datatype="UINT8", shape=[SIDE, SIDE, 1])
+        request.raw_input_contents.append(bytes([index + 5]) * SIDE**2)
+    for name, value in changes.items():
+        setattr(request, name, value)
+    return request
+
+
+def test_raw_and_typed_contents(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(ask: Ask, service: Any) -> None:
+        typed = infer()
+        del typed.raw_input_contents[:]
+        for index, entry in enumerate(typed.inputs):
+            entry.contents.uint_contents.extend([index + 5] * SIDE**2)
+        raw, same = await ask("ModelInfer", infer(id="x")), await ask("ModelInfer", typed)
+        assert list(raw.raw_output_contents) == list(same.raw_output_contents)
+        assert raw.id == "x" and raw.outputs[1].name == "keypoints1" and list(raw.outputs[1].shape) == [1, 2]
+
+    asked(monkeypatch, StubSession(), test)
+
+
+def bad_calls() -> list[tuple[Any, str]]:
+    swapped, twice, both, short, extra = infer(), infer(), infer(), infer(), infer()
+    swapped.inputs[1].name = "other"
+    twice.inputs[1].name = "image0"
+    both.inputs[0].contents.uint_contents.append(1)
+    short.raw_input_contents[1] = b"xy"
+    extra.raw_input_contents.append(b"z")
+    memory, shape, kind, wanted, score = infer(), infer(), infer(), infer(), infer()
+    memory.inputs[0].parameters["shared_memory_region"].string_param = "x"
+    shape.inputs[0].shape[0] = -5
+    kind.inputs[0].datatype = "BYTES"
+    wanted.outputs.add(name="nothing")
+    score.parameters["min_score"].string_param = "x"
+    bad = [
+        swapped,
+        twice,
+        both,
+        short,
+        extra,
+        memory,
+        shape,
+        kind,
+        wanted,
+        score,
+        b"\xff\xff",
+        infer(model_version="9"),
+    ]
+    return [
+        *((call, "INVALID_ARGUMENT") for call in bad[:-1]),
+        (bad[-1], "NOT_FOUND"),
+        (infer(model_name="other"), "NOT_FOUND"),
+    ]
+
+
+def test_bad_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(ask: Ask, service: Any) -> None:
+        for call, status in bad_calls():
+            assert await ask("ModelInfer", call) == status, call
+        assert (await ask("ModelInfer", infer())).outputs
+        assert await ask("ModelReady", message("ModelReadyRequest")(name="other")) == "NOT_FOUND"
+
+    asked(monkeypatch, StubSession(), test)
+
+
+def test_too_large_too_many_too_late_too_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = StubSession()
+
+    async def test(ask: Ask, service: Any) -> None:
+        large = infer()
+        large.raw_input_contents[0] = bytes(100_000)
+        assert await ask("ModelInfer", large) == "RESOURCE_EXHAUSTED"
+        session.go.clear()
+        late = asyncio.ensure_future(ask("ModelInfer", infer(), timeout=0.5))
+        while service._taken == 0:
+            await asyncio.sleep(0.002)
+        assert await ask("ModelInfer", infer()) == "RESOURCE_EXHAUSTED"
+        assert await late == "DEADLINE_EXCEEDED"
+        session.go.set()
+        while service._taken:
+            await asyncio.sleep(0.002)
+        timed = infer()
+        timed.parameters["timeout"].int64_param = 1
+        assert await ask("ModelInfer", timed) == "DEADLINE_EXCEEDED"
+        service._draining = True
+        assert await ask("ModelInfer", infer()) == "UNAVAILABLE"
+        assert not (await ask("ServerReady", b"")).ready and (await ask("ServerLive", b"")).live
+
+    asked(monkeypatch, session, test, queue=0, max_body=50_000)
+
+
+def test_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(ask: Ask, service: Any) -> None:
+        assert await ask("ModelInfer", infer()) == "UNAUTHENTICATED"
+        assert await ask("ServerMetadata", b"", metadata=(("authorization", "Bearer other"),)) == "UNAUTHENTICATED"
+        assert (await ask("ServerMetadata", b"", metadata=(("authorization", "Bearer secret"),))).name == "matchrt"
+        assert (await ask("ServerLive", b"")).live
+
+    asked(monkeypatch, StubSession(), test, token="secret")
+
+
+def test_our_own_mistakes_tell_nothing_to_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = StubSession()
+
+    async def test(ask: Ask, service: Any) -> None:
+        session.failure = RuntimeError("/secret/path")
+        assert await ask("ModelInfer", infer()) == "INTERNAL"
+
+    asked(monkeypatch, session, test)
+
+
+def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as taken,
+            opened(monkeypatch, StubSession(), grpc=taken.getsockname()[1]) as service,
+        ):
+            with pytest.raises(MatchRTError) as raised:
+                make_server(service, models_of(service))
+            assert raised.value.code == "port-taken"
+
+    asyncio.run(main())
+
+
+def test_the_compiled_form_is_of_the_file(tmp_path: Path) -> None:
+    compiler = [sys.executable, "-m", "grpc_tools.protoc"] if importlib.util.find_spec("grpc_tools") else None
+    if compiler is None and shutil.which("protoc"):
+        compiler = ["protoc"]
+    if compiler is None:
+        pytest.skip("neither grpcio-tools nor protoc is installed")
+    output = tmp_path / "set"
+    subprocess.run([*compiler, f"-I{PROTO.parent}", f"--descriptor_set_out={output}", PROTO.name], check=True)
+    assert output.read_bytes() == compiled()
+
+
+def test_names_and_numbers_are_tritons() -> None:
+    """Every message, field and call of ours is in the protocol file that Triton's clients bring, with its number."""
+    service_pb2 = pytest.importorskip("tritonclient.grpc").service_pb2
+    from google.protobuf import descriptor_pb2
+
+    ours = descriptor_pb2.FileDescriptorSet.FromString(compiled()).file[0]
+    theirs = descriptor_pb2.FileDescriptorProto()
+    service_pb2.DESCRIPTOR.CopyToProto(theirs)
+    assert ours.package == theirs.package
+
+    def compare(mine: Any, other: Any) -> None:
+        known = {field.name: field for field in other.field}
+        for field in mine.field:
+            same = known[field.name]
+            assert (field.number, field.type, field.label, field.type_name) == (
+                same.number, same.type, same.label, same.type_name,
+            ), field.name  # fmt: skip
+        nested = {entry.name: entry for entry in other.nested_type}
+        for entry in mine.nested_type:
+            compare(entry, nested[entry.name])
+
+    messages = {entry.name: entry for entry in theirs.message_type}
+    for entry in ours.message_type:
+        compare(entry, messages[entry.name])
+    calls = {entry.name: (entry.input_type, entry.output_type) for entry in theirs.service[0].method}
+    assert ours.service[0].name == theirs.service[0].name
+    for entry in ours.service[0].method:
+        assert calls[entry.name] == (entry.input_type, entry.output_type)

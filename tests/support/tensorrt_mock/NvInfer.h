@@ -1,0 +1,101 @@
+// A mock of the part of TensorRT 10's API that examples/cpp uses. For tests only: its engine "finds" three matches, which
+// show the corner pixels and the sizes that it was given.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <cuda_runtime_api.h>
+
+#define NV_TENSORRT_MAJOR 10
+#define NV_TENSORRT_MINOR 9
+#define NV_TENSORRT_PATCH 0
+#define NV_TENSORRT_BUILD 34
+
+namespace nvinfer1 {
+
+class Dims64 {
+ public:
+  static constexpr std::int32_t MAX_DIMS{8};
+  std::int32_t nbDims;
+  std::int64_t d[MAX_DIMS];
+};
+using Dims = Dims64;
+
+enum class TensorIOMode : std::int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
+
+class ILogger {
+ public:
+  enum class Severity : std::int32_t { kINTERNAL_ERROR = 0, kERROR = 1, kWARNING = 2, kINFO = 3, kVERBOSE = 4 };
+  virtual void log(Severity severity, const char* message) noexcept = 0;
+  virtual ~ILogger() = default;
+};
+
+class IExecutionContext {
+ public:
+  bool setInputShape(const char* name, const Dims& dims) noexcept { return shapes[name] = dims, true; }
+  bool setTensorAddress(const char* name, void* place) noexcept { return places[name] = place, place != nullptr; }
+  bool enqueueV3(cudaStream_t) noexcept {
+    for (const std::string index : {"0", "1"}) {
+      const Dims& dims = shapes["image" + index];
+      const auto* image = static_cast<const std::uint8_t*>(places["image" + index]);
+      const std::int64_t h = dims.d[1], w = dims.d[2], c = dims.d[3];
+      const auto pixel = [&](std::int64_t y, std::int64_t x) { return static_cast<float>(image[(y * w + x) * c]); };
+      const auto* size = static_cast<const std::int32_t*>(places["size" + index]);
+      const std::vector<float> points{pixel(0, 0), pixel(0, w - 1), pixel(h - 1, 0), pixel(h - 1, w - 1),
+                                      size ? static_cast<float>(size[0]) : static_cast<float>(h),
+                                      size ? static_cast<float>(size[1]) : static_cast<float>(w)};
+      std::memcpy(places["keypoints" + index], points.data(), points.size() * sizeof(float));
+    }
+    const float scores[3] = {0.9F, 0.6F, 0.1F};
+    std::memcpy(places["scores"], scores, sizeof(scores));
+    *static_cast<std::int32_t*>(places["num_matches"]) = 3;
+    return true;
+  }
+
+ private:
+  std::map<std::string, Dims> shapes;
+  std::map<std::string, void*> places;
+};
+
+class ICudaEngine {
+ public:
+  // The mock's engine file is the names of its tensors, one a line.
+  explicit ICudaEngine(const std::string& text) {
+    for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
+      names.push_back(text.substr(at, text.find('\n', at) - at));
+    }
+  }
+  std::int32_t getNbIOTensors() const noexcept { return static_cast<std::int32_t>(names.size()); }
+  const char* getIOTensorName(std::int32_t i) const noexcept { return names[static_cast<std::size_t>(i)].c_str(); }
+  TensorIOMode getTensorIOMode(const char* name) const noexcept {
+    const std::string text = name;
+    return text.find("image") == 0 || text.find("size") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+  }
+  IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext; }
+
+ private:
+  std::vector<std::string> names;
+};
+
+class IRuntime {
+ public:
+  explicit IRuntime(ILogger& logger) : logger(logger) {}
+  void setEngineHostCodeAllowed(bool) noexcept {}
+  ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept {
+    const std::string text(static_cast<const char*>(data), size);
+    if (text.find("image0\n") == 0) return new ICudaEngine(text);
+    logger.log(ILogger::Severity::kERROR, "mock: this is no engine");
+    return nullptr;
+  }
+
+ private:
+  ILogger& logger;
+};
+
+inline IRuntime* createInferRuntime(ILogger& logger) noexcept { return new IRuntime(logger); }
+
+}  // namespace nvinfer1
