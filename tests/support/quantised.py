@@ -14,14 +14,20 @@ from matchrt.export.quantizing.ranges import measure_ranges
 from matchrt.export.quantizing.rules import PRODUCTS, QuantRules
 from matchrt.export.quantizing.styles import QuantStyle
 
+# Rules and patterns that wait for products which the small test network has not: never quantised ones only.
+SPARE = {"roma": ("rest", "decoder.gps.*.**")}
+
 
 def assert_claimed(rules: QuantRules, models: Sequence[onnx.ModelProto]) -> None:
     """Every rule decides on a product of one of these graphs, and each of its patterns fits one."""
     products = [node for model in models for node in model.graph.node if node.op_type in PRODUCTS]
     claimed = {rules.rule_for(node).name for node in products}
-    assert claimed == {rule.name for rule in rules.rules}
+    spare = SPARE.get(rules.family, ())
+    assert not [rule.name for rule in rules.rules if rule.name not in (*claimed, *(() if rule.quantized else spare))]
     every = ((rule.name, Nodes((p,), nodes.ops)) for rule in rules.rules for nodes in rule.nodes for p in nodes.modules)
     for name, nodes in every:
+        if name in spare or nodes.modules[0] in spare:
+            continue
         assert any(nodes.holds(node, lambda _: ()) for node in products), f"{name}: {nodes} fits nothing"
 
 
