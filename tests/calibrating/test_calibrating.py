@@ -59,7 +59,7 @@ def test_pairs_that_judge_do_not_calibrate(small: EngineFile, tmp_path: Path) ->
 
 def test_ranges_hold_what_the_graph_computes_and_are_kept(small: EngineFile, tmp_path: Path) -> None:
     plan = plan_quantization(
-        onnx.load_model_from_string(small.data), "loftr", TENSORRT, only=("backbone.layer1.0.conv1/Conv_0",)
+        onnx.load_model_from_string(small.data), "loftr", TENSORRT, only=("backbone.layer2.0.conv2/Conv_0",)
     )
     pairs, store, told = drawn_pairs(small.manifest.input, (1, 2)), EngineStore(tmp_path), []
     found, cached = plan_ranges(small, plan, pairs, "max", store, lambda what, share: told.append((what, share)))
