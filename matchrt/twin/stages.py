@@ -177,7 +177,7 @@ def _steps(network: FlaxLoFTR, arrays: Mapping[str, Any], cells: Any) -> Iterato
     if network.config.fine is None or not len(cells[0][0]):
         return
     fine = f"backbone pyramid {network.backbone.pyramid_stages[-1]}"
-    yield "fine windows", lambda v: network.fine_windows(jnp.split(v[fine], 2), v[tokens], cells, (width, width))
+    yield "fine windows", lambda v: network.fine_windows(_halves(v[fine]), v[tokens], cells, (width, width))
     before = "fine windows"
     for name, layer in _layer_steps("fine", network.loftr_fine, (None, None), before):
         yield name, layer
@@ -185,6 +185,12 @@ def _steps(network: FlaxLoFTR, arrays: Mapping[str, Any], cells: Any) -> Iterato
     windows = before
     yield "fine expectation", lambda v: network.fine_matching(*v[windows])[0]
     yield "fine deviation", lambda v: network.fine_matching(*v[windows])[1]
+
+
+def _halves(both: Any) -> tuple[Any, Any]:
+    """Of image 0 and image 1."""
+    first, second = jnp.split(both, 2)
+    return first, second
 
 
 def _backbone_steps(network: FlaxLoFTR, arrays: Mapping[str, Any]) -> Iterator[Step]:
