@@ -24,7 +24,7 @@ EPILOG = (
 
 def verify(
     engine: Annotated[
-        str | None, typer.Argument(metavar="[ENGINE]", help="Engine file, bundled model or one in the store.")
+        str | None, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or one in the store.")
     ] = None,
     reference: Annotated[
         str, typer.Option(help="Engine to compare with; fp32: the one that ENGINE was made from.")
