@@ -22,38 +22,25 @@ import numpy.typing as npt
 from matchrt.bench.accuracy import evaluate
 from matchrt.bench.folder import EvalFolder, read_folder
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.session import Arrays, Done, Pending, Session, SessionMemory, SessionOptions, open_session
+from matchrt.runtime.session import Arrays, SessionOptions, open_session
 
 Outputs = dict[str, npt.NDArray[Any]]
 OPTIONS = MatcherOptions(apply_exif=False)  # the truth is given for the stored files
 
 
-class Answering:
+class Answering(CallingSession):
     """A session that gets its outputs from a function of the inputs."""
-
-    asynchronous = False
 
     def __init__(self, manifest: EngineManifest, answer: Callable[[Arrays], Outputs]) -> None:
         self.manifest = manifest
         self.answer = answer
 
-    def start(self, inputs: Arrays) -> Pending:
-        """The answer, at once."""
-        return Done(self.run(inputs))
-
     def run(self, inputs: Arrays) -> Outputs:
         """The answer."""
         return self.answer(inputs)
-
-    def fork(self) -> Session:
-        """Itself: it holds nothing."""
-        return self
-
-    def memory(self) -> SessionMemory | None:
-        """None."""
-        return None
 
     def close(self) -> None:
         """Nothing to free."""

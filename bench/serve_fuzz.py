@@ -18,10 +18,9 @@ import io
 import json
 import random
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -292,24 +291,14 @@ def answer_of(channel: grpc.Channel) -> bytes:
     return bytes(raw)
 
 
-@contextlib.contextmanager
-def serving(*arguments: str) -> Iterator[dict[str, Any]]:
-    """`matchrt serve` on free ports: its ports and process."""
-    command = [sys.executable, "-m", "matchrt", "serve", *arguments, "--http", "0", "--grpc", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield {**json.loads(process.stdout.readline()), "process": process}
-        finally:
-            process.terminate()
-
-
 def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    from serve_load import serving  # beside this file, which tests import without its folder
+
     with serving() as where:
         start = time.perf_counter()
 

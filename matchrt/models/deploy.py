@@ -53,9 +53,18 @@ class GreyConvolution(nn.Module):
         return F.conv2d(columns, self.weight, self.bias)
 
 
-def deployed_loftr(network: LoFTR) -> LoFTR:
-    """A copy; `network` stays as it is."""
+def deployed(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode; `network`, a LoFTR or an ELoFTR, stays as it is."""
     result = copy.deepcopy(network)
+    if isinstance(result, LoFTR):
+        _deploy_loftr(result)
+    else:
+        assert isinstance(result, ELoFTR)
+        _deploy_eloftr(result)
+    return result.eval()
+
+
+def _deploy_loftr(result: LoFTR) -> None:
     backbone = aligned(result.backbone)
     backbone.conv1 = GreyConvolution(backbone.conv1)  # type: ignore[assignment]
     result.backbone = backbone
@@ -63,16 +72,12 @@ def deployed_loftr(network: LoFTR) -> LoFTR:
         for layer in result.loftr_fine.layers:
             assert isinstance(layer, LoFTREncoderLayer)
             layer.windows = True
-    return result.eval()
 
 
-def deployed_eloftr(network: ELoFTR) -> ELoFTR:
-    """A copy; `network` stays as it is."""
-    result = copy.deepcopy(network)
+def _deploy_eloftr(result: ELoFTR) -> None:
     first = result.backbone.layer0
     assert isinstance(first, RepVGGBlock)
     first.rbr_reparam = GreyConvolution(first.rbr_reparam)  # type: ignore[assignment]
-    return result.eval()
 
 
 def aligned(backbone: ResNetFPN, multiple: int = MULTIPLE) -> ResNetFPN:

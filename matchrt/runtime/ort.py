@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy.typing as npt
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.session import Arrays, Done, SessionMemory, SessionOptions, check_inputs
+from matchrt.runtime.session import Arrays, SessionOptions, check_inputs
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(CallingSession):
     """An ONNX engine on ONNX Runtime, on the CPU or, when asked, on CUDA."""
 
     def __init__(self, engine: EngineFile, options: SessionOptions) -> None:
@@ -68,27 +68,6 @@ class OnnxRuntimeSession:
                 "session-failed", f"ONNX Runtime failed: {error}.", "Report this, with the image sizes."
             ) from error
         return dict(zip(names, values, strict=True))
-
-    @property
-    def asynchronous(self) -> bool:
-        """It works in the caller's thread."""
-        return False
-
-    def start(self, inputs: Arrays) -> Done:
-        """Runs, and gives the result to take."""
-        return Done(self.run(inputs))
-
-    def fork(self) -> OnnxRuntimeSession:
-        """Another handle on the same engine, which ONNX Runtime lets several threads run."""
-        return copy.copy(self)
-
-    def memory(self) -> SessionMemory | None:
-        """ONNX Runtime does not say."""
-        return None
-
-    def launch_mode(self) -> str:
-        """It works in the caller's thread."""
-        return "call"
 
     def close(self) -> None:
         """Frees the engine."""

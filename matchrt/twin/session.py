@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from matchrt.export.specs import ModelSpec, get_spec
 from matchrt.manifest import EngineManifest, InputContract, Portability, Source, TensorSpec
 from matchrt.models.config import LoFTRConfig
 from matchrt.models.flax.loftr import LoFTR
-from matchrt.runtime.session import Arrays, Device, Done, SessionMemory, SessionOptions, check_inputs
+from matchrt.runtime.calling import CallingSession
+from matchrt.runtime.session import Arrays, Device, SessionOptions, check_inputs
 from matchrt.twin.layout import Arrays as Weights
 from matchrt.twin.weights import BUNDLED, create_abstract, fill, read_flax_weights
 
@@ -28,7 +28,7 @@ MAX_MATCHES = 2048
 PRECISION = "highest"
 
 
-class JaxSession:
+class JaxSession(CallingSession):
     """The twin of one model at one size, compiled when it first runs."""
 
     def __init__(self, network: LoFTR, manifest: EngineManifest, options: SessionOptions) -> None:
@@ -56,27 +56,6 @@ class JaxSession:
         with jax.default_matmul_precision(PRECISION):
             found = self._compiled(*(jax.device_put(inputs[name], self._device) for name in names))
         return {name: np.asarray(value) for name, value in found._asdict().items()}
-
-    @property
-    def asynchronous(self) -> bool:
-        """It works in the caller's thread."""
-        return False
-
-    def start(self, inputs: Arrays) -> Done:
-        """Runs, and gives the result to take."""
-        return Done(self.run(inputs))
-
-    def fork(self) -> JaxSession:
-        """Another handle on the same compiled network, which JAX lets several threads run."""
-        return copy.copy(self)
-
-    def memory(self) -> SessionMemory | None:
-        """JAX takes memory for the whole process."""
-        return None
-
-    def launch_mode(self) -> str:
-        """It works in the caller's thread."""
-        return "call"
 
     def close(self) -> None:
         """Frees the network."""

@@ -9,7 +9,8 @@ import torch
 from support.weights import random_network
 
 from matchrt.models.config import COARSE_LOFTR, LOFTR_LITE, LoFTRConfig
-from matchrt.models.deploy import GreyConvolution, deployed_loftr
+from matchrt.models.deploy import GreyConvolution, deployed
+from matchrt.models.loftr import LoFTR
 
 
 @pytest.mark.parametrize("side", [3, 7])
@@ -28,7 +29,8 @@ def test_other_convolutions_are_no_grey_ones() -> None:
 @pytest.mark.parametrize("config", [LOFTR_LITE, COARSE_LOFTR], ids=["fine", "coarse"])
 def test_deployed_networks_give_the_same_features(config: LoFTRConfig) -> None:
     network = random_network(replace(config, block_dims=(*config.block_dims[:-2], 50, config.block_dims[-1])))
-    changed = deployed_loftr(network)
+    changed = deployed(network)
+    assert isinstance(changed, LoFTR)
     assert changed.backbone.block_dims[-2] == 64
     image = torch.rand(2, 1, 64, 96, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():

@@ -14,28 +14,9 @@
 #include <string>
 #include <vector>
 
+#include "matchrt/matches.h"
+
 namespace matchrt {
-
-struct Point {
-  float x;
-  float y;
-};
-
-// Matches, best first. Points are pixels of the images as given: x right, y down, the centre of the top-left pixel is
-// (0, 0); of files turned as their EXIF orientation says.
-struct Matches {
-  std::vector<Point> keypoints0;
-  std::vector<Point> keypoints1;
-  std::vector<float> scores;
-};
-
-// An image in memory as cameras and OpenCV lay it out: rows of `channels` bytes a pixel, 1 (grey) or 3 (RGB), no gaps.
-struct ImageView {
-  const std::uint8_t* data;
-  std::int64_t height;
-  std::int64_t width;
-  std::int64_t channels;
-};
 
 // What the service or the connection said instead of matches. code: of gRPC, such as 8 (RESOURCE_EXHAUSTED: all places
 // are taken, try again) or 4 (DEADLINE_EXCEEDED).

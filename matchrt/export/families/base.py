@@ -107,6 +107,13 @@ class GridFamily:
         """See `Family`."""
         return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual)))
 
+    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
+        """See `Family`: the network in the form that engines run faster."""
+        from matchrt.export.engine_graph import EngineGraph
+        from matchrt.models.deploy import deployed
+
+        return EngineGraph(deployed(network), max_matches)
+
     def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
         """See `Family`."""
         match = self.config.match

@@ -14,8 +14,6 @@ from matchrt.models.config import ELOFTR, ELoFTRConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from matchrt.export.engine_graph import EngineGraph
-
 ELOFTR_INPUT = Preprocess(channels=1, divisor=32)
 MATCHANYTHING_ELOFTR_INPUT = Preprocess(channels=1, divisor=32, static="pad-square", dynamic=None, kernel="lanczos")
 
@@ -36,15 +34,6 @@ class ELoFTRFamily(GridFamily):
         from matchrt.models.eloftr import ELoFTR
 
         return ELoFTR(self.config)
-
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """See `Family`."""
-        from matchrt.export.engine_graph import EngineGraph
-        from matchrt.models.deploy import deployed_eloftr
-        from matchrt.models.eloftr import ELoFTR
-
-        assert isinstance(network, ELoFTR)
-        return EngineGraph(deployed_eloftr(network), max_matches)
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
         """The files hold none."""

@@ -13,8 +13,6 @@ from matchrt.models.config import LoFTRConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from matchrt.export.engine_graph import EngineGraph
-
 LOFTR_INPUT = Preprocess(channels=1, divisor=8)
 COARSE_LOFTR_INPUT = Preprocess(channels=1, divisor=16)
 
@@ -36,15 +34,6 @@ class LoFTRFamily(GridFamily):
         from matchrt.models.loftr import LoFTR
 
         return LoFTR(self.config)
-
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """See `Family`."""
-        from matchrt.export.engine_graph import EngineGraph
-        from matchrt.models.deploy import deployed_loftr
-        from matchrt.models.loftr import LoFTR
-
-        assert isinstance(network, LoFTR)
-        return EngineGraph(deployed_loftr(network), max_matches)
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
         """The position encoding: as its 2-D table, or as the frequencies that the table is made of."""

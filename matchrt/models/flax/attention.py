@@ -31,8 +31,7 @@ class LinearAttention(nnx.Module):
         if query_mask is not None:
             q = q * query_mask[:, :, None, None].astype(q.dtype)
         if source_mask is not None:
-            keep = source_mask[:, :, None, None].astype(k.dtype)
-            k, value = k * keep, value * keep
+            k = k * source_mask[:, :, None, None].astype(k.dtype)  # which takes the values of padding out too
         # Means over the source instead of sums, as in the torch twin: nothing grows with its length.
         k = k / value.shape[1]
         normaliser = jnp.einsum("blhd,bhd->blh", q, k.sum(axis=1))

@@ -20,28 +20,9 @@
 #include <vector>
 
 #include "matchrt/manifest.h"
+#include "matchrt/matches.h"
 
 namespace matchrt {
-
-struct Point {
-  float x;
-  float y;
-};
-
-// Matches, best first, in pixels of the images that were given: x right, y down, the top-left pixel's centre is (0, 0).
-struct Matches {
-  std::vector<Point> keypoints0;
-  std::vector<Point> keypoints1;
-  std::vector<float> scores;
-};
-
-// Rows of `channels` bytes a pixel, 1 (grey) or 3 (RGB), without gaps; as many channels as the engine takes.
-struct ImageView {
-  const std::uint8_t* data;
-  std::int64_t height;
-  std::int64_t width;
-  std::int64_t channels;
-};
 
 namespace detail {
 
