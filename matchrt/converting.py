@@ -62,7 +62,7 @@ def convert_engine(
         return cached, True
     facts = _facts(file.manifest, precision, key)
     if precision == "fp32":
-        model = file.data
+        model, facts = _exact(file, facts) if flavor.rounds_products else (file.data, facts)
     elif quantizing is not None:
         model, facts = _quantized(file, facts, flavor, quantizing, store, tell, accept_loss)
     else:
@@ -103,6 +103,20 @@ def _facts(manifest: EngineManifest, precision: str, key: str) -> GraphFacts:
         build_key=key,
         checks=manifest.checks,
     )
+
+
+def _exact(file: EngineFile, facts: GraphFacts) -> tuple[bytes, GraphFacts]:
+    """The graph with its products split, and what the manifest says of it."""
+    try:
+        import onnx
+
+        from matchrt.export.precision.exact_products import write_exact_products
+
+        model, records = write_exact_products(onnx.load_model_from_string(file.data))
+    except ModuleNotFoundError as error:
+        what = "Building fp32 engines that multiply in fp32 (others: --tf32)"
+        raise missing_package(str(error.name), "export", what) from error
+    return model.SerializeToString(deterministic=True), replace(facts, passes=(*facts.passes, *records))
 
 
 def _lowered(file: EngineFile, facts: GraphFacts, tell: Progress, accept_loss: bool) -> tuple[bytes, GraphFacts]:
@@ -199,6 +213,7 @@ def _convert_key(
             # An engine whose loss somebody accepted is not what others get who have not.
             "accepted_loss": accept_loss,
             "flavor": flavor.name,
+            "exact_products": precision == "fp32" and flavor.rounds_products,
             "runtime": flavor.identity(),
         }
     )

@@ -75,7 +75,7 @@ def build(
     optimization_level: Annotated[
         int | None, typer.Option(min=0, max=5, help="0 builds fast, 5 searches longest.")
     ] = None,
-    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 products use TF32 tensor cores.")] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="fp32: multiply in TF32, faster, 3 digits.")] = False,
     hardware_compatible: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="tensorrt: same-compute-capability or ampere-plus.")
     ] = None,

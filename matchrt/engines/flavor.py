@@ -40,6 +40,11 @@ class Flavor(Protocol):
         """File ending with its dot."""
         ...
 
+    @property
+    def rounds_products(self) -> bool:
+        """Whether it computes fp32 products with fewer digits, unasked: the graph has to make up for it."""
+        ...
+
     def identity(self) -> str:
         """What enters the cache key: version, device and options, as far as the engine depends on them."""
         ...

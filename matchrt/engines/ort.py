@@ -18,6 +18,7 @@ class OnnxRuntimeFlavor:
 
     name: str = "onnxruntime"
     suffix: str = ".onnx"
+    rounds_products: bool = False
 
     def identity(self) -> str:
         """The graph decides everything."""

@@ -35,6 +35,11 @@ class TensorRTFlavor:
         """The same for both flavours: the manifest tells them apart."""
         return ".engine"
 
+    @property
+    def rounds_products(self) -> bool:
+        """As the dialect says."""
+        return self.dialect.rounds_products(self.options)
+
     def identity(self) -> str:
         """Version, options, and the GPU where the engine is for that one; where kernels were timed is not among it."""
         options = {k: v for k, v in asdict(self.options).items() if k != "timing_cache"}

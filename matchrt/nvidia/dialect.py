@@ -53,6 +53,10 @@ class Dialect(Protocol):
         """Error: build-option, where the flavour does not have what is asked for."""
         ...
 
+    def rounds_products(self, options: BuilderOptions) -> bool:
+        """Whether fp32 products become TF32 although `options` do not ask for it."""
+        ...
+
     def network_flags(self) -> int:
         """Flags of a strongly typed network."""
         ...

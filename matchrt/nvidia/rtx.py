@@ -54,6 +54,13 @@ class TensorRTRTX:
                     "Leave it out: without --target an RTX engine runs on every GPU from Ampere (sm80) on.",
                 )
 
+    def rounds_products(self, options: BuilderOptions) -> bool:
+        """On GPUs that have TF32, from Ampere on: measured with 1.4, the builder's flag changes nothing.
+
+        Turing multiplies in fp32, and has no bfloat16 to split factors with.
+        """
+        return not options.tf32 and all(float(target) >= float(AMPERE) for target in options.targets)
+
     def network_flags(self) -> int:
         """Strong typing is the only kind."""
         return 0

@@ -33,6 +33,11 @@ class TensorRT10:
         refuse_targets(self.flavor, options)
         require_hardware_level(self.trt, self.flavor, options)
 
+    def rounds_products(self, options: BuilderOptions) -> bool:
+        """No: the builder's flag decides."""
+        del options
+        return False
+
     def network_flags(self) -> int:
         """Types as the graph has them."""
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
