@@ -329,11 +329,11 @@ def _as_array(value: object, name: str) -> npt.NDArray[Any]:
 
 def _drop_extra_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     """[H, W], [H, W, 1], [H, W, 3] or [H, W, 4] to [H, W] or [H, W, 3]; any other shape is an error."""
+    if array.ndim == 2 and array.size:
+        return array
     shape = "x".join(map(str, array.shape)) or "scalar"
     if array.size == 0:
         raise _array_error(name, f"is empty (shape {shape})", "Pass an image of shape [H,W] or [H,W,3].")
-    if array.ndim == 2:
-        return array
     if array.ndim == 4:
         raise _array_error(name, f"has shape {shape}, a batch", "Pass one image at a time: batch[0].")
     if array.ndim != 3:
