@@ -55,6 +55,12 @@ def test_another_version(machine: Machine) -> None:
     assert machine.script.calls == [] and "cudaGetDevice" not in machine.cuda.calls[-1:]
 
 
+def test_the_command_repeats_what_the_engine_is(machine: Machine) -> None:
+    engine = fitted(make_engine(machine), flavor_version="10.0.0.1", options={"tf32": "True", "workspace": "1"})
+    engine = fitted(engine, input=replace(engine.manifest.input, batch=4))
+    assert "--height 32 --width 48 --batch 4 --tf32 --checkpoint" in refused(machine, engine, "engine-version").remedy
+
+
 @pytest.mark.parametrize(
     ("built", "here", "fits"),
     [("10.9.0.34", "10.9.0.34", True), ("10.8.0.43", "10.9.0.34", True), ("10.9.0.34", "11.4.0.106", True),
