@@ -7,7 +7,8 @@ bfloat16, h of 8 bits, and the rest x - h, which fp32 holds exactly and of which
 
 is right to about 2^-20 of each term, and all four are one product: the parts of x side by side along the depth, the
 parts of y below one another. Casts rather than Dekker's and Veltkamp's subtractions split x, because compilers that
-simplify arithmetic take those for zero; one deep product rather than four that are added, because it is one kernel.
+simplify arithmetic take those for zero; one deep product rather than four that are added, because it is one kernel. An
+infinite factor gives NaN, where fp32 may give infinity.
 
 Source: Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
 Computations", 2019 (arXiv:1904.06376).
