@@ -101,9 +101,8 @@ def _job(
 
 
 def _answer(matches: Matches, picture: str | None) -> bytes:
-    # The summary's few words on the scores are for people; here they are all.
     answer: dict[str, Any] = {
-        **matches.summary(),
+        **matches.account(),
         "keypoints0": matches.keypoints0,
         "keypoints1": matches.keypoints1,
         "scores": matches.scores,

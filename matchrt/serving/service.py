@@ -111,16 +111,14 @@ class Service:
             raise MatchRTError("model-not-served", f"No engine '{name[:80]}' is served.", f"Served: {known}.")
         return self.engines[name]
 
-    async def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> T:
-        """A request's result. `prepare` runs in a thread of its own. Errors: server-busy, server-draining,
-        deadline-exceeded, those of `prepare` and of the engine.
+    def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
+        """A request's result; cancelling it abandons the request. `prepare` runs in a thread of its own.
+
+        Errors: at once server-busy, server-draining; later deadline-exceeded, those of `prepare` and of the engine.
         """
-        future = self._begin(engine, call, prepare)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            call.abandon()
-            raise
+        result = asyncio.wrap_future(self._begin(engine, call, prepare))
+        result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
+        return result
 
     async def drain(self) -> None:
         """Takes no more requests, and waits for those under way, as long as the options allow."""
