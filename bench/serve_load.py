@@ -213,17 +213,15 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
         }
         taken = in_turns(ways, options)
     decoding = statistics.median(way.whole for way in taken.pop("decoding"))
-    local = taken.pop("in process")
-    return {
-        "milliseconds": {
-            "in_process": spread([way.whole for way in local]),
-            "in_process_without_engine": spread([way.rest for way in local]),
-            "decoding_one_after_the_other": round(decoding, 2),
-            **{name: spread([way.whole for way in rows]) for name, rows in taken.items()},
-        },
-        "over_in_process": {name: over(rows, local, decoding if "files" in name else 0.0)
-                            for name, rows in taken.items()},
+    over_local = {
+        name: over(rows, taken["in process"], decoding if "files" in name else 0.0)
+        for name, rows in taken.items() if name != "in process"
     }  # fmt: skip
+    return {
+        "milliseconds": {name: stages(rows) for name, rows in taken.items()},
+        "decoding_one_after_the_other": round(decoding, 2),
+        "over_in_process": over_local,
+    }
 
 
 @dataclass(frozen=True)
@@ -270,6 +268,15 @@ def over(rows: list[Taken], local: list[Taken], decoding: float) -> dict[str, fl
         for name, pick in (("p50", statistics.median), ("least", min)):
             rest = pick([way.rest for way in rows]) - pick([way.rest for way in local])
             result[f"without_engine_{name}"] = round(rest, 2)
+    return result
+
+
+def stages(rows: list[Taken]) -> dict[str, dict[str, float]]:
+    """The whole, and where they are known the engine's part and the rest but decoding."""
+    result = {"whole": spread([way.whole for way in rows])}
+    if rows[0].engine is not None:
+        result["engine"] = spread([way.engine or 0.0 for way in rows])
+        result["rest"] = spread([way.rest for way in rows])
     return result
 
 
