@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from matchrt.doctor.ask import Answer
 from matchrt.nvidia.boards import bus_number
+
+Description = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,10 @@ def read_gpus(answer: Answer) -> Gpus:
     """From what the probe `gpus` found."""
     if answer.value is None:
         return Gpus(why_none=answer.error)
-    boards = {bus_number(board["bus"]): board for board in answer.value["boards"]}
     seen = answer.value["cuda"]
-    buses = {bus_number(gpu["bus"]) for gpu in seen}
-    found = [_usable(gpu, boards.get(bus_number(gpu["bus"]), {})) for gpu in seen]
-    found += [_unusable(board) for bus, board in boards.items() if bus not in buses]
+    boards, left = _matched(seen, answer.value["boards"])
+    found = [_usable(gpu, board) for gpu, board in zip(seen, boards, strict=True)]
+    found += [_unusable(board) for board in left]
     return Gpus(
         found=tuple(found),
         driver=next((board["driver"] for board in answer.value["boards"]), None),
@@ -56,6 +57,24 @@ def read_gpus(answer: Answer) -> Gpus:
         cuda_runtime=next((gpu["runtime"] for gpu in seen), None),
         why_none=None if seen else (answer.value["error"] or _hidden()),
     )
+
+
+def _matched(seen: list[Description], boards: list[Description]) -> tuple[list[Description], list[Description]]:
+    """The board of each GPU that CUDA sees, empty where it is not known, and the boards that CUDA does not see.
+
+    By their place on the bus; virtual machines number places anew for one of the two, then by name.
+    """
+    left = list(boards)
+
+    def take(value: object, of: Callable[[Description], object]) -> Description | None:
+        board = next((board for board in left if of(board) == value), None)
+        if board is not None:
+            left.remove(board)
+        return board
+
+    by_bus = [take(bus_number(gpu["bus"]), lambda board: bus_number(board["bus"])) for gpu in seen]
+    found = [board or take(gpu["name"], lambda board: board["name"]) for gpu, board in zip(seen, by_bus, strict=True)]
+    return [board or {} for board in found], left
 
 
 def _usable(gpu: Mapping[str, Any], board: Mapping[str, Any]) -> GpuState:

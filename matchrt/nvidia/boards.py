@@ -18,6 +18,7 @@ from typing import Any
 
 from matchrt.errors import MatchRTError
 from matchrt.nvidia.cuda import call, cuda_runtime
+from matchrt.nvidia.device import current_gpu
 
 _TIMEOUT_S = 10
 _FIELDS = (
@@ -54,13 +55,18 @@ def read_boards() -> tuple[Board, ...]:
 
 
 def board_in_use(boards: tuple[Board, ...]) -> Board | None:
-    """The one that CUDA runs on in this thread; where CUDA cannot be asked, the only one."""
+    """The one that CUDA runs on in this thread; where CUDA cannot be asked, the only one.
+
+    By its place on the bus; where a virtual machine numbers places anew for one of the two, by a name that is unique.
+    """
     with contextlib.suppress(MatchRTError):
-        runtime = cuda_runtime()
-        bus = call(runtime.cudaDeviceGetPCIBusId, 32, call(runtime.cudaGetDevice))
+        gpu = current_gpu()
+        bus = call(cuda_runtime().cudaDeviceGetPCIBusId, 32, gpu.index)
         text = bus.decode() if isinstance(bus, bytes) else str(bus)
         wanted = bus_number(text.rstrip("\0"))
-        return next((board for board in boards if bus_number(board.bus) == wanted), None)
+        boards = tuple(board for board in boards if bus_number(board.bus) == wanted) or tuple(
+            board for board in boards if board.name == gpu.name
+        )
     return boards[0] if len(boards) == 1 else None
 
 

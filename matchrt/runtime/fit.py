@@ -49,9 +49,12 @@ class Fit:
         return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64."""
+        """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64.
+
+        The points themselves, not a copy, where nothing was scaled.
+        """
         if self.scale_x == self.scale_y == 1.0:
-            return np.array(points)
+            return points
         scale = np.array([self.scale_x, self.scale_y])
         return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
 

@@ -285,13 +285,14 @@ def as_image(
     """
     if channel_order not in ("rgb", "bgr"):
         raise MatchRTError("image-array", f"channel_order is {channel_order!r}.", "Use 'rgb' or 'bgr'.")
-    if isinstance(value, Image):
-        _check_size(value.height, value.width, value.name, max_pixels)
-        return value
-    if isinstance(value, (str, os.PathLike)):
-        return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels)
-    if isinstance(value, PILImage.Image):
-        return _from_pillow(value, name, max_pixels, apply_exif)
+    if not isinstance(value, np.ndarray):
+        if isinstance(value, Image):
+            _check_size(value.height, value.width, value.name, max_pixels)
+            return value
+        if isinstance(value, (str, os.PathLike)):
+            return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels)
+        if isinstance(value, PILImage.Image):
+            return _from_pillow(value, name, max_pixels, apply_exif)
     array = _drop_extra_channels(_as_array(value, name), name)
     _check_size(array.shape[0], array.shape[1], name, max_pixels)
     if array.ndim == 3 and channel_order == "bgr":
@@ -329,11 +330,11 @@ def _as_array(value: object, name: str) -> npt.NDArray[Any]:
 
 def _drop_extra_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     """[H, W], [H, W, 1], [H, W, 3] or [H, W, 4] to [H, W] or [H, W, 3]; any other shape is an error."""
+    if array.ndim == 2 and array.size:
+        return array
     shape = "x".join(map(str, array.shape)) or "scalar"
     if array.size == 0:
         raise _array_error(name, f"is empty (shape {shape})", "Pass an image of shape [H,W] or [H,W,3].")
-    if array.ndim == 2:
-        return array
     if array.ndim == 4:
         raise _array_error(name, f"has shape {shape}, a batch", "Pass one image at a time: batch[0].")
     if array.ndim != 3:

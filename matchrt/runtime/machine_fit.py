@@ -6,6 +6,9 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.engine_file import BUNDLED
 
+# Of the builder's options those that are a matter of the engine, not of the machine: by the manifest's names.
+_OPTIONS = (("tf32", "--tf32"), ("version_compatible", "--version-compatible"))
+
 
 def require_version(manifest: EngineManifest, version: str) -> None:
     """Raises `engine-version` when the installed version of the flavour cannot run the engine."""
@@ -47,6 +50,11 @@ def build_command(manifest: EngineManifest) -> str:
         parts.append("--dynamic " + ",".join(f"{height}x{width}" for height, width in sizes))
     else:
         parts.append(f"--height {contract.height} --width {contract.width}")
+    if contract.batch != 1:
+        parts.append(f"--batch {contract.batch}")
+    if any(spec.name == "warp" for spec in manifest.outputs):
+        parts.append("--dense")
+    parts += [option for name, option in _OPTIONS if name in manifest.options]
     if manifest.model not in BUNDLED:
         parts.append(f"--checkpoint {manifest.source.name}")
     return " ".join(parts)

@@ -190,7 +190,7 @@ class Matcher:
             PreparedImage(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
             for name, size in zip(("image0", "image1"), run.sizes, strict=True)
         )
-        return self._matches(outputs, first, second, timings)
+        return self._matches(outputs, first, second, timings, self._provenance(first, second))
 
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
@@ -341,10 +341,11 @@ class Matcher:
 
     def _finish(self, running: _Running) -> Matches:
         first, second = running.first, running.second
+        provenance = self._provenance(first, second)  # while the engine works
         outputs = running.pending.result()
         end = time.perf_counter()
         timings = {"inference": (end - running.start) * 1e3, **running.pending.timings()}
-        return self.finish((first, second), outputs, timings)
+        return self._matches(outputs, first, second, timings, provenance)
 
     def finish(
         self,
@@ -354,9 +355,7 @@ class Matcher:
         row: int = 0,
     ) -> Matches:
         """What `match` does after the engine ran: the matches in row `row` of its outputs, in pixels of the images."""
-        first, second = images
-        before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
-        return self._matches(outputs, first, second, {**before, **timings}, row)
+        return self._matches(outputs, *images, dict(timings), self._provenance(*images), row)
 
     def _matches(
         self,
@@ -364,6 +363,7 @@ class Matcher:
         first: PreparedImage,
         second: PreparedImage,
         timings: dict[str, float],
+        provenance: Provenance,
         row: int = 0,
     ) -> Matches:
         start = time.perf_counter()
@@ -375,8 +375,13 @@ class Matcher:
             keypoints0 = first.fit.to_original(outputs["keypoints0"][row, :count])
             keypoints1 = second.fit.to_original(outputs["keypoints1"][row, :count])
             scores = outputs["scores"][row, :count]
+        before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
+        timings = {**before, **timings, "to_pixels": (time.perf_counter() - start) * 1e3}
+        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
+
+    def _provenance(self, first: PreparedImage, second: PreparedImage) -> Provenance:
         manifest = self.manifest
-        provenance = Provenance(
+        return Provenance(
             model=manifest.model,
             engine_sha256=manifest.engine_sha256,
             precision=manifest.precision,
@@ -385,8 +390,6 @@ class Matcher:
             network_size0=(first.fit.canvas_height, first.fit.canvas_width),
             network_size1=(second.fit.canvas_height, second.fit.canvas_width),
         )
-        timings["to_pixels"] = (time.perf_counter() - start) * 1e3
-        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, timings, provenance)
 
     def _count(self, outputs: Mapping[str, npt.NDArray[Any]], row: int) -> int:
         """How many of the engine's matches are wanted: they come sorted by score."""

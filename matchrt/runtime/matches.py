@@ -69,7 +69,7 @@ class Matches:
     geometry: Geometry | None = field(default=None)
 
     def __post_init__(self) -> None:
-        count = len(np.atleast_1d(self.scores))
+        count = (np.shape(self.scores) or (1,))[0]
         keypoints0 = _frozen(self.keypoints0, (count, 2), "keypoints0")
         keypoints1 = _frozen(self.keypoints1, (count, 2), "keypoints1")
         scores = _frozen_scores(self.scores, count)

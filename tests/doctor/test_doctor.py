@@ -174,6 +174,14 @@ def test_driver_and_cuda_describe_one_gpu() -> None:
     assert alone.usable[0].memory_free == 5 and alone.driver is None
 
 
+def test_a_virtual_machine_numbers_the_bus_anew() -> None:
+    """As on a lent H100: one GPU, two places."""
+    other = BOARD | {"index": 1, "name": "NVIDIA A2", "bus": "00000000:02:00.0"}
+    gpus = read_gpus(Answer({"boards": [other, BOARD | {"bus": "00000000:9C:00.0"}], "cuda": [CUDA], "error": None}))
+    assert gpus.usable == (GpuState("NVIDIA L4", "8.9", 23 << 30, 20 << 30, True),)
+    assert [gpu.name for gpu in gpus.found if not gpu.cuda] == ["NVIDIA A2"]
+
+
 def test_a_gpu_that_cuda_does_not_see() -> None:
     hidden = read_gpus(Answer({"boards": [BOARD], "cuda": [], "error": None}))
     assert not hidden.usable and hidden.why_none is not None and "CUDA_VISIBLE_DEVICES" in hidden.why_none["remedy"]

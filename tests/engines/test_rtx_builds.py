@@ -104,6 +104,7 @@ def test_every_model_builds(source: EngineFile, folder: Path, targets: tuple[str
     assert manifest == built.manifest and manifest.engine_bytes == output.stat().st_size > 10_000
     assert (manifest.flavor, manifest.flavor_version) == ("tensorrt_rtx", trt.__version__)
     assert manifest.portability.compute_capabilities == (targets or ("8.0",))
+    assert ("exact-products" in {record.name for record in manifest.passes}) is not tf32
     assert described(manifest) == described(source.manifest) and manifest.input == source.manifest.input
     assert manifest.source == source.manifest.source and manifest.matching == source.manifest.matching
     shares = [done for _, done in told]

@@ -279,6 +279,17 @@ def test_what_else_decides_the_engine(machine: Machine, monkeypatch: pytest.Monk
         assert identity(hardware="ampere-plus") == compatible
 
 
+@every_machine
+def test_whose_fp32_is_tf32(machine: Machine) -> None:
+    """RTX on GPUs that have TF32, unless it is asked for; full TensorRT listens to its flag."""
+    rtx = machine.flavor == "tensorrt_rtx"
+    assert get_flavor(machine.flavor).rounds_products is rtx
+    assert not get_flavor(machine.flavor, BuilderOptions(tf32=True)).rounds_products
+    if rtx:
+        assert get_flavor(machine.flavor, BuilderOptions(targets=("8.0", "12.0"))).rounds_products
+        assert not get_flavor(machine.flavor, BuilderOptions(targets=("7.5", "8.9"))).rounds_products
+
+
 def interrupt() -> None:
     """Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)

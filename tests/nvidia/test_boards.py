@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from matchrt.nvidia import boards
 from matchrt.nvidia.boards import Board, board_in_use, parse_smi, read_boards
+from matchrt.nvidia.device import Gpu
 
 # nvidia-smi --query-gpu=<fields> --format=csv,noheader,nounits
 SMI = """\
@@ -75,12 +77,14 @@ def test_a_driver_that_does_not_answer_nvml_is_asked_through_nvidia_smi(monkeypa
     assert len(read_boards()) == 2
 
 
-def test_the_board_that_cuda_uses_is_found_by_its_bus(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Runtime:
-        cudaGetDevice = staticmethod(lambda: (0, 0))  # noqa: N815
-        cudaDeviceGetPCIBusId = staticmethod(lambda length, index: (0, b"0000:B6:00.0\0"))  # noqa: N815
-
-    found = parse_smi(SMI)
-    monkeypatch.setattr(boards, "cuda_runtime", lambda: Runtime)
-    assert board_in_use(found) == found[1]
-    assert board_in_use(found[:1]) is None
+@pytest.mark.parametrize(("bus", "name", "chosen"), [(b"0000:B6:00.0\0", "", 1), (b"0000:01:00.0\0", "second", 1),
+                                                     (b"0000:01:00.0\0", "no such", None)])  # fmt: skip
+def test_the_board_that_cuda_uses(monkeypatch: pytest.MonkeyPatch, bus: bytes, name: str, chosen: int | None) -> None:
+    """By its bus, and by its name in a virtual machine, where CUDA's numbers are others than the driver's."""
+    runtime = SimpleNamespace(cudaDeviceGetPCIBusId=lambda length, index: (0, bus))
+    found = tuple(replace(board, name=name) for board, name in zip(parse_smi(SMI), ("first", "second"), strict=True))
+    monkeypatch.setattr(boards, "cuda_runtime", lambda: runtime)
+    monkeypatch.setattr(boards, "current_gpu", lambda: Gpu(0, name, "8.9", 1, "13.0", "13.0"))
+    assert board_in_use(found) == (None if chosen is None else found[chosen])
+    alike = tuple(replace(board, name="second") for board in found)
+    assert board_in_use(alike) == (alike[1] if bus == b"0000:B6:00.0\0" else None)

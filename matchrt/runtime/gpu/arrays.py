@@ -61,6 +61,8 @@ class GpuArray:
 
 def on_gpu(value: Any) -> bool:
     """Whether `value` is an array in GPU memory."""
+    if isinstance(value, np.ndarray):  # the usual case, on the way of every call
+        return False
     if hasattr(type(value), "__cuda_array_interface__"):
         # torch has the attribute on every tensor, and raises for those in host memory.
         return getattr(value, "is_cuda", True) is not False

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import platformdirs
-
-from matchrt import atomic
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
 from matchrt.nvidia.device import Gpu, current_gpu
 from matchrt.nvidia.dialect import Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
 from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.gpu.kernels import Kernels
+from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.stream import Event
 from matchrt.runtime.machine_fit import build_command, require_gpu, require_version
 
@@ -53,23 +49,25 @@ class LoadedEngine:
                 "%s is not a GPU that %s %s supports: runs are kept apart, and results should be checked",
                 *(self.gpu.name, file.manifest.flavor, self.dialect.version),
             )
-        self._kernel_file = _kernel_file(file.manifest, self.gpu)
-        self._kernels = self.dialect.open_kernels(self.engine, _known(self._kernel_file))
-        self._kept = 0
-        # TensorRT allows contexts to be made from several threads, but their kernels go through one cache.
+        self._kernels = Kernels(self.dialect, self.engine, file.manifest, self.gpu)
+        # TensorRT allows contexts to be made from several threads, but their kernels go through one store.
         self._lock = threading.Lock()
 
-    def make_context(self) -> Any:
-        """A context whose scratch memory the caller provides."""
+    def make_context(self, shapes: Shapes) -> tuple[Any, Any]:
+        """A context for inputs of these shapes, whose scratch memory the caller provides, and the kernels that it uses.
+
+        The kernels must live as long as the context.
+        """
         with self._lock:
-            context = self.dialect.make_context(self.engine, self._kernels)
+            kernels = self._kernels.open(shapes)
+            context = self.dialect.make_context(self.engine, kernels)
         if context is None:
             raise MatchRTError(
                 "out-of-memory",
                 f"The engine cannot be made ready on {self.gpu.name}: {self._log.take_errors()}.",
                 "Close other programs on the GPU, or build an engine for smaller images.",
             )
-        return context
+        return context, kernels
 
     @contextlib.contextmanager
     def in_turn(self, stream: int, done: Event) -> Iterator[None]:
@@ -82,7 +80,8 @@ class LoadedEngine:
             yield
             return
         with self._turn:
-            if self._last is not None:
+            # Of its own last run the session has seen the end before it starts another one.
+            if self._last is not None and self._last is not done:
                 self._last.hold(stream)
             yield
             done.record(stream)
@@ -99,18 +98,10 @@ class LoadedEngine:
         """What TensorRT said of its last failure."""
         return str(self._log.take_errors())
 
-    def keep_kernels(self) -> None:
-        """Saves the kernels that were compiled for this GPU, so that the next start need not compile them."""
+    def keep_kernels(self, shapes: Shapes, kernels: Any) -> None:
+        """Saves the kernels that a context compiled for these shapes, so that the next one need not compile them."""
         with self._lock:
-            data = self.dialect.kernel_bytes(self._kernels)
-            if len(data) == self._kept or not data:
-                return
-            self._kept = len(data)
-            try:
-                self._kernel_file.parent.mkdir(parents=True, exist_ok=True)
-                atomic.write_bytes(self._kernel_file, data)
-            except (OSError, MatchRTError) as error:
-                LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+            self._kernels.keep(shapes, kernels)
 
     def _make_runtime(self) -> Any:
         try:
@@ -165,17 +156,3 @@ def _require_contract(engine: Any, file: EngineFile) -> None:
             f"'{file.path}' has the tensors {sorted(names)}; its manifest says {sorted(wanted)}.",
             f"Build it again: {build_command(file.manifest)}.",
         )
-
-
-def _kernel_file(manifest: EngineManifest, gpu: Gpu) -> Path:
-    """Named by all that compiled kernels depend on."""
-    parts = (manifest.engine_sha256, gpu.name, gpu.compute_capability, gpu.driver)
-    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    return Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "kernels" / f"{name}.bin"
-
-
-def _known(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

@@ -80,10 +80,12 @@ class TensorRTSession:
         self._closers = contextlib.ExitStack()
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
-        self._checked: Any = None  # names, shapes and types of the last inputs
+        # Names, shapes and types of the last host inputs, which were checked, and their runner.
+        self._latest: tuple[Any, _Ready] | None = None
+        self._lent_out = False  # whether the last run went into the caller's stream
         self._closed = False
         self._manifest = self._engine.manifest  # asked for after closing too
-        call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)  # a fork's thread may be on another GPU
+        self._take_device()
         try:
             self._stream = self._own(Stream())
             self._events = tuple(self._own(Event()) for _ in range(4))
@@ -107,9 +109,8 @@ class TensorRTSession:
     def start(self, inputs: Arrays) -> Pending:
         """Starts a run on host arrays. Errors: session-input, session-busy, session-closed, out-of-memory."""
         self._require_idle()
-        self._check(inputs)
         with self._engine.in_turn(self._stream.handle, self._done):
-            ready = self._ready({name: array.shape for name, array in inputs.items()})
+            ready = self._checked(inputs)
             for place, view in ready.staged:
                 view[...] = inputs[place]
             self._launch(ready)
@@ -143,6 +144,7 @@ class TensorRTSession:
                 copy_to_device(device + place.offset, host + place.offset, place.size, where)
             ready.runner.enqueue(where)
         self._handed_over.record(where)
+        self._lent_out = True
         if stream is None:
             self._stream.wait()
         return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
@@ -188,12 +190,13 @@ class TensorRTSession:
         self._closers.callback(resource.close)
         return resource
 
-    def _check(self, inputs: Arrays) -> None:
-        """`check_inputs`, once for inputs of the same names, shapes and types."""
-        kind = tuple((name, array.shape, array.dtype) for name, array in inputs.items())
-        if kind != self._checked:
+    def _checked(self, inputs: Arrays) -> _Ready:
+        """`check_inputs` and the runner, both only for inputs of other names, shapes or types than the last ones."""
+        kind = [(name, array.shape, array.dtype) for name, array in inputs.items()]
+        if self._latest is None or self._latest[0] != kind:
             check_inputs(inputs, self.manifest)
-            self._checked = kind
+            self._latest = kind, self._ready({name: array.shape for name, array in inputs.items()})
+        return self._latest[1]
 
     def _require_open(self) -> None:
         if self._closed:
@@ -205,9 +208,15 @@ class TensorRTSession:
             raise MatchRTError(
                 "session-busy", "The session's last run has not been collected.", "Take its result first, or fork()."
             )
+        self._take_device()
+        if self._lent_out:
+            # A run in the caller's stream still uses staging, scratch memory and its context.
+            self._handed_over.wait()
+            self._lent_out = False
+
+    def _take_device(self) -> None:
+        """Makes this session's GPU current: other threads may be on another one, and this one may have left it."""
         call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)
-        # A run in the caller's stream still uses staging, scratch memory and its context.
-        self._handed_over.wait()
 
     def _ready(self, shapes: Shapes, lent: bool = False) -> _Ready:
         """The runner for these shapes, with memory large enough. lent: some inputs are the caller's memory."""
@@ -217,6 +226,7 @@ class TensorRTSession:
             ready = self._make_ready(shapes)
             while len(self._shapes) >= MAX_SHAPES:
                 self._shapes.popitem(last=False)[1].close()
+                self._latest = None
             self._shapes[key] = ready
         self._shapes.move_to_end(key)
         return ready
@@ -252,6 +262,7 @@ class TensorRTSession:
         for ready in self._shapes.values():
             ready.close()
         self._shapes.clear()
+        self._latest = None
 
     def _launch(self, ready: _Ready) -> None:
         """The first run compiles; the second captures a graph and checks it."""
@@ -315,8 +326,6 @@ class TensorRTSession:
         self._require_open()
         self._pending = None
         self._stream.wait()
-        if ready.runs == 1:
-            self._engine.keep_kernels()
         arrays = {name: view.copy() for name, view in ready.fetched}
         begin, up, done, down = self._events
         return arrays, {"upload": up.since(begin), "gpu": done.since(up), "download": down.since(done)}

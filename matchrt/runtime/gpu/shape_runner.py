@@ -15,7 +15,10 @@ class ShapeRunner:
     """One context for one set of input shapes; a CUDA graph belongs to a context, so each shape has its own."""
 
     def __init__(self, engine: LoadedEngine, shapes: Shapes) -> None:
-        self.context: Any = engine.make_context()  # before the engine: it is let go before its engine too
+        # Before the engine: it is let go before its kernels and its engine too.
+        self.context: Any
+        self.context, self._kernels = engine.make_context(shapes)
+        self._kept = False
         self.engine = engine
         self.shapes = shapes
         manifest = engine.manifest
@@ -43,11 +46,14 @@ class ShapeRunner:
             raise InternalError("session-failed", f"{name}: {self.engine.why()}.", "Report this, with the manifest.")
 
     def enqueue(self, stream: int) -> None:
-        """Puts the engine's kernels into a stream."""
+        """Puts the engine's kernels into a stream; the first time, they are compiled where they are not known."""
         if not self.context.execute_async_v3(stream):
             raise InternalError(
                 "session-failed", f"The engine did not run: {self.engine.why()}.", "Report this, with the image sizes."
             )
+        if not self._kept:
+            self._kept = True
+            self.engine.keep_kernels(self.shapes, self._kernels)
 
     def _scratch_bytes(self, manifest: EngineManifest) -> int:
         """What these shapes need: for a dynamic engine far less than its largest images would."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 import pytest
 from support.machines import KINDS, Machine, make_engine, make_machine, save_engine, with_plan
@@ -13,6 +14,7 @@ from support.machines import KINDS, Machine, make_engine, make_machine, save_eng
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Portability
 from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.gpu import kernels
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.session import SessionOptions, open_session
 
@@ -51,6 +53,12 @@ def test_another_version(machine: Machine) -> None:
     assert "flavor_version is 10.0.0.1" in error.message and machine.version in error.message
     assert COMMAND.format(flavor=machine.flavor) in error.remedy
     assert machine.script.calls == [] and "cudaGetDevice" not in machine.cuda.calls[-1:]
+
+
+def test_the_command_repeats_what_the_engine_is(machine: Machine) -> None:
+    engine = fitted(make_engine(machine), flavor_version="10.0.0.1", options={"tf32": "True", "workspace": "1"})
+    engine = fitted(engine, input=replace(engine.manifest.input, batch=4))
+    assert "--height 32 --width 48 --batch 4 --tf32 --checkpoint" in refused(machine, engine, "engine-version").remedy
 
 
 @pytest.mark.parametrize(
@@ -195,8 +203,6 @@ def test_how_rtx_contexts_are_made(machine: Machine) -> None:
 
 
 def zeros(session: Any) -> dict[str, Any]:
-    import numpy as np
-
     return {spec.name: np.ones(spec.shape, spec.dtype) for spec in session.manifest.inputs}
 
 
@@ -205,17 +211,18 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine: Machine, kernel_f
     session = open_session(engine)
     assert not kernel_folder.exists() and machine.script.kernels_known == []
     session.run(zeros(session))
-    (file,) = kernel_folder.iterdir()
-    assert file.read_bytes() == b"kernels"
+    (file,) = kernel_folder.rglob("*.bin")
+    compiled = file.read_bytes()
+    assert compiled.startswith(b"kernels of ")
     written = file.stat().st_mtime_ns
     session.run(zeros(session))
     session.close()
     assert file.stat().st_mtime_ns == written
     again = open_session(engine)
-    assert machine.script.kernels_known == [b"kernels"]
     again.run(zeros(again))
+    assert machine.script.kernels_known == [compiled]
     again.close()
-    assert list(kernel_folder.iterdir()) == [file]
+    assert list(kernel_folder.rglob("*.bin")) == [file]
 
 
 def test_kernels_of_another_gpu_driver_or_engine_are_not_taken(
@@ -234,7 +241,37 @@ def test_kernels_of_another_gpu_driver_or_engine_are_not_taken(
     monkeypatch.setattr(machine.cuda.module, "cudaDriverGetVersion", lambda: (0, 13010))
     run(engine)
     run(with_plan(engine, note="another engine"))
-    assert machine.script.kernels_known == [] and len(list(kernel_folder.iterdir())) == 4
+    assert machine.script.kernels_known == [] and len(list(kernel_folder.rglob("*.bin"))) == 4
+
+
+def images(height: int, width: int) -> dict[str, np.ndarray]:
+    return {name: np.ones((1, height, width, 1), np.uint8) for name in ("image0", "image1")}
+
+
+def test_a_context_gets_the_kernels_of_its_own_shapes(machine: Machine, kernel_folder: Path) -> None:
+    """Not those of others: with them a second context of a shape would give other bits than the first."""
+    session = open_session(make_engine(machine, None))
+    for size in ((32, 64), (64, 32)):
+        session.run(images(*size))
+    assert machine.script.kernels_known == []
+    first, second = sorted(kernel_folder.rglob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
+    fork = session.fork()
+    fork.run(images(64, 32))
+    session.run(images(128, 128))  # more memory: every shape gets a new context
+    session.run(images(32, 64))
+    assert first.read_bytes() != second.read_bytes()
+    assert machine.script.kernels_known == [second.read_bytes(), first.read_bytes()]
+    fork.close()
+    session.close()
+
+
+def test_only_so_many_kernels_are_kept(machine: Machine, kernel_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "MAX_FILES", 2)
+    session = open_session(make_engine(machine, None))
+    for width in (32, 48, 64, 80):
+        session.run(images(32, width))
+    session.close()
+    assert len(list(kernel_folder.rglob("*.bin"))) == 2
 
 
 def test_kernels_that_cannot_be_kept_do_no_harm(

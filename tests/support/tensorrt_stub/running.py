@@ -118,7 +118,8 @@ class IExecutionContext(Recorded):
             self._script.complain("execute_async_v3: illegal memory access")
             return False
         if self._cache is not None:
-            self._cache._data = self._cache._data or b"kernels"
+            shapes_text = ";".join(str(shape) for shape in self._shapes.values())
+            self._cache._data = self._cache._data or f"kernels of {shapes_text}".encode()
         addresses, shapes = dict(self._addresses), dict(self._shapes)
         races = self._script.races_in_graphs and cuda.capturing(stream_handle)
         cuda.put(stream_handle, lambda: self._run(addresses, shapes, races))
