@@ -5,10 +5,10 @@
     python bench/serve_load.py overhead --rounds 40          # against the same call in this process
 
 Starts `matchrt serve` itself, on this machine, which the clients share. Arrivals at twice the capacity are open: each
-comes at its time whether the ones before it were answered or not, on a connection of its own. `overhead` takes turns:
-one call in the process, one by each protocol, so that other work on the machine hits all alike; of `/v1/match` it also
-takes, request by request, what the answer says of decoding, resizing, running and scaling back from what the client
-waited: that is the service's own share, whatever else the machine does to the engine's time.
+comes at its time whether the ones before it were answered or not, on a connection of its own. `overhead` takes turns
+in random order: a call in this process, and one by each protocol, so that other work on the machine hits all alike.
+Both sides are warmed up alike. The call in the process and `/v1/match` say what the engine took of their time: they are
+also compared without it, for its noise is larger than what a service adds.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import asyncio
 import contextlib
 import io
 import json
+import math
+import random
 import statistics
 import subprocess
 import sys
@@ -192,9 +194,6 @@ async def memory(where: dict[str, Any], options: argparse.Namespace) -> dict[str
 
 def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """One call each in turn: in this process on decoded images, and over each protocol."""
-    import tritonclient.grpc as triton_grpc
-    import tritonclient.http as triton_http
-
     from matchrt import Matcher
     from matchrt.runtime.engine_file import read_engine
     from matchrt.runtime.image import decode_image
@@ -202,19 +201,92 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
 
     files = pair(*options.size)
     images = [decode_image(data, "image") for data in files]
-    pixels = [image.pixels for image in images]
-    http, grpc = (module.InferenceServerClient(f"127.0.0.1:{port}")
-                  for module, port in ((triton_http, where["http"]), (triton_grpc, where["grpc"])))  # fmt: skip
-    seconds: dict[str, list[float]] = {}
+    # Idle threads sleep, as they do in the service, and the engine has run on its best size, as there: ONNX Runtime's
+    # memory then is laid out for that, which costs other sizes about 2 %. Neither is the service's doing.
+    with Matcher.on(open_session(read_engine("loftr-lite"), SessionOptions(spin=False))) as matcher:
+        matcher.warm_up()
+        ways = {
+            "in process": lambda: matcher.match(*images),
+            "decoding": lambda: [decode_image(data, "image") for data in files],
+            **asking_triton(where, [image.pixels for image in images], files),
+            "/v1/match": asking_match(where, files),
+        }
+        taken = in_turns(ways, options)
+    decoding = statistics.median(way.whole for way in taken.pop("decoding"))
+    over_local = {
+        name: over(rows, taken["in process"], decoding if "files" in name else 0.0)
+        for name, rows in taken.items() if name != "in process"
+    }  # fmt: skip
+    return {
+        "milliseconds": {name: stages(rows) for name, rows in taken.items()},
+        "decoding_one_after_the_other": round(decoding, 2),
+        "over_in_process": over_local,
+    }
 
-    def infer(module: Any, client: Any, model: str, kind: str, arrays: list[Any]) -> None:
-        inputs = []
-        for index, array in enumerate(arrays):
-            inputs.append(module.InferInput(f"image{index}", list(array.shape), kind))
-            inputs[-1].set_data_from_numpy(array)
-        client.infer(model, inputs)
 
-    # A body made once, sent by the standard library: what a client spends on making it is not the service's.
+@dataclass(frozen=True)
+class Taken:
+    """Milliseconds of a call: whole; what it says itself of decoding and of the engine, None where it does not."""
+
+    whole: float
+    decode: float | None = None
+    engine: float | None = None
+
+    @property
+    def rest(self) -> float:
+        """All but decoding and the engine; NaN where they are not known."""
+        return self.whole - (math.nan if self.decode is None or self.engine is None else self.decode + self.engine)
+
+
+def in_turns(ways: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, list[Taken]]:
+    """All ways once a round, in an order that chance decides; the first round does not count."""
+    order, rng = list(ways), random.Random(0)
+    taken: dict[str, list[Taken]] = {name: [] for name in ways}
+    for turn in range(options.rounds + 1):
+        rng.shuffle(order)
+        for name in order:
+            time.sleep(options.pause)
+            start = time.perf_counter()
+            answer = ways[name]()
+            whole = (time.perf_counter() - start) * 1e3
+            if turn:
+                said = getattr(answer, "timings", None) or {}
+                if isinstance(answer, bytes):  # read after the clock stopped: that is the client's
+                    said = json.loads(answer)["timings_ms"]
+                taken[name].append(Taken(whole, said.get("decode"), said.get("inference")))
+    return taken
+
+
+def over(rows: list[Taken], local: list[Taken], decoding: float) -> dict[str, float]:
+    """What a way takes longer than the call in the process, without decoding: p50 of the whole, in which the engine's
+    noise is, and, where the way says what the engine took, p50 and least of what is left without the engine.
+    """
+    decoding = decoding if rows[0].decode is None else statistics.median(way.decode or 0.0 for way in rows)
+    whole = statistics.median(way.whole for way in rows) - statistics.median(way.whole for way in local)
+    result = {"whole_p50": round(whole - decoding, 2)}
+    if rows[0].engine is not None:
+        for name, pick in (("p50", statistics.median), ("least", min)):
+            rest = pick([way.rest for way in rows]) - pick([way.rest for way in local])
+            result[f"without_engine_{name}"] = round(rest, 2)
+    return result
+
+
+def stages(rows: list[Taken]) -> dict[str, dict[str, float]]:
+    """The whole, and where they are known the engine's part and the rest but decoding."""
+    result = {"whole": spread([way.whole for way in rows])}
+    if rows[0].engine is not None:
+        result["engine"] = spread([way.engine or 0.0 for way in rows])
+        result["rest"] = spread([way.rest for way in rows])
+    return result
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """p50 and least."""
+    return {"p50": round(statistics.median(values), 2), "least": round(min(values), 2)}
+
+
+def asking_match(where: dict[str, Any], files: tuple[bytes, bytes]) -> Callable[[], bytes]:
+    """`/v1/match` with a body made once, sent by the standard library: making it is not the service's work."""
     boundary = b"--x-boundary\r\n"
     head = 'Content-Disposition: form-data; name="image{0}"; filename="{0}.jpg"\r\n\r\n'
     parts = [boundary + head.format(index).encode() + data + b"\r\n" for index, data in enumerate(files)]
@@ -226,38 +298,33 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
         plain.request("POST", "/v1/match", body, kind)
         return plain.getresponse().read()
 
-    # Idle threads sleep, as they do in the service: what they win an engine that is alone is not the service's cost.
-    with Matcher.on(open_session(read_engine("loftr-lite"), SessionOptions(spin=False))) as matcher:
+    return post
+
+
+def asking_triton(
+    where: dict[str, Any], pixels: list[Any], files: tuple[bytes, bytes]
+) -> dict[str, Callable[[], None]]:
+    """tritonclient by both protocols, with images as arrays and as files."""
+    import tritonclient.grpc as triton_grpc
+    import tritonclient.http as triton_http
+
+    def way(module: Any, client: Any, model: str, kind: str, arrays: list[Any]) -> Callable[[], None]:
+        def infer() -> None:
+            inputs = []
+            for index, array in enumerate(arrays):
+                inputs.append(module.InferInput(f"image{index}", list(array.shape), kind))
+                inputs[-1].set_data_from_numpy(array)
+            client.infer(model, inputs)
+
+        return infer
+
+    ways = {}
+    for name, module, port in (("grpc", triton_grpc, where["grpc"]), ("http", triton_http, where["http"])):
+        client = module.InferenceServerClient(f"127.0.0.1:{port}")
         encoded = [np.array([data], object) for data in files]
-        ways: dict[str, Callable[[], Any]] = {
-            "in process": lambda: matcher.match(*images),
-            "decoding": lambda: [decode_image(data, "image") for data in files],
-            "grpc, arrays": lambda: infer(triton_grpc, grpc, "loftr-lite", "UINT8", pixels),
-            "http, arrays": lambda: infer(triton_http, http, "loftr-lite", "UINT8", pixels),
-            "grpc, files": lambda: infer(triton_grpc, grpc, "loftr-lite-files", "BYTES", encoded),
-            "http, files": lambda: infer(triton_http, http, "loftr-lite-files", "BYTES", encoded),
-            "/v1/match": post,
-        }
-        own: list[float] = []
-        for _ in range(options.rounds):
-            for name, way in ways.items():
-                # Both sides' idle threads spin for a while after a run; what is measured begins when they sleep.
-                time.sleep(options.pause)
-                start = time.perf_counter()
-                answer = way()
-                seconds.setdefault(name, []).append(time.perf_counter() - start)
-                if name == "/v1/match":
-                    own.append(seconds[name][-1] * 1e3 - sum(json.loads(answer)["timings_ms"].values()))
-    medians = {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
-    within = {name: medians["decoding"] if name.endswith("files") or name == "/v1/match" else 0.0 for name in medians}
-    return {
-        "service_share_of_v1_match_ms": {"p50": round(statistics.median(own), 2), "min": round(min(own), 2)},
-        "median_ms": {name: round(value, 2) for name, value in medians.items()},
-        "overhead_ms": {
-            name: round(value - medians["in process"] - within[name], 2)
-            for name, value in medians.items() if name not in ("in process", "decoding")
-        },
-    }  # fmt: skip
+        ways[f"{name}, arrays"] = way(module, client, "loftr-lite", "UINT8", pixels)
+        ways[f"{name}, files"] = way(module, client, "loftr-lite-files", "BYTES", encoded)
+    return ways
 
 
 def size(text: str) -> tuple[int, int]:
@@ -274,7 +341,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="load: of each of both parts")
     parser.add_argument("--rounds", type=int, default=None, help="turns; load 4, overhead 40")
     parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--pause", type=float, default=0.05)
+    parser.add_argument("--pause", type=float, default=0.0, help="overhead: seconds before every call")
     parser.add_argument("--serve", default="", help="further arguments of `matchrt serve`, in one text")
     options = parser.parse_args()
     options.size = options.size or ((64, 64) if options.what == "memory" else (480, 640))

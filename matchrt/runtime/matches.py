@@ -167,11 +167,14 @@ class Matches:
 
     def summary(self) -> dict[str, Any]:
         """A dict for JSON: what matched, how many, how well; no per-match data."""
+        return {**self.account(), "scores": _score_summary(self.scores)}
+
+    def account(self) -> dict[str, Any]:
+        """The summary but for its words on the scores, for whoever gives them all."""
         result: dict[str, Any] = {
             "image0": vars(self.image0).copy(),
             "image1": vars(self.image1).copy(),
             "matches": len(self),
-            "scores": _score_summary(self.scores),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
             "provenance": {
                 **vars(self.provenance),

@@ -70,17 +70,17 @@ def read_timeout(request: Request, longest: float) -> float:
     return min(seconds, longest)
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+async def unless_gone(request: Request, work: asyncio.Future[T]) -> T:
     """The work's result; cancels it when the connection closes. Error: request-abandoned, which nobody sees."""
-    task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
+    gone.add_done_callback(lambda _: work.cancel())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise abandoned()
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone.done():
+            raise abandoned() from None
+        raise
     finally:
-        task.cancel()
         gone.cancel()
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from fastapi import File, Form, Request, Response, UploadFile
+from fastapi import Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from PIL import Image as PILImage
+from pydantic import BaseModel, Field, ValidationError
 
 from matchrt.runtime.image import Image, decode_image
 from matchrt.runtime.matches import Matches
 from matchrt.serving.call import Call
+from matchrt.serving.failures import bad_request
 from matchrt.serving.http_schemas import WORK, json_answer
 from matchrt.serving.models import pair_job
 from matchrt.serving.options import Verify
@@ -40,67 +42,92 @@ _ANSWER = {
         "image0": _SIZE,
         "image1": _SIZE,
         "picture": {"type": "string", "description": "base64, with picture"},
-        "timings_ms": {"type": "object"},
+        "timings_ms": {
+            "type": "object",
+            "description": "decode: until both images were decoded; resize: from then until both were resized; "
+            "inference: the engine's run; to_pixels: scaling the matches back",
+        },
         "provenance": {"type": "object"},
     },
 }
+
+
+class MatchForm(BaseModel):
+    """The fields of a request."""
+
+    image0: UploadFile = Field(description="An image file.")
+    image1: UploadFile = Field(description="The other one.")
+    engine: str | None = Field(None, description="Where several are served.")
+    min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
+    verify: Verify = Field("none", description="Geometry to check the matches by.")
+    picture: Picture = Field("none", description="Draw the matches.")
 
 
 def add_match(app: FastAPI, service: Service) -> None:
     """Adds the endpoint."""
     from matchrt.serving.http_app import read_timeout, unless_gone  # it adds this endpoint: a cycle
 
-    @app.post("/v1/match", tags=["matching"], responses=json_answer(_ANSWER, WORK), response_class=Response)
-    async def match(
-        request: Request,
-        image0: Annotated[UploadFile, File(description="An image file.")],
-        image1: Annotated[UploadFile, File(description="The other one.")],
-        engine: Annotated[str | None, Form(description="Where several are served.")] = None,
-        min_score: Annotated[float | None, Form(ge=0, le=1, description="Default: the engine's.")] = None,
-        verify: Annotated[Verify, Form(description="Geometry to check the matches by.")] = "none",
-        picture: Annotated[Picture, Form(description="Draw the matches.")] = "none",
-    ) -> Response:
+    @app.post("/v1/match", tags=["matching"], response_class=Response, **_described())
+    async def match(request: Request) -> Response:
         """Matches two images. Keypoints are pixels of the images as given, turned as EXIF says."""
-        chosen = service.engine(engine)
+        form, files = await _read_form(request)
+        chosen = service.engine(form.engine)
         call = Call(read_timeout(request, service.options.timeout))
-        files = await image0.read(), await image1.read()
-        names = image0.filename or "image0", image1.filename or "image1"
+        work = service.run(chosen, call, lambda: _job(chosen, files, form))
+        return Response(await unless_gone(request, work), media_type="application/json")
 
-        def prepare() -> Job[bytes]:
-            return _job(chosen, files, names, min_score, verify, picture)
 
-        return Response(await unless_gone(request, service.run(chosen, call, prepare)), media_type="application/json")
+def _described() -> dict[str, Any]:
+    content = {"multipart/form-data": {"schema": MatchForm.model_json_schema()}}
+    return {"openapi_extra": {"requestBody": {"required": True, "content": content}},
+            "responses": json_answer(_ANSWER, WORK)}  # fmt: skip
+
+
+async def _read_form(request: Request) -> tuple[MatchForm, tuple[bytes, bytes]]:
+    """The fields, checked, and the two files. An empty text stands for the default.
+
+    Not by parameters of the endpoint: FastAPI looks at their types again in every request, which takes as long as
+    parsing the form. Errors: request-invalid, RequestValidationError.
+    """
+    try:
+        fields = await request.form()
+    except ValueError as error:  # a charset whose decoder fails in a way of its own
+        raise bad_request("The form's texts cannot be read.", "Send them as UTF-8.") from error
+    try:
+        form = MatchForm.model_validate({name: value for name, value in fields.items() if value != ""})
+        return form, (await form.image0.read(), await form.image1.read())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    finally:
+        await fields.close()
 
 
 def _job(
     engine: ServedEngine,
     files: tuple[bytes, bytes],
-    names: tuple[str, str],
-    min_score: float | None,
-    verify: Verify,
-    picture: Picture,
+    form: MatchForm,
 ) -> Job[bytes]:
-    start = time.perf_counter()
-    first, second = (
-        decode_image(data, name[:200], max_pixels=engine.max_pixels) for data, name in zip(files, names, strict=True)
+    names = form.image0.filename or "image0", form.image1.filename or "image1"
+    read0, read1 = (
+        partial(decode_image, data, name[:200], max_pixels=engine.max_pixels)
+        for data, name in zip(files, names, strict=True)
     )
-    decode = (time.perf_counter() - start) * 1e3
-    pair = pair_job(engine, first, second, min_score)
+    pair, images = pair_job(engine, read0, read1, form.min_score)
+    # Images are large: they wait for their run only where they are drawn on.
+    drawn = None if form.picture == "none" else images
 
     def finish(run: Run) -> bytes:
         matches = pair.finish(run)
-        matches = replace(matches, timings={**matches.timings, "decode": decode})
-        if verify != "none":
-            matches = matches.verify(verify)
-        return _answer(matches, None if picture == "none" else _picture(matches, first, second, picture))
+        if form.verify != "none":
+            matches = matches.verify(form.verify)
+        return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish)
 
 
 def _answer(matches: Matches, picture: str | None) -> bytes:
-    # The summary's few words on the scores are for people; here they are all.
     answer: dict[str, Any] = {
-        **matches.summary(),
+        **matches.account(),
         "keypoints0": matches.keypoints0,
         "keypoints1": matches.keypoints1,
         "scores": matches.scores,

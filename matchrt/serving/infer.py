@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def model_metadata(model: Model) -> dict[str, Any]:
     return {"name": model.name, "versions": [VERSION], "platform": "matchrt", **tensors}
 
 
-async def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCall]) -> Answer:
+def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCall]) -> asyncio.Future[Answer]:
     """Reads a request in a thread of its own, runs it, and gives the outputs that it asks for, in its order."""
 
     def prepare() -> Job[Answer]:
@@ -44,7 +45,7 @@ async def infer(service: Service, model: Model, call: Call, read: Callable[[], I
 
         return Job(job.inputs, finish)
 
-    return await service.run(model.engine, call, prepare)
+    return service.run(model.engine, call, prepare)
 
 
 def limit_by_parameter(call: Call, parameters: Any) -> None:

@@ -12,8 +12,10 @@ also what `matchrt export-triton` makes Triton serve.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,7 @@ import numpy as np
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.image import Image, as_image, decode_image
+from matchrt.runtime.intake import PreparedImage
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.session import check_inputs
 from matchrt.serving.failures import bad_request
@@ -110,8 +113,8 @@ class PairModel:
         """The protocol's request as a pair."""
         _require_tensors(call.tensors, self.inputs)
         limit = self.engine.max_pixels
-        first, second = (_image(call.tensors[info.name], limit) for info in self.inputs)
-        pair = pair_job(self.engine, first, second, min_score(call.parameters))
+        read0, read1 = (partial(_image, call.tensors[info.name], limit) for info in self.inputs)
+        pair, _ = pair_job(self.engine, read0, read1, min_score(call.parameters))
 
         def finish(run: Run) -> list[Tensor]:
             matches = pair.finish(run)
@@ -147,15 +150,31 @@ class EngineModel:
         return Job(inputs, finish)
 
 
-def pair_job(engine: ServedEngine, image0: Image, image1: Image, least: float | None) -> Job[Matches]:
-    """Two decoded images to matches, as `Matcher.match` does it. least: score, None for the engine's default."""
+def pair_job(
+    engine: ServedEngine, read0: Callable[[], Image], read1: Callable[[], Image], least: float | None
+) -> tuple[Job[Matches], tuple[Image, Image]]:
+    """Two images to matches, as `Matcher.match` does it, and the images, which the job itself does not hold.
+
+    read0, read1: decode the images; both are decoded and resized at the same time. least: score, None for the engine's
+    default. The matches' timings `decode` and `resize` are times that the pair waited, not sums over its images: until
+    both were decoded, and from then until both were resized. Errors: image-* of image0, else those of image1; fit-size,
+    size-memory.
+    """
     matcher = engine.matcher(least)
-    images = matcher.prepare_image(image0), matcher.prepare_image(image1)
+    start = time.perf_counter()
+
+    def prepare(read: Callable[[], Image]) -> tuple[Image, float, PreparedImage]:
+        image = read()
+        return image, time.perf_counter(), matcher.prepare_image(image)
+
+    (image0, end0, first), (image1, end1, second) = engine.helpers.both(lambda: prepare(read0), lambda: prepare(read1))
+    decoded, end = max(end0, end1), time.perf_counter()
+    before = {"decode": (decoded - start) * 1e3, "resize": (end - decoded) * 1e3}
 
     def finish(run: Run) -> Matches:
-        return matcher.finish(images, run.outputs, {"inference": run.milliseconds})
+        return matcher.finish((first, second), run.outputs, {**before, "inference": run.milliseconds})
 
-    return Job(matcher.inputs(*images), finish)
+    return Job(matcher.inputs(first, second), finish), (image0, image1)
 
 
 def min_score(parameters: Mapping[str, Any]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.session import Session, SessionOptions, open_session
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request, busy, draining
+from matchrt.serving.helpers import Helpers
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.workers import EngineWorkers, Rows, Run
@@ -35,11 +37,11 @@ class Job(Generic[T]):
 
 
 class ServedEngine:
-    """An engine with its workers."""
+    """An engine with its workers, and the helpers that it shares with the service's other engines."""
 
-    def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics) -> None:
-        self.name, self.max_pixels, self._session = name, options.max_pixels, session
-        self.matcher()  # refuses here what it would refuse in every request
+    def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
+        self.name, self.max_pixels, self.helpers, self._session = name, options.max_pixels, helpers, session
+        self._matcher = self._make_matcher(None)  # refuses here what it would refuse in every request
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
     @property
@@ -55,7 +57,12 @@ class ServedEngine:
         self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
 
     def matcher(self, min_score: float | None = None) -> Matcher:
-        """What prepares images for the engine and reads its outputs; runs are the workers'. Never closed."""
+        """What prepares images for the engine and reads its outputs, in any thread; runs are the workers'. Never
+        closed. min_score: None for the engine's default.
+        """
+        return self._matcher if min_score is None else self._make_matcher(min_score)
+
+    def _make_matcher(self, min_score: float | None) -> Matcher:
         options = MatcherOptions(min_score=min_score, max_pixels=self.max_pixels)
         return Matcher.on(self._session, options, batch=True)
 
@@ -63,19 +70,21 @@ class ServedEngine:
 class Service:
     """All engines of one process.
 
-    A request takes a place, or is refused at once; decoding and resizing happen in its own thread, the engine runs in
-    the workers'. Close it after the last request.
+    A request takes a place, or is refused at once; decoding and resizing happen in its own thread and a helper's, the
+    engine runs in the workers'. Close it after the last request.
     """
 
     def __init__(self, engines: Iterable[str], options: ServeOptions, store: EngineStore | None = None) -> None:
         self.options, self.metrics = options, Metrics()
         self.engines: dict[str, ServedEngine] = {}
+        self._helpers = Helpers(os.cpu_count() or 1)
         try:
             for engine in engines:
                 self._open(engine, store)
             self._warm_up()
         except BaseException:
             self._close_engines()
+            self._helpers.close()
             raise
         batch = max(engine.manifest.input.batch for engine in self.engines.values())
         round_ = options.workers * batch
@@ -102,16 +111,14 @@ class Service:
             raise MatchRTError("model-not-served", f"No engine '{name[:80]}' is served.", f"Served: {known}.")
         return self.engines[name]
 
-    async def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> T:
-        """A request's result. `prepare` runs in a thread of its own. Errors: server-busy, server-draining,
-        deadline-exceeded, those of `prepare` and of the engine.
+    def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
+        """A request's result; cancelling it abandons the request. `prepare` runs in a thread of its own.
+
+        Errors: at once server-busy, server-draining; later deadline-exceeded, those of `prepare` and of the engine.
         """
-        future = self._begin(engine, call, prepare)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            call.abandon()
-            raise
+        result = asyncio.wrap_future(self._begin(engine, call, prepare))
+        result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
+        return result
 
     async def drain(self) -> None:
         """Takes no more requests, and waits for those under way, as long as the options allow."""
@@ -125,6 +132,7 @@ class Service:
         self._draining = True
         self._close_engines()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._helpers.close()
 
     def _begin(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> Future[T]:
         with self._lock:
@@ -165,7 +173,7 @@ class Service:
         chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
         session = open_session(file, chosen)
         try:
-            self.engines[name] = ServedEngine(name, session, self.options, self.metrics)
+            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers)
         except BaseException:
             session.close()
             raise

@@ -78,6 +78,12 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = http.post("/v1/match", files=files(png(10), png(20)))
         assert answer.status_code == 200
         assert answer.json()["keypoints0"] == [[10, 10]] and answer.json()["keypoints1"] == [[20, 20]]
+        assert set(answer.json()["timings_ms"]) == {"decode", "resize", "inference", "to_pixels"}
+        # What a page's empty inputs send.
+        empty = http.post(
+            "/v1/match", files=files(png(10), png(20)), data={"min_score": "", "engine": "", "verify": ""}
+        )
+        assert empty.status_code == 200 and empty.json()["keypoints0"] == [[10, 10]]
 
 
 @pytest.mark.parametrize(
@@ -91,11 +97,15 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"files": files(png(size=(200, 200)), png())}, 413, "image-too-large"),
         ({"files": files(png(), png()), "data": {"min_score": "2"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "data": {"verify": "essential"}}, 400, "request-invalid"),
+        ({"files": {"image0": ("a.png", png())}, "data": {"image1": "no file"}}, 400, "request-invalid"),
+        ({"data": {"image0": "x", "image1": "y"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "data": {"engine": "other"}}, 404, "model-not-served"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "soon"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "-1"}}, 400, "request-invalid"),
         ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 400, "request-invalid"),
         ({"content": b"{}", "headers": {"Content-Type": "multipart/form-data"}}, 400, "request-invalid"),
+        ({"content": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
+          "headers": {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}}, 400, "request-invalid"),
         ({"content": bytes(70_000)}, 413, "body-too-large"),
         ({"content": b"\x1f\x8b not gzip", "headers": {"Content-Encoding": "gzip"}}, 400, "request-invalid"),
         ({"content": gzip.compress(bytes(10_000_000)), "headers": {"Content-Encoding": "gzip"}}, 413, "body-too-large"),

@@ -30,7 +30,7 @@ async def ask(service: Service, value: int, seconds: float = 20.0) -> float:
     """Matches two images of one grey value; what comes back is that value."""
     engine = service.engine(None)
     image = plain(value)
-    matches = await service.run(engine, Call(seconds), lambda: pair_job(engine, image, image, None))
+    matches = await service.run(engine, Call(seconds), lambda: pair_job(engine, lambda: image, lambda: image, None)[0])
     assert len(matches) == 1
     return float(matches.keypoints0[0, 0])
 
