@@ -203,7 +203,7 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
     images = [decode_image(data, "image") for data in files]
     # Idle threads sleep, as they do in the service, and the engine has run on its best size, as there: ONNX Runtime's
     # memory then is laid out for that, which costs other sizes about 2 %. Neither is the service's doing.
-    with Matcher.on(open_session(read_engine("loftr-lite"), SessionOptions(spin=False))) as matcher:
+    with Matcher.on(open_session(read_engine(options.engine), SessionOptions(spin=False))) as matcher:
         matcher.warm_up()
         ways = {
             "in process": lambda: matcher.match(*images),
@@ -342,11 +342,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=None, help="turns; load 4, overhead 40")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--pause", type=float, default=0.0, help="overhead: seconds before every call")
+    parser.add_argument("--engine", default="loftr-lite", help="what is served; small ones show the service's own time")
     parser.add_argument("--serve", default="", help="further arguments of `matchrt serve`, in one text")
     options = parser.parse_args()
     options.size = options.size or ((64, 64) if options.what == "memory" else (480, 640))
     options.rounds = options.rounds or (4 if options.what == "load" else 40)
-    with serving(*options.serve.split()) as where:
+    with serving(f"loftr-lite={options.engine}", *options.serve.split()) as where:
         if options.what == "overhead":
             result = overhead(where, options)
         else:
