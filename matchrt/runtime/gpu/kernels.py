@@ -39,7 +39,11 @@ class Kernels:
         """A store for one context with inputs of these shapes, with what is known for them."""
         name = _name(shapes)
         known = self._known.get(name) or _read(self._folder / name)
-        return self._dialect.open_kernels(self._engine, known)
+        opened = self._dialect.open_kernels(self._engine, known)
+        if known is None and opened is not None:
+            # Measured: up to 14 s, in which nothing else shows that the program works.
+            LOGGER.warning("%s compiles kernels for this image size, which takes seconds, once", self._dialect.flavor)
+        return opened
 
     def keep(self, shapes: Shapes, opened: Any) -> None:
         """Saves what was compiled for these shapes; where that cannot be, says so and goes on."""

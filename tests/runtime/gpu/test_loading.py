@@ -206,7 +206,9 @@ def zeros(session: Any) -> dict[str, Any]:
     return {spec.name: np.ones(spec.shape, spec.dtype) for spec in session.manifest.inputs}
 
 
-def test_compiled_kernels_are_kept_for_the_next_start(machine: Machine, kernel_folder: Path) -> None:
+def test_compiled_kernels_are_kept_for_the_next_start(
+    machine: Machine, kernel_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = make_engine(machine)
     session = open_session(engine)
     assert not kernel_folder.exists() and machine.script.kernels_known == []
@@ -214,6 +216,7 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine: Machine, kernel_f
     (file,) = kernel_folder.rglob("*.bin")
     compiled = file.read_bytes()
     assert compiled.startswith(b"kernels of ")
+    assert caplog.text.count("compiles kernels") == 1
     written = file.stat().st_mtime_ns
     session.run(zeros(session))
     session.close()
@@ -221,6 +224,7 @@ def test_compiled_kernels_are_kept_for_the_next_start(machine: Machine, kernel_f
     again = open_session(engine)
     again.run(zeros(again))
     assert machine.script.kernels_known == [compiled]
+    assert caplog.text.count("compiles kernels") == 1
     again.close()
     assert list(kernel_folder.rglob("*.bin")) == [file]
 
