@@ -142,6 +142,11 @@ class LoadedEngine:
             raise MatchRTError("engine-refused", f"{what} before loading: {refusal}.", remedy)
         engine = runtime.deserialize_cuda_engine(file.data)
         if engine is None:
+            if self.dialect.unlisted(runtime, file.data):
+                remedy = (
+                    f"No engine of this version runs on this GPU: install a {manifest.flavor} that supports it, or use "
+                    "--flavor tensorrt or onnxruntime."
+                )
             raise MatchRTError("engine-rejected", f"{what}: {self._log.take_errors()}.", remedy)
         return engine
 

@@ -122,6 +122,7 @@ def test_a_gpu_that_the_check_does_not_list_is_left_to_the_loader(machine: Machi
     machine.script.deserialize_fails = True
     error = refused(machine, engine, "engine-rejected")
     assert "magic tag" in error.message and "--flavor tensorrt or onnxruntime" in error.remedy
+    assert "No engine of this version runs on this GPU" in error.remedy and "matchrt build" not in error.remedy
 
 
 def _sorted_reasons(message: str) -> str:
