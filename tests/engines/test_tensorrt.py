@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,11 +291,20 @@ def test_whose_fp32_is_tf32(machine: Machine) -> None:
         assert not get_flavor(machine.flavor, BuilderOptions(targets=("7.5", "8.9"))).rounds_products
 
 
+@pytest.fixture
+def _listening() -> Iterator[None]:
+    """Python's own handler of Ctrl-C: whoever is started in the background of a shell inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt() -> None:
     """Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("_listening")
 @every_machine
 def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
     source = str(engine_path("loftr-lite"))
@@ -310,6 +320,7 @@ def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> N
     assert build(replace(request, builder=BuilderOptions()), store).path == output
 
 
+@pytest.mark.usefixtures("_listening")
 def test_interrupted_command(machine: Machine, cli: CommandLine, tmp_path: Path) -> None:
     machine.script.while_building = interrupt
     ran = cli("build", engine_path("loftr-lite"), "--flavor", "tensorrt_rtx", "--output", tmp_path / "e.engine",
