@@ -155,6 +155,11 @@ class EngineManifest:
     build_key: str = ""
     schema: Literal[1] = 1
 
+    @property
+    def dense(self) -> bool:
+        """Whether the engine returns the warp of every pixel besides matches."""
+        return any(spec.name == "warp" for spec in self.outputs)
+
     def to_json(self) -> str:
         """The manifest as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

@@ -52,7 +52,7 @@ def build_command(manifest: EngineManifest) -> str:
         parts.append(f"--height {contract.height} --width {contract.width}")
     if contract.batch != 1:
         parts.append(f"--batch {contract.batch}")
-    if any(spec.name == "warp" for spec in manifest.outputs):
+    if manifest.dense:
         parts.append("--dense")
     parts += [option for name, option in _OPTIONS if name in manifest.options]
     if manifest.model not in BUNDLED:

@@ -163,7 +163,7 @@ class Matcher:
         return _dense(running.pending.result(), running.first, running.second)
 
     def _require_dense(self) -> None:
-        if not any(spec.name == "warp" for spec in self.manifest.outputs):
+        if not self.manifest.dense:
             raise MatchRTError(
                 "dense-missing",
                 f"This engine of {self.manifest.model} returns no dense warp.",

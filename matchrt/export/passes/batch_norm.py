@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from matchrt.export.passes.base import PassResult, broken_promise
+from matchrt.export.passes.base import PassResult, broken_promise, replace_nodes
 
 Weights = dict[str, onnx.TensorProto]
 
@@ -45,7 +45,7 @@ class FoldBatchNorm:
                 folded[conv.output[0]] = _with(conv, layers[key], norm.output[0])
         gone = {node.output[0] for node in folded.values()}
         nodes = [folded.get(node.output[0], _copied(node)) for node in graph.node if node.output[0] not in gone]
-        _replace_nodes(graph, nodes)
+        replace_nodes(graph, nodes)
         return PassResult(model, len(folded), f"folded {len(folded)} normalisations into convolutions")
 
     def ensures(self, model: onnx.ModelProto) -> None:
@@ -94,12 +94,3 @@ def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     return copy
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in used:
-            del graph.initializer[index]

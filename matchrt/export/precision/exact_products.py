@@ -25,9 +25,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from matchrt.export.passes.base import PassResult, broken_promise, run_passes
+from matchrt.export.passes.base import PassResult, broken_promise, replace_nodes, run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision.graph_types import skeleton
+from matchrt.export.precision.graph_types import inferred_types
 from matchrt.export.precision.raising import raise_to_fp32
 from matchrt.manifest import PassRecord
 
@@ -74,7 +74,9 @@ class ExactProducts:
             else:
                 nodes.append(node)
                 left += node.op_type in ("MatMul", "Conv")
-        return PassResult(_rebuilt(model, nodes, writer), split, _summary(split, left, heavy))
+        model.graph.initializer.extend(writer.constants.values())
+        replace_nodes(model.graph, nodes)
+        return PassResult(model, split, _summary(split, left, heavy))
 
     def ensures(self, model: onnx.ModelProto) -> None:
         """Nothing is read that nothing makes."""
@@ -165,20 +167,6 @@ def _fits(node: onnx.NodeProto, ranks: dict[str, int], weights: dict[str, onnx.T
 
 def _fp32_ranks(model: onnx.ModelProto) -> dict[str, int]:
     """Number of dimensions of every fp32 tensor by name."""
-    inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    kinds = {value.name: value.type.tensor_type for value in values}
+    kinds = inferred_types(model)
     ranks = {name: len(kind.shape.dim) for name, kind in kinds.items() if kind.elem_type == TensorProto.FLOAT}
     return ranks | {w.name: len(w.dims) for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
-
-
-def _rebuilt(model: onnx.ModelProto, nodes: list[onnx.NodeProto], writer: _Writer) -> onnx.ModelProto:
-    graph = model.graph
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(writer.constants.values())
-    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    kept = [weight for weight in graph.initializer if weight.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return model

@@ -30,10 +30,15 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def inferred_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Element type and shape of every tensor that is no small constant, by ONNX's own inference."""
+    inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True).graph
+    return {v.name: v.type.tensor_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+
+
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every tensor by name, by ONNX's own inference."""
-    inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True).graph
-    types = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+    types = {name: kind.elem_type for name, kind in inferred_types(model).items()}
     return types | {weight.name: weight.data_type for weight in model.graph.initializer}
 
 
