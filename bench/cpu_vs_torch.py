@@ -25,11 +25,11 @@ import torch
 from matchrt.bench.latency import LatencyOptions, LatencyReport, measure, session_subject
 from matchrt.bench.machine import Machine, this_machine, usable_cores
 from matchrt.bench.scene import engine_inputs
+from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
-from matchrt.export.engine_graph import EngineGraph
-from matchrt.export.network import load_network, published_graph
-from matchrt.export.specs import get_spec
-from matchrt.pipeline import BuildRequest, build
+from matchrt.export.weights.network import load_network, published_graph
+from matchrt.families.specs import get_spec
+from matchrt.models.parts.engine_graph import EngineGraph
 from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
 from matchrt.runtime.session import Session, SessionOptions, open_session
 from matchrt.store import open_store
@@ -91,7 +91,7 @@ def as_document(
     """Everything as JSON values, with the Markdown line."""
     medians = {subject.name: round(subject.median, 2) for subject in report.subjects}
     ratio = medians["torch"] / medians["onnxruntime"]
-    versions = f"ONNX Runtime {session.manifest.flavor_version}, torch {torch.__version__}"
+    versions = f"ONNX Runtime {session.manifest.backend_version}, torch {torch.__version__}"
     line = (
         f"| {model} | {HEIGHT}x{WIDTH} | {medians['onnxruntime']:.1f} | {medians['torch']:.1f} | {ratio:.2f} | "
         f"{machine.cpu}, {threads} {'thread' if threads == 1 else 'threads'}, {versions} |"

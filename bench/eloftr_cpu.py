@@ -30,7 +30,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 def pair_of(manifest: EngineManifest) -> Arrays:
     """The pair that builds are proven on, without padding."""
-    from matchrt.export.parity import sample_inputs
+    from matchrt.building.parity import sample_inputs
 
     inputs = sample_inputs(manifest.input, manifest.matching.coarse_stride)[0]
     inputs["size1"] = inputs["size0"]
@@ -66,8 +66,8 @@ def torch_call(manifest: EngineManifest, checkpoint: Path, inputs: Arrays, threa
     """The network in torch eager, on the same weights."""
     import torch
 
-    from matchrt.export.network import load_network, published_graph
-    from matchrt.export.specs import get_spec
+    from matchrt.export.weights.network import load_network, published_graph
+    from matchrt.families.specs import get_spec
 
     torch.set_num_threads(threads)
     matching, size = manifest.matching, (manifest.input.height or 0, manifest.input.width or 0)

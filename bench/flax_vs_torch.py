@@ -32,13 +32,13 @@ from rich.console import Console
 from rich.table import Table
 
 from matchrt.bench.scene import engine_inputs, image_pair
-from matchrt.export.checkpoint import Checkpoint
-from matchrt.export.network import load_network
+from matchrt.export.weights.network import load_network
+from matchrt.export.weights.read import Checkpoint
+from matchrt.flax.conversion import convert, flax_spec
+from matchrt.flax.weights import create_abstract, fill
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.image import as_image
 from matchrt.runtime.session import SessionOptions, open_session
-from matchrt.twin.conversion import convert, twin_spec
-from matchrt.twin.weights import create_abstract, fill
 
 Run = Callable[[], int]
 WARM_UP = 5
@@ -95,7 +95,7 @@ def engine_run(path: str) -> tuple[str, Run]:
     """An engine's session; name and call."""
     session = open_session(read_engine(path), SessionOptions())
     inputs, manifest = engine_inputs(session.manifest), session.manifest
-    return f"{manifest.flavor} {manifest.precision}", lambda: int(session.run(inputs)["num_matches"][0])
+    return f"{manifest.backend} {manifest.precision}", lambda: int(session.run(inputs)["num_matches"][0])
 
 
 def measure(subjects: dict[str, Run], runs: int) -> dict[str, dict[str, float]]:
@@ -135,7 +135,7 @@ def arguments_of() -> argparse.Namespace:
 
 
 def load(arguments: argparse.Namespace, spec: Any) -> tuple[Any, Checkpoint]:
-    """The torch network and the checkpoint that the twin is filled from."""
+    """The torch network and the checkpoint that the Flax network is filled from."""
     if not arguments.random:
         loaded = load_network(spec, arguments.checkpoint)
         return loaded.network, loaded.checkpoint
@@ -147,7 +147,7 @@ def load(arguments: argparse.Namespace, spec: Any) -> tuple[Any, Checkpoint]:
 def main() -> None:
     """Measures and prints."""
     arguments = arguments_of()
-    spec = twin_spec(arguments.model)
+    spec = flax_spec(arguments.model)
     network, checkpoint = load(arguments, spec)
     height, width = map(int, arguments.size.split("x"))
     images = [as_image(pixels).grey() for pixels in image_pair(height, width)[:2]]

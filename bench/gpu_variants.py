@@ -1,6 +1,6 @@
 """Lower precisions of one network as TensorRT engines, side by side: what builds, how fast it is, what it keeps.
 
-    python bench/gpu_variants.py FOLDER [--flavor tensorrt_rtx] [--target sm80] [--turns 200] [--json FILE]
+    python bench/gpu_variants.py FOLDER [--backend tensorrt_rtx] [--target sm80] [--turns 200] [--json FILE]
 
 FOLDER holds `fp32.onnx` with its manifest, and other graphs of the same network (`bench/quantized.py --save` writes
 them); neither torch nor onnx is needed. Without a GPU, `--build-only` says what builds. Matches are compared with those
@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from matchrt.calibrating.pairs import drawn_pairs
+from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.pairs import drawn_pairs
+from matchrt.bench.verify import compare_with, reference_matches
+from matchrt.bench.verify_report import verification_table
 from matchrt.cli.builder_options import parse_targets
+from matchrt.engines.backend import Backend, get_backend
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.flavor import Flavor, get_flavor
-from matchrt.engines.tensorrt import TensorRTFlavor
+from matchrt.engines.tensorrt import TensorRTBackend
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, Portability, manifest_path, read_manifest
 from matchrt.nvidia.dialect import BuilderOptions
@@ -32,9 +35,6 @@ from matchrt.nvidia.rtx import TensorRTRTX
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.session import open_session
-from matchrt.verifying.gate import LIMITS, Verdict
-from matchrt.verifying.report import verification_table
-from matchrt.verifying.verify import compare_with, reference_matches
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--flavor", default="tensorrt_rtx")
+    parser.add_argument("--backend", default="tensorrt_rtx")
     parser.add_argument("--target", help="as `matchrt build --target`, or current: the GPU that is here")
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=8)
@@ -77,10 +77,10 @@ def main() -> None:
 def built(arguments: argparse.Namespace, manifest: EngineManifest, folder: Path) -> dict[str, dict[str, Any]]:
     """Builds every graph; what fails is told and left out."""
     if arguments.target == "current":
-        flavor: Flavor = TensorRTFlavor(ThisGpu(open_dialect("tensorrt_rtx").trt), BuilderOptions())
+        backend: Backend = TensorRTBackend(ThisGpu(open_dialect("tensorrt_rtx").trt), BuilderOptions())
     else:
         targets = parse_targets(arguments.target) if arguments.target else ()
-        flavor = get_flavor(arguments.flavor, BuilderOptions(targets=targets))
+        backend = get_backend(arguments.backend, BuilderOptions(targets=targets))
     found: dict[str, dict[str, Any]] = {}
     names = sorted((path.stem for path in arguments.folder.glob("*.onnx")), key=lambda name: (name != "fp32", name))
     for name in names:
@@ -89,7 +89,7 @@ def built(arguments: argparse.Namespace, manifest: EngineManifest, folder: Path)
                            source=manifest.source, input=manifest.input, matching=manifest.matching,
                            passes=(), build_key="0" * 64)  # fmt: skip
         try:
-            engine = build_engine((arguments.folder / f"{name}.onnx").read_bytes(), facts, flavor)
+            engine = build_engine((arguments.folder / f"{name}.onnx").read_bytes(), facts, backend)
         except MatchRTError as error:
             found[name] = {"error": str(error)}
             print(f"{name}: does not build: {error}", flush=True)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from matchrt.bench.scene import engine_inputs
-from matchrt.export.network import load_network, published_graph
-from matchrt.export.specs import get_spec
+from matchrt.export.weights.network import load_network, published_graph
+from matchrt.families.specs import get_spec
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.session import SessionOptions, open_session
 
@@ -67,7 +67,7 @@ def main() -> None:
     subjects: dict[str, Callable[[], float]] = {
         "torch eager fp16": lambda: timed(run(graph)),
         "torch.compile fp16": lambda: timed(run(compiled)),
-        f"{session.manifest.flavor} {session.manifest.precision}": engine,
+        f"{session.manifest.backend} {session.manifest.precision}": engine,
     }
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for turn in range(10 + arguments.runs):

@@ -27,8 +27,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from matchrt.many.content import content_digest
-from matchrt.many.output import Output
+from matchrt.batch.content import content_digest
+from matchrt.batch.output import Output
 
 _FORMATS = ("h5", "db", "parquet")
 _WRITING_EVERY = 3

@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from matchrt.calibrating.calibrate import calibrate
-from matchrt.calibrating.options import CalibrationOptions
-from matchrt.calibrating.pairs import choose_pairs, user_pairs
+from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.pairs import choose_pairs, user_pairs
+from matchrt.bench.verify import compare_with, reference_matches
+from matchrt.bench.verify_report import verification_table
+from matchrt.building.calibration.calibrate import calibrate
+from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.judge import open_graph
 from matchrt.export.precision import apply
-from matchrt.export.quantizing.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
+from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.session import SessionOptions, open_session
 from matchrt.store import open_store
-from matchrt.verifying.gate import LIMITS, Verdict
-from matchrt.verifying.judging import open_graph
-from matchrt.verifying.report import verification_table
-from matchrt.verifying.verify import compare_with, reference_matches
 
 STYLES = {"int8": ONNXRUNTIME, "int8-trt": TENSORRT, "int8-rtx14": TENSORRT_MATRICES, "fp8": TENSORRT_FP8}
 
@@ -93,8 +93,8 @@ def times(file: EngineFile, models: dict[str, onnx.ModelProto], arguments: argpa
         return {}
     from dataclasses import replace
 
+    from matchrt._util.digest import sha256_bytes
     from matchrt.bench.scene import engine_inputs
-    from matchrt.digest import sha256_bytes
 
     data = models["int8"].SerializeToString()
     manifest = replace(file.manifest, engine_sha256=sha256_bytes(data), engine_bytes=len(data))

@@ -26,7 +26,7 @@ from matchrt.export.passes.standard import run_standard
 from matchrt.export.precision import apply
 from matchrt.models.roma.config import ROMA, Size
 from matchrt.models.roma.decoder import Flow
-from matchrt.models.roma.deploy import deployed
+from matchrt.models.roma.deployed import deployed
 from matchrt.models.roma.match_decoder import anchors_to_flow
 from matchrt.models.roma.network import RoMa
 from matchrt.models.roma.selection import select_dense

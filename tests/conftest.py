@@ -38,7 +38,7 @@ def coarse_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def coarse_engine(tmp_path_factory: pytest.TempPathFactory, coarse_checkpoint: Path) -> Path:
     """A static 192x256 engine with random weights, built once."""
-    from matchrt.pipeline import BuildRequest, build
+    from matchrt.building.pipeline import BuildRequest, build
     from matchrt.store import EngineStore
 
     folder = tmp_path_factory.mktemp("engines")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import matchrt
-from matchrt.atomic import atomic_path, write_bytes
+from matchrt._util.atomic import atomic_path, write_bytes
 from matchrt.errors import InternalError, MatchRTError
 
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
@@ -117,12 +117,12 @@ def test_every_error_code_is_documented() -> None:
     codes = set()
     for path in root.rglob("*.py"):
         codes |= set(re.findall(r'(?:MatchRT|Internal)Error\(\s*"([a-z0-9-]+)"', path.read_text()))
-    documented = set(re.findall(r"^\| `([a-z0-9-]+)`", (root.parent / "docs" / "errors.md").read_text(), re.M))
+    documented = set(re.findall(r"^\| `([a-z0-9-]+)`", (Path(__file__).parents[1] / "docs" / "errors.md").read_text(), re.M))
     assert len(codes) > 40 and not codes - documented
 
 
 def test_available_memory_counts_the_file_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matchrt import memory
+    from matchrt._util import memory
 
     meminfo, limit = tmp_path / "meminfo", tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_MEMINFO", meminfo)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.commands import CommandLine
 
-from matchrt.pipeline import BuildRequest, build
+from matchrt.building.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import engine_path
 from matchrt.store import EngineStore
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.gpu
 def rtx_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path_factory.mktemp("rtx")
-    request = BuildRequest(str(engine_path("loftr-lite")), flavor="tensorrt_rtx", output=folder / "lite.engine")
+    request = BuildRequest(str(engine_path("loftr-lite")), backend="tensorrt_rtx", output=folder / "lite.engine")
     return build(request, EngineStore(folder / "store")).path
 
 
@@ -26,7 +26,7 @@ def test_doctor_sees_the_gpu_and_runs_rtx(cli: CommandLine) -> None:
     pytest.importorskip("tensorrt_rtx")
     found = cli("doctor", "--json").json
     assert found["gpus"]["found"][0]["cuda"] and found["gpus"]["cuda_driver"]
-    rtx = next(entry for entry in found["flavors"] if entry["name"] == "tensorrt_rtx")
+    rtx = next(entry for entry in found["backends"] if entry["name"] == "tensorrt_rtx")
     assert rtx["runs"]["works"], rtx["runs"]
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from matchrt.models.config import AttentionKind, TransformerConfig
+from matchrt.models.parts.config import AttentionKind, TransformerConfig
 
 STRIDE = 8
 
@@ -55,7 +55,7 @@ class Config:
 
     @property
     def transformer(self) -> TransformerConfig:
-        """The transformer, as matchrt's twins are configured."""
+        """The transformer, as matchrt's Flax networks are configured."""
         layers = ("self", "cross") * (self.transformer_layers // 2)
         return TransformerConfig(self.hidden_dim, self.num_heads, layers, self.attention_type)
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from examples.ifvit.config import STRIDE, Config
-from matchrt.models.flax.attention import LocalFeatureTransformer
-from matchrt.models.flax.position import sine_encoding, sine_frequencies
-from matchrt.models.flax.resnet_fpn import BasicBlock
-from matchrt.twin.weights import initialize_with_loftr, load_loftr_weights
+from matchrt.flax.weights import initialize_with_loftr, load_loftr_weights
+from matchrt.models.loftr.flax.attention import LocalFeatureTransformer
+from matchrt.models.loftr.flax.position import sine_encoding, sine_frequencies
+from matchrt.models.loftr.flax.resnet_fpn import BasicBlock
 
 
 class ResNet18Eighth(nnx.Module):

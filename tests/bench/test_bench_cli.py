@@ -98,23 +98,27 @@ def test_latency_alone_on_given_images(invoke, tmp_path, eval_folder):
     assert "inference" in document["latency"]["subjects"]["a.onnx"]["stages_ms"]
 
 
-def test_engines_are_told_apart_by_flavour_and_launch(invoke, tmp_path, coarse_engine):
+def test_engines_are_told_apart_by_backend_and_launch(invoke, tmp_path, coarse_engine):
     store = EngineStore(tmp_path)
     file = read_engine(coarse_engine)
     store.put(file.data, file.manifest, "a.onnx")
-    rtx = replace(file.manifest, flavor="tensorrt_rtx", build_key="e" * 64)
+    rtx = replace(file.manifest, backend="tensorrt_rtx", build_key="e" * 64)
     store.put(file.data, rtx, "b.engine")
     document = json.loads(
-        invoke("coarse-loftr", "--flavor", "onnxruntime", "--flavor", "tensorrt_rtx", "--compare-launch", "--runs", 1,
+        invoke("coarse-loftr", "--backend", "onnxruntime", "--backend", "tensorrt_rtx", "--compare-launch", "--runs", 1,
                "--store", tmp_path, "--json").stdout
     )  # fmt: skip
     names = ["coarse-loftr onnxruntime", "coarse-loftr tensorrt_rtx", "coarse-loftr tensorrt_rtx, no graph"]
     assert list(document["latency"]["subjects"]) == names == [entry["name"] for entry in document["engines"]]
     assert [entry["launch"] for entry in document["engines"]] == ["graph", "graph", "enqueue (switched off)"]
     assert document["engines"][0]["memory"] == {"scratch": 10**6, "tensors": 2 * 10**6, "pinned": 3}
-    assert [matcher.options.flavor for matcher in FakeMatcher.opened] == ["onnxruntime", "tensorrt_rtx", "tensorrt_rtx"]
+    assert [matcher.options.backend for matcher in FakeMatcher.opened] == [
+        "onnxruntime",
+        "tensorrt_rtx",
+        "tensorrt_rtx",
+    ]
     with pytest.raises(MatchRTError) as caught:
-        invoke("coarse-loftr", "--flavor", "onnxruntime", "--compare-launch", "--store", tmp_path)
+        invoke("coarse-loftr", "--backend", "onnxruntime", "--compare-launch", "--store", tmp_path)
     assert caught.value.code == "bench-nothing"
 
 

@@ -128,7 +128,7 @@ def test_checkpoints_with_wrong_tensors(cli: CommandLine, tmp_path: Path, kind: 
         (("loftr-lite", "--dynamic", "64x64x9,128,256"), "profile-syntax"),
         (("loftr-lite", "--dynamic", "64,128,256", "--height", "128"), "profile-syntax"),
         (("loftr-lite", "--height", "2048", "--width", "4096"), "size-range"),
-        (("loftr-lite", "--flavor", "openvino"), "flavor-unknown"),
+        (("loftr-lite", "--backend", "openvino"), "backend-unknown"),
         (("loftr-lite", "--threshold", "3"), "threshold-range"),
         (("loftr-lite", "--max-matches", "0"), "matches-range"),
         (("loftr-lite", "--checkpoint", "missing.ckpt"), "checkpoint-missing"),
@@ -139,7 +139,7 @@ def test_bad_options(cli: CommandLine, arguments: tuple[str, ...], code: str) ->
 
 
 def test_too_large_for_memory(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matchrt.memory.available_bytes", lambda: 10_000_000)
+    monkeypatch.setattr("matchrt._util.memory.available_bytes", lambda: 10_000_000)
     cli.fails("size-memory", "build", "loftr-lite", "--height", "480", "--width", "640")
 
 

@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from support.commands import CommandLine
 from support.pictures import shifted_pair, texture
 
-from matchrt.cli.many import pair_names
+from matchrt.cli.match_pairs import pair_names
 
 
 @pytest.fixture

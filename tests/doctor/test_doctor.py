@@ -18,7 +18,7 @@ from matchrt.doctor.machine import Gpus, GpuState, read_gpus
 from matchrt.doctor.packages import Packages, installed_packages
 from matchrt.doctor.probe import MARK
 from matchrt.doctor.stored import examine_store
-from matchrt.doctor.verdicts import FlavorState, Verdict, judge
+from matchrt.doctor.verdicts import BackendState, Verdict, judge
 from matchrt.manifest import Portability
 from matchrt.runtime.engine_file import read_engine
 from matchrt.store import EngineStore
@@ -31,16 +31,16 @@ H100 = GpuState("NVIDIA H100", "9.0", 80 << 30, 79 << 30, True)
 NO_GPU = Gpus(why_none={"code": "device-missing", "message": "There is no GPU (cudaErrorNoDevice).", "remedy": "Buy."})
 
 
-def _judge(packages: Packages = FULL, gpus: Gpus = Gpus((H100,)), **answers: Answer) -> dict[str, FlavorState]:  # noqa: B008
+def _judge(packages: Packages = FULL, gpus: Gpus = Gpus((H100,)), **answers: Answer) -> dict[str, BackendState]:  # noqa: B008
     return {state.name: state for state in judge(packages, {"matching": MATCHED, **answers}, gpus)}
 
 
 def test_on_this_machine(cli: CommandLine) -> None:
     ran = cli("doctor", "--json")
     assert ran.code == 0 and ran.json["healthy"]
-    flavors = {entry["name"]: entry for entry in ran.json["flavors"]}
-    assert list(flavors) == ["onnxruntime", "tensorrt", "tensorrt_rtx"] and flavors["onnxruntime"]["runs"]["works"]
-    for entry in flavors.values():
+    backends = {entry["name"]: entry for entry in ran.json["backends"]}
+    assert list(backends) == ["onnxruntime", "tensorrt", "tensorrt_rtx"] and backends["onnxruntime"]["runs"]["works"]
+    for entry in backends.values():
         for verdict in (entry["builds"], entry["runs"]):
             assert verdict["works"] or (verdict["why"] and verdict["remedy"])
     assert ran.json["packages"]["numpy"] and "CPUExecutionProvider" in ran.json["providers"]
@@ -123,16 +123,16 @@ def test_a_gpu_that_the_vendor_refuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "flavor", "side", "command"),
+    ("missing", "backend", "side", "command"),
     [
         ("torch", "onnxruntime", "builds", "pip install 'matchrt[export]'"),
         ("cuda-python", "tensorrt_rtx", "runs", "pip install 'matchrt[rtx]'"),
         ("cuda-python", "tensorrt", "runs", "pip install 'matchrt[tensorrt]'"),
     ],
 )
-def test_a_missing_package_names_its_extra(missing: str, flavor: str, side: str, command: str) -> None:
+def test_a_missing_package_names_its_extra(missing: str, backend: str, side: str, command: str) -> None:
     packages = Packages({name: None if name == missing else "1" for name in ALL})
-    state = _judge(packages, tensorrt=Answer(WORKING), tensorrt_rtx=Answer(WORKING))[flavor]
+    state = _judge(packages, tensorrt=Answer(WORKING), tensorrt_rtx=Answer(WORKING))[backend]
     verdict: Verdict = getattr(state, side)
     assert not verdict.works and missing in verdict.why and verdict.remedy == command
 
@@ -195,20 +195,20 @@ def test_a_gpu_that_cuda_does_not_see() -> None:
 def test_engines_that_do_not_fit_any_more(tmp_path: Path, coarse_engine: Path) -> None:
     store, engine = EngineStore(tmp_path / "store"), read_engine(coarse_engine)
     rtx = replace(
-        engine.manifest, flavor="tensorrt_rtx", flavor_version="1.4.0.76",
+        engine.manifest, backend="tensorrt_rtx", backend_version="1.4.0.76",
         portability=Portability(("8.0",), True, "exact"),
     )  # fmt: skip
     engines = {
         "fits": rtx,
-        "older": replace(rtx, flavor_version="1.3.0.1"),
+        "older": replace(rtx, backend_version="1.3.0.1"),
         "other-gpu": replace(rtx, portability=Portability(("12.0",), False, "exact")),
-        "not-installed": replace(rtx, flavor="tensorrt"),
+        "not-installed": replace(rtx, backend="tensorrt"),
         "onnx": engine.manifest,
     }
     for index, (name, manifest) in enumerate(engines.items()):
         store.put(engine.data, replace(manifest, build_key=f"{index:064d}"[::-1]), f"{name}.engine")
-    flavors = [FlavorState("tensorrt_rtx", "1.4.0.76", Verdict(True), Verdict(True))]
-    state = examine_store(store, flavors, Gpus((H100,)))
+    backends = [BackendState("tensorrt_rtx", "1.4.0.76", Verdict(True), Verdict(True))]
+    state = examine_store(store, backends, Gpus((H100,)))
     found = {Path(misfit.path).stem: misfit for misfit in state.misfits}
     assert {name: misfit.code for name, misfit in found.items()} == {
         "older": "engine-version", "other-gpu": "engine-gpu", "not-installed": "package-missing",
@@ -216,7 +216,7 @@ def test_engines_that_do_not_fit_any_more(tmp_path: Path, coarse_engine: Path) -
     assert "matchrt build coarse-loftr" in found["older"].remedy
     assert state.engines == 5 and state.size > 5 * len(engine.data) and state.writable
     # Without a GPU, nobody can say which GPU an engine does not fit.
-    assert "other-gpu" not in {Path(m.path).stem for m in examine_store(store, flavors, NO_GPU).misfits}
+    assert "other-gpu" not in {Path(m.path).stem for m in examine_store(store, backends, NO_GPU).misfits}
 
 
 def test_a_store_that_does_not_exist_yet(tmp_path: Path) -> None:

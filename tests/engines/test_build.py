@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
-from matchrt.export.checkpoint import read_checkpoint
+from matchrt.export.weights.read import read_checkpoint
 from matchrt.manifest import read_manifest
-from matchrt.pipeline import BuildRequest, build
 from matchrt.store import EngineStore
 
 REQUEST = BuildRequest("coarse-loftr", height=128, width=128, max_matches=64)
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> EngineStore:
 
 def test_manifest_says_what_was_built(coarse_engine: Path, coarse_checkpoint: Path) -> None:
     manifest = read_manifest(coarse_engine.with_name(coarse_engine.name + ".json"))
-    assert (manifest.model, manifest.flavor, manifest.precision) == ("coarse-loftr", "onnxruntime", "fp32")
+    assert (manifest.model, manifest.backend, manifest.precision) == ("coarse-loftr", "onnxruntime", "fp32")
     assert manifest.source.tensors_sha256 == read_checkpoint(coarse_checkpoint).tensors_sha256
     assert (manifest.input.height, manifest.input.width, manifest.matching.max_matches) == (192, 256, 256)
     assert [spec.name for spec in manifest.inputs] == ["image0", "image1", "size0", "size1"]
@@ -91,10 +91,10 @@ def test_damaged_entry_is_built_again(coarse_checkpoint: Path, store: EngineStor
     assert not again.cached and again.manifest.engine_sha256 == first.manifest.engine_sha256
 
 
-def test_flavour_and_unwritable_output(coarse_checkpoint: Path, store: EngineStore, tmp_path: Path) -> None:
+def test_backend_and_unwritable_output(coarse_checkpoint: Path, store: EngineStore, tmp_path: Path) -> None:
     with pytest.raises(MatchRTError) as caught:
-        build(replace(REQUEST, checkpoint=coarse_checkpoint, flavor="openvino"), store)
-    assert caught.value.code == "flavor-unknown" and "onnxruntime" in caught.value.remedy
+        build(replace(REQUEST, checkpoint=coarse_checkpoint, backend="openvino"), store)
+    assert caught.value.code == "backend-unknown" and "onnxruntime" in caught.value.remedy
     (tmp_path / "file").write_text("x")
     with pytest.raises(MatchRTError) as caught:
         build(replace(REQUEST, checkpoint=coarse_checkpoint, output=tmp_path / "file" / "e.onnx"), store)

@@ -15,15 +15,15 @@ from support.commands import CommandLine
 from support.pictures import texture
 from support.weights import sharp_state
 
-from matchrt.digest import sha256_bytes
+from matchrt._util.digest import sha256_bytes
+from matchrt.building.pipeline import BuildRequest, build
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.ort import OnnxRuntimeFlavor
+from matchrt.engines.onnxruntime import OnnxRuntimeBackend
 from matchrt.errors import MatchRTError
-from matchrt.export.specs import ModelSpec, model_specs
+from matchrt.families.specs import ModelSpec, model_specs
 from matchrt.manifest import EngineManifest, Source, manifest_path, read_manifest
 from matchrt.nvidia.device import find_gpus
 from matchrt.nvidia.dialect import BuilderOptions
-from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.session import open_session
 from matchrt.store import EngineStore
@@ -49,10 +49,10 @@ def no_gpu() -> bool:
 
 def export_small(spec: ModelSpec, folder: Path) -> Path:
     """The model's ONNX engine at a small size from random weights; not compared with torch, which others test."""
-    from matchrt.export.network import load_network
     from matchrt.export.passes.base import run_passes
     from matchrt.export.passes.standard import standard_passes
     from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+    from matchrt.export.weights.network import load_network
 
     if spec.family.name not in WEIGHTS:
         pytest.skip(f"no random weights for the family {spec.family.name}: add them to WEIGHTS")
@@ -71,7 +71,7 @@ def export_small(spec: ModelSpec, folder: Path) -> Path:
         passes=passes,
         build_key="0" * 64,
     )
-    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeFlavor())
+    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeBackend())
     path = folder / f"{spec.name}.onnx"
     path.write_bytes(engine.data)
     engine.manifest.write(manifest_path(path))
@@ -97,12 +97,12 @@ def source(request: pytest.FixtureRequest, folder: Path) -> EngineFile:
 def test_every_model_builds(source: EngineFile, folder: Path, targets: tuple[str, ...], tf32: bool) -> None:
     told: list[tuple[str, float]] = []
     output = folder / f"{source.manifest.model}{len(targets)}.engine"
-    request = BuildRequest(str(source.path), flavor="tensorrt_rtx", builder=BuilderOptions(targets=targets, tf32=tf32),
+    request = BuildRequest(str(source.path), backend="tensorrt_rtx", builder=BuilderOptions(targets=targets, tf32=tf32),
                            output=output)  # fmt: skip
     built = build(request, EngineStore(folder / "store"), lambda what, done: told.append((what, done)))
     manifest = read_manifest(manifest_path(output))
     assert manifest == built.manifest and manifest.engine_bytes == output.stat().st_size > 10_000
-    assert (manifest.flavor, manifest.flavor_version) == ("tensorrt_rtx", trt.__version__)
+    assert (manifest.backend, manifest.backend_version) == ("tensorrt_rtx", trt.__version__)
     assert manifest.portability.compute_capabilities == (targets or ("8.0",))
     assert ("exact-products" in {record.name for record in manifest.passes}) is not tf32
     assert described(manifest) == described(source.manifest) and manifest.input == source.manifest.input
@@ -135,17 +135,17 @@ def engine(folder: Path, coarse_engine: Path) -> EngineFile:
     """A small engine, for one GPU."""
     output = folder / "small.engine"
     options = BuilderOptions(targets=("8.9",), optimization_level=0)
-    build(BuildRequest(str(coarse_engine), flavor="tensorrt_rtx", output=output, builder=options),
+    build(BuildRequest(str(coarse_engine), backend="tensorrt_rtx", output=output, builder=options),
           EngineStore(folder / "store"))  # fmt: skip
     return read_engine(output)
 
 
 def test_what_does_not_fit_is_refused(engine: EngineFile) -> None:
-    older = replace(engine, manifest=replace(engine.manifest, flavor_version="1.4.0.0"))
+    older = replace(engine, manifest=replace(engine.manifest, backend_version="1.4.0.0"))
     with pytest.raises(MatchRTError) as caught:
         open_session(older)
     assert caught.value.code == "engine-version" and "1.4.0.0" in caught.value.message
-    assert "matchrt build coarse-loftr --flavor tensorrt_rtx" in caught.value.remedy
+    assert "matchrt build coarse-loftr --backend tensorrt_rtx" in caught.value.remedy
 
 
 @pytest.mark.skipif(not no_gpu(), reason="there is a GPU here")
@@ -173,7 +173,7 @@ def test_the_real_parser_names_what_it_does_not_take(folder: Path, coarse_engine
     manifest = replace(source.manifest, engine_sha256=digest, onnx_sha256=digest, engine_bytes=len(data))
     manifest.write(folder / "odd.onnx.json")
     # With TF32 the graph reaches the parser as it is.
-    request = BuildRequest(str(folder / "odd.onnx"), flavor="tensorrt_rtx", builder=BuilderOptions(tf32=True))
+    request = BuildRequest(str(folder / "odd.onnx"), backend="tensorrt_rtx", builder=BuilderOptions(tf32=True))
     with pytest.raises(MatchRTError) as caught:
         build(request, EngineStore(folder / "store"))
     assert caught.value.code == "onnx-rejected" and "Imagined 'head/Imagined': " in caught.value.message
@@ -182,7 +182,7 @@ def test_the_real_parser_names_what_it_does_not_take(folder: Path, coarse_engine
 def test_the_command(coarse_engine: Path, coarse_checkpoint: Path, cli: CommandLine) -> None:
     """From a checkpoint to an engine for a GPU that is not here; the export is in that store already."""
     line = ("build", "coarse-loftr", "--checkpoint", coarse_checkpoint, "--height", "192", "--width", "256",
-            "--max-matches", "256", "--flavor", "tensorrt_rtx", "--store", coarse_engine.parent / "store",
+            "--max-matches", "256", "--backend", "tensorrt_rtx", "--store", coarse_engine.parent / "store",
             "--optimization-level", "0", "--target")  # fmt: skip
     ran = cli(*line, "sm89")
     assert ran.code == 0, ran.err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from matchrt.digest import sha256_bytes
+from matchrt._util.digest import sha256_bytes
 from matchrt.engines.build import Engine
 from matchrt.errors import MatchRTError
 from matchrt.manifest import (
@@ -28,7 +28,7 @@ from matchrt.store import EngineStore, open_store
 
 def _engine(data: bytes = b"engine", key: str = "0123456789abcdef0123") -> Engine:
     manifest = EngineManifest(
-        model="m", family="loftr", precision="fp32", flavor="onnxruntime", flavor_version="1",
+        model="m", family="loftr", precision="fp32", backend="onnxruntime", backend_version="1",
         portability=Portability(),
         source=Source("x.ckpt", "aa", "Apache-2.0", "somewhere"), onnx_sha256="bb", engine_sha256=sha256_bytes(data),
         engine_bytes=len(data), inputs=(TensorSpec("image0", "uint8", (1, "height0", 8, 1)),), outputs=(),

@@ -23,12 +23,12 @@ from support.machines import (
     matcher_graph,
 )
 
+from matchrt.building.pipeline import BuildRequest, build
+from matchrt.engines.backend import backend_names, get_backend
 from matchrt.engines.build import build_engine
-from matchrt.engines.flavor import flavor_names, get_flavor
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import Portability
 from matchrt.nvidia.dialect import BuilderOptions
-from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.engine_file import engine_path
 from matchrt.store import EngineStore
 
@@ -102,11 +102,11 @@ def test_profiles_of_dynamic_engines(machine: Machine) -> None:
 @every_machine
 def test_what_the_manifest_says(machine: Machine) -> None:
     manifest = make_engine(machine).manifest
-    assert (manifest.flavor, manifest.flavor_version) == (machine.flavor, machine.version)
+    assert (manifest.backend, manifest.backend_version) == (machine.backend, machine.version)
     assert [(s.name, s.dtype, s.shape) for s in manifest.inputs[::2]] == [
         ("image0", "uint8", (1, 32, 48, 1)), ("size0", "int32", (1, 2))
     ]  # fmt: skip
-    rtx = machine.flavor == "tensorrt_rtx"
+    rtx = machine.backend == "tensorrt_rtx"
     wanted = Portability(("8.0",), True, "exact") if rtx else Portability(("8.9",), False, "exact")
     assert manifest.portability == wanted
 
@@ -167,7 +167,7 @@ def test_targets_that_rtx_refuses(machine: Machine) -> None:
         ("rtx", {"timing_cache": Path("t.bin")}, "--timing-cache"),
     ],
 )
-def test_options_of_another_flavour(
+def test_options_of_another_backend(
     monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], named: str
 ) -> None:
     machine = make_machine(monkeypatch, kind)
@@ -177,9 +177,9 @@ def test_options_of_another_flavour(
 
 def test_onnxruntime_takes_no_builder_options() -> None:
     with pytest.raises(MatchRTError) as caught:
-        get_flavor("onnxruntime", BuilderOptions(tf32=True))
+        get_backend("onnxruntime", BuilderOptions(tf32=True))
     assert caught.value.code == "build-option"
-    assert flavor_names() == ("onnxruntime", "tensorrt", "tensorrt_rtx")
+    assert backend_names() == ("onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @full_tensorrt
@@ -210,7 +210,7 @@ def test_what_the_parser_does_not_take_is_named(machine: Machine) -> None:
     machine.script.parse_errors = [("TopK", f"coarse/TopK_{i}", "K must be constant ") for i in range(5)]
     error = fails(machine, "onnx-rejected")
     assert isinstance(error, InternalError)
-    assert f"{machine.flavor} {machine.version}" in error.message and "and 2 more" in error.message
+    assert f"{machine.backend} {machine.version}" in error.message and "and 2 more" in error.message
     assert "TopK 'coarse/TopK_0': K must be constant;" in error.message and "TopK_3" not in error.message
     machine.script.parse_errors, machine.script.parse_fails = [], True
     assert "the parser said this" in fails(machine, "onnx-rejected").message
@@ -240,19 +240,19 @@ def test_without_a_gpu_or_cuda_python(machine: Machine, gpus: int | None, monkey
         monkeypatch.setitem(sys.modules, "cuda.bindings", None)  # import fails
     else:
         install_cuda(monkeypatch, CudaStub(gpus=gpus))
-    if machine.flavor == "tensorrt_rtx":
+    if machine.backend == "tensorrt_rtx":
         assert make_engine(machine, options=BuilderOptions(targets=("8.9",))).manifest.engine_bytes > 0
         return
     with pytest.raises(MatchRTError) as caught:
-        get_flavor(machine.flavor)
-    assert caught.value.code == "device-missing" and "--flavor tensorrt_rtx" in caught.value.remedy
+        get_backend(machine.backend)
+    assert caught.value.code == "device-missing" and "--backend tensorrt_rtx" in caught.value.remedy
 
 
 @every_machine
 def test_progress_grows_to_the_end(machine: Machine) -> None:
     told: list[tuple[str, float]] = []
     build_engine(
-        matcher_graph((32, 48)), graph_facts((32, 48)), get_flavor(machine.flavor), lambda *what: told.append(what)
+        matcher_graph((32, 48)), graph_facts((32, 48)), get_backend(machine.backend), lambda *what: told.append(what)
     )
     shares = [done for _, done in told]
     assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] == 1.0
@@ -264,16 +264,16 @@ def test_what_else_decides_the_engine(machine: Machine, monkeypatch: pytest.Monk
     """The key of the store: version, options and the GPU, where the engine is for that one only."""
 
     def identity(**options: Any) -> str:
-        return get_flavor(machine.flavor, BuilderOptions(**options)).identity()
+        return get_backend(machine.backend, BuilderOptions(**options)).identity()
 
     first = identity()
     assert identity() == first and identity(tf32=True) != first and identity(workspace=1) != first
     machine.cuda.capability = (12, 0)
-    assert (identity() == first) is (machine.flavor == "tensorrt_rtx")
+    assert (identity() == first) is (machine.backend == "tensorrt_rtx")
     machine.cuda.capability = (8, 9)
     machine.script.module.__version__ = machine.version + "1"
     assert identity() != first
-    if machine.flavor == "tensorrt":
+    if machine.backend == "tensorrt":
         assert identity(timing_cache=Path("a")) == identity()
         compatible = identity(hardware="ampere-plus")
         machine.cuda.capability = (12, 0)
@@ -283,12 +283,12 @@ def test_what_else_decides_the_engine(machine: Machine, monkeypatch: pytest.Monk
 @every_machine
 def test_whose_fp32_is_tf32(machine: Machine) -> None:
     """RTX on GPUs that have TF32, unless it is asked for; full TensorRT listens to its flag."""
-    rtx = machine.flavor == "tensorrt_rtx"
-    assert get_flavor(machine.flavor).rounds_products is rtx
-    assert not get_flavor(machine.flavor, BuilderOptions(tf32=True)).rounds_products
+    rtx = machine.backend == "tensorrt_rtx"
+    assert get_backend(machine.backend).rounds_products is rtx
+    assert not get_backend(machine.backend, BuilderOptions(tf32=True)).rounds_products
     if rtx:
-        assert get_flavor(machine.flavor, BuilderOptions(targets=("8.0", "12.0"))).rounds_products
-        assert not get_flavor(machine.flavor, BuilderOptions(targets=("7.5", "8.9"))).rounds_products
+        assert get_backend(machine.backend, BuilderOptions(targets=("8.0", "12.0"))).rounds_products
+        assert not get_backend(machine.backend, BuilderOptions(targets=("7.5", "8.9"))).rounds_products
 
 
 @pytest.fixture
@@ -310,8 +310,8 @@ def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> N
     source = str(engine_path("loftr-lite"))
     output = tmp_path / "out" / "e.engine"
     store = EngineStore(tmp_path / "store")
-    options = BuilderOptions(timing_cache=tmp_path / "t.bin") if machine.flavor == "tensorrt" else BuilderOptions()
-    request = BuildRequest(source, flavor=machine.flavor, output=output, builder=options)
+    options = BuilderOptions(timing_cache=tmp_path / "t.bin") if machine.backend == "tensorrt" else BuilderOptions()
+    request = BuildRequest(source, backend=machine.backend, output=output, builder=options)
     machine.script.while_building = interrupt
     with pytest.raises(KeyboardInterrupt):
         build(request, store)
@@ -323,7 +323,7 @@ def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> N
 @pytest.mark.usefixtures("_listening")
 def test_interrupted_command(machine: Machine, cli: CommandLine, tmp_path: Path) -> None:
     machine.script.while_building = interrupt
-    ran = cli("build", engine_path("loftr-lite"), "--flavor", "tensorrt_rtx", "--output", tmp_path / "e.engine",
+    ran = cli("build", engine_path("loftr-lite"), "--backend", "tensorrt_rtx", "--output", tmp_path / "e.engine",
               "--store", tmp_path / "store")  # fmt: skip
     assert ran.code == 130 and "Interrupted" in ran.err
     assert list(tmp_path.iterdir()) == [] and machine.script.stopped
@@ -331,7 +331,7 @@ def test_interrupted_command(machine: Machine, cli: CommandLine, tmp_path: Path)
 
 def test_failed_build_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
     machine.script.build_fails = True
-    request = BuildRequest(str(engine_path("loftr-lite")), flavor=machine.flavor, output=tmp_path / "e.engine")
+    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend, output=tmp_path / "e.engine")
     with pytest.raises(MatchRTError):
         build(request, EngineStore(tmp_path / "store"))
     assert list(tmp_path.iterdir()) == []
@@ -339,7 +339,7 @@ def test_failed_build_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
 
 def test_the_store_finds_what_was_built(machine: Machine, tmp_path: Path) -> None:
     store = EngineStore(tmp_path)
-    request = BuildRequest(str(engine_path("loftr-lite")), flavor=machine.flavor)
+    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend)
     first, second = build(request, store), build(request, store)
     assert not first.cached and second.cached and second.path == first.path and first.path.suffix == ".engine"
     assert set(first.seconds) == {"build"} and second.seconds == {}
@@ -350,13 +350,13 @@ def test_the_store_finds_what_was_built(machine: Machine, tmp_path: Path) -> Non
 
 def test_engines_are_made_from_fp32_onnx_only(machine: Machine, tmp_path: Path) -> None:
     store = EngineStore(tmp_path)
-    built = build(BuildRequest(str(engine_path("loftr-lite")), flavor=machine.flavor), store)
+    built = build(BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend), store)
     renamed = tmp_path / "e.onnx"
     renamed.write_bytes(built.path.read_bytes())
     built.manifest.write(tmp_path / "e.onnx.json")
     for request in (
-        BuildRequest(str(renamed), flavor=machine.flavor),
-        BuildRequest(str(engine_path("loftr-lite")), flavor=machine.flavor, height=480, max_matches=7),
+        BuildRequest(str(renamed), backend=machine.backend),
+        BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend, height=480, max_matches=7),
     ):
         with pytest.raises(MatchRTError) as caught:
             build(request, store)
@@ -370,16 +370,16 @@ def test_engines_are_made_from_fp32_onnx_only(machine: Machine, tmp_path: Path) 
 @pytest.mark.parametrize(
     "arguments",
     [("--target", "ada"), ("--target", "sm89,"), ("--target", "9.0"), ("--hardware-compatible", "all"),
-     ("--target", "sm89", "--flavor", "onnxruntime"), ("--version-compatible",)],
+     ("--target", "sm89", "--backend", "onnxruntime"), ("--version-compatible",)],
 )  # fmt: skip
 def test_options_on_the_command_line(machine: Machine, cli: CommandLine, arguments: tuple[str, ...]) -> None:
-    flavor = () if "--flavor" in arguments else ("--flavor", "tensorrt_rtx")
-    cli.fails("build-option", "build", engine_path("loftr-lite"), *flavor, *arguments)
+    backend = () if "--backend" in arguments else ("--backend", "tensorrt_rtx")
+    cli.fails("build-option", "build", engine_path("loftr-lite"), *backend, *arguments)
     assert machine.script.calls == []
 
 
 def test_the_command_tells_what_it_built(machine: Machine, cli: CommandLine, tmp_path: Path) -> None:
-    line = ("build", engine_path("loftr-lite"), "--flavor", "tensorrt_rtx", "--target", "sm80,sm8.9", "--workspace",
+    line = ("build", engine_path("loftr-lite"), "--backend", "tensorrt_rtx", "--target", "sm80,sm8.9", "--workspace",
             "64", "--store", tmp_path)  # fmt: skip
     ran = cli(*line)
     assert ran.code == 0, ran.err
@@ -394,5 +394,5 @@ def test_the_engine_that_is_read_is_never_replaced(machine: Machine, cli: Comman
     source = tmp_path / "lite.onnx"
     source.write_bytes(engine_path("loftr-lite").read_bytes())
     before = source.read_bytes()
-    cli.fails("output-is-input", "build", source, "--flavor", "tensorrt_rtx", "--output", source)
+    cli.fails("output-is-input", "build", source, "--backend", "tensorrt_rtx", "--output", source)
     assert source.read_bytes() == before and machine.script.calls == []

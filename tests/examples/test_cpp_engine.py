@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matchrt.digest import sha256_bytes
+from matchrt._util.digest import sha256_bytes
 from matchrt.manifest import EngineManifest, Portability, TensorSpec, manifest_path, read_manifest
 from matchrt.runtime.engine_file import engine_path
 
@@ -54,7 +54,7 @@ def write_engine(folder: Path, *, sized: bool = True, **changes: Any) -> Path:
     names = [spec.name for spec in (*images, *sizes, *bundled.outputs)]
     data = "".join(f"{name}\n" for name in names).encode()
     manifest: EngineManifest = dataclasses.replace(
-        bundled, flavor="tensorrt", flavor_version="10.9.0.34", portability=Portability(("8.9",), False, "exact"),
+        bundled, backend="tensorrt", backend_version="10.9.0.34", portability=Portability(("8.9",), False, "exact"),
         inputs=(*images, *sizes), input=contract, engine_bytes=len(data), engine_sha256=sha256_bytes(data),
         matching=dataclasses.replace(bundled.matching, default_score=0.05),
     )  # fmt: skip
@@ -112,8 +112,8 @@ def test_weak_matches_are_dropped(program: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "size", "code"),
     [
-        ({"flavor": "tensorrt_rtx"}, (48, 64), "engine-flavor"),
-        ({"flavor_version": "10.8.0.1"}, (48, 64), "engine-version"),
+        ({"backend": "tensorrt_rtx"}, (48, 64), "engine-backend"),
+        ({"backend_version": "10.8.0.1"}, (48, 64), "engine-version"),
         ({"portability": Portability(("9.0",), True, "any")}, (48, 64), "engine-gpu"),
         ({"engine_sha256": "0" * 64}, (48, 64), "engine-digest"),
         ({"engine_bytes": 7}, (48, 64), "engine-digest"),
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_newer_versions_and_gpus_where_the_manifest_allows(program: Path, tmp_path: Path) -> None:
-    engine = write_engine(tmp_path, flavor_version="10.8.3.1", portability=Portability(("8.0",), True, "newer"))
+    engine = write_engine(tmp_path, backend_version="10.8.3.1", portability=Portability(("8.0",), True, "newer"))
     assert run(program, tmp_path, engine, 48, 64).returncode == 0
 
 
@@ -141,14 +141,14 @@ def test_manifests_that_are_damaged(program: Path, tmp_path: Path) -> None:
     raw = json.loads(good)
     bad = [
         ("manifest-invalid", text)
-        for text in ("", "{", "[]", good + "x", good[: len(good) // 2], good.replace('"schema": 1', '"schema": 01'),
-                     good.replace('"schema": 1', '"schema": 1.5'), "[" * 100_000, '{"a": "\\ud800"}',
+        for text in ("", "{", "[]", good + "x", good[: len(good) // 2], good.replace('"schema": 2', '"schema": 02'),
+                     good.replace('"schema": 2', '"schema": 2.5'), "[" * 100_000, '{"a": "\\ud800"}',
                      '{"a": 1, "a": 2}')
     ]  # fmt: skip
     bad += [
         ("manifest-invalid", json.dumps({k: v for k, v in raw.items() if k != name})) for name in ("input", "model")
     ]
-    bad += [("manifest-schema", json.dumps({**raw, "schema": 2}))]
+    bad += [("manifest-schema", json.dumps({**raw, "schema": 3}))]
     for code, text in bad:
         path.write_text(text)
         ran = run(program, tmp_path, engine, 48, 64)

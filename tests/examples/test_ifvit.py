@@ -21,7 +21,7 @@ from examples.ifvit.fingerprints import make_pairs
 from examples.ifvit.model import create_model
 from examples.ifvit.train import Point, train
 from matchrt.errors import MatchRTError
-from matchrt.twin.weights import arrays_of, load_loftr_weights
+from matchrt.flax.weights import arrays_of, load_loftr_weights
 
 CONFIGS = Path(__file__).parents[2] / "examples" / "ifvit" / "configs"
 # Small enough to compile on a CPU in seconds.
@@ -67,7 +67,7 @@ def test_the_transformer_starts_from_loftr() -> None:
     config = read_config(CONFIGS / "tiny.json")
     abstract = nnx.eval_shape(lambda: create_model(replace(config, loftr_pretrained_ckpt=None)))
     weights = load_loftr_weights("loftr-lite", config.transformer)
-    from matchrt.twin.weights import initialize_with_loftr
+    from matchrt.flax.weights import initialize_with_loftr
 
     found = arrays_of(initialize_with_loftr(abstract.transformer, weights))
     assert len(found) == 80
@@ -76,7 +76,7 @@ def test_the_transformer_starts_from_loftr() -> None:
     )
     with pytest.raises(MatchRTError) as caught:
         create_model(replace(TINY, loftr_pretrained_ckpt="loftr-lite"))
-    assert caught.value.code == "twin-shape" and "width" in caught.value.message
+    assert caught.value.code == "flax-shape" and "width" in caught.value.message
 
 
 def test_it_trains_and_resumes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from matchrt.errors import MatchRTError
-from matchrt.export.checkpoint import read_checkpoint
+from matchrt.export.weights.read import read_checkpoint
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 

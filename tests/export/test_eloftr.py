@@ -16,21 +16,21 @@ from support.quantised import check_quantised
 from support.weights import sharp_state
 from torch import Tensor, nn
 
-from matchrt.export.families.eloftr import ELOFTR_INPUT, ELOFTR_KEYS, ELoFTRFamily
-from matchrt.export.fusion import MAX_DIFFERENCE
-from matchrt.export.keymap import Fuse, Rename
-from matchrt.export.loading import account
-from matchrt.export.network import LoadedNetwork, expected_tensors
-from matchrt.export.parity import compare, run_onnx, run_torch, sample_inputs
+from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
-from matchrt.export.quantizing.styles import ONNXRUNTIME, TENSORRT
-from matchrt.export.report import LoadReport
-from matchrt.export.specs import get_spec
+from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.weights.account import account
+from matchrt.export.weights.fusion import MAX_DIFFERENCE
+from matchrt.export.weights.network import LoadedNetwork, expected_tensors
+from matchrt.export.weights.report import LoadReport
+from matchrt.families.eloftr import ELOFTR_INPUT, ELOFTR_KEYS, ELoFTRFamily
+from matchrt.families.keymap import Fuse, Rename
+from matchrt.families.specs import get_spec
 from matchrt.manifest import Profile
-from matchrt.models.config import ELOFTR, CoarseMatchConfig, ELoFTRConfig
-from matchrt.models.repvgg import RepVGG, RepVGGBranches
+from matchrt.models.eloftr.repvgg import RepVGG, RepVGGBranches
+from matchrt.models.parts.config import ELOFTR, CoarseMatchConfig, ELoFTRConfig
 
 TINY = ELoFTRConfig(
     widths=(8, 8, 16, 32),

@@ -11,13 +11,13 @@ import torch
 from support.weights import coarse_loftr_state, sharp_state
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.keymap import Drop, Keep, KeyMap, Rename, matches
-from matchrt.export.loading import account
-from matchrt.export.network import expected_tensors, fitting_models, load_network
-from matchrt.export.specs import get_spec, model_specs
-from matchrt.models.config import COARSE_LOFTR, LOFTR_OUTDOOR
-from matchrt.models.loftr import LoFTR
-from matchrt.models.position import sine_encoding, sine_frequencies
+from matchrt.export.weights.account import account
+from matchrt.export.weights.network import expected_tensors, fitting_models, load_network
+from matchrt.families.keymap import Drop, Keep, KeyMap, Rename, matches
+from matchrt.families.specs import get_spec, model_specs
+from matchrt.models.loftr.network import LoFTR
+from matchrt.models.loftr.position import sine_encoding, sine_frequencies
+from matchrt.models.parts.config import COARSE_LOFTR, LOFTR_OUTDOOR
 
 
 @pytest.mark.parametrize(

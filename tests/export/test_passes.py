@@ -9,18 +9,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.families.loftr import COARSE_LOFTR_INPUT
-from matchrt.export.network import load_network
-from matchrt.export.parity import require_parity, run_onnx, sample_inputs
 from matchrt.export.passes.base import Pass, PassResult, run_passes
 from matchrt.export.passes.fold import FoldConstants, RemoveDeadNodes, RemoveIdentities
 from matchrt.export.passes.half_storage import HalfStorage
 from matchrt.export.passes.stable_names import StableNames
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.passes.supported import RequireSupported
-from matchrt.export.specs import get_spec
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.weights.network import load_network
+from matchrt.families.loftr import COARSE_LOFTR_INPUT
+from matchrt.families.specs import get_spec
 
 OPTIONS = ExportOptions(192, 256, max_matches=128)
 

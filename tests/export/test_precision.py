@@ -12,20 +12,20 @@ from onnx import TensorProto, helper, numpy_helper
 from support.quantised import assert_claimed
 
 import matchrt
+from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
-from matchrt.export.families.base import Preprocess
-from matchrt.export.network import load_network
-from matchrt.export.parity import require_parity, run_onnx, sample_inputs
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.precision.families import RULES, lower_model
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.precision.rules import Nodes, PrecisionRules, Rule, fits
-from matchrt.export.quantizing.families import quant_rules
-from matchrt.export.specs import get_spec, model_specs
+from matchrt.export.quantization.families import quant_rules
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.weights.network import load_network
+from matchrt.families.base import Preprocess
+from matchrt.families.specs import get_spec, model_specs
 from matchrt.manifest import PassRecord, Profile
 
 LITE = Path(matchrt.__file__).parent / "assets" / "loftr-lite.onnx"
@@ -218,7 +218,7 @@ def test_every_model_with_rules_is_registered_under_its_family() -> None:
 
 
 def test_every_rule_is_documented() -> None:
-    text = (Path(matchrt.__file__).parents[1] / "docs" / "precision.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "precision.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].split("(")[0].strip() for line in text.splitlines() if line.startswith("| ")}
     # Two fp16 rules cannot be turned alone: they are the network itself.
     assert {rule.name for rule in RULES["loftr"].rules} - rows == {"position-add", "linear"}

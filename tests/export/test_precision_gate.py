@@ -10,12 +10,12 @@ import pytest
 from support.broken import with_saturated_softmax
 
 import matchrt
+from matchrt.building.fp16_gate import GateResult, Survival, gate, sample_pairs
+from matchrt.building.parity import Arrays
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
-from matchrt.export.families.base import Preprocess
-from matchrt.export.parity import Arrays
-from matchrt.export.precision.gate import GateResult, Survival, gate, sample_pairs
 from matchrt.export.to_onnx import ExportOptions, input_contract
+from matchrt.families.base import Preprocess
 from matchrt.manifest import Profile
 
 SCORES = (0.2, 0.4)
@@ -90,8 +90,8 @@ def test_both_ends_and_the_score_count(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = _outputs([(8, 8, 20, 20, 0.9), (16, 8, 30, 20, 0.8), (24, 8, 40, 20, 0.5), (32, 8, 50, 20, 0.3)])
     other = _outputs([(8, 8, 20.9, 20, 0.9), (16, 8, 31.1, 20, 0.8), (24, 8, 40, 20, 0.39), (33.1, 8, 50, 20, 0.3)])
     runs = iter([lambda _: reference, lambda _: other])
-    monkeypatch.setattr("matchrt.export.precision.gate.onnx_runner", lambda _: next(runs))
-    monkeypatch.setattr("matchrt.export.precision.gate.emulate", lambda model: model)
+    monkeypatch.setattr("matchrt.building.fp16_gate.onnx_runner", lambda _: next(runs))
+    monkeypatch.setattr("matchrt.building.fp16_gate.emulate", lambda model: model)
     low, high = gate(onnx.ModelProto(), onnx.ModelProto(), [{}], (0.4, 0.2)).survivals
     assert (low.score, low.expected, low.actual, low.kept) == (0.2, 4, 4, 2)
     assert (high.score, high.expected, high.actual, high.kept) == (0.4, 3, 2, 1)

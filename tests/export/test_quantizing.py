@@ -11,13 +11,15 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from support.small import small_engine
 
-from matchrt.calibrating.pairs import drawn_pairs
+from matchrt.bench.agreement import agree
+from matchrt.bench.pairs import drawn_pairs
+from matchrt.building.judge import judge, open_graph
 from matchrt.errors import MatchRTError
 from matchrt.export.precision.graph_types import element_types
-from matchrt.export.quantizing.quantize import QuantPlan, plan_quantization, quantize
-from matchrt.export.quantizing.ranges import measure_ranges
-from matchrt.export.quantizing.scales import activation_affine, quantize_bias, quantize_weight
-from matchrt.export.quantizing.styles import (
+from matchrt.export.quantization.quantize import QuantPlan, plan_quantization, quantize
+from matchrt.export.quantization.ranges import measure_ranges
+from matchrt.export.quantization.scales import activation_affine, quantize_bias, quantize_weight
+from matchrt.export.quantization.styles import (
     ONNXRUNTIME,
     TENSORRT,
     TENSORRT_FP8,
@@ -29,8 +31,6 @@ from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.session import open_session
-from matchrt.verifying.agreement import agree
-from matchrt.verifying.judging import judge, open_graph
 
 
 @pytest.fixture(scope="module")

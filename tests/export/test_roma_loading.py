@@ -15,13 +15,13 @@ from support.roma import TINY, roma_files, roma_state
 from torch import Tensor
 
 from matchrt.errors import MatchRTError
-from matchrt.export.checkpoint import Checkpoint, digest_tensors
-from matchrt.export.diagnosis import diagnose
-from matchrt.export.dinov2_names import recognise, translate
-from matchrt.export.families.roma import RoMaFamily
-from matchrt.export.network import account_files, expected_tensors, load_network
-from matchrt.export.report import LoadReport
-from matchrt.export.specs import ModelSpec, get_spec
+from matchrt.export.weights.diagnose import diagnose
+from matchrt.export.weights.dinov2_names import recognise, translate
+from matchrt.export.weights.network import account_files, expected_tensors, load_network
+from matchrt.export.weights.read import Checkpoint, digest_tensors
+from matchrt.export.weights.report import LoadReport
+from matchrt.families.roma import RoMaFamily
+from matchrt.families.specs import ModelSpec, get_spec
 from matchrt.models.roma.config import ROMA, DINOv2Config
 
 State = dict[str, Tensor]
@@ -293,14 +293,14 @@ def test_a_digest_that_was_asked_for_is_checked(tmp_path: Path, state: State) ->
 @pytest.fixture
 def tiny_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry with a small RoMa, for what looks models up by name."""
-    from matchrt.export import specs
+    from matchrt.families import specs
 
     official = specs.model_specs
 
     def small() -> dict[str, ModelSpec]:
         return {n: replace(s, family=RoMaFamily(TINY)) if s.family.name == "roma" else s for n, s in official().items()}
 
-    for module in ("matchrt.export.specs", "matchrt.export.network"):
+    for module in ("matchrt.families.specs", "matchrt.export.weights.network"):
         monkeypatch.setattr(f"{module}.model_specs", small)
 
 

@@ -15,18 +15,18 @@ from support.pictures import texture
 from support.quantised import check_quantised
 from support.roma import TINY, roma_files, roma_state
 
+from matchrt.building.parity import compare, run_onnx, sample_inputs
+from matchrt.building.pipeline import BuildRequest, build
+from matchrt.building.presets import ROMA_PRESETS, arrange
 from matchrt.errors import MatchRTError
-from matchrt.export.arrangement import ROMA_PRESETS, arrange
-from matchrt.export.families.roma import RoMaFamily
-from matchrt.export.parity import compare, run_onnx, sample_inputs
 from matchrt.export.passes.aside import put_back, set_aside
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
-from matchrt.export.quantizing.styles import ONNXRUNTIME, TENSORRT, QuantStyle
-from matchrt.export.specs import ModelSpec, get_spec
+from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
 from matchrt.export.to_onnx import input_contract
+from matchrt.families.roma import RoMaFamily
+from matchrt.families.specs import ModelSpec, get_spec
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
-from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.store import EngineStore
 
@@ -34,7 +34,7 @@ from matchrt.store import EngineStore
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[None]:
     """The registry's RoMa models, small."""
-    from matchrt.export import specs
+    from matchrt.families import specs
 
     official = specs.model_specs
     patch = pytest.MonkeyPatch()
@@ -45,7 +45,7 @@ def tiny() -> Iterator[None]:
             for name, spec in official().items()
         }
 
-    patch.setattr("matchrt.export.specs.model_specs", small)
+    patch.setattr("matchrt.families.specs.model_specs", small)
     yield
     patch.undo()
 

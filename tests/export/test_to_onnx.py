@@ -11,16 +11,16 @@ import torch
 from support.pictures import shifted_pair
 from support.weights import random_network
 
+from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.errors import MatchRTError
-from matchrt.export.engine_graph import EngineGraph
-from matchrt.export.families.loftr import LOFTR_INPUT
-from matchrt.export.network import LoadedNetwork, load_network
-from matchrt.export.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
-from matchrt.export.specs import get_spec
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.weights.network import LoadedNetwork, load_network
+from matchrt.families.loftr import LOFTR_INPUT
+from matchrt.families.specs import get_spec
 from matchrt.manifest import Profile
+from matchrt.models.parts.engine_graph import EngineGraph
 
 PROFILE = Profile((64, 64), (192, 256), (512, 512))
 

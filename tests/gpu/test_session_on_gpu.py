@@ -11,26 +11,26 @@ import numpy as np
 import pytest
 
 from matchrt.bench.scene import image_pair
+from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
 from matchrt.manifest import manifest_path, read_manifest
-from matchrt.pipeline import BuildRequest, build
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.runtime.matches import Matches
 from matchrt.store import EngineStore
 
 pytestmark = pytest.mark.gpu
-FLAVORS = ("tensorrt_rtx", "tensorrt")
-BUNDLED = Path(__file__).resolve().parents[2] / "matchrt" / "assets" / "loftr-lite.onnx"
+BACKENDS = ("tensorrt_rtx", "tensorrt")
+BUNDLED = Path(__file__).resolve().parents[2] / "src" / "matchrt" / "assets" / "loftr-lite.onnx"
 
 
 @pytest.fixture(scope="module")
-def flavor() -> str:
+def backend() -> str:
     from matchrt.nvidia.device import find_gpus
     from matchrt.nvidia.modules import open_dialect
 
     if not find_gpus():
         pytest.skip("there is no NVIDIA GPU here")
-    for name in FLAVORS:
+    for name in BACKENDS:
         try:
             open_dialect(name)
         except MatchRTError:
@@ -40,11 +40,11 @@ def flavor() -> str:
 
 
 @pytest.fixture(scope="module")
-def engines(flavor: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def engines(backend: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("gpu")
     return {
         precision: build(
-            BuildRequest(str(BUNDLED), flavor=flavor, precision=precision, output=folder / f"{precision}.engine"),
+            BuildRequest(str(BUNDLED), backend=backend, precision=precision, output=folder / f"{precision}.engine"),
             EngineStore(folder / "store"),
         ).path
         for precision in ("fp32", "fp16")
@@ -171,7 +171,7 @@ def test_images_on_the_gpu(
 def test_refusals_come_before_loading(engines: dict[str, Path], tmp_path: Path) -> None:
     source = engines["fp16"]
     changes = {
-        "engine-version": ('"flavor_version": "', '"flavor_version": "99.'),
+        "engine-version": ('"backend_version": "', '"backend_version": "99.'),
         "engine-gpu": ('"newer_gpus": true', '"newer_gpus": false'),
         "engine-digest": ('"engine_sha256": "', '"engine_sha256": "0'),
     }

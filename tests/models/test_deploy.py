@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.weights import random_network
 
-from matchrt.models.config import COARSE_LOFTR, LOFTR_LITE, LoFTRConfig
-from matchrt.models.deploy import GreyConvolution, deployed
-from matchrt.models.loftr import LoFTR
+from matchrt.models.loftr.network import LoFTR
+from matchrt.models.parts.config import COARSE_LOFTR, LOFTR_LITE, LoFTRConfig
+from matchrt.models.parts.deploy import GreyConvolution, deployed
 
 
 @pytest.mark.parametrize("side", [3, 7])

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from support.weights import sharp_state
 from torch import Tensor
 
-from matchrt.models.aggregated_attention import AggregatedTransformer
-from matchrt.models.coarse_matching import Confidence, Grid, comparable, dual_softmax, select_pairs, similarity
-from matchrt.models.config import CoarseMatchConfig, ELoFTRConfig
-from matchrt.models.eloftr_fine import half_windows, pixel_windows
-from matchrt.models.rotary import rotated_rows
+from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
+from matchrt.models.eloftr.fine import half_windows, pixel_windows
+from matchrt.models.eloftr.rotary import rotated_rows
+from matchrt.models.parts.coarse_matching import Confidence, Grid, comparable, dual_softmax, select_pairs, similarity
+from matchrt.models.parts.config import CoarseMatchConfig, ELoFTRConfig
 
 TINY = ELoFTRConfig(widths=(8, 8, 16, 32), blocks=(1, 1, 1, 1), n_heads=2, layer_pairs=2, fine_regress=4)
 

@@ -13,10 +13,10 @@ from PIL import Image
 from support.eloftr import filled, manifest_state
 from torch import Tensor
 
-from matchrt.export.families.eloftr import ELoFTRFamily
-from matchrt.models.config import ELOFTR, MATCHANYTHING_ELOFTR, CoarseMatchConfig, ELoFTRConfig
-from matchrt.models.eloftr import ELoFTR
-from matchrt.models.rotary import rotary_axis, rotary_table
+from matchrt.families.eloftr import ELoFTRFamily
+from matchrt.models.eloftr.network import ELoFTR
+from matchrt.models.eloftr.rotary import rotary_axis, rotary_table
+from matchrt.models.parts.config import ELOFTR, MATCHANYTHING_ELOFTR, CoarseMatchConfig, ELoFTRConfig
 
 FEATURES = 1e-4  # relative to the stage's largest value
 PIXELS = 1e-2
@@ -103,7 +103,7 @@ def test_stages(vectors: Any, weights: dict[str, Tensor], case: str) -> None:
 
 
 def _lattices(x0: Tensor, x1: Tensor) -> tuple[Any, Any]:
-    from matchrt.models.aggregated_attention import lattice
+    from matchrt.models.eloftr.aggregated_attention import lattice
 
     return tuple(lattice(*x.shape[1:3], 4, None, x.device) for x in (x0, x1))  # type: ignore[return-value]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from support.roma import TINY, tiny_roma
 
 from matchrt.models.roma.config import RoMaConfig
-from matchrt.models.roma.deploy import deployed
+from matchrt.models.roma.deployed import deployed
 from matchrt.models.roma.dinov2 import resample_position
 from matchrt.models.roma.gaussian_process import cosine_kernel
 from matchrt.models.roma.grid import pixel_grid

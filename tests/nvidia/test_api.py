@@ -95,7 +95,7 @@ def read_api(name: str) -> dict[str, Any]:
 
 
 def describe_live(module: ModuleType) -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("describe", PACKAGE.parent / "tools/tensorrt_api/describe.py")
+    spec = importlib.util.spec_from_file_location("describe", Path(__file__).parents[2] / "tools/tensorrt_api/describe.py")
     assert spec is not None and spec.loader is not None
     describe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(describe)
@@ -128,7 +128,7 @@ def test_what_is_used_exists_in_the_installed_rtx(live_rtx: dict[str, Any]) -> N
 
 def test_the_oldest_version_claimed_is_the_oldest_that_works() -> None:
     assert "IExecutionContext.set_device_memory" in missing(USES, read_api("tensorrt-10.0.1"))
-    project = (PACKAGE.parent / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"tensorrt>=10.1,<12"' in project and '"tensorrt-rtx-cu13>=1.4"' in project
 
 

@@ -14,7 +14,7 @@ from support.machines import Machine, install_cuda, make_machine
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.nvidia.device import current_gpu, find_gpus, free_memory
-from matchrt.nvidia.modules import FLAVORS, make_dialect, open_dialect
+from matchrt.nvidia.modules import BACKENDS, make_dialect, open_dialect
 
 
 class _Hidden(importlib.abc.MetaPathFinder):
@@ -33,35 +33,35 @@ def hide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(sys, "meta_path", [_Hidden(name), *sys.meta_path])
 
 
-@pytest.mark.parametrize(("flavor", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, flavor: str, extra: str) -> None:
-    hide(monkeypatch, flavor)
+@pytest.mark.parametrize(("backend", "extra"), [("tensorrt", "tensorrt"), ("tensorrt_rtx", "rtx")])
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, backend: str, extra: str) -> None:
+    hide(monkeypatch, backend)
     with pytest.raises(MatchRTError) as caught:
-        open_dialect(flavor)
+        open_dialect(backend)
     assert caught.value.code == "package-missing" and f"'matchrt[{extra}]'" in caught.value.remedy
-    assert FLAVORS[flavor] == extra
+    assert BACKENDS[backend] == extra
 
 
-@pytest.mark.parametrize("flavor", FLAVORS)
-def test_a_package_whose_libraries_do_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flavor: str) -> None:
-    monkeypatch.delitem(sys.modules, flavor, raising=False)
-    (tmp_path / f"{flavor}.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_package_whose_libraries_do_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: str) -> None:
+    monkeypatch.delitem(sys.modules, backend, raising=False)
+    (tmp_path / f"{backend}.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MatchRTError) as caught:
-        open_dialect(flavor)
+        open_dialect(backend)
     assert caught.value.code == "package-broken" and "libnvinfer.so.11" in caught.value.message
-    assert f"matchrt[{FLAVORS[flavor]}]" in caught.value.remedy
+    assert f"matchrt[{BACKENDS[backend]}]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("flavor", "version"),
+    ("backend", "version"),
     [("tensorrt", "8.6.1"), ("tensorrt", "10.0.1"), ("tensorrt", "12.0.0.1"), ("tensorrt_rtx", "1.3.0.35")],
 )
-def test_versions_that_nobody_tried(flavor: str, version: str) -> None:
-    module = ModuleType(flavor)
+def test_versions_that_nobody_tried(backend: str, version: str) -> None:
+    module = ModuleType(backend)
     module.__version__ = version  # type: ignore[attr-defined]
     with pytest.raises(MatchRTError) as caught:
-        make_dialect(flavor, module)
+        make_dialect(backend, module)
     assert caught.value.code == "package-version" and version in caught.value.message
 
 
@@ -72,7 +72,7 @@ def test_versions_that_nobody_tried(flavor: str, version: str) -> None:
 )  # fmt: skip
 def test_each_version_has_its_dialect(monkeypatch: pytest.MonkeyPatch, kind: str, version: str, name: str) -> None:
     machine = make_machine(monkeypatch, kind, version)
-    dialect = open_dialect(machine.flavor)
+    dialect = open_dialect(machine.backend)
     assert type(dialect).__name__ == name and dialect.version == version
 
 

@@ -167,7 +167,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 def test_sizes_that_do_not_fit_into_memory(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("matchrt.memory.available_bytes", lambda: 1_000_000)
+    monkeypatch.setattr("matchrt._util.memory.available_bytes", lambda: 1_000_000)
     with pytest.raises(MatchRTError) as caught:
         matcher.match(texture(480, 640), texture(480, 640))
     assert caught.value.code == "size-memory" and "GB" in caught.value.message
@@ -255,7 +255,7 @@ def test_closed_and_cuda(coarse_engine: Path) -> None:
         ("tampered", "engine-digest"),
         ("truncated", "engine-digest"),
         ("no manifest", "manifest-missing"),
-        ("other flavour", "engine-flavor"),
+        ("other backend", "engine-backend"),
         ("missing", "engine-missing"),
     ],
 )
@@ -270,8 +270,8 @@ def test_engines_that_do_not_fit_are_refused(coarse_engine: Path, tmp_path: Path
         engine.write_bytes(data[:-1])
     elif damage == "no manifest":
         manifest_path(engine).unlink()
-    elif damage == "other flavour":
-        text = manifest_path(engine).read_text().replace('"flavor": "onnxruntime"', '"flavor": "openvino"')
+    elif damage == "other backend":
+        text = manifest_path(engine).read_text().replace('"backend": "onnxruntime"', '"backend": "openvino"')
         manifest_path(engine).write_text(text)
     else:
         engine.unlink()
@@ -281,7 +281,7 @@ def test_engines_that_do_not_fit_are_refused(coarse_engine: Path, tmp_path: Path
 
 
 def test_an_onnx_file_that_the_runtime_rejects(coarse_engine: Path, tmp_path: Path) -> None:
-    from matchrt.digest import sha256_bytes
+    from matchrt._util.digest import sha256_bytes
 
     junk = b"not onnx"
     manifest = replace(read_engine(coarse_engine).manifest, engine_sha256=sha256_bytes(junk), engine_bytes=len(junk))
@@ -307,7 +307,7 @@ def test_session_checks_its_inputs(matcher: Matcher) -> None:
 
 
 def test_bundled_engine_is_of_the_bundled_weights() -> None:
-    from matchrt.export.checkpoint import read_checkpoint
+    from matchrt.export.weights.read import read_checkpoint
 
     engine = read_engine("loftr-lite")
     weights = engine_path("loftr-lite").with_name("loftr-lite.safetensors")

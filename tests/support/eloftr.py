@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from matchrt.export.families.base import Family
-from matchrt.export.families.eloftr import ELOFTR_KEYS
-from matchrt.export.loading import account, fill
-from matchrt.export.report import LoadReport
+from matchrt.export.weights.account import account, fill
+from matchrt.export.weights.report import LoadReport
+from matchrt.families.base import Family
+from matchrt.families.eloftr import ELOFTR_KEYS
 
 
 def manifest_state(shared: Path, name: str) -> dict[str, Tensor]:

@@ -13,16 +13,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from matchrt.digest import sha256_bytes
+from matchrt._util.digest import sha256_bytes
+from matchrt.engines.backend import get_backend
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.flavor import get_flavor
 from matchrt.manifest import InputContract, MatchContract, Profile, Source, manifest_path
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.engine_file import EngineFile
 from support.cuda_stub import CudaStub
 from support.tensorrt_stub import Script, make_tensorrt, make_tensorrt_rtx
 
-# What `machine` fixtures are made for: name -> flavour, version.
+# What `machine` fixtures are made for: name -> backend, version.
 KINDS = {
     "tensorrt-10": ("tensorrt", "10.9.0.34"),
     "tensorrt-11": ("tensorrt", "11.4.0.106"),
@@ -36,7 +36,7 @@ PROFILE = Profile((32, 32), (48, 64), (128, 128))
 class Machine:
     """Its script says what was called and tells the stubs what to do."""
 
-    flavor: str
+    backend: str
     version: str
     script: Script
 
@@ -47,13 +47,13 @@ class Machine:
 
 def make_machine(monkeypatch: pytest.MonkeyPatch, kind: str, version: str | None = None) -> Machine:
     """Puts the stubs where `import` finds them. kind: of `KINDS`."""
-    flavor, usual = KINDS[kind]
+    backend, usual = KINDS[kind]
     script = Script()
-    making = make_tensorrt_rtx if flavor == "tensorrt_rtx" else make_tensorrt
+    making = make_tensorrt_rtx if backend == "tensorrt_rtx" else make_tensorrt
     module = making(script, version or usual)
-    monkeypatch.setitem(sys.modules, flavor, module)
+    monkeypatch.setitem(sys.modules, backend, module)
     install_cuda(monkeypatch, script.cuda)
-    return Machine(flavor, version or usual, script)
+    return Machine(backend, version or usual, script)
 
 
 def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
@@ -106,8 +106,8 @@ def make_engine(
     machine: Machine, size: tuple[int, int] | None = (32, 48), options: BuilderOptions | None = None
 ) -> EngineFile:
     """An engine built on the machine, static or (size None) dynamic."""
-    flavor = get_flavor(machine.flavor, options)
-    built = build_engine(matcher_graph(size), graph_facts(size), flavor)
+    backend = get_backend(machine.backend, options)
+    built = build_engine(matcher_graph(size), graph_facts(size), backend)
     return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from matchrt.export.parity import Arrays, onnx_runner
+from matchrt.building.parity import Arrays, onnx_runner
 from matchrt.export.precision.rules import Nodes
-from matchrt.export.quantizing.quantize import plan_quantization, quantize
-from matchrt.export.quantizing.ranges import measure_ranges
-from matchrt.export.quantizing.rules import PRODUCTS, QuantRules
-from matchrt.export.quantizing.styles import QuantStyle
+from matchrt.export.quantization.quantize import plan_quantization, quantize
+from matchrt.export.quantization.ranges import measure_ranges
+from matchrt.export.quantization.rules import PRODUCTS, QuantRules
+from matchrt.export.quantization.styles import QuantStyle
 
 # Rules and patterns that wait for products which the small test network has not: never quantised ones only.
 SPARE = {"roma": ("rest", "decoder.gps.*.**")}

@@ -136,7 +136,7 @@ def test_environment_package_and_verify_in_a_fresh_environment(tmp_path: Path) -
     own = next(prefix.glob("lib/python*/site-packages"))
     # The dependencies, without a download: those that these tests run with.
     (own / "outside.pth").write_text(f"{PURE}\n")
-    shutil.copytree(ROOT / "matchrt", tmp_path / "source" / "matchrt", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src", tmp_path / "source" / "src", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tools" / "docker", tmp_path / "source" / "tools" / "docker")
     for name in ("pyproject.toml", "constraints.txt", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source" / name)

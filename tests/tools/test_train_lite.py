@@ -46,7 +46,7 @@ def test_it_trains_and_its_weights_load(pack: Path, tmp_path: Path) -> None:
     weights = tmp_path / "a" / "final-average.pt"
     saved = torch.load(weights, map_location="cpu", weights_only=True)
     assert saved["step"] == 2
-    from matchrt.export.network import load_network
-    from matchrt.export.specs import get_spec
+    from matchrt.export.weights.network import load_network
+    from matchrt.families.specs import get_spec
 
     assert load_network(get_spec("loftr-lite"), weights).report.complete

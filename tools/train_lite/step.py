@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from matchrt.models.loftr import LoFTR
-from matchrt.models.resnet_fpn import run_backbone
+from matchrt.models.loftr.network import LoFTR
+from matchrt.models.loftr.resnet_fpn import run_backbone
 from tools.train_lite.losses import coarse_loss, fine_loss
 from tools.train_lite.pairs import STRIDE, Pairs, Truth
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from matchrt.models.loftr import LoFTR
+from matchrt.models.loftr.network import LoFTR
 from tools.train_lite.losses import sample_positives
 from tools.train_lite.pairs import Recipe, Shape, compile_pairs, make_pairs
 from tools.train_lite.progress import Clock, Log

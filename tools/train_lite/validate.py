@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from matchrt.models.coarse_matching import Grid, fast_dual_softmax, select_matches
-from matchrt.models.config import CoarseMatchConfig
-from matchrt.models.loftr import LoFTR
-from matchrt.models.resnet_fpn import run_backbone
+from matchrt.models.loftr.network import LoFTR
+from matchrt.models.loftr.resnet_fpn import run_backbone
+from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches
+from matchrt.models.parts.config import CoarseMatchConfig
 from tools.train_lite.pairs import STRIDE, Pairs, Recipe, Shape, make_pairs
 from tools.train_lite.tiles import Pool
 

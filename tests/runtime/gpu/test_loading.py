@@ -20,7 +20,7 @@ from matchrt.runtime.session import SessionOptions, open_session
 
 every_machine = pytest.mark.parametrize("machine", KINDS, indirect=True)
 UNSUPPORTED_GPU = 2  # the stub's bit
-COMMAND = "matchrt build loftr-outdoor --flavor {flavor} --precision fp32 --height 32 --width 48"
+COMMAND = "matchrt build loftr-outdoor --backend {backend} --precision fp32 --height 32 --width 48"
 
 
 @pytest.fixture(autouse=True)
@@ -47,16 +47,16 @@ def fitted(engine: EngineFile, **manifest: Any) -> EngineFile:
 
 @every_machine
 def test_another_version(machine: Machine) -> None:
-    engine = fitted(make_engine(machine), flavor_version="10.0.0.1")
+    engine = fitted(make_engine(machine), backend_version="10.0.0.1")
     machine.script.calls.clear()
     error = refused(machine, engine, "engine-version")
-    assert "flavor_version is 10.0.0.1" in error.message and machine.version in error.message
-    assert COMMAND.format(flavor=machine.flavor) in error.remedy
+    assert "backend_version is 10.0.0.1" in error.message and machine.version in error.message
+    assert COMMAND.format(backend=machine.backend) in error.remedy
     assert machine.script.calls == [] and "cudaGetDevice" not in machine.cuda.calls[-1:]
 
 
 def test_the_command_repeats_what_the_engine_is(machine: Machine) -> None:
-    engine = fitted(make_engine(machine), flavor_version="10.0.0.1", options={"tf32": "True", "workspace": "1"})
+    engine = fitted(make_engine(machine), backend_version="10.0.0.1", options={"tf32": "True", "workspace": "1"})
     engine = fitted(engine, input=replace(engine.manifest.input, batch=4))
     assert "--height 32 --width 48 --batch 4 --tf32 --checkpoint" in refused(machine, engine, "engine-version").remedy
 
@@ -69,7 +69,7 @@ def test_the_command_repeats_what_the_engine_is(machine: Machine) -> None:
 def test_engines_that_later_versions_run(monkeypatch: pytest.MonkeyPatch, built: str, here: str, fits: bool) -> None:
     machine = make_machine(monkeypatch, "tensorrt-10", here)
     portability = Portability(("8.9",), False, "newer")
-    engine = fitted(make_engine(machine), flavor_version=built, portability=portability)
+    engine = fitted(make_engine(machine), backend_version=built, portability=portability)
     if fits and built != here:
         # Only with NVIDIA's lean runtime of the version that built it.
         error = refused(machine, engine, "engine-version")
@@ -96,7 +96,7 @@ def test_another_gpu(machine: Machine, listed: tuple[str, ...], newer: bool, her
         return
     error = refused(machine, engine, "engine-gpu")
     assert f"compute_capabilities are {', '.join(listed)}" in error.message
-    assert f"has {here[0]}.{here[1]}" in error.message and "--flavor tensorrt_rtx" in error.remedy
+    assert f"has {here[0]}.{here[1]}" in error.message and "--backend tensorrt_rtx" in error.remedy
     assert machine.script.calls == []
 
 
@@ -105,7 +105,9 @@ def test_the_vendors_own_check_comes_before_loading(machine: Machine) -> None:
     machine.script.validity = ("INVALID", 1 | UNSUPPORTED_GPU)
     error = refused(machine, engine, "engine-refused")
     assert "version mismatch" in error.message and "Stub 0" in error.message and not loaded(machine)
-    assert COMMAND.format(flavor="tensorrt_rtx") in error.remedy and "--flavor tensorrt or onnxruntime" in error.remedy
+    assert (
+        COMMAND.format(backend="tensorrt_rtx") in error.remedy and "--backend tensorrt or onnxruntime" in error.remedy
+    )
     machine.script.validity = ("INVALID", 1 | 4)
     assert "version mismatch, old cuda driver" in _sorted_reasons(refused(machine, engine, "engine-refused").message)
     machine.script.validity = ("INVALID", 0)
@@ -121,7 +123,7 @@ def test_a_gpu_that_the_check_does_not_list_is_left_to_the_loader(machine: Machi
     open_session(engine).close()
     machine.script.deserialize_fails = True
     error = refused(machine, engine, "engine-rejected")
-    assert "magic tag" in error.message and "--flavor tensorrt or onnxruntime" in error.remedy
+    assert "magic tag" in error.message and "--backend tensorrt or onnxruntime" in error.remedy
     assert "No engine of this version runs on this GPU" in error.remedy and "matchrt build" not in error.remedy
 
 
@@ -136,7 +138,7 @@ def test_bytes_that_tensorrt_does_not_load(machine: Machine) -> None:
     machine.script.deserialize_fails = True
     error = refused(machine, engine, "engine-rejected")
     assert "magic tag does not match" in error.message and "outdoor.engine" in error.message
-    assert COMMAND.format(flavor=machine.flavor) in error.remedy
+    assert COMMAND.format(backend=machine.backend) in error.remedy
     machine.script.no_runtime = True
     assert "error: 999" in refused(machine, engine, "engine-rejected").message
 
@@ -182,7 +184,7 @@ def test_no_gpu(machine: Machine) -> None:
 def test_engines_for_gpus_do_not_run_on_the_cpu(machine: Machine) -> None:
     with pytest.raises(MatchRTError) as caught:
         open_session(make_engine(machine), SessionOptions(device="cpu"))
-    assert caught.value.code == "device-flavor"
+    assert caught.value.code == "device-backend"
 
 
 def test_the_command_names_what_was_built(machine: Machine) -> None:

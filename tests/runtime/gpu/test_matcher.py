@@ -52,7 +52,7 @@ def same(left: Any, right: Any) -> bool:
 @every_machine
 def test_matches_and_their_times(machine: Machine, matcher: Matcher) -> None:
     matches = matcher.match(*pairs(1)[0])
-    assert len(matches) > 0 and matches.provenance.flavor == machine.flavor
+    assert len(matches) > 0 and matches.provenance.backend == machine.backend
     assert {"decode", "resize", "inference", "upload", "gpu", "download", "to_pixels"} <= set(matches.timings)
     matcher.warm_up()
 

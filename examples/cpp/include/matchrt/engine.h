@@ -56,9 +56,9 @@ inline std::size_t element_bytes(const std::string& dtype) {
 }
 
 #ifdef TRT_MAJOR_RTX
-inline const char* flavor() { return "tensorrt_rtx"; }
+inline const char* backend() { return "tensorrt_rtx"; }
 #else
-inline const char* flavor() { return "tensorrt"; }
+inline const char* backend() { return "tensorrt"; }
 #endif
 
 inline std::string vendor_version() {
@@ -82,7 +82,7 @@ class Engine {
   explicit Engine(const std::string& path) {
     EngineFile file = read_engine(path);
     manifest_ = std::move(file.manifest);
-    require_fit(manifest_, detail::flavor(), detail::vendor_version(), detail::compute_capability());
+    require_fit(manifest_, detail::backend(), detail::vendor_version(), detail::compute_capability());
     if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
     if (manifest_.coarse) throw Error("engine-graph", "the engine also takes smaller copies of the images");
     runtime_.reset(nvinfer1::createInferRuntime(log_));

@@ -29,7 +29,7 @@ struct Tensor {
 };
 
 struct Manifest {
-  std::string model, precision, flavor, flavor_version;
+  std::string model, precision, backend, backend_version;
   std::vector<std::string> compute_capabilities;  // of the GPUs it was built for, as "8.9"
   bool newer_gpus = false;
   std::string version_rule;  // exact, newer, any
@@ -80,13 +80,15 @@ inline std::string read_file(const std::string& path, const char* code) {
 // Reads a manifest's text. Throws Error manifest-invalid, manifest-schema.
 inline Manifest parse_manifest(const std::string& text) {
   const Json root = Json::parse(text);
-  if (root["schema"].integer() != 1) throw Error("manifest-schema", "the manifest is of another schema than 1");
+  const auto schema = root["schema"].integer();
+  if (schema != 1 && schema != 2) throw Error("manifest-schema", "the manifest is of another schema than 1 and 2");
+  const std::string backend = schema == 1 ? "flavor" : "backend";  // its name in schema 1
   const Json &input = root["input"], &portability = root["portability"], &matching = root["matching"];
   Manifest out;
   out.model = root["model"].text();
   out.precision = root["precision"].text();
-  out.flavor = root["flavor"].text();
-  out.flavor_version = root["flavor_version"].text();
+  out.backend = root[backend].text();
+  out.backend_version = root[backend + "_version"].text();
   for (const Json& entry : portability["compute_capabilities"].items()) {
     out.compute_capabilities.push_back(entry.text());
   }
@@ -146,17 +148,17 @@ inline std::vector<int> numbers(const std::string& version) {
 
 }  // namespace detail
 
-// Throws Error engine-flavor, engine-version, engine-gpu where the engine cannot run here.
+// Throws Error engine-backend, engine-version, engine-gpu where the engine cannot run here.
 // capability: of the GPU, as "8.9".
-inline void require_fit(const Manifest& manifest, const std::string& flavor, const std::string& version,
+inline void require_fit(const Manifest& manifest, const std::string& backend, const std::string& version,
                         const std::string& capability) {
-  if (manifest.flavor != flavor) {
-    throw Error("engine-flavor", "the engine is of flavour " + manifest.flavor + ", this program of " + flavor);
+  if (manifest.backend != backend) {
+    throw Error("engine-backend", "the engine is for backend " + manifest.backend + ", this program for " + backend);
   }
-  const bool same = manifest.flavor_version == version;
-  const bool later = detail::numbers(version) >= detail::numbers(manifest.flavor_version);
+  const bool same = manifest.backend_version == version;
+  const bool later = detail::numbers(version) >= detail::numbers(manifest.backend_version);
   if (manifest.version_rule != "any" && !same && !(manifest.version_rule == "newer" && later)) {
-    throw Error("engine-version", "the engine's flavor_version is " + manifest.flavor_version + ", here is " + version);
+    throw Error("engine-version", "the engine's backend_version is " + manifest.backend_version + ", here is " + version);
   }
   bool listed = manifest.compute_capabilities.empty();
   std::vector<int> lowest;

@@ -1,1 +1,0 @@
-"""From ONNX to an engine: flavours and building. Imports no torch."""

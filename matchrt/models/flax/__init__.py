@@ -1,8 +1,0 @@
-"""LoFTR in Flax: the JAX twin of `matchrt.models.loftr`, configured by the same `LoFTRConfig`.
-
-Flax NNX, not Linen: NNX is the API that Flax develops (Linen is only maintained); a module's state is found under the
-names of its attributes, so the twin's names are the checkpoint's names; and the network is an ordinary object, whose
-stages can be called, tested and trained one by one, as in torch.
-
-Channels come last everywhere (`[B,H,W,C]`), as XLA likes them. Shapes are static, so everything runs under `nnx.jit`.
-"""

@@ -1,1 +1,0 @@
-"""Whether an engine gives the matches of another one, on real pairs."""

@@ -1,0 +1,159 @@
+"""A COLMAP database: cameras, images, keypoints, matches, and two-view geometries, all through pycolmap.
+
+COLMAP's origin is the top-left corner of the top-left pixel, half a pixel from ours: 0.5 is added to keypoints here.
+COLMAP does not turn images as EXIF says; keypoints of turned images would not lie on its pixels, and are refused.
+Geometries are COLMAP's own, estimated in parallel over all pairs with a fixed seed.
+
+Errors: package-missing, package-version, colmap-camera (an unknown camera model), colmap-image (an image that COLMAP
+does not read, or sees in another size).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from matchrt._util.atomic import atomic_path
+from matchrt.batch.merged import ImageKeypoints, Merged
+from matchrt.errors import MatchRTError, missing_package
+
+Cameras = Literal["per-image", "per-folder", "single"]
+CAMERAS: tuple[Cameras, ...] = get_args(Cameras)
+_COLMAP_ORIGIN = 0.5
+_SEED = 0
+_WARNING = 1
+
+
+@dataclass(frozen=True)
+class ColmapOptions:
+    """camera_model: COLMAP's name for it. cameras: which images share one; those of a camera must be of one size.
+
+    verify: estimate two-view geometries, without which COLMAP's mapper sees no pair.
+    """
+
+    camera_model: str = "SIMPLE_RADIAL"
+    cameras: Cameras = "per-image"
+    verify: bool = True
+
+
+def require_pycolmap(options: ColmapOptions) -> Any:
+    """The module. Errors: package-missing, package-version, colmap-camera."""
+    try:
+        import pycolmap
+    except ImportError as error:
+        raise missing_package("pycolmap", "colmap", "Writing COLMAP databases") from error
+    if not hasattr(pycolmap, "geometric_verification") or not hasattr(pycolmap, "Rig"):
+        raise MatchRTError(
+            "package-version",
+            f"pycolmap {pycolmap.__version__} is too old to write databases with rigs.",
+            "Update it: pip install -U 'matchrt[colmap]'.",
+        )
+    models = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
+    if options.camera_model not in models:
+        raise MatchRTError(
+            "colmap-camera", f"COLMAP has no camera model '{options.camera_model}'.", f"Known: {', '.join(models)}."
+        )
+    return pycolmap
+
+
+def write_colmap(merged: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
+    """Writes the database atomically. root: the folder of the images. Errors: the module's, output-unwritable."""
+    pycolmap = require_pycolmap(options)
+    part_name = f".{output.name}.part"
+    for suffix in ("-wal", "-shm", "-journal"):  # of a killed run
+        output.with_name(part_name + suffix).unlink(missing_ok=True)
+    with atomic_path(output, part_name) as part:
+        with pycolmap.Database.open(part) as base:
+            ids = _Images(pycolmap, base, root, options).write(merged)
+            _write_matches(pycolmap, base, merged, ids)
+        if options.verify:
+            with _quiet(pycolmap):
+                pycolmap.geometric_verification(part, two_view_geometry_options={"ransac": {"random_seed": _SEED}})
+        _as_one_file(part)
+
+
+class _Images:
+    """Writes cameras, images, keypoints; an image has a frame of its own, a camera a rig of its own."""
+
+    def __init__(self, pycolmap: Any, base: Any, root: Path, options: ColmapOptions) -> None:
+        self._pycolmap, self._base, self._root, self._options = pycolmap, base, root, options
+        self._cameras: dict[str, Any] = {}
+
+    def write(self, merged: Merged) -> dict[str, int]:
+        """The images' numbers in the database, by name."""
+        ids = {}
+        with self._pycolmap.DatabaseTransaction(self._base):
+            for image in merged.images():
+                ids[image.name] = self._image(image)
+                points = image.keypoints.points + np.float32(_COLMAP_ORIGIN)
+                self._base.write_keypoints(ids[image.name], points)
+        return ids
+
+    def _image(self, image: ImageKeypoints) -> int:
+        camera, rig_id = self._camera(image)
+        entry = self._pycolmap.Image()
+        entry.name, entry.camera_id = image.name, camera.camera_id
+        entry.image_id = self._base.write_image(entry)
+        frame = self._pycolmap.Frame()
+        frame.rig_id = rig_id
+        frame.add_data_id(entry.data_id)
+        self._base.write_frame(frame)
+        return int(entry.image_id)
+
+    def _camera(self, image: ImageKeypoints) -> tuple[Any, int]:
+        key = {"single": "", "per-image": image.name, "per-folder": str(Path(image.name).parent)}[self._options.cameras]
+        if key not in self._cameras:
+            camera = self._infer(image.name)
+            camera.camera_id = self._base.write_camera(camera)
+            rig = self._pycolmap.Rig()
+            rig.add_ref_sensor(camera.sensor_id)
+            self._cameras[key] = camera, self._base.write_rig(rig)
+        camera, rig_id = self._cameras[key]
+        if (camera.width, camera.height) != (image.width, image.height):
+            raise MatchRTError(
+                "colmap-image",
+                f"COLMAP's camera of '{image.name}' is {camera.width}x{camera.height}, the image was matched as "
+                f"{image.width}x{image.height}.",
+                "If EXIF turns it, match with --ignore-exif; if its camera is shared, use --cameras per-image.",
+            )
+        return camera, int(rig_id)
+
+    def _infer(self, name: str) -> Any:
+        """The camera that EXIF tells of, or one of COLMAP's usual guess."""
+        reader = self._pycolmap.ImageReaderOptions()
+        reader.camera_model = self._options.camera_model
+        try:
+            return self._pycolmap.infer_camera_from_image(self._root / name, reader)
+        except (ValueError, RuntimeError) as error:
+            raise MatchRTError(
+                "colmap-image", f"COLMAP cannot read '{self._root / name}': {error}.", "Convert it to JPEG or PNG."
+            ) from error
+
+
+def _write_matches(pycolmap: Any, base: Any, merged: Merged, ids: dict[str, int]) -> None:
+    with pycolmap.DatabaseTransaction(base):
+        for pair in merged.pairs():
+            base.write_matches(ids[pair.pair.first], ids[pair.pair.second], pair.matches)
+
+
+@contextmanager
+def _quiet(pycolmap: Any) -> Iterator[None]:
+    """COLMAP tells its progress on stderr, which has ours."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = max(level, _WARNING)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+def _as_one_file(path: Path) -> None:
+    """COLMAP leaves a database in write-ahead mode, in which even readers make files beside it."""
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("PRAGMA journal_mode=DELETE")

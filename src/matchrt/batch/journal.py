@@ -1,0 +1,320 @@
+"""The journal of a run: which pairs there are, and what was found, in one SQLite file.
+
+SQLite's write-ahead log makes a commit whole or absent, whenever the process is killed; HDF5 promises nothing of that
+kind, and Parquet files are readable only once they are closed. So results go here first, and the output is written from
+here at the end, in one atomic step. docs/many-pairs.md says more.
+
+A pair is one of two images, whichever comes first: the second listing of a pair, also turned round, is dropped.
+
+Errors:
+
+| code            | meaning                                                                              |
+| --------------- | ------------------------------------------------------------------------------------ |
+| journal-format  | the file is no journal, or one of another layout                                     |
+| journal-plan    | the journal is of another list, engine, options or version; the message says which   |
+| journal-busy    | another process works on it                                                          |
+| journal-failed  | it cannot be read or written: rights, a full or failing disk                         |
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from matchrt._util.atomic import require_writable
+from matchrt.batch.listing import NamePair
+from matchrt.batch.results import Found, ListedPair, Result, pack
+from matchrt.errors import MatchRTError
+
+LAYOUT = 1
+# Marks the file as ours (SQLite's application_id): "mrtj".
+_APPLICATION = 0x6D72746A
+_CHUNK = 1024
+
+_TABLES = """
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, height INTEGER, width INTEGER);
+CREATE TABLE pairs (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, second INTEGER NOT NULL);
+CREATE UNIQUE INDEX pair_of_images ON pairs (min(first, second), max(first, second));
+CREATE TABLE matches (pair INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE failures (pair INTEGER PRIMARY KEY, code TEXT NOT NULL, message TEXT NOT NULL, remedy TEXT NOT NULL);
+"""
+_NAMED = """SELECT pairs.id, one.name, two.name FROM pairs
+JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second"""
+_WAITING = """NOT EXISTS (SELECT 1 FROM matches WHERE matches.pair = pairs.id)
+AND NOT EXISTS (SELECT 1 FROM failures WHERE failures.pair = pairs.id)"""
+
+Plan = Mapping[str, Any]
+
+
+class Counts(NamedTuple):
+    """Pairs by their state; listed: lines of the list, duplicates included."""
+
+    listed: int
+    pairs: int
+    matched: int
+    failed: int
+    images: int
+
+    @property
+    def waiting(self) -> int:
+        """Pairs without a result."""
+        return self.pairs - self.matched - self.failed
+
+
+class Failure(NamedTuple):
+    """A pair that could not be matched, and its error."""
+
+    pair: ListedPair
+    code: str
+    message: str
+    remedy: str
+
+
+class ImageRow(NamedTuple):
+    """An image of the list; height and width are None where none of its pairs was matched."""
+
+    id: int
+    name: str
+    height: int | None
+    width: int | None
+
+
+class Journal:
+    """An open journal. One process at a time, one thread."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file, or makes an empty one. Errors: those of the module's table, output-unwritable."""
+        self.path = path
+        require_writable(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _as_errors(path):
+            # Autocommit: every transaction is spelt out.
+            self._base = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+        try:
+            with _as_errors(path):
+                self._prepare()
+        except BaseException:
+            self._base.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._base.execute
+        run("PRAGMA locking_mode=EXCLUSIVE")  # held until the process ends, however it ends
+        empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        marks = tuple(run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if not empty and marks != (_APPLICATION, LAYOUT):
+            raise _not_a_journal(self.path)
+        run("PRAGMA page_size=16384")
+        # A commit outlives the process as soon as it returns, and the machine at the log's next checkpoint.
+        run("PRAGMA journal_mode=WAL")
+        run("PRAGMA synchronous=NORMAL")
+        run("BEGIN IMMEDIATE")
+        if empty:
+            for statement in _TABLES.split(";\n"):
+                run(statement)
+            run(f"PRAGMA application_id={_APPLICATION}")
+            run(f"PRAGMA user_version={LAYOUT}")
+        run("COMMIT")
+
+    # ------------------------------------------------------------------------------------------- the plan
+
+    def begin(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
+        """Takes up the plan: a new journal stores it with its pairs, an old one must be of the same plan.
+
+        plan: JSON values that decide the results. Error: journal-plan.
+        """
+        with _as_errors(self.path):
+            stored = self._fact("plan")
+            if stored is None:
+                self._store(plan, pairs)
+                return
+        differing = [key for key in {**stored, **plan} if stored.get(key) != plan.get(key)]
+        if differing:
+            what = ", ".join(f"{key} ({stored.get(key)} there, {plan.get(key)} here)" for key in sorted(differing))
+            raise MatchRTError(
+                "journal-plan",
+                f"'{self.path}' belongs to another run; different: {what}.",
+                "Run it as it was begun, or name another --output or --journal, or remove the journal.",
+            )
+
+    def _store(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
+        run, listed = self._base.execute, 0
+        with self._transaction():
+
+            @lru_cache(1 << 16)
+            def image(name: str) -> int:
+                run("INSERT OR IGNORE INTO images (name) VALUES (?)", (name,))
+                return int(run("SELECT id FROM images WHERE name = ?", (name,)).fetchone()[0])
+
+            for first, second in pairs:
+                listed += 1
+                run("INSERT OR IGNORE INTO pairs (first, second) VALUES (?, ?)", (image(first), image(second)))
+            if not listed:
+                raise MatchRTError("pairs-empty", "The list gives no pair of images.", "Name at least two images.")
+            self._set_fact("listed", listed)
+            self._set_fact("plan", dict(plan))
+
+    def _fact(self, key: str) -> Any:
+        row = self._base.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def _set_fact(self, key: str, value: Any) -> None:
+        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
+
+    @property
+    def revision(self) -> int:
+        """Grows with every commit that changes results."""
+        with _as_errors(self.path):
+            return int(self._fact("revision") or 0)
+
+    def written(self, output: str) -> Any:
+        """What `mark_written` noted for this output last; None for nothing."""
+        with _as_errors(self.path):
+            return self._fact(f"written:{output}")
+
+    def mark_written(self, output: str, what: Any) -> None:
+        """Notes that an output was written from the present revision."""
+        with self._transaction():
+            self._set_fact(f"written:{output}", what)
+
+    # ---------------------------------------------------------------------------------------- the results
+
+    def commit(self, results: Sequence[Result]) -> None:
+        """Stores results, all or none of them. A pair that has a result already gets the new one."""
+        if not results:
+            return
+        with self._transaction():
+            for result in results:
+                self._put(result)
+            self._set_fact("revision", int(self._fact("revision") or 0) + 1)
+
+    def _put(self, result: Result) -> None:
+        run, (number, first, second), outcome = self._base.execute, result.pair, result.outcome
+        for table in ("matches", "failures"):
+            run(f"DELETE FROM {table} WHERE pair = ?", (number,))
+        if not isinstance(outcome, Found):
+            run("INSERT INTO failures VALUES (?, ?, ?, ?)", (number, outcome.code, outcome.message, outcome.remedy))
+            return
+        run("INSERT INTO matches VALUES (?, ?)", (number, pack(outcome)))
+        for name, size in ((first, outcome.size0), (second, outcome.size1)):
+            run("UPDATE images SET height = ?, width = ? WHERE name = ? AND height IS NULL", (*size, name))
+
+    def forget_failures(self) -> int:
+        """Makes failed pairs wait again; returns how many."""
+        with self._transaction():
+            count = int(self._base.execute("DELETE FROM failures").rowcount)
+            if count:
+                self._set_fact("revision", int(self._fact("revision") or 0) + 1)
+        return count
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def counts(self) -> Counts:
+        """How many pairs are in which state."""
+        tables = ("pairs", "matches", "failures", "images")
+        with _as_errors(self.path):
+            numbers = [int(self._base.execute(f"SELECT count(*) FROM {t}").fetchone()[0]) for t in tables]
+            return Counts(int(self._fact("listed") or 0), *numbers)
+
+    def waiting(self) -> Iterator[ListedPair]:
+        """Pairs without a result, in the list's order; results may be committed meanwhile."""
+        last = 0
+        while rows := self._rows(f"{_NAMED} WHERE pairs.id > ? AND {_WAITING} ORDER BY pairs.id LIMIT {_CHUNK}", last):
+            yield from (ListedPair(*row) for row in rows)
+            last = rows[-1][0]
+
+    def matches(self) -> Iterator[tuple[ListedPair, bytes]]:
+        """Matched pairs in the list's order, with their packed matches."""
+        query = _NAMED.replace("two.name FROM", "two.name, matches.data FROM", 1)
+        query += " JOIN matches ON matches.pair = pairs.id ORDER BY pairs.id"
+        with _as_errors(self.path):
+            for number, first, second, data in self._base.execute(query):
+                yield ListedPair(number, first, second), data
+
+    def failures(self) -> Iterator[Failure]:
+        """Failed pairs in the list's order."""
+        query = _NAMED.replace("two.name FROM", "two.name, code, message, remedy FROM", 1)
+        query += " JOIN failures ON failures.pair = pairs.id ORDER BY pairs.id"
+        with _as_errors(self.path):
+            for number, first, second, *error in self._base.execute(query):
+                yield Failure(ListedPair(number, first, second), *error)
+
+    def images(self) -> list[ImageRow]:
+        """All images, by name."""
+        return [ImageRow(*row) for row in self._rows("SELECT id, name, height, width FROM images ORDER BY name")]
+
+    def matches_of(self, image: int) -> Iterator[tuple[int, int, bytes]]:
+        """(pair's number, 0 or 1 for the image's side, packed matches) of an image, by the pair's number."""
+        query = """SELECT pairs.id, pairs.second = ?1, data FROM pairs JOIN matches ON matches.pair = pairs.id
+        WHERE pairs.id IN (SELECT id FROM pairs WHERE first = ?1 UNION ALL SELECT id FROM pairs WHERE second = ?1)
+        ORDER BY pairs.id"""
+        with _as_errors(self.path):
+            yield from self._base.execute(query, (image,))
+
+    def index_by_image(self) -> None:
+        """Makes `matches_of` fast; done once, before outputs are written."""
+        with self._transaction():
+            for side in ("first", "second"):
+                self._base.execute(f"CREATE INDEX IF NOT EXISTS pairs_by_{side} ON pairs ({side})")
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with _as_errors(self.path):
+            return self._base.execute(query, values).fetchall()
+
+    # ------------------------------------------------------------------------------------------- closing
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _as_errors(self.path):
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._base.in_transaction:  # SQLite rolls back itself where the disk fails
+                    self._base.execute("ROLLBACK")
+                raise
+            self._base.execute("COMMIT")
+
+    def close(self) -> None:
+        """Puts the log into the file and lets go of it."""
+        with _as_errors(self.path):
+            self._base.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _as_errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "locked" in text:
+            raise MatchRTError(
+                "journal-busy", f"Another process works on '{path}'.", "Wait for it, or name another --journal."
+            ) from error
+        if "not a database" in text:
+            raise _not_a_journal(path) from error
+        raise MatchRTError(
+            "journal-failed", f"'{path}' cannot be used: {text}.", "Check rights and room on the disk, and run again."
+        ) from error
+
+
+def _not_a_journal(path: Path) -> MatchRTError:
+    return MatchRTError(
+        "journal-format", f"'{path}' is no journal of this matchrt.", "Name another --journal; it was left as it is."
+    )

@@ -1,0 +1,116 @@
+"""The journal's matches as keypoints of images and matches of keypoints, streamed.
+
+Two passes, so that memory holds one image's points or one pair at a time: over the images, which gives keypoints and
+notes in a scratch file which keypoint each point became; then over the pairs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.batch.journal import Journal
+from matchrt.batch.merging import Int32Array, Keypoints, MergeOptions, merge_points, one_to_one
+from matchrt.batch.results import Float32Array, ListedPair, unpack
+
+
+@dataclass(frozen=True, eq=False)
+class ImageKeypoints:
+    """An image with its keypoints; height and width in pixels."""
+
+    name: str
+    height: int
+    width: int
+    keypoints: Keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatches:
+    """A pair: matches uint32 [K, 2], indices of keypoints, best first; scores float32 [K]; and what the engine found.
+
+    keypoints0, keypoints1: float32 [N, 2] before merging. raw_scores: float32 [N]. counts: keypoints of both images.
+    """
+
+    pair: ListedPair
+    matches: npt.NDArray[np.uint32]
+    scores: Float32Array
+    keypoints0: Float32Array
+    keypoints1: Float32Array
+    raw_scores: Float32Array
+    counts: tuple[int, int]
+
+
+class Merged:
+    """First take all of `images()`, then `pairs()`."""
+
+    def __init__(self, journal: Journal, scratch: sqlite3.Connection, options: MergeOptions) -> None:
+        self._journal, self._scratch, self._options = journal, scratch, options
+        self._counts: dict[str, int] = {}
+
+    def images(self) -> Iterator[ImageKeypoints]:
+        """Every image that a matched pair has, by name."""
+        self._journal.index_by_image()
+        for row in self._journal.images():
+            if row.height is None or row.width is None:
+                continue
+            keys, points, scores = self._points_of(row.id)
+            if not keys:
+                continue
+            keypoints, ids = merge_points(points, scores, self._options)
+            self._note(keys, ids)
+            self._counts[row.name] = len(keypoints.points)
+            yield ImageKeypoints(row.name, row.height, row.width, keypoints)
+
+    def _points_of(self, image: int) -> tuple[list[tuple[int, int]], Float32Array, Float32Array]:
+        """Where the image's points come from, as (key, how many); the points; their scores."""
+        keys: list[tuple[int, int]] = []
+        points: list[Float32Array] = []
+        scores: list[Float32Array] = []
+        for number, side, data in self._journal.matches_of(image):
+            found = unpack(data)
+            keys.append((2 * number + side, len(found[2])))
+            points.append(found[side])
+            scores.append(found[2])
+        if not keys:
+            return [], np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
+        return keys, np.concatenate(points), np.concatenate(scores)
+
+    def _note(self, keys: list[tuple[int, int]], ids: Int32Array) -> None:
+        ends = np.cumsum([count for _, count in keys])
+        rows = zip((key for key, _ in keys), (part.tobytes() for part in np.split(ids, ends[:-1])), strict=True)
+        self._scratch.executemany("INSERT INTO ids VALUES (?, ?)", rows)
+
+    def pairs(self) -> Iterator[PairMatches]:
+        """Every matched pair, in the list's order."""
+        for pair, data in self._journal.matches():
+            keypoints0, keypoints1, scores = unpack(data)
+            matches, kept = one_to_one(self._ids(2 * pair.number), self._ids(2 * pair.number + 1), scores)
+            counts = self._counts[pair.first], self._counts[pair.second]
+            yield PairMatches(pair, matches, kept, keypoints0, keypoints1, scores, counts)
+
+    def _ids(self, key: int) -> Int32Array:
+        row = self._scratch.execute("SELECT data FROM ids WHERE key = ?", (key,)).fetchone()
+        return np.frombuffer(row[0], np.int32)
+
+
+@contextmanager
+def merged(journal: Journal, options: MergeOptions) -> Iterator[Merged]:
+    """Opens the scratch file beside the journal, and removes it; one that a killed run has left is replaced."""
+    path = Path(f"{journal.path}.scratch")
+    path.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as scratch:
+            scratch.execute("PRAGMA journal_mode=OFF")
+            scratch.execute("PRAGMA synchronous=OFF")
+            scratch.execute("CREATE TABLE ids (key INTEGER PRIMARY KEY, data BLOB NOT NULL)")
+            scratch.execute("BEGIN")
+            yield Merged(journal, scratch, options)
+            scratch.execute("COMMIT")
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,200 @@
+"""Pairs matched on a Ray cluster, by Ray Data: tasks decode images, actors hold one engine each.
+
+The driver keeps the journal, as in `pool`; it sends blocks of neighbouring pairs, so that an image is decoded once a
+block, and takes results as they come. Nodes need matchrt of this version and see the images under the same root; the
+engine is sent to them. Ray retries what a lost node had; results that come twice replace each other.
+
+Errors: package-missing, ray-cluster (it cannot be reached or started, or has no GPU for the engine), ray-version (a
+node has another matchrt), ray-failed (what Ray itself raises), and what `pool` raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from matchrt._version import __version__
+from matchrt.batch.pool import own_error
+from matchrt.batch.results import Found, ListedPair, Result
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.preprocess import PreparedImage, prepare_image
+from matchrt.runtime.session import SessionOptions, open_session
+
+# Pairs that travel together; an image is decoded once for them.
+_BLOCK = 16
+# Of a short list, so that every actor has work to the end.
+_BLOCKS_PER_ACTOR = 4
+# Blocks of one execution: their names wait in Ray's object store, which spills to disk.
+_BLOCKS_AT_ONCE = 4096
+# Actors on CPUs leave room for the tasks that decode.
+_ACTOR_SHARE = 0.75
+_DECODE_CPUS = 0.25
+
+
+@dataclass(frozen=True)
+class RayWork:
+    """What nodes need. actors: engines in the cluster; cpus, gpus: what Ray sets aside for each."""
+
+    engine: EngineFile
+    options: MatcherOptions
+    root: Path
+    actors: int
+    cpus: float
+    gpus: float
+    version: str = __version__
+
+    @classmethod
+    def of(cls, engine: EngineFile, options: MatcherOptions, root: Path, workers: int | None) -> RayWork:
+        """One engine for each GPU of the cluster, or for each CPU. Error: ray-cluster."""
+        import ray
+
+        on_gpu = engine.manifest.backend != "onnxruntime" or options.device == "cuda"
+        kind, threads = ("GPU", 1) if on_gpu else ("CPU", options.threads or 1)
+        there = int(ray.cluster_resources().get(kind, 0)) // (1 if on_gpu else threads)
+        if there < 1:
+            raise MatchRTError(
+                "ray-cluster",
+                f"The cluster has no {kind} for an engine for backend {engine.manifest.backend}.",
+                "Start Ray on nodes that have one, or use an engine of another backend.",
+            )
+        shares = (_DECODE_CPUS, 1.0) if on_gpu else (threads - 1 + _ACTOR_SHARE, 0.0)
+        settled = replace(options, threads=threads)
+        return cls(engine, settled, root.absolute(), min(workers or there, there), *shares)
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here. Errors: package-missing, ray-cluster."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise missing_package("ray[data]", "ray", "Matching on Ray") from error
+    if ray.is_initialized():  # by the caller, who ends it
+        yield
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=None)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise MatchRTError(
+            "ray-cluster",
+            f"No Ray cluster to work on: {error}.",
+            "Check --ray-address, or RAY_ADDRESS, or `ray status`.",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def match_on_ray(work: RayWork, pairs: Iterable[ListedPair]) -> Iterator[Result]:
+    """Matches pairs, in any order. Errors that are not one pair's own end the iteration."""
+    import ray
+
+    held = ray.put(work)
+    source = iter(pairs)
+    while some := list(islice(source, _BLOCK * _BLOCKS_AT_ONCE)):
+        yield from _execute(work, held, some)
+
+
+def _execute(work: RayWork, held: Any, pairs: list[ListedPair]) -> Iterator[Result]:
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    size = min(_BLOCK, max(1, len(pairs) // (_BLOCKS_PER_ACTOR * work.actors)))
+    blocks = [{"block": pickle.dumps(pairs[i : i + size])} for i in range(0, len(pairs), size)]
+    found = (
+        ray.data.from_items(blocks, override_num_blocks=len(blocks))
+        .map(_decode, fn_kwargs={"held": held}, num_cpus=_DECODE_CPUS)
+        .map(
+            _Engine,
+            fn_constructor_kwargs={"held": held},
+            compute=ray.data.ActorPoolStrategy(size=work.actors),
+            num_cpus=work.cpus,
+            num_gpus=work.gpus,
+        )
+    )
+    try:
+        for row in found.iter_rows():
+            outcome = pickle.loads(row["results"])
+            if isinstance(outcome, MatchRTError):
+                raise outcome
+            yield from outcome
+    except ray.exceptions.RayError as error:
+        what = str(error).strip().splitlines()[-1]
+        raise MatchRTError(
+            "ray-failed",
+            f"Ray could not do the work: {what}",
+            "See Ray's logs, and run again: it goes on where it was.",
+        ) from error
+
+
+Images = dict[str, PreparedImage | MatchRTError]
+
+
+def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
+    """A task: the images of a block of pairs, each once; a bad one is its error."""
+    import ray
+
+    work: RayWork = ray.get(held)
+    pairs: list[ListedPair] = pickle.loads(row["block"])
+    images: Images = {}
+    for name in dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)):
+        try:
+            images[name] = prepare_image(work.root / name, name, work.engine.manifest, work.options)
+        except MatchRTError as error:
+            images[name] = error
+    return {"prepared": pickle.dumps((pairs, images))}
+
+
+class _Engine:
+    """An actor: one engine, which matches blocks."""
+
+    def __init__(self, held: Any) -> None:
+        import ray
+
+        work: RayWork = ray.get(held)
+        self._matcher: Matcher | MatchRTError
+        try:
+            _require_version(work.version)
+            chosen = SessionOptions(threads=work.options.threads, device=work.options.device)
+            self._matcher = Matcher.on(open_session(work.engine, chosen), work.options)
+        except MatchRTError as error:  # Ray would start the actor again and again
+            self._matcher = error
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Results of a block, or the error that ends the run."""
+        pairs, images = pickle.loads(row["prepared"])
+        try:
+            results: Any = [Result(pair, self._outcome(pair, images)) for pair in pairs]
+        except MatchRTError as error:
+            results = error
+        return {"results": pickle.dumps(results)}
+
+    def _outcome(self, pair: ListedPair, images: Images) -> Found | MatchRTError:
+        if isinstance(self._matcher, MatchRTError):
+            raise self._matcher
+        first, second = images[pair.first], images[pair.second]
+        for image in (first, second):
+            if isinstance(image, MatchRTError):
+                return image
+        try:
+            return Found.of(self._matcher.match(first, second))
+        except MatchRTError as error:
+            return own_error(error)
+
+
+def _require_version(version: str) -> None:
+    if version != __version__:
+        raise MatchRTError(
+            "ray-version", f"A node has matchrt {__version__}, the driver {version}.", "Install one version everywhere."
+        )

@@ -1,0 +1,88 @@
+"""Matches as a Parquet table, one row a pair, for Spark, DuckDB, pandas and the like.
+
+| column                   | type                              |                                                    |
+| ------------------------ | --------------------------------- | -------------------------------------------------- |
+| image0, image1           | string                            | names below the root                               |
+| keypoints0, keypoints1   | list of fixed_size_list<float>[2] | pixels, as in `Matches`; null where the pair failed|
+| scores                   | list of float                     | descending                                         |
+| error                    | string                            | the error's code; null where the pair was matched  |
+| message                  | string                            | the error's message                                |
+
+Nothing is merged or rounded. The matched pairs come first, in the list's order, then the failed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt._util.atomic import atomic_path
+from matchrt.batch.journal import Failure, Journal
+from matchrt.batch.results import ListedPair, unpack
+from matchrt.errors import missing_package
+
+_ROW_GROUP = 1000
+T = TypeVar("T")
+
+
+def require_pyarrow() -> Any:
+    """The module. Error: package-missing."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_package("pyarrow", "parquet", "Writing .parquet files") from error
+    return pyarrow
+
+
+def write_parquet(journal: Journal, output: Path) -> None:
+    """Writes the table atomically. Errors: package-missing, output-unwritable."""
+    arrow = require_pyarrow()
+    schema = _schema(arrow)
+    with atomic_path(output, f".{output.name}.part") as part, arrow.parquet.ParquetWriter(part, schema) as writer:
+        for matched in _groups(journal.matches()):
+            writer.write_table(arrow.Table.from_arrays(_matched(arrow, matched), schema=schema))
+        for failed in _groups(journal.failures()):
+            writer.write_table(arrow.Table.from_arrays(_failed(arrow, failed, schema), schema=schema))
+
+
+def _groups(rows: Iterable[T]) -> Iterator[list[T]]:
+    source = iter(rows)
+    while group := list(islice(source, _ROW_GROUP)):
+        yield group
+
+
+def _schema(arrow: Any) -> Any:
+    points, text = arrow.list_(arrow.list_(arrow.float32(), 2)), arrow.string()
+    columns = {"image0": text, "image1": text, "keypoints0": points, "keypoints1": points}
+    return arrow.schema({**columns, "scores": arrow.list_(arrow.float32()), "error": text, "message": text})
+
+
+def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]]) -> list[Any]:
+    found = [unpack(data) for _, data in rows]
+    ends = np.cumsum([0, *(len(scores) for *_, scores in found)], dtype=np.int32)
+
+    def listed(column: int, width: int) -> Any:
+        flat: npt.NDArray[np.float32] = np.concatenate([arrays[column].ravel() for arrays in found])
+        values = arrow.array(flat)
+        return arrow.ListArray.from_arrays(
+            ends, values if width == 1 else arrow.FixedSizeListArray.from_arrays(values, width)
+        )
+
+    nothing = arrow.nulls(len(rows), arrow.string())
+    names = [arrow.array([getattr(pair, side) for pair, _ in rows], arrow.string()) for side in ("first", "second")]
+    return [*names, listed(0, 2), listed(1, 2), listed(2, 1), nothing, nothing]
+
+
+def _failed(arrow: Any, rows: list[Failure], schema: Any) -> list[Any]:
+    def text(values: list[str]) -> Any:
+        return arrow.array(values, arrow.string())
+
+    names = [text([row.pair.first for row in rows]), text([row.pair.second for row in rows])]
+    nothing = [arrow.nulls(len(rows), schema.field(name).type) for name in ("keypoints0", "keypoints1", "scores")]
+    return [*names, *nothing, text([row.code for row in rows]), text([row.message for row in rows])]

@@ -1,0 +1,130 @@
+"""Pairs matched by a pool of threads of one process.
+
+Threads, not processes: the engine, Pillow and OpenCV all work outside Python's lock, and forks of one session share its
+weights. Each thread matches whole pairs with a fork of its own; images are decoded by threads beside them, once while
+they are in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+from matchrt._util.memory import pairs_that_fit
+from matchrt.batch.results import Found, ListedPair, Result
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.preprocess import PreparedImage, best_side
+
+# Of prepared images.
+_CACHE_BYTES = 256 << 20
+_FEWEST_CACHED = 16
+_MOST_DECODERS = 16
+# Of a GPU: one pair is copied while the engine works on another.
+_GPU_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class PoolSize:
+    """workers: pairs matched at a time. threads: of the CPU, for each. decoders: images decoded at a time."""
+
+    workers: int
+    threads: int
+    decoders: int
+
+
+def pool_size(manifest: EngineManifest, device: str | None, workers: int | None, threads: int | None) -> PoolSize:
+    """What suits this machine, where the caller does not say.
+
+    On a CPU one worker with one thread for each core, fewer where their memory would not fit: a pair on one thread
+    takes less work in all than on several. On a GPU two workers.
+    """
+    cores = _cores()
+    if manifest.backend != "onnxruntime" or device == "cuda":
+        return PoolSize(workers or _GPU_WORKERS, threads or 1, min(cores, _MOST_DECODERS))
+    side = best_side(manifest)
+    fitting = pairs_that_fit((side, side), (side, side), manifest.matching.coarse_stride) or cores
+    workers = workers or max(1, min(cores // (threads or 1), fitting))
+    return PoolSize(workers, threads or max(1, cores // workers), max(1, cores // 4))
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], size: PoolSize) -> Iterator[Result]:
+    """Matches pairs, in order; a few are under way at a time. Errors that are not one pair's own end the iteration."""
+    with ExitStack() as stack:
+        forks: SimpleQueue[Matcher] = SimpleQueue()
+        for _ in range(size.workers):
+            fork = matcher.fork()
+            stack.callback(fork.close)
+            forks.put(fork)
+        decoding = _pool(stack, size.decoders)
+        matching = _pool(stack, size.workers)
+        cache = ImageCache(lambda name: decoding.submit(matcher.prepare_image, root / name), cached(matcher.manifest))
+        under_way: deque[Future[Result]] = deque()
+        for pair in pairs:
+            images = cache.get(pair.first), cache.get(pair.second)
+            under_way.append(matching.submit(_match, pair, images, forks))
+            if len(under_way) >= 2 * (size.workers + size.decoders):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:
+    pool = ThreadPoolExecutor(threads)
+    # Whoever stops early waits for what has begun only.
+    stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+    return pool
+
+
+def _match(
+    pair: ListedPair, images: tuple[Future[PreparedImage], Future[PreparedImage]], forks: SimpleQueue[Matcher]
+) -> Result:
+    try:
+        first, second = (image.result() for image in images)
+        matcher = forks.get()
+        try:
+            return Result(pair, Found.of(matcher.match(first, second)))
+        finally:
+            forks.put(matcher)
+    except MatchRTError as error:
+        return Result(pair, own_error(error))
+
+
+def own_error(error: MatchRTError) -> MatchRTError:
+    """The error, where it is this pair's alone; what is wrong with the engine or the GPU goes on."""
+    if error.exit_code != MatchRTError.exit_code:
+        raise error
+    return error
+
+
+def cached(manifest: EngineManifest) -> int:
+    """How many prepared images to keep."""
+    return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * manifest.input.channels))
+
+
+class ImageCache:
+    """The images that were asked for last, prepared or being prepared. For one thread."""
+
+    def __init__(self, prepare: Callable[[str], Future[PreparedImage]], count: int) -> None:
+        self._prepare, self._count = prepare, count
+        self._images: OrderedDict[str, Future[PreparedImage]] = OrderedDict()
+
+    def get(self, name: str) -> Future[PreparedImage]:
+        """The image, or its error; begun where it is not at hand."""
+        image = self._images.pop(name, None) or self._prepare(name)
+        self._images[name] = image
+        if len(self._images) > self._count:
+            self._images.popitem(last=False)
+        return image

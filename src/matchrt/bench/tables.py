@@ -1,0 +1,166 @@
+"""Reports as tables: Markdown for files, rich for terminals, from the same cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matchrt.bench.accuracy import AccuracyReport
+from matchrt.bench.compare import Comparison
+from matchrt.bench.engines import EngineFacts
+from matchrt.bench.latency import LatencyReport
+from matchrt.bench.throughput import ThroughputReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLE = {"ahead": "green", "behind": "red"}
+_WHOLE = ("pairs", "under_5", "under_10", "under_20")
+_TENTHS = ("matches", "inliers", "F_inliers", "H_inliers", "known")
+_LABELS = {
+    "matches": "matches (mean)",
+    "inliers": "inliers (mean)",
+    "F_inliers": "inliers of F (mean)",
+    "H_inliers": "inliers of H (mean)",
+    "known": "at known disparity (mean)",
+    "epi_precision": "epipolar precision",
+    "corner_median_px": "corner error, median px",
+}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table: one heading a column, the first column left-aligned."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """As a Markdown table under a heading."""
+        rule = "| --- |" + " ---: |" * (len(self.headings) - 1)
+        lines = [f"### {self.title}", "", _line(self.headings), rule, *(_line(row) for row in self.rows)]
+        return "\n".join(lines) + "\n"
+
+    def rich(self) -> Table:
+        """For a terminal; verdicts are coloured."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), title_justify="left")
+        for index, heading in enumerate(self.headings):
+            table.add_column(Text(heading), justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*(Text(cell) for cell in row), style=_STYLE.get(row[-1]))
+        return table
+
+
+def engines_table(engines: Sequence[EngineFacts]) -> Cells:
+    """What each name stands for."""
+    rows = []
+    for facts in engines:
+        memory = facts.memory
+        held = ("-", "-") if memory is None else (_mb(memory.scratch), _mb(memory.tensors))
+        runtime = f"{facts.backend} {facts.backend_version}"
+        rows.append((facts.name, runtime, facts.precision, facts.input, facts.launch, _mb(facts.engine_bytes), *held))
+    headings = ("engine", "backend", "precision", "input", "launch", "file, MB", "scratch, MB", "tensors, MB")
+    return Cells("Engines (memory: of one session on the GPU, weights aside)", headings, tuple(rows))
+
+
+def throughput_table(report: ThroughputReport) -> Cells:
+    """Pairs a second by engine and number of streams."""
+    most = max(len(rates) for rates in report.rates.values())
+    rows = tuple((name, *(f"{rate.per_second:.1f}" for rate in rates)) for name, rates in report.rates.items())
+    headings = ("engine", *(f"{count} stream{'s' if count > 1 else ''}" for count in range(1, most + 1)))
+    return Cells("Throughput, pairs a second", headings, rows)
+
+
+def throughput_notes(report: ThroughputReport) -> list[str]:
+    """What a stream is."""
+    options = report.options
+    length = f"{options.seconds:g} s" if options.count is None else f"{options.count} pairs a stream"
+    return [f"A stream is a thread with its own session on the one loaded engine; {length} each, engines in turn."]
+
+
+def latency_table(report: LatencyReport) -> Cells:
+    """Milliseconds by subject and stage."""
+    ratios = report.ratios()
+    rows = []
+    for subject in report.subjects:
+        for name, stage in subject.stages.items():
+            ratio = f"{ratios[subject.name]:.2f}" if name == "total" else ""
+            times = (f"{value:.2f}" for value in (stage.p50, stage.p90, stage.p99))
+            rows.append((subject.name, name.replace("_", " "), *times, ratio))
+    title = f"Latency, ms, {report.options.runs} runs each, interleaved"
+    return Cells(title, ("engine", "stage", "p50", "p90", "p99", "ratio to the first"), tuple(rows))
+
+
+def latency_notes(report: LatencyReport) -> list[str]:
+    """What a reader should know about the figures."""
+    if report.options.runs < 100:
+        return [f"With {report.options.runs} runs, p99 is close to the slowest one."]
+    return []
+
+
+def accuracy_table(reports: Sequence[AccuracyReport]) -> Cells:
+    """Figures by set, one column a run."""
+    summaries = [report.summary() for report in reports]
+    rows = []
+    for name in dict.fromkeys(set_name for summary in summaries for set_name in summary):
+        for figure in dict.fromkeys(key for summary in summaries for key in summary.get(name, {})):
+            values = (summary.get(name, {}).get(figure) for summary in summaries)
+            rows.append((name, label(figure), *(number(figure, value) for value in values)))
+    estimators = ", ".join(dict.fromkeys(report.options.pose_estimator for report in reports))
+    return Cells(
+        f"Accuracy (poses by {estimators})",
+        ("set", "figure", *(report.name for report in reports)),
+        tuple(rows),
+    )
+
+
+def comparison_table(comparison: Comparison) -> Cells:
+    """A run beside a baseline with the verdicts."""
+    rows = tuple(
+        (row.set, label(row.figure), str(row.pairs), number(row.figure, row.ours), number(row.figure, row.theirs),
+         row.verdict)
+        for row in comparison.rows
+    )  # fmt: skip
+    headings = ("set", "figure", "pairs", comparison.run, comparison.baseline, "verdict")
+    return Cells(comparison.line(), headings, rows)
+
+
+def label(figure: str) -> str:
+    """A figure's name for people."""
+    if figure in _LABELS:
+        return _LABELS[figure]
+    kind, _, value = figure.partition("_")
+    if kind == "under":
+        return f"pairs under {value} degrees"
+    if kind == "auc":
+        return f"AUC at {value} degrees"
+    if kind == "corner":
+        return f"corner error under {value.removesuffix('px')} px"
+    if figure[:1] == "p" and figure[1:].isdigit():
+        return f"within {figure[1:]} px"
+    return figure
+
+
+def number(figure: str, value: float | None) -> str:
+    """A figure's value for people; a dash where there is none, `failed` where it is infinite."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "failed"
+    if figure in _WHOLE:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if figure in _TENTHS else f"{value:.3f}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

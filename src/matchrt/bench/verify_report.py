@@ -1,0 +1,127 @@
+"""A verification as tables, JSON and one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import math
+from html import escape
+from io import BytesIO
+from typing import Any
+
+from matchrt.bench.agreement import Agreement
+from matchrt.bench.gate import Verdict
+from matchrt.bench.per_block import Sensitivity
+from matchrt.bench.tables import Cells
+from matchrt.bench.verify import VerifiedPair, together_by_set
+from matchrt.runtime.draw import draw_matches
+from matchrt.runtime.matcher import Matcher
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+td,th{padding:.2rem .8rem .2rem 0;text-align:right} td:first-child,th:first-child{text-align:left}
+.verdict{padding:.8rem 1rem;border-left:6px solid} img{max-width:100%;display:block;margin:.3rem 0}
+"""
+_GOOD, _BAD = "#2e7d32", "#c62828"
+_HEADINGS = (
+    "set",
+    "pairs",
+    "matches",
+    "within 0.5 px",
+    "within 1 px",
+    "within 3 px",
+    "count",
+    "score rank",
+    "accuracy",
+)
+
+
+def verification_table(verdict: Verdict) -> Cells:
+    """A line a set of pairs, and one for all."""
+    found = verdict.verification
+    rows = [_row(name, part.pairs, part.agreement, part.accuracy) for name, part in together_by_set(found).items()]
+    rows.append(_row("all", found.pairs, found.agreement, found.accuracy))
+    return Cells(f"{found.engine} against {found.reference}", _HEADINGS, tuple(rows))
+
+
+def _row(
+    name: str, pairs: tuple[VerifiedPair, ...], agreement: Agreement, accuracy: tuple[float, float] | None
+) -> tuple[str, ...]:
+    shares = (f"{agreement.share(pixels):.2%}" for pixels in (0.5, 1.0, 3.0))
+    rank = f"{agreement.rank:.4f}" if math.isfinite(agreement.rank) else ""
+    right = "" if accuracy is None else f"{accuracy[1]:.4f} ({accuracy[1] - accuracy[0]:+.4f})"
+    count = f"{agreement.count_ratio:.2%}" if math.isfinite(agreement.count_ratio) else "none before"
+    return name, str(len(pairs)), str(agreement.expected), *shares, count, rank, right
+
+
+def sensitivity_table(sensitivity: Sensitivity) -> Cells:
+    """A line a part, the costliest first."""
+    rows = [
+        (cost.block, str(cost.products), f"{cost.lost:.2%}", f"{cost.count_ratio:.2%}")
+        for cost in (sensitivity.whole, *sensitivity.blocks)
+    ]
+    title = (
+        f"{sensitivity.precision} for {sensitivity.backend}, each part alone: {sensitivity.expected} matches of "
+        f"{sensitivity.pairs} pairs"
+    )
+    return Cells(title, ("part", "layers", "lost within 1 px", "count"), tuple(rows))
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """What the gate says."""
+    return "gate: passed" if not verdict.failures else f"gate: FAILED, {'; '.join(verdict.failures)}"
+
+
+def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[str, Any]:
+    """As JSON values."""
+    found: dict[str, Any] = {}
+    if verdict is not None:
+        gate = {"passed": not verdict.failures, "failures": list(verdict.failures)}
+        found |= {**verdict.verification.to_json(), "gate": gate}
+    if sensitivity is not None:
+        found["per_block"] = sensitivity.to_json()
+    return found
+
+
+def to_html(verdict: Verdict | None, sensitivity: Sensitivity | None, pictures: list[tuple[str, bytes]]) -> str:
+    """A page with the verdict, the tables and the worst pairs. pictures: caption and JPEG."""
+    parts = []
+    if verdict is not None:
+        colour = _BAD if verdict.failures else _GOOD
+        parts += [
+            f"<p class='verdict' style='border-color:{colour}'>{escape(verdict_line(verdict))}</p>",
+            _table(verification_table(verdict)),
+        ]
+    if sensitivity is not None:
+        parts.append(_table(sensitivity_table(sensitivity)))
+    for caption, jpeg in pictures:
+        image = base64.b64encode(jpeg).decode("ascii")
+        parts.append(f"<h3>{escape(caption)}</h3><img src='data:image/jpeg;base64,{image}' alt='{escape(caption)}'>")
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><title>matchrt verify</title>"
+        f"<style>{_STYLE}</style><h1>matchrt verify</h1>{''.join(parts)}</html>\n"
+    )
+
+
+def _table(cells: Cells) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in cells.headings)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells.rows)
+    return f"<h2>{escape(cells.title)}</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def worst_pictures(verdict: Verdict, reference: Matcher, engine: Matcher, count: int) -> list[tuple[str, bytes]]:
+    """The worst pairs, matched once more by both, drawn: caption and JPEG."""
+    from PIL import Image
+
+    found = []
+    for pair in verdict.verification.worst(count):
+        images = [reference.read(value) for value in (pair.pair.image0, pair.pair.image1)]
+        for name, matcher in ((verdict.verification.reference, reference), (verdict.verification.engine, engine)):
+            matches = matcher.match(pair.pair.image0, pair.pair.image1)
+            buffer = BytesIO()
+            Image.fromarray(draw_matches(images[0], images[1], matches, max_height=320)).save(
+                buffer, "JPEG", quality=85
+            )
+            caption = f"{pair.pair.truth.id}, {name}: {len(matches.scores)} matches"
+            kept = f"{pair.agreement.share(1.0):.1%} of the reference's within 1 px"
+            found.append((f"{caption}; {kept}", buffer.getvalue()))
+    return found

@@ -1,0 +1,63 @@
+"""What a backend does with 8 bits, said before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.errors import MatchRTError
+from matchrt.export.quantization.styles import matrices_only
+
+# Without --target an RTX engine is for every GPU from here on.
+_RTX_LOWEST = "8.0"
+_FP8_FROM = (8, 9)
+
+
+def require_quantizable(
+    precision: str, backend: str, targets: Sequence[str], calibration: CalibrationOptions | None = None
+) -> None:
+    """Refuses what no build could end well. Errors: precision-backend, precision-target, calibration-unused."""
+    if precision not in ("int8", "fp8"):
+        if calibration is not None and calibration != CalibrationOptions():
+            raise MatchRTError(
+                "calibration-unused",
+                f"--calibration, --calibration-method and --keep-fp32 mean nothing to {precision}.",
+                "Add --precision int8, or leave them out.",
+            )
+        return
+    if precision == "int8":
+        return
+    if backend == "onnxruntime":
+        raise MatchRTError(
+            "precision-backend",
+            "ONNX Runtime has no fp8 kernels on CPUs: the engine would compute in fp32 and round on top of it.",
+            "Use --precision int8, or --backend tensorrt or tensorrt_rtx.",
+        )
+    below = [target for target in (targets or (_RTX_LOWEST,)) if tuple(map(int, target.split("."))) < _FP8_FROM]
+    if backend == "tensorrt_rtx" and below:
+        raise MatchRTError(
+            "precision-target",
+            f"fp8 needs a GPU of compute capability 8.9 or higher; this build is for {', '.join(below)}"
+            f"{'' if targets else ', as RTX engines are without --target'}.",
+            "Add --target sm89,sm120, or build with --precision fp16.",
+        )
+
+
+def advice(precision: str, backend: str, version: str | None = None) -> str | None:
+    """What is to be expected of this precision on this backend; None where there is nothing to say."""
+    if precision == "int8" and backend == "tensorrt_rtx" and matrices_only(version):
+        return (
+            f"TensorRT-RTX {version} stops at int8 convolutions: only products of matrices will be int8, and these "
+            "build only on a machine with a GPU. Use --precision fp16, a later TensorRT-RTX (1.7.1 takes "
+            "convolutions), or --backend tensorrt."
+        )
+    if precision == "int8" and backend == "tensorrt_rtx":
+        return (
+            "TensorRT-RTX takes this int8 graph, but its support matrix (1.0 to 1.5) lists int8 for weights of matrix "
+            "products only: nothing promises that int8 convolutions or activations are faster than fp16 there. Measure "
+            "with `matchrt bench`; otherwise use --precision fp16, fp8 from compute capability 8.9 on, or --backend "
+            "tensorrt."
+        )
+    if precision == "fp8":
+        return "fp8 is experimental: products of matrices only, convolutions stay in fp16."
+    return None

@@ -1,0 +1,90 @@
+"""From an fp32 ONNX engine to a quantised graph: pairs, ranges, Q/DQ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matchrt.bench.pairs import CalibrationPairs, JudgedPair
+from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
+from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.session import open_session
+from matchrt.store import EngineStore
+
+if TYPE_CHECKING:
+    import onnx
+
+    from matchrt.export.quantization.quantize import QuantPlan
+    from matchrt.export.quantization.ranges import Method
+    from matchrt.export.quantization.styles import QuantStyle
+    from matchrt.manifest import PassRecord
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The graph, what was done, and whether its ranges came from the cache."""
+
+    model: onnx.ModelProto
+    records: tuple[PassRecord, ...]
+    cached: bool
+
+
+def calibrate(
+    file: EngineFile,
+    style: QuantStyle,
+    options: CalibrationOptions,
+    pairs: CalibrationPairs,
+    store: EngineStore,
+    tell: Callable[[str, float], None],
+) -> Calibrated:
+    """Quantises an fp32 ONNX engine in a style; `tell` hears the share of the calibration that is done.
+
+    Errors: precision-*, keep-unused, calibration-*, image-*.
+    """
+    import onnx
+
+    from matchrt.export.quantization.quantize import plan_quantization, quantize
+    from matchrt.export.quantization.ranges import check_method
+
+    method = check_method(options.method)
+    model = onnx.load_model_from_string(file.data)
+    plan = plan_quantization(model, file.manifest.family, style, options.keep)
+    ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
+    graph, records = quantize(plan, ranges)
+    return Calibrated(graph, records, cached)
+
+
+def plan_ranges(
+    file: EngineFile,
+    plan: QuantPlan,
+    pairs: Sequence[JudgedPair],
+    method: Method,
+    store: EngineStore,
+    tell: Callable[[str, float], None],
+) -> tuple[Ranges, bool]:
+    """The ranges that a plan needs, measured or from the cache, and which of the two."""
+    from matchrt.export.quantization.ranges import measure_ranges
+
+    tell("reading calibration pairs", 0.0)
+    # The stored pixels: what is known about evaluation pairs is for them, and ranges do not care.
+    with Matcher.on(open_session(file), MatcherOptions(apply_exif=False)) as matcher:
+        inputs = [matcher.inputs(pair.image0, pair.image1) for pair in pairs]
+    tensors = plan.placement.tensors
+    key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)
+    found = read_ranges(store, key, tensors)
+    if found is not None:
+        return found, True
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        tell(f"calibrating ({method}), pair {done} of {len(inputs)}", done / len(inputs))
+
+    tell(f"calibrating ({method}), {len(inputs)} pairs", 0.0)
+    measured = measure_ranges(plan.model, tensors, inputs, method, advance)
+    write_ranges(store, key, measured)
+    return measured, False

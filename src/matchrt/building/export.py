@@ -1,0 +1,155 @@
+"""A checkpoint to a proven fp32 ONNX engine in the store: what every other engine of the model is made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from matchrt._util.digest import sha256_json
+from matchrt._util.memory import require_memory
+from matchrt._version import __version__
+from matchrt.building.request import BuildRequest, Progress, file_name
+from matchrt.engines.build import GraphFacts, build_engine
+from matchrt.engines.onnxruntime import OnnxRuntimeBackend
+from matchrt.errors import missing_package
+from matchrt.manifest import InputContract, MatchContract, Source
+from matchrt.store import EngineStore, StoredEngine
+
+if TYPE_CHECKING:
+    import onnx
+
+    from matchrt.export.passes.base import ParityCheck
+    from matchrt.export.to_onnx import ExportOptions
+    from matchrt.export.weights.network import LoadedNetwork
+
+
+@dataclass(frozen=True)
+class ExportedEngine:
+    """The engine, the weights' account in one line, and whether the store had it already."""
+
+    stored: StoredEngine
+    weights: str
+    cached: bool
+
+
+def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
+    """Loads every tensor, exports, and proves the export against torch, or finds the same thing in the store.
+
+    Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable.
+    """
+    try:
+        from matchrt.building.presets import arrange
+        from matchrt.export.to_onnx import input_contract
+        from matchrt.export.weights.network import load_network
+        from matchrt.families.specs import get_spec
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
+
+    arranged = arrange(get_spec(request.model), request)
+    spec, options = arranged.spec, arranged.options
+    contract = input_contract(spec.preprocess, options)
+    size = request.profile.optimum if request.profile is not None else (options.height, options.width)
+    require_memory(size, size, spec.family.at(*size).coarse_stride)
+    tell("reading the checkpoint", 0.0)
+    loaded = load_network(
+        spec,
+        request.checkpoint,
+        dinov2=request.dinov2,
+        sha256=request.sha256,
+        allow_missing=request.allow_missing,
+        threshold=request.threshold,
+        mutual=arranged.mutual,
+        size=size,
+    )
+    matching = _match_contract(request, loaded)
+    key = _export_key(request, loaded, contract, matching)
+    cached = None if request.rebuild else store.find(spec.name, key)
+    if cached is not None:
+        return ExportedEngine(cached, loaded.report.summary(), cached=True)
+    model, facts = _export(request, loaded, options, contract, matching, key, tell)
+    engine = build_engine(model, facts, OnnxRuntimeBackend())
+    stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBackend.suffix))
+    return ExportedEngine(stored, loaded.report.summary(), cached=False)
+
+
+def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:
+    default_score = loaded.spec.default_score if request.threshold is None else request.threshold
+    return loaded.spec.family.match_contract(request.max_matches, default_score)
+
+
+def _export(
+    request: BuildRequest,
+    loaded: LoadedNetwork,
+    options: ExportOptions,
+    contract: InputContract,
+    matching: MatchContract,
+    key: str,
+    tell: Progress,
+) -> tuple[bytes, GraphFacts]:
+    """The proven ONNX graph as bytes, and what the manifest says of it."""
+    from matchrt.building.parity import prove_parity
+    from matchrt.export.passes.standard import run_standard
+    from matchrt.export.to_onnx import export_onnx
+    from matchrt.models.parts.engine_graph import drop_dense
+
+    tell("exporting to ONNX", 0.1)
+    exported = export_onnx(loaded, options)
+    tell("running graph passes", 0.7)
+    check = _same_matches(contract, matching) if request.check_passes else None
+    model, passes = run_standard(exported, check)
+    tell("comparing ONNX with torch", 0.75)
+    difference = prove_parity(loaded, options, contract, model)
+    if not options.dense:
+        drop_dense(model)
+    missing = tuple(entry.key for entry in loaded.report.network if entry.fate == "allowed-missing")
+    checkpoint = loaded.checkpoint
+    name = checkpoint.path.name
+    if loaded.supplement is not None:
+        name = f"{name} and {loaded.supplement.path.name}"
+    source = Source(name, loaded.weights_sha256, loaded.spec.licence, loaded.spec.origin, missing)
+    facts = GraphFacts(
+        model=loaded.spec.name,
+        family=loaded.spec.family.name,
+        precision="fp32",
+        source=source,
+        input=contract,
+        matching=matching,
+        passes=passes,
+        build_key=key,
+        checks={
+            "parity_matches": float(difference.matches),
+            "parity_max_pixels": difference.pixels,
+            "parity_max_score": difference.score,
+            "parity_ties": float(difference.ties),
+        },
+    )
+    return model.SerializeToString(deterministic=True), facts
+
+
+def _same_matches(contract: InputContract, matching: MatchContract) -> ParityCheck:
+    """Compares the matches of two graphs on a sample pair."""
+    from matchrt.building.parity import require_parity, run_onnx, sample_inputs
+
+    inputs = sample_inputs(contract, matching.coarse_stride)[0]
+
+    def check(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+        require_parity(run_onnx(before, inputs), run_onnx(after, inputs), matching.threshold, "A graph pass")
+
+    return check
+
+
+def _export_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputContract, matching: MatchContract) -> str:
+    """Digest of everything that decides the graph; names and places of files are not among it."""
+    return sha256_json(
+        {
+            "matchrt": __version__,
+            "model": loaded.spec.name,
+            "weights": loaded.weights_sha256,
+            "allow_missing": sorted(request.allow_missing),
+            "network": asdict(loaded.spec.family.config),
+            "input": asdict(contract),
+            "dense": request.dense,
+            "max_matches": matching.max_matches,
+            "default_score": matching.default_score,
+        }
+    )

@@ -1,0 +1,108 @@
+"""From a model's name, or an ONNX engine, to an engine: the one place where exporting and building meet.
+
+Every engine is made from the model's fp32 ONNX engine, which the store keeps: the second backend or precision of a
+model needs no second export, and where that ONNX engine is at hand, no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from matchrt._util import atomic
+from matchrt.building.calibration.advice import require_quantizable
+from matchrt.building.convert import convert_engine, require_source
+from matchrt.building.export import export_engine
+from matchrt.building.request import BuildRequest, BuildResult, Progress
+from matchrt.engines.backend import get_backend
+from matchrt.errors import MatchRTError
+from matchrt.export.precision import require_precision
+from matchrt.manifest import manifest_path
+from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.store import EngineStore, StoredEngine, open_store
+
+__all__ = ["BuildRequest", "BuildResult", "build"]
+
+# The share of the work that is the export, where both are done.
+_EXPORT_SHARE = 0.6
+
+
+def build(request: BuildRequest, store: EngineStore | None = None, progress: Progress | None = None) -> BuildResult:
+    """Builds, or finds the same thing in the store.
+
+    Errors: those of `export_engine` and `convert_engine`; backend-unknown, build-option, build-source, package-*,
+    output-unwritable.
+    """
+    tell = progress or (lambda stage, done: None)
+    store = store or open_store()
+    backend = get_backend(request.backend, request.builder)
+    require_precision(request.precision)
+    require_quantizable(request.precision, request.backend, request.builder.targets, request.calibration)
+    if request.output is not None:
+        atomic.require_writable(request.output)
+    start = time.perf_counter()
+    same = (request.backend, request.precision) == ("onnxruntime", "fp32")
+    share = 1.0 if same else _EXPORT_SHARE
+    stored, file, weights, cached = _source(request, store, lambda what, done: tell(what, done * share))
+    seconds = {} if cached else {"export": time.perf_counter() - start}
+    if not same:
+        share = 0.0 if cached else share
+        begun = time.perf_counter()
+        stored, cached = convert_engine(
+            file or read_engine(stored.path),
+            request.precision,
+            backend,
+            store,
+            lambda what, done: tell(what, share + done * (1 - share)),
+            rebuild=request.rebuild,
+            accept_loss=request.accept_accuracy_loss,
+            calibration=request.calibration,
+        )
+        seconds |= {} if cached else {"build": time.perf_counter() - begun}
+    output = _deliver(stored, request.output)
+    tell("found in the store" if cached else "done", 1.0)
+    return BuildResult(output, stored.manifest, weights, cached, {} if cached else seconds)
+
+
+def _source(
+    request: BuildRequest, store: EngineStore, tell: Progress
+) -> tuple[StoredEngine, EngineFile | None, str | None, bool]:
+    """The fp32 ONNX engine to start from, the account of its weights, and whether it was there already.
+
+    Its bytes, where they had to be read to verify the file that the user named; they may be gigabytes.
+    """
+    if Path(request.model).suffix == ".onnx":
+        _require_bare(request)
+        file = read_engine(Path(request.model))
+        require_source(file)
+        return StoredEngine(file.path, file.manifest), file, None, True
+    exported = export_engine(request, store, tell)
+    return exported.stored, None, exported.weights, exported.cached
+
+
+def _require_bare(request: BuildRequest) -> None:
+    """Raises `build-source` for options that the graph of the given engine has decided already."""
+    free = ("model", "backend", "precision", "builder", "output", "rebuild", "accept_accuracy_loss", "calibration")
+    given = [f.name for f in fields(request) if f.name not in free and getattr(request, f.name) != f.default]
+    if given:
+        raise MatchRTError(
+            "build-source",
+            f"'{request.model}' is an engine: {', '.join(given)} were decided when it was built.",
+            "Leave the options out, or name the model instead of the file.",
+        )
+
+
+def _deliver(stored: StoredEngine, output: Path | None) -> Path:
+    """The stored engine's path, or a copy at `output`; the manifest last, so that a lone engine is never accepted."""
+    if output is None:
+        return stored.path
+    try:
+        data = stored.path.read_bytes()
+    except OSError as error:
+        raise MatchRTError(
+            "store-busy", f"'{stored.path}' vanished: {error.strerror}.", "Wait for the other build to end, try again."
+        ) from error
+    atomic.write_bytes(output, data)
+    stored.manifest.write(manifest_path(output))
+    return output

@@ -1,0 +1,107 @@
+"""`matchrt`: the application and the way in which errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from matchrt._version import __version__
+from matchrt.cli import (
+    bench,
+    build,
+    convert_flax,
+    diagnose,
+    doctor,
+    export_triton,
+    inspect,
+    match,
+    match_many,
+    models,
+    serve,
+    verify,
+)
+from matchrt.cli.output import fail, stderr
+from matchrt.errors import MatchRTError
+
+app = typer.Typer(
+    help="Image-matching networks from checkpoint to engine to matches.",
+    epilog="Example: matchrt match a.jpg b.jpg --draw matches.png",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; works after a command too."),
+) -> None:
+    """Image-matching networks from checkpoint to engine to matches."""
+    del debug  # taken out of the arguments by `main`; here for --help
+    if version:
+        typer.echo(f"matchrt {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("match", epilog=match.EPILOG)(match.match)
+app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
+app.command("build", epilog=build.EPILOG)(build.build)
+app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)
+app.command("convert-flax", epilog=convert_flax.EPILOG)(convert_flax.convert_flax)
+app.command("bench", epilog=bench.EPILOG)(bench.bench)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("export-triton", epilog=export_triton.EPILOG)(export_triton.export_triton)
+app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("models", epilog=models.EPILOG)(models.models)
+app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
+
+_INTERRUPTED = 130
+# Options that had another name before 0.1.0.
+_OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 our mistake, 2 the user's mistake, 130 interrupted."""
+    given = _current_names(sys.argv[1:])
+    arguments = [a for a in given if a != "--debug"]
+    debug = len(arguments) < len(given)
+    try:
+        result = app(arguments, standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        result = _INTERRUPTED
+    except Exception as error:
+        sys.exit(fail(_usage_error(error) or error, as_json="--json" in arguments, debug=debug))
+    if result == _INTERRUPTED:  # some versions of typer return it instead of raising
+        stderr().print("Interrupted; nothing was left half written.")
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _current_names(arguments: list[str]) -> list[str]:
+    """Options under their old names, which --help no longer shows, under today's; what follows `--` stays."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*(_current_name(argument) for argument in arguments[:end]), *arguments[end:]]
+
+
+def _current_name(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{_OLD_NAMES.get(name, name)}{equals}{value}"
+
+
+def _usage_error(error: Exception) -> MatchRTError | None:
+    """What typer says of the command line, as our error; None for anything else.
+
+    Recognised by its method: typer carries its own copy of click in some versions and imports click in others.
+    """
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "matchrt"
+    return MatchRTError("usage", str(describe()), f"See {command} --help.")

@@ -1,0 +1,218 @@
+"""`matchrt bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from matchrt.cli.options import known_device, store_at
+from matchrt.cli.output import print_json, stdout
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.bench.compare import Baseline
+    from matchrt.bench.folder import EvalFolder
+    from matchrt.bench.report import Results
+
+EPILOG = (
+    "Example: matchrt bench loftr-lite other.onnx --runs 50 --eval EVAL --baselines EVAL/baselines --output run.md\n\n"
+    "On a GPU: matchrt bench fp32.engine fp16.engine --runs 1000 --streams 4 --compare-launch --latency-plot ecdf.png"
+)
+
+# More tables than this scroll the figures away; then each comparison gets a line.
+_COMPARISONS_SHOWN = 2
+
+
+def bench(
+    engines: Annotated[
+        list[str] | None, typer.Argument(metavar="ENGINE...", help="Engine files, bundled models or ones in the store.")
+    ] = None,
+    pairs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="IMG0 IMG1", help="Images for latency (decoding counts); default: a generated pair."),
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the generated pair.")] = "480x640",
+    runs: Annotated[int, typer.Option(min=0, help="Measured runs an engine, in turn; 0: no latency.")] = 30,
+    warm_up: Annotated[int, typer.Option(min=0, help="Runs before, not counted.")] = 3,
+    evaluation: Annotated[Path | None, typer.Option("--eval", help="Evaluation folder: measure accuracy too.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Of the folder, only this set; repeatable.")] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="Of every set, only the first N pairs.")] = None,
+    baselines: Annotated[Path | None, typer.Option(help="Folder of figures by pair id to compare with.")] = None,
+    pose_estimator: Annotated[str, typer.Option(help="ransac (OpenCV), magsac or poselib.")] = "ransac",
+    homography_px: Annotated[
+        float, typer.Option(min=0.1, help="Inlier threshold at a long side of 640; half a cell for coarse networks.")
+    ] = 3.0,
+    streams: Annotated[
+        int, typer.Option(min=0, help="Throughput with 1 to N threads, each with its own session; 0: none.")
+    ] = 0,
+    stream_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for each number of streams.")] = 2.0,
+    latency_plot: Annotated[
+        Path | None, typer.Option(help="Distribution of latencies: .png, .svg or .pdf (needs matplotlib).")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Recall curves: .png, .svg or .pdf (needs matplotlib).")] = None,
+    resize: Annotated[int | None, typer.Option(help="Long side at which dynamic engines see the images.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="Of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeatable, to compare."),
+    ] = None,
+    compare_launch: Annotated[
+        bool, typer.Option("--compare-launch", help="TensorRT engines also without CUDA graphs, in the same run.")
+    ] = False,
+    no_cuda_graph: Annotated[
+        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
+    ] = False,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report here: .md or .json.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure engines on this machine: latency in turn on one pair, throughput and, with --eval, accuracy."""
+    from matchrt.bench.accuracy import AccuracyOptions
+    from matchrt.bench.engines import name_engines, without_graphs
+    from matchrt.bench.latency import LatencyOptions
+    from matchrt.bench.pose import check_estimator
+    from matchrt.bench.throughput import ThroughputOptions
+    from matchrt.cli.bench_run import Plan, run_plan
+    from matchrt.runtime.matcher import MatcherOptions
+
+    measured_by = AccuracyOptions(check_estimator(pose_estimator), homography_px)
+    _check_work(evaluation, runs, streams, {"--baselines": baselines, "--plot": plot}, latency_plot)
+    _check_outputs(output, (plot, latency_plot))
+    if compare_launch and no_cuda_graph:
+        raise MatchRTError("bench-nothing", "--no-cuda-graph leaves --compare-launch nothing.", "Give one of the two.")
+    options = MatcherOptions(
+        resize=resize,
+        min_score=min_score,
+        apply_exif=False,  # the truth is given for the stored files
+        threads=threads,
+        device=known_device(device),
+        cuda_graph=not no_cuda_graph,
+    )
+    opened = store_at(store)
+    named = name_engines(engines or ["loftr-lite"], backend or [None])
+    choices = without_graphs(named, opened) if compare_launch else named
+    plan = Plan(
+        choices=choices,
+        without_graphs=frozenset(choices) - frozenset(named),
+        store=opened,
+        options=options,
+        images=_images(pairs, size),
+        latency=LatencyOptions(runs, warm_up),
+        streams=streams,
+        throughput=ThroughputOptions(stream_seconds),
+        folder=_folder(evaluation, sets, first),
+        measured_by=measured_by,
+        baselines=_baselines(baselines),
+    )
+    _deliver(run_plan(plan, quiet=as_json), output, plot, latency_plot, as_json)
+
+
+def _check_work(
+    evaluation: Path | None, runs: int, streams: int, need_eval: dict[str, Path | None], latency_plot: Path | None
+) -> None:
+    """Says before any work what would leave nothing to do. Error: bench-nothing."""
+    without = next((name for name, path in need_eval.items() if path is not None), None)
+    if not runs and not streams:
+        without = "--runs 0"
+    if evaluation is None and without is not None:
+        raise MatchRTError("bench-nothing", f"{without} without --eval leaves nothing to do.", "Add --eval FOLDER.")
+    if latency_plot is not None and not runs:
+        raise MatchRTError("bench-nothing", "--latency-plot with --runs 0 has nothing to draw.", "Leave one out.")
+
+
+def _check_outputs(output: Path | None, plots: tuple[Path | None, ...]) -> None:
+    """Says before any work what could not be written after it."""
+    from matchrt._util.atomic import require_writable
+    from matchrt.bench.plots import check_plot
+
+    if output is not None and output.suffix.lower() not in (".md", ".json"):
+        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    for plot in plots:
+        if plot is not None:
+            check_plot(plot)
+    for path in (output, *plots):
+        if path is not None:
+            require_writable(path)
+
+
+def _folder(evaluation: Path | None, sets: list[str] | None, first: int | None) -> EvalFolder | None:
+    from matchrt.bench.folder import read_folder
+
+    if evaluation is None:
+        return None
+    folder = read_folder(evaluation)
+    folder = folder.only(tuple(sets)) if sets else folder
+    return folder.first(first) if first is not None else folder
+
+
+def _baselines(folder: Path | None) -> tuple[Baseline, ...]:
+    from matchrt.bench.compare import read_baselines
+
+    return () if folder is None else read_baselines(folder)
+
+
+def _images(pairs: tuple[Path, Path] | None, size: str) -> tuple[Any, Any]:
+    from matchrt.bench.scene import image_pair
+
+    if pairs is not None:
+        return pairs
+    try:
+        height, width = (int(side) for side in size.lower().split("x"))
+        if min(height, width) < 32:
+            raise ValueError(f"{min(height, width)} pixels are too few")
+    except ValueError as error:
+        raise MatchRTError("size-syntax", f"--size '{size}' is not HxW: {error}.", "Write e.g. 480x640.") from error
+    image0, image1, _ = image_pair(height, width)
+    return image0, image1
+
+
+def _deliver(
+    results: Results, output: Path | None, plot: Path | None, latency_plot: Path | None, as_json: bool
+) -> None:
+    from matchrt._util import atomic
+    from matchrt.bench.plots import save_latency_plot, save_plot
+    from matchrt.bench.report import report_markdown, report_value
+
+    if output is not None:
+        as_text = (
+            report_markdown(results)
+            if output.suffix.lower() == ".md"
+            else json.dumps(report_value(results), indent=2, allow_nan=False)
+        )
+        atomic.write_text(output, as_text.rstrip() + "\n")
+    if plot is not None:
+        save_plot(results.accuracy, plot)
+    if latency_plot is not None and results.latency is not None:
+        save_latency_plot(results.latency, results.engines, latency_plot)
+    if as_json:
+        print_json(report_value(results))
+        return
+    _print(results)
+    for path in (output, plot, latency_plot):
+        if path is not None:
+            stdout().print(f"wrote {path}")
+
+
+def _print(results: Results) -> None:
+    from dataclasses import replace
+
+    from matchrt.bench.report import report_tables
+
+    console = stdout()
+    console.print(results.machine.line())
+    few = len(results.comparisons) <= _COMPARISONS_SHOWN
+    for table, notes in report_tables(results if few else replace(results, comparisons=())):
+        console.print(table.rich())
+        for note in notes:
+            console.print(note)
+    if not few:
+        for comparison in results.comparisons:
+            console.print(comparison.line())
+        console.print("--output FILE.md has the tables.")

@@ -1,0 +1,91 @@
+"""What `matchrt bench` does, with its progress bars."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from matchrt.bench.accuracy import AccuracyOptions, AccuracyReport, evaluate
+from matchrt.bench.compare import Baseline, Comparison, as_baseline, compare
+from matchrt.bench.engines import Choice, engine_facts
+from matchrt.bench.folder import EvalFolder
+from matchrt.bench.latency import LatencyOptions, LatencyReport, matcher_subject, measure
+from matchrt.bench.machine import this_machine
+from matchrt.bench.report import Results
+from matchrt.bench.throughput import ThroughputOptions, ThroughputReport, measure_throughput
+from matchrt.cli.output import counter
+from matchrt.runtime import matcher as runtime
+from matchrt.store import EngineStore
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. choices: engines by name, of which `without_graphs` are others launched without graphs.
+
+    streams: measure throughput with up to so many; 0 for none. folder: measure accuracy there.
+    """
+
+    choices: dict[str, Choice]
+    without_graphs: frozenset[str]
+    store: EngineStore
+    options: runtime.MatcherOptions
+    images: tuple[Any, Any]
+    latency: LatencyOptions
+    streams: int
+    throughput: ThroughputOptions
+    folder: EvalFolder | None
+    measured_by: AccuracyOptions
+    baselines: tuple[Baseline, ...]
+
+
+def run_plan(plan: Plan, quiet: bool) -> Results:
+    """Latency and throughput of engines that are open all at once, then accuracy, one engine after another."""
+    results = Results(this_machine())  # before the run, which is load too
+    if plan.latency.runs or plan.streams:
+        with ExitStack() as stack:
+            matchers = {name: stack.enter_context(_open(plan, choice)) for name, choice in plan.choices.items()}
+            latency = _latency(plan, matchers, quiet) if plan.latency.runs else None
+            throughput = _throughput(plan, matchers, stack, quiet) if plan.streams else None
+            machine = results.machine.after()
+            facts = tuple(engine_facts(name, matcher) for name, matcher in matchers.items())
+        results = replace(results, machine=machine, engines=facts, latency=latency, throughput=throughput)
+    accuracy = _accuracy(plan, plan.folder, quiet) if plan.folder is not None else ()
+    return replace(results, accuracy=accuracy, comparisons=_comparisons(accuracy, plan.baselines))
+
+
+def _open(plan: Plan, choice: Choice) -> runtime.Matcher:
+    options = replace(plan.options, backend=choice.backend, cuda_graph=plan.options.cuda_graph and choice.cuda_graph)
+    return runtime.Matcher(choice.engine, options, plan.store)
+
+
+def _latency(plan: Plan, matchers: dict[str, runtime.Matcher], quiet: bool) -> LatencyReport:
+    with counter(plan.latency.runs + plan.latency.warm_up, "latency", quiet) as advance:
+        subjects = {name: matcher_subject(matcher, *plan.images) for name, matcher in matchers.items()}
+        return measure(subjects, plan.latency, advance=advance)
+
+
+def _throughput(plan: Plan, matchers: dict[str, runtime.Matcher], stack: ExitStack, quiet: bool) -> ThroughputReport:
+    subjects = {}
+    for name, matcher in matchers.items():
+        forks = [stack.enter_context(matcher.fork()) for _ in range(plan.streams - 1)]
+        subjects[name] = [matcher_subject(worker, *plan.images) for worker in (matcher, *forks)]
+    with counter(plan.streams * len(subjects), "throughput", quiet) as advance:
+        return measure_throughput(subjects, plan.throughput, advance)
+
+
+def _accuracy(plan: Plan, folder: EvalFolder, quiet: bool) -> tuple[AccuracyReport, ...]:
+    """Graphs change no match: engines are measured once."""
+    reports = []
+    chosen = {name: choice for name, choice in plan.choices.items() if name not in plan.without_graphs}
+    with counter(len(folder) * len(chosen), "accuracy", quiet) as advance:
+        for name, choice in chosen.items():
+            with _open(plan, choice) as matcher:
+                reports.append(evaluate(matcher.match, folder, plan.measured_by, name=name, advance=advance))
+    return tuple(reports)
+
+
+def _comparisons(reports: tuple[AccuracyReport, ...], baselines: tuple[Baseline, ...]) -> tuple[Comparison, ...]:
+    """Every run beside every baseline, and beside the first run."""
+    found = [compare(report, other) for report in reports for other in baselines]
+    return (*found, *(compare(report, as_baseline(reports[0])) for report in reports[1:]))

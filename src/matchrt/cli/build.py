@@ -1,0 +1,224 @@
+"""`matchrt build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from matchrt.cli.options import require_new_output, store_at
+from matchrt.cli.output import print_json, stages, stderr, stdout
+from matchrt.errors import MatchRTError
+from matchrt.manifest import Profile
+
+EPILOG = (
+    "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --backend tensorrt --precision fp16\n\n"
+    "Two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
+    "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
+    "Without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
+    "8 bits: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
+)
+
+
+def build(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
+    ],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
+    dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="RoMa: official (default), fast or low-memory; see docs/models/roma.md.")
+    ] = None,
+    coarse: Annotated[
+        str | None, typer.Option(metavar="HxW", help="RoMa: size of the first pass, multiples of 56.")
+    ] = None,
+    single_pass: Annotated[bool, typer.Option("--single-pass", help="RoMa: leave out the upsample pass.")] = False,
+    dense: Annotated[bool, typer.Option("--dense", help="RoMa: return the dense warp and certainty too.")] = False,
+    height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
+    max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
+    threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
+    mutual: Annotated[
+        bool | None,
+        typer.Option(
+            "--mutual/--one-way", help="Keep only mutual nearest cells (RoMa: match both ways); default: the model's."
+        ),
+    ] = None,
+    dynamic: Annotated[
+        str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="Runtime to build for: onnxruntime, tensorrt or tensorrt_rtx.")
+    ] = "onnxruntime",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, or fp8 (experimental); refused where matches are lost.")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR_OR_LIST", help="int8, fp8: your own image pairs; default: drawn scenes."),
+    ] = None,
+    calibration_method: Annotated[str, typer.Option(help="int8, fp8: max, percentile or entropy.")] = "percentile",
+    calibration_seed: Annotated[int, typer.Option(min=0, help="int8, fp8: which of the pairs are taken.")] = 0,
+    keep_fp32: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="int8, fp8: modules that stay in floating point; repeatable."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="SM,...", help="tensorrt_rtx: GPUs to build for, e.g. sm80,sm89,sm120.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, metavar="MB", help="GPU memory that a layer may use.")] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="0 builds fast, 5 searches longest.")
+    ] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="fp32: multiply in TF32, faster, 3 digits.")] = False,
+    hardware_compatible: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="tensorrt: same-compute-capability or ampere-plus.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="tensorrt: also run on later versions.")
+    ] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="tensorrt: kernel timings, to build faster.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    allow_missing: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
+    ] = None,
+    accept_accuracy_loss: Annotated[
+        bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
+    ] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
+    check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
+    from matchrt.building.calibration.advice import advice
+    from matchrt.building.calibration.options import CalibrationOptions
+    from matchrt.building.pipeline import BuildRequest
+    from matchrt.building.pipeline import build as run
+    from matchrt.cli.builder_options import builder_options
+    from matchrt.export.precision import QUANTIZED
+    from matchrt.nvidia.modules import BACKENDS, open_dialect
+
+    if dynamic and (height or width):
+        raise MatchRTError(
+            "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
+        )
+    require_new_output(output, [Path(model), *(file for file in (checkpoint, dinov2) if file is not None)])
+    request = BuildRequest(
+        model=model,
+        checkpoint=checkpoint,
+        dinov2=dinov2,
+        sha256=sha256,
+        preset=preset,
+        coarse=parse_size(coarse, "--coarse") if coarse else None,
+        single_pass=single_pass,
+        dense=dense,
+        height=height,
+        width=width,
+        batch=batch,
+        max_matches=max_matches,
+        threshold=threshold,
+        mutual=mutual,
+        profile=parse_profile(dynamic) if dynamic else None,
+        backend=backend,
+        precision=precision,
+        calibration=CalibrationOptions(calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed),
+        builder=builder_options(
+            target, workspace, optimization_level, tf32, hardware_compatible, version_compatible, timing_cache
+        ),
+        allow_missing=tuple(allow_missing or ()),
+        output=output,
+        rebuild=rebuild,
+        accept_accuracy_loss=accept_accuracy_loss,
+        check_passes=check_passes,
+    )
+    version = open_dialect(backend).version if precision in QUANTIZED and backend in BACKENDS else None
+    if (said := advice(precision, backend, version)) is not None:
+        stderr().print(f"note: {said}", style="yellow")
+    with stages(quiet=as_json) as tell:
+        result = run(request, store_at(store), tell)
+    if as_json:
+        from dataclasses import asdict
+
+        document: dict[str, Any] = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
+        document["seconds"] = {stage: round(value, 3) for stage, value in result.seconds.items()}
+        print_json(document | {"manifest": asdict(result.manifest)})
+        return
+    _print(result)
+
+
+def _print(result: Any) -> None:
+    manifest, console = result.manifest, stdout()
+    console.print(f"{result.path}{' (already in the store)' if result.cached else ''}", style="bold")
+    console.print(f"  {manifest.model}, {manifest.precision}, {manifest.backend} {manifest.backend_version}, "
+                  f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
+    for line in _built_for(manifest, result.seconds):
+        console.print(line)
+    if result.weights is not None:
+        console.print(f"  weights   {result.weights}")
+    changed = [record.name for record in manifest.passes if record.changed]
+    console.print(f"  passes    {', '.join(changed)}")
+    if "parity_matches" in (checks := manifest.checks):
+        console.print(
+            f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
+            f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if "precision_kept" in checks:
+        console.print(
+            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
+            f"matches within 1 px, count {checks['precision_count']:.2%}{_accuracy(checks)}"
+        )
+    if missing := manifest.source.allowed_missing:
+        console.print(
+            f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
+        )
+
+
+def _accuracy(checks: dict[str, float]) -> str:
+    if "precision_accuracy" not in checks:
+        return ""
+    return f", accuracy {checks['precision_accuracy']:.2%} instead of {checks['precision_accuracy_fp32']:.2%}"
+
+
+def _built_for(manifest: Any, seconds: dict[str, float]) -> list[str]:
+    """Where the engine runs, what the builder was told, and how long it took."""
+    lines, where = [], manifest.portability
+    if where.compute_capabilities:
+        gpus = ", ".join(where.compute_capabilities) + (" and later" if where.newer_gpus else "")
+        version = {"exact": "this version of the backend only", "newer": "this version and later"}[where.version]
+        lines.append(f"  runs on   compute capability {gpus}; {version}")
+    if manifest.options:
+        lines.append("  options   " + ", ".join(f"{name} {value}" for name, value in manifest.options.items()))
+    if seconds:
+        lines.append("  time      " + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
+    return lines
+
+
+def parse_profile(text: str) -> Profile:
+    """`MIN,OPT,MAX` with sizes as HxW or one number for a square. Error: profile-syntax."""
+    try:
+        minimum, optimum, maximum = (_size(part) for part in text.split(","))
+    except ValueError as error:
+        raise MatchRTError(
+            "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
+        ) from error
+    return Profile(minimum, optimum, maximum)
+
+
+def parse_size(text: str, option: str) -> tuple[int, int]:
+    """`HxW`, or one number for a square. Error: size-syntax."""
+    try:
+        return _size(text)
+    except ValueError as error:
+        raise MatchRTError("size-syntax", f"{option} '{text}' is not HxW.", "Write e.g. 560x560 or 560.") from error
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = [int(side) for side in text.lower().split("x")]
+    height, width = sides * 2 if len(sides) == 1 else sides
+    return height, width

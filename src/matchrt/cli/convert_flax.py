@@ -1,0 +1,82 @@
+"""`matchrt convert-flax`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from matchrt.cli.options import require_new_output
+from matchrt.cli.output import print_json, stages, stdout
+from matchrt.errors import missing_package
+
+if TYPE_CHECKING:
+    from matchrt.export.weights.report import LoadReport
+
+EPILOG = "Example: matchrt convert-flax outdoor_ds.ckpt --output outdoor.npz --part transformer"
+
+
+def convert_flax(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="LoFTR weights: .ckpt, .pth, .pt, .safetensors; Flax's with --back.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(help="Write here: .npz, .safetensors or .orbax (a folder); with --back .safetensors or .ckpt."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model that the weights are of; default: the first LoFTR that their shapes fit."),
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="What stands before LoFTR's keys; default: found. With --back: to put there.")
+    ] = None,
+    part: Annotated[str, typer.Option(help="transformer (the coarse one), backbone or all.")] = "all",
+    back: Annotated[bool, typer.Option("--back", help="From Flax's layout to torch's.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Convert LoFTR weights to Flax's layout, or back, without loss; every tensor's fate is reported."""
+    try:
+        from matchrt.flax.conversion import convert_file, restore_file
+    except ModuleNotFoundError as error:
+        extra = "flax" if error.name in ("jax", "flax", "ml_dtypes") else "export"
+        raise missing_package(str(error.name), extra, "Converting weights to Flax") from error
+    require_new_output(output, [checkpoint])
+    with stages(as_json) as tell:
+        tell("converting", 0.1)
+        if back:
+            restored = restore_file(checkpoint, output, model, prefix=prefix)
+            report, model_name, digest = restored.report, restored.report.model, restored.tensors_sha256
+        else:
+            converted = convert_file(checkpoint, output, model, prefix=prefix, part=part)
+            report, model_name, digest = converted.report, converted.spec.name, converted.about.tensors_sha256
+    if as_json:
+        print_json(_document(report, output, model_name, digest))
+        return 0
+    console = stdout()
+    console.print(f"{checkpoint}, as {model_name}, prefix '{report.prefix}'", style="bold")
+    console.print(report.summary())
+    if verbose:
+        for entry in report.file:
+            console.print(f"  {entry.fate}: {entry.key} {list(entry.shape)} -> {entry.detail}")
+    console.print(f"wrote {output}")
+    return 0
+
+
+def _document(report: LoadReport, output: Path, model: str, digest: str) -> dict[str, Any]:
+    return {
+        "output": str(output),
+        "model": model,
+        "prefix": report.prefix,
+        "tensors_sha256": digest,
+        "counts": report.counts(),
+        "complete": report.complete,
+        "checkpoint": [_entry(entry) for entry in report.file],
+        "network": [_entry(entry) for entry in report.network],
+    }
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    return {"key": entry.key, "shape": list(entry.shape), "fate": entry.fate, "detail": entry.detail}

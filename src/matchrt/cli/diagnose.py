@@ -1,0 +1,132 @@
+"""`matchrt diagnose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from matchrt.cli.options import require_new_output
+from matchrt.cli.output import print_json, stdout
+from matchrt.errors import missing_package
+
+if TYPE_CHECKING:
+    from matchrt.export.weights.diagnose import Diagnosis, PartFates
+
+EPILOG = (
+    "Example: matchrt diagnose matchanything_roma.ckpt --model matchanything-roma --dinov2 dinov2_vitl14_pretrain.pth"
+)
+_SHOWN = 12
+
+
+def diagnose(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
+    model: Annotated[str, typer.Option(help="The model that it should be; `matchrt models` lists them.")],
+    dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with a bar for each part here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Say what becomes of every tensor of a checkpoint, and what to do; exits with 0 only when all is explained."""
+    try:
+        from matchrt.export.weights.diagnose import diagnose as run
+        from matchrt.export.weights.diagnose_html import to_html
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", "Reading checkpoints") from error
+    from matchrt._util import atomic
+
+    require_new_output(html, [file for file in (checkpoint, dinov2) if file is not None])
+    if html is not None:
+        atomic.require_writable(html)
+    found = run(checkpoint, model, dinov2)
+    if html is not None:
+        atomic.write_text(html, to_html(found))
+    if as_json:
+        print_json(_document(found))
+    else:
+        _print(found, html)
+    return 0 if found.explained else 2
+
+
+def _document(found: Diagnosis) -> dict[str, Any]:
+    sides = {"network": found.network_parts, "checkpoint": found.file_parts, "second": found.second_parts}
+    return {
+        "path": str(found.path),
+        "model": found.model,
+        "explained": found.explained,
+        "state": found.state,
+        "verdict": found.verdict,
+        "next": found.next_command,
+        "prefix": found.report.prefix,
+        "wrapper": found.checkpoint.wrapper,
+        "tensors_sha256": found.checkpoint.tensors_sha256,
+        "second_sha256": None if found.second is None else found.second.tensors_sha256,
+        "fits": list(found.fits),
+        "closest": found.closest,
+        "counts": found.report.counts(),
+        "parts": {
+            side: [
+                {"part": p.name, "tensors": p.total, "explained": p.explained, "fates": dict(p.fates)} for p in parts
+            ]
+            for side, parts in sides.items()
+        },
+        "near_misses": [vars(miss) for miss in found.near_misses],
+        "conflicts": [_entry(e) for e in found.conflicts],
+        "repeated": [list(keys) for keys in found.repeated],
+        "tensors": {
+            "checkpoint": [_entry(e) for e in found.report.file],
+            "second": [_entry(e) for e in found.report.supplement],
+            "network": [_entry(e) for e in found.report.network],
+        },
+    }
+
+
+def _entry(entry: Any) -> dict[str, Any]:
+    return {"key": entry.key, "shape": list(entry.shape), "fate": entry.fate, "detail": entry.detail}
+
+
+def _print(found: Diagnosis, html: Path | None) -> None:
+    console = stdout()
+    checkpoint = found.checkpoint
+    wrapper = f"wrapper {checkpoint.wrapper}" if checkpoint.wrapper else "no wrapper"
+    console.print(
+        f"{checkpoint.path}: {len(checkpoint.tensors)} tensors, {checkpoint.format}, {wrapper}, prefix "
+        f"'{found.report.prefix}', as {found.model}"
+    )
+    for title, parts in (
+        ("network", found.network_parts),
+        ("checkpoint", found.file_parts),
+        ("second file", found.second_parts),
+    ):
+        if parts:
+            console.print(_table(title, parts))
+    _list(
+        "near-misses (nothing is loaded by likeness)", [f"{m.file} -> {m.network}: {m.rule}" for m in found.near_misses]
+    )
+    _list("conflicts", [f"{e.fate}: {e.key} {list(e.shape)} {e.detail}" for e in found.conflicts])
+    _list("the same values", [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated])
+    console.print(Text(found.verdict, style="bold green" if found.explained else "bold red"))
+    console.print(Text(f"next: {found.next_command}"))
+    if html is not None:
+        console.print(f"wrote {html}")
+
+
+def _table(title: str, parts: tuple[PartFates, ...]) -> Table:
+    table = Table("part of the " + title, "tensors", "explained", "fates")
+    for part in parts:
+        style = None if part.explained == part.total else "red"
+        fates = ", ".join(f"{count} {fate}" for fate, count in part.fates.items())
+        table.add_row(Text(part.name), str(part.total), str(part.explained), fates, style=style)
+    return table
+
+
+def _list(title: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    stdout().print(Text(title, style="bold"))
+    for line in lines[:_SHOWN]:
+        stdout().print(Text("  " + line))
+    if len(lines) > _SHOWN:
+        stdout().print(f"  … and {len(lines) - _SHOWN} more")

@@ -1,0 +1,46 @@
+"""`matchrt export-triton`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matchrt.cli.options import store_at
+from matchrt.cli.output import print_json, stdout
+
+EPILOG = "Example: matchrt export-triton loftr-lite models/"
+
+
+class Kind(str, Enum):
+    """Where Triton runs instances."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+def export_triton(
+    engine: Annotated[str, typer.Argument(help="Engine file, bundled model or stored one.")],
+    repository: Annotated[Path, typer.Argument(help="Triton's model repository; made where it is missing.")],
+    name: Annotated[str | None, typer.Option(help="Of the model; default: the engine's.")] = None,
+    instances: Annotated[int, typer.Option(help="Copies that run side by side on each device.")] = 1,
+    kind: Annotated[Kind, typer.Option(help="Where they run; auto: on GPUs where there are any.")] = Kind.auto,
+    queue_delay: Annotated[int, typer.Option(help="Microseconds to wait for more pairs; --batch engines.")] = 2000,
+    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write a model repository from which Triton Inference Server serves an engine."""
+    from matchrt.serving.triton import TritonOptions, export_triton
+
+    options = TritonOptions(name=name, instances=instances, kind=kind.value, queue_delay=queue_delay)
+    folder = export_triton(engine, repository, options, store_at(store), backend)
+    if as_json:
+        print_json({"model": folder.name, "folder": str(folder)})
+        return
+    console = stdout()
+    console.print(f"wrote {folder}", style="bold")
+    console.print(f"  tritonserver --model-repository={repository.resolve()}")

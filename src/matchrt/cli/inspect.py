@@ -1,0 +1,90 @@
+"""`matchrt inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from matchrt.cli.inspect_engine import inspect_engine
+from matchrt.cli.inspect_onnx import print_onnx
+from matchrt.cli.output import facts, print_json, stdout
+from matchrt.errors import MatchRTError, missing_package
+
+EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nOf a TensorRT engine: matchrt inspect lite.engine --layers"
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file, or engine.")],
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Of an engine: layers with precision, and memory (TensorRT: on the GPU).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Show what a file is: the models it fits, tensors by part, digest and size. Exit code 2: no layers to show."""
+    if not file.is_file():
+        raise MatchRTError("inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, ONNX file or engine.")
+    if _is_engine(file):
+        return inspect_engine(file, layers, as_json)
+    if layers and file.suffix.lower() != ".onnx":
+        raise MatchRTError("engine-layers", f"'{file}' is not an engine.", "Leave --layers out.")
+    found = _needs_export(file)
+    if as_json:
+        print_json(found)
+    elif found["kind"] == "onnx":
+        print_onnx(found, layers)
+    else:
+        _print_checkpoint(found)
+    return 0
+
+
+def _is_engine(file: Path) -> bool:
+    """Whether the .json beside the file is a manifest; any other .json may lie there by chance."""
+    from matchrt.manifest import manifest_path
+
+    try:
+        return '"engine_sha256"' in manifest_path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+
+
+def _needs_export(file: Path) -> dict[str, Any]:
+    try:
+        from matchrt.export.weights.inspect import inspect_checkpoint, inspect_onnx
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", "Inspecting checkpoints and ONNX files") from error
+    # An ONNX file begins with the field of its IR version. So may the length that safetensors begins with, but there
+    # a brace follows.
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    onnx = file.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and head[8:] != b"{")
+    return inspect_onnx(file) if onnx else inspect_checkpoint(file)
+
+
+def _print_checkpoint(found: dict[str, Any]) -> None:
+    models = ", ".join(found["models"]) or f"none completely; closest is {found['closest']}"
+    if len(found["models"]) > 1:
+        models += " (the same tensors: the file does not tell them apart, its publisher does)"
+    wrapper = found["wrapper"] or "none"
+    facts(
+        [
+            ("checkpoint", found["path"]),
+            ("fits", models),
+            ("account", found["account"]),
+            ("format", f"{found['format']}, wrapper {wrapper}, key prefix '{found['prefix']}'"),
+            ("tensors", f"{found['tensors']} with {found['elements']:,} values ({found['dtypes']})"),
+            ("beside them", ", ".join(found["ignored"]) or "nothing"),
+            ("size", f"{found['bytes'] / 1e6:.2f} MB"),
+            ("sha256", found["sha256"]),
+            ("weights", found["tensors_sha256"]),
+        ]
+    )
+    table = Table("part", "tensors", "values")
+    for part in found["parts"]:
+        table.add_row(part["name"], str(part["tensors"]), f"{part['elements']:,}")
+    stdout().print(table)
+    if not found["models"]:
+        for problem in found["problems"][:10]:
+            stdout().print(f"  {problem['fate']}: {problem['key']} {problem['shape']} {problem['detail']}")

@@ -1,0 +1,152 @@
+"""An engine: what its manifest says, and with --layers what it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from matchrt.cli.inspect_onnx import counts, print_graph
+from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.manifest import EngineManifest
+
+if TYPE_CHECKING:
+    from matchrt.runtime.engine_file import EngineFile
+    from matchrt.runtime.gpu.inspection.opened import OpenedEngine
+
+
+def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
+    """Prints it; 2 where layers were asked for and cannot be had, which leaves the rest as it is."""
+    from matchrt.runtime.engine_file import read_engine
+
+    file = read_engine(path)
+    document: dict[str, Any] = {"kind": "engine", "path": str(path), "manifest": asdict(file.manifest)}
+    if not as_json:
+        _print_manifest(path, file.manifest)
+    if not layers:
+        if as_json:
+            print_json(document)
+        return 0
+    try:
+        document |= _graph(path, as_json) if file.manifest.backend == "onnxruntime" else _opened(file, as_json)
+    except MatchRTError as error:
+        if as_json:
+            print_json(document | {"layers": None, "layers_error": error_json(error)})
+        else:
+            stderr().print(f"layers cannot be shown: {error.message} [{error.code}]", style="red")
+            stderr().print(f"  {error.remedy}")
+        return 2
+    if as_json:
+        print_json(document)
+    return 0
+
+
+def _graph(path: Path, quiet: bool) -> dict[str, Any]:
+    """ONNX Runtime's engines are graphs. Error: package-missing."""
+    try:
+        from matchrt.export.weights.inspect import inspect_onnx
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", "Showing the nodes of an ONNX engine") from error
+    graph = inspect_onnx(path)
+    if not quiet:
+        print_graph(graph, operators=True)
+    return {"graph": graph}
+
+
+def _opened(file: EngineFile, quiet: bool) -> dict[str, Any]:
+    """Errors: those of `inspecting.opened.open_engine`."""
+    from matchrt.runtime.gpu.inspection.opened import open_engine
+    from matchrt.runtime.gpu.inspection.summary import summarise_layers
+
+    opened = open_engine(file)
+    summary = summarise_layers(opened.layers)
+    if not quiet:
+        _print_opened(opened)
+    return {
+        "gpu": opened.gpu,
+        "aux_streams": opened.aux_streams,
+        "memory": asdict(opened.memory),
+        "profiles": [[asdict(shapes) for shapes in profile] for profile in opened.profiles],
+        "summary": asdict(summary),
+        "layers": [asdict(layer) | {"precision": layer.precision} for layer in opened.layers],
+    }
+
+
+def _print_manifest(path: Path, manifest: EngineManifest) -> None:
+    contract, matching = manifest.input, manifest.matching
+    size = f"{contract.height}x{contract.width}"
+    if contract.profile is not None:
+        sizes = (contract.profile.minimum, contract.profile.optimum, contract.profile.maximum)
+        size = " … ".join(f"{height}x{width}" for height, width in sizes)
+    rows = [
+        ("engine", path),
+        ("model", f"{manifest.model} ({manifest.family})"),
+        ("runs on", f"{manifest.backend} {manifest.backend_version}, {manifest.precision}"),
+        *_portability(manifest),
+        ("input", f"{size}, {contract.channels} channel(s), sides multiples of {contract.divisor}"),
+        ("tensors in", _tensors(manifest, "inputs")),
+        ("tensors out", _tensors(manifest, "outputs")),
+        (
+            "matches",
+            f"at most {matching.max_matches}, confidence above {matching.threshold}, "
+            f"by default from {matching.default_score}",
+        ),
+        ("weights", f"{manifest.source.name}, tensors {manifest.source.tensors_sha256[:16]}…"),
+        ("licence", manifest.source.licence),
+        ("size", f"{manifest.engine_bytes / 1e6:.2f} MB"),
+        ("sha256", f"{manifest.engine_sha256} (checked)"),
+    ]
+    facts(rows)
+
+
+def _tensors(manifest: EngineManifest, which: str) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in getattr(manifest, which))
+
+
+def _portability(manifest: EngineManifest) -> list[tuple[str, str]]:
+    """Which GPUs and versions it runs on, and what the builder was told; ONNX engines run anywhere."""
+    where, rows = manifest.portability, []
+    if where.compute_capabilities:
+        later = " and later" if where.newer_gpus else ""
+        rows.append(("GPUs", f"compute capability {', '.join(where.compute_capabilities)}{later}"))
+    if where.version != "any":
+        rule = {"exact": "this version only", "newer": "this version and later ones"}[where.version]
+        rows.append(("versions", f"{manifest.backend_version}: {rule}"))
+    if manifest.options:
+        rows.append(("builder", ", ".join(f"{name} {value}" for name, value in manifest.options.items())))
+    return rows
+
+
+def _print_opened(opened: OpenedEngine) -> None:
+    from matchrt.runtime.gpu.inspection.summary import summarise_layers
+
+    memory, summary = opened.memory, summarise_layers(opened.layers)
+    weights = "unknown" if memory.weights is None else megabytes(memory.weights)
+    rows: list[tuple[str, Any]] = [("opened on", f"{opened.gpu}, {opened.aux_streams} auxiliary streams")]
+    rows.append(
+        ("memory", f"weights {weights}, scratch {megabytes(memory.scratch)}, tensors {megabytes(memory.tensors)}")
+    )
+    for index, profile in enumerate(opened.profiles):
+        shapes = ", ".join(
+            f"{tensor.name} " + " … ".join(str(list(s)) for s in (tensor.minimum, tensor.optimum, tensor.maximum))
+            for tensor in profile
+        )
+        rows.append((f"profile {index}", shapes))
+    rows.append(("layers", f"{len(opened.layers)}: {counts(summary.by_precision)}"))
+    rows.append(("kinds", counts(summary.by_kind)))
+    facts(rows)
+    table = Table("part", "layers that compute it, by the types that they read and write")
+    for part, found in summary.by_part.items():
+        table.add_row(part, counts(found))
+    stdout().print(table)
+    table = Table("layer", "kind", "types", "nodes")
+    for layer in opened.layers:
+        table.add_row(layer.name, layer.kind, layer.precision, _shortened(layer.nodes))
+    stdout().print(table)
+
+
+def _shortened(nodes: tuple[str, ...], most: int = 3) -> str:
+    return ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")

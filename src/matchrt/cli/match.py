@@ -1,0 +1,217 @@
+"""`matchrt match`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
+from matchrt.cli.options import known_device, require_new_output, store_at
+from matchrt.cli.output import print_json, stdout
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.matches import Matches
+
+EPILOG = "Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz"
+
+
+class Verify(str, Enum):
+    """Two-view geometry to check matches against."""
+
+    homography = "homography"
+    fundamental = "fundamental"
+    essential = "essential"
+    none = "none"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How to verify matches, as the options say."""
+
+    kind: Verify
+    threshold: float | None
+    intrinsics: tuple[Any, Any]
+
+    def check(self, matches: Matches) -> Matches:
+        """The matches with their geometry, and the time that it took among the timings."""
+        if self.kind is Verify.none:
+            return matches
+        start = time.perf_counter()
+        first, second = self.intrinsics
+        verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
+        return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
+
+
+def match(
+    image0: Annotated[Path, typer.Argument(help="Image; or a folder, or a text file with two paths a line.")],
+    image1: Annotated[Path | None, typer.Argument(help="Image; or a folder with the same file names.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="Engine file, or a bundled model or one in the store; jax: weights.")
+    ] = "loftr-lite",
+    draw: Annotated[Path | None, typer.Option(help="Picture of the matches (.png, .jpg); a folder for pairs.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Matches: .npz, .json or .h5; a folder or .h5 for pairs.")] = None,
+    verify: Annotated[Verify, typer.Option(help="Geometry that inliers agree with.")] = Verify.fundamental,
+    threshold: Annotated[float | None, typer.Option(help="Inlier threshold in pixels.")] = None,
+    intrinsics: Annotated[
+        Path | None, typer.Option(help='JSON {"K0": 3x3, "K1": 3x3} in pixels, for --verify essential.')
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N as RoMa's sampler does."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
+    resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
+    window: Annotated[int | None, typer.Option(help="Of one folder: match each image with the N that follow.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of a list, and the names in an .h5 file, start from.")
+    ] = None,
+    allow_unpaired: Annotated[
+        bool, typer.Option("--allow-unpaired", help="Of two folders: skip names that only one has.")
+    ] = False,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
+    ignore_exif: Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several; jax: the Flax model."
+        ),
+    ] = None,
+    no_cuda_graph: Annotated[
+        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
+    ] = False,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
+    from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.pairs import read_pairs
+
+    geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
+    single = image1 is not None and not image0.is_dir() and not image1.is_dir()
+    if window is not None and (image1 is not None or not image0.is_dir()):
+        raise MatchRTError(
+            "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
+        )
+    check_outputs(draw, save, single)
+    pairs = (
+        [(image0, image1)]
+        if single and image1
+        else read_pairs(image0, image1, root=root, window=window, allow_unpaired=allow_unpaired)
+    )
+    for output in (draw, save):
+        require_new_output(output, [image0, *(path for pair in pairs for path in pair)])
+    if not single:
+        require_other_folder(draw, pairs)
+        check_hdf5(save, pairs, root)
+    options = MatcherOptions(
+        resize=resize,
+        sample=sample,
+        seed=seed,
+        min_score=min_score,
+        apply_exif=not ignore_exif,
+        max_pixels=int(max_megapixels * 1e6),
+        threads=threads,
+        device=known_device(device),
+        backend=backend,
+        cuda_graph=not no_cuda_graph,
+    )
+    with Matcher(engine, options, store_at(store)) as matcher:
+        if not single:
+            return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
+        _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
+        return 0
+
+
+def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
+    """Says before any work what could not be written after it. Errors: output-format, output-unwritable."""
+    from matchrt._util.atomic import require_writable
+    from matchrt.runtime.draw import PICTURE_SUFFIXES
+    from matchrt.runtime.formats import HDF5_SUFFIXES
+
+    wanted: tuple[tuple[Path | None, tuple[str, ...], str], ...] = (
+        (draw, tuple(PICTURE_SUFFIXES) if single else ("",), "--draw"),
+        (save, (".npz", ".json", *HDF5_SUFFIXES) if single else ("", *HDF5_SUFFIXES), "--save"),
+    )
+    for path, suffixes, option in wanted:
+        if path is None or (not single and path.is_dir()):
+            continue
+        if path.suffix.lower() not in suffixes:
+            kinds = ", ".join(suffix or "a folder" for suffix in suffixes)
+            raise MatchRTError("output-format", f"{option} '{path}' is of no known kind.", f"Use {kinds}.")
+        if not single and not path.suffix and path.exists():
+            raise MatchRTError("output-unwritable", f"{option} '{path}' is no folder.", "Name another folder.")
+        require_writable(path)
+
+
+def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
+    """K0, K1 from a JSON file. Errors: intrinsics-missing, intrinsics-format."""
+    example = 'Pass --intrinsics FILE with {"K0": [[fx,0,cx],[0,fy,cy],[0,0,1]], "K1": …}.'
+    if path is None:
+        if verify is Verify.essential:
+            raise MatchRTError("intrinsics-missing", "--verify essential needs both cameras' intrinsics.", example)
+        return None, None
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return raw["K0"], raw["K1"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MatchRTError("intrinsics-format", f"'{path}' does not give K0 and K1: {error}.", example) from error
+
+
+def _match_one(
+    matcher: Matcher,
+    pair: tuple[Path, Path],
+    geometry: Geometry,
+    draw: Path | None,
+    save: Path | None,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    from matchrt.runtime.draw import save_picture
+    from matchrt.runtime.formats import save_matches
+
+    start = time.perf_counter()
+    images = [matcher.read(path) for path in pair]
+    decode = (time.perf_counter() - start) * 1e3
+    matches = geometry.check(matcher.match(*images))
+    matches = replace(matches, timings={**matches.timings, "decode": decode})
+    if draw is not None:
+        save_picture(draw, matches.draw(*images))
+    if save is not None:
+        save_matches(matches, save, root=root)
+    if as_json:
+        print_json(matches.summary())
+        return
+    console = stdout()
+    first, *rest = describe(matches)
+    console.print(first, style="bold")
+    for line in (*rest, *(f"wrote {path}" for path in (draw, save) if path is not None)):
+        console.print(line)
+
+
+def describe(matches: Matches) -> list[str]:
+    """The summary that people read."""
+    geometry, origin = matches.geometry, matches.provenance
+    found = ""
+    if geometry is not None:
+        inliers = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
+        found = f", {inliers} ({geometry.kind}, {geometry.threshold_px:g} px)"
+    sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
+    stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
+    return [
+        f"{len(matches)} matches{found}",
+        f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}",
+        f"milliseconds: {stages}",
+    ]

@@ -1,0 +1,193 @@
+"""`matchrt match-many`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from matchrt.cli.options import known_device, require_new_output, store_at
+from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.batch.journal import Failure
+    from matchrt.batch.output import Output
+    from matchrt.batch.run import ManyReport, ManyRun, Match
+    from matchrt.runtime.engine_file import EngineFile
+    from matchrt.runtime.matcher import MatcherOptions
+
+EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
+_SHOWN = 10
+
+
+class Layout(str, Enum):
+    """hloc's two layouts."""
+
+    dense = "dense"
+    sparse = "sparse"
+
+
+class Cameras(str, Enum):
+    """Which images share a camera."""
+
+    per_image = "per-image"
+    per_folder = "per-folder"
+    single = "single"
+
+
+def match_many(
+    pairs: Annotated[Path, typer.Argument(help="Text file with two paths a line, or a folder of images.")],
+    output: Annotated[Path, typer.Option(help="hloc's HDF5 (.h5), a COLMAP database (.db), or .parquet.")],
+    engine: Annotated[str, typer.Option(help="Engine file, or a bundled model or one in the store.")] = "loftr-lite",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that names start from; default: the list's folder, or the folder.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Of a folder: match each image with the N that follow.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Where results are kept; default: OUTPUT.journal.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed pairs again.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pairs matched at a time; default: by cores, memory, GPU.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster (RAY_ADDRESS), or Ray here.")] = False,
+    ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster; with --ray.")] = None,
+    layout: Annotated[Layout, typer.Option(help=".h5: dense keeps raw matches too.")] = Layout.dense,
+    features: Annotated[Path | None, typer.Option(help=".h5: file of keypoints; default: feats_OUTPUT.")] = None,
+    cell_size: Annotated[float, typer.Option(help=".h5, .db: points in one cell, in px, are one keypoint.")] = 1.0,
+    max_error: Annotated[
+        float, typer.Option(help=".h5, .db: drop matches farther from their keypoint, in px; 0 for none.")
+    ] = 1.0,
+    max_keypoints: Annotated[int | None, typer.Option(min=1, help=".h5, .db: of an image, the strongest.")] = None,
+    camera_model: Annotated[str, typer.Option(help=".db: COLMAP's name for it.")] = "SIMPLE_RADIAL",
+    cameras: Annotated[Cameras, typer.Option(help=".db: which images share a camera.")] = Cameras.per_image,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help=".db: no two-view geometries.")] = False,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    ] = None,
+    resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N matches.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
+    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
+    ignore_exif: Annotated[
+        bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not either.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
+    digest: Annotated[bool, typer.Option("--digest", help="Print a digest of the output's content.")] = False,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Match many pairs, resumably: killed at any moment, the same command goes on where it was.
+
+    Exit code 2 where pairs failed; they are listed in OUTPUT.failed.txt, and do not stop the rest.
+    """
+    from matchrt.batch.colmap import ColmapOptions
+    from matchrt.batch.listing import PairSource
+    from matchrt.batch.merging import MergeOptions
+    from matchrt.batch.output import Output, OutputOptions
+    from matchrt.batch.run import ManyRun
+    from matchrt.runtime.engine_file import read_engine
+    from matchrt.runtime.matcher import MatcherOptions
+
+    if ray_address is not None and not ray:
+        raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
+    merge = MergeOptions(cell_size, max_error or None, max_keypoints)
+    colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
+    run = ManyRun(
+        PairSource(pairs, root, window),
+        Output(output, OutputOptions(merge, layout.value, features, colmap)),
+        journal,
+        retry_failed,
+    )
+    run.output.check()
+    for path in (*run.output.files, run.journal_path):
+        require_new_output(path, [pairs] if pairs.is_file() else [])
+    options = MatcherOptions(
+        resize=resize,
+        min_score=min_score,
+        sample=sample,
+        seed=seed,
+        apply_exif=not ignore_exif,
+        max_pixels=int(max_megapixels * 1e6),
+        threads=threads,
+        device=known_device(device),
+        backend=backend,
+    )
+    found = read_engine(engine, store_at(store), backend)
+    if ray:
+        report, failures = _on_ray(run, found, options, workers, ray_address, as_json)
+    else:
+        report, failures = _here(run, found, options, workers, as_json)
+    _print(run.output, report, failures, digest, as_json)
+    return 2 if report.counts.failed else 0
+
+
+Done = tuple["ManyReport", list["Failure"]]
+
+
+def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
+    from dataclasses import replace
+
+    from matchrt.batch.pool import match_in_pool, pool_size
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.session import SessionOptions, open_session
+
+    size = pool_size(engine.manifest, options.device, workers, options.threads)
+    options = replace(options, threads=size.threads)
+    session = open_session(engine, SessionOptions(threads=size.threads, device=options.device))
+    with Matcher.on(session, options) as matcher:
+        return _matched(run, engine, options, lambda todo: match_in_pool(matcher, run.source.base, todo, size), quiet)
+
+
+def _on_ray(
+    run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, address: str | None, quiet: bool
+) -> Done:
+    from matchrt.batch.on_ray import RayWork, cluster, match_on_ray
+
+    with cluster(address):
+        work = RayWork.of(engine, options, run.source.base, workers)
+        return _matched(run, engine, options, lambda todo: match_on_ray(work, todo), quiet)
+
+
+def _matched(run: ManyRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
+    from matchrt.batch.run import match_pairs, plan_of
+
+    plan = plan_of(run.source, engine.manifest, options)
+    with progress_of("matching", quiet) as tell:
+        return match_pairs(run, plan, match, tell)
+
+
+def _print(output: Output, report: ManyReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
+    from matchrt.batch.content import content_digest
+
+    content = content_digest(output.files) if digest else None
+    if as_json:
+        listed = [
+            {
+                "pair": list(failure.pair[1:]),
+                "error": error_json(MatchRTError(failure.code, failure.message, failure.remedy)),
+            }
+            for failure in failures
+        ]
+        files = [str(path) for path in output.files]
+        extra: dict[str, Any] = {} if content is None else {"content_sha256": content}
+        print_json({**report.to_json(), "outputs": files, **extra, "failures": listed})
+        return
+    counts, console, errors = report.counts, stdout(), stderr()
+    for failure in failures[:_SHOWN]:
+        errors.print(f"{failure.pair.first} {failure.pair.second}: {failure.message} {failure.remedy}", style="red")
+    if counts.failed > len(failures[:_SHOWN]):
+        errors.print(f"… and more: {output.failed}", style="red")
+    before = counts.pairs - report.now
+    console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {before} of them before this run")
+    if counts.listed > counts.pairs:
+        console.print(f"{counts.listed - counts.pairs} lines named a pair again, and were left out")
+    what = "wrote" if report.written else "up to date:"
+    console.print(f"{what} {' and '.join(str(path) for path in output.files)}")
+    if content is not None:
+        console.print(f"content sha256 {content}")

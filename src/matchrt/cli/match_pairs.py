@@ -1,0 +1,157 @@
+"""Many pairs on the command line: one bad pair does not stop the rest, and every pair has a file of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matchrt._util.digest import sha256_bytes
+from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.matches import Matches
+
+Pair = tuple[Path, Path]
+# An .h5 file is copied for every write, so that an interruption loses at most this many pairs and damages nothing.
+_HDF5_BATCH = 256
+_LONGEST_NAME = 200
+
+
+def match_many(
+    matcher: Matcher,
+    pairs: list[Pair],
+    check: Callable[[Matches], Matches],
+    draw: Path | None,
+    save: Path | None,
+    root: Path | None,
+    as_json: bool,
+) -> int:
+    """Matches all pairs; `draw` is a folder, `save` a folder or an .h5 file. Returns the exit code."""
+    rows: list[dict[str, Any]] = []
+    with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
+        results = matcher.match_many(pairs, return_errors=True)
+        for name, pair, result in zip(pair_names(pairs), pairs, results, strict=True):
+            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer)})
+            advance()
+    failed = sum("error" in row for row in rows)
+    if as_json:
+        print_json({"pairs": rows, "failed": failed})
+    else:
+        _print(rows, failed)
+    return 2 if failed else 0
+
+
+def _row(
+    result: Matches | MatchRTError, name: str, pair: Pair, check: Callable[[Matches], Matches], writer: _Writer
+) -> dict[str, Any]:
+    if isinstance(result, MatchRTError):
+        return {"error": error_json(result)}
+    matches = check(result)
+    writer.write(matches, name, pair)
+    return matches.summary()
+
+
+def writes_hdf5(save: Path | None) -> bool:
+    """Whether `--save` names an .h5 file; a folder may have a dot in its name."""
+    from matchrt.runtime.formats import HDF5_SUFFIXES
+
+    return save is not None and save.suffix.lower() in HDF5_SUFFIXES and not save.is_dir()
+
+
+def check_hdf5(save: Path | None, pairs: list[Pair], root: Path | None) -> None:
+    """Says before any work what could not be written to an .h5 file after it; errors as `formats.check_hdf5`."""
+    if save is not None and writes_hdf5(save):
+        from matchrt.runtime import formats
+
+        formats.check_hdf5(save, {path.as_posix() for pair in pairs for path in pair}, root)
+
+
+def require_other_folder(draw: Path | None, pairs: list[Pair]) -> None:
+    """Raises `output-is-input` where pictures would lie among the images: replacing one, or matched the next time."""
+    if draw is None or not draw.is_dir():
+        return
+    for path in (path for pair in pairs for path in pair):
+        if path.parent.resolve() == draw.resolve():
+            raise MatchRTError("output-is-input", f"--draw '{draw}' holds images to match.", "Choose another folder.")
+
+
+class _Writer:
+    """Writes pictures and matches as they come; .h5 files in batches."""
+
+    def __init__(self, matcher: Matcher, draw: Path | None, save: Path | None, root: Path | None) -> None:
+        self._matcher = matcher
+        self._draw, self._save, self._root = draw, save, root
+        self._hdf5 = writes_hdf5(save)
+        self._waiting: list[Matches] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+
+    def write(self, matches: Matches, name: str, pair: Pair) -> None:
+        """Errors: output-unwritable, matches-name; they end the run, for every later pair would meet them too."""
+        if self._draw is not None:
+            self._picture(matches, pair, self._draw / f"{name}.jpg")
+        if self._hdf5:
+            self._waiting.append(matches)
+            if len(self._waiting) >= _HDF5_BATCH:
+                self._flush()
+        elif self._save is not None:
+            matches.save(self._save / f"{name}.npz")
+
+    def _picture(self, matches: Matches, pair: Pair, path: Path) -> None:
+        from matchrt.runtime.draw import save_picture
+
+        save_picture(path, matches.draw(*(self._matcher.read(image) for image in pair)))
+
+    def _flush(self) -> None:
+        if self._waiting and self._save is not None:
+            from matchrt.runtime.formats import save_hdf5
+
+            waiting, self._waiting = self._waiting, []
+            save_hdf5(waiting, self._save, root=self._root)
+
+
+def pair_names(pairs: list[Pair]) -> list[str]:
+    """A file name for every pair, all different: the stems where they suffice, else paths from the common folder."""
+    for names in _candidates(pairs):
+        short = [_shortened(name) for name in names]
+        if len(set(short)) == len(short):
+            return short
+    # The same pair stands in the list twice.
+    return [f"{name}__{index}" for index, name in enumerate(short)]
+
+
+def _shortened(name: str) -> str:
+    """File systems take 255 bytes; a longer name is cut and told apart by its digest."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(name.encode())[:8]}"
+
+
+def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:
+    yield [f"{first.stem}__{second.stem}" for first, second in pairs]
+    # Not resolve(): two links to one photograph are two names.
+    absolute = [tuple(Path(os.path.abspath(path)) for path in pair) for pair in pairs]  # noqa: PTH100
+    common = Path(os.path.commonpath([path.parent for pair in absolute for path in pair]))
+    relative = [[path.relative_to(common) for path in pair] for pair in absolute]
+    yield ["__".join("-".join(path.with_suffix("").parts) for path in pair) for pair in relative]
+    yield ["__".join("-".join(path.parts) for path in pair) for pair in relative]
+
+
+def _print(rows: list[dict[str, Any]], failed: int) -> None:
+    console, errors = stdout(), stderr()
+    for row in rows:
+        name = " ".join(row["pair"])
+        if "error" in row:
+            errors.print(f"{name}: {row['error']['message']} {row['error']['remedy']}", style="red")
+            continue
+        inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
+        console.print(f"{name}: {row['matches']} matches{inliers}, {row['timings_ms']['inference']:.0f} ms")
+    console.print(f"{len(rows) - failed} pairs matched, {failed} failed")

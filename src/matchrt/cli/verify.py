@@ -1,0 +1,158 @@
+"""`matchrt verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from matchrt.cli.options import store_at
+from matchrt.cli.output import print_json, stages, stdout
+from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.bench.gate import Verdict
+    from matchrt.bench.per_block import Sensitivity
+
+EPILOG = (
+    "Example: matchrt verify loftr-lite-int8.onnx --pairs my_pairs.txt --html report.html\n\n"
+    "What costs matches: matchrt verify loftr-lite --per-block --plot blocks.png\n\n"
+    "In Flax: matchrt verify --flax loftr-lite --images a.jpg b.jpg"
+)
+
+
+def verify(
+    engine: Annotated[
+        str | None, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or one in the store.")
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="Engine to compare with; fp32: the one that ENGINE was made from.")
+    ] = "fp32",
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR_OR_LIST", help="Your pairs, or an evaluation folder; default: drawn scenes."),
+    ] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    per_block: Annotated[
+        bool, typer.Option("--per-block", help="Instead: what each part costs when it alone is lowered.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="--per-block: int8 or fp8.")] = "int8",
+    backend: Annotated[
+        str | None, typer.Option(help="Of ENGINE; --per-block: whose graph (default onnxruntime).")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="DIR_OR_LIST", help="--per-block: pairs to calibrate on.")
+    ] = None,
+    keep_fp32: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="--per-block: leave these modules out; repeatable.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Worst pairs drawn in the HTML.")] = 3,
+    gate: Annotated[bool, typer.Option("--gate", help="End with an error where ENGINE is beyond its limits.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report with the worst pairs drawn.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report as .json or .md.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="--per-block: .png, .svg or .pdf (needs matplotlib).")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    flax: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Instead: the model in Flax against torch, stage by stage.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="--flax: weights; a bundled model needs none.")] = None,
+    images: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="--flax: a real pair; default: a generated one.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="--flax: of the network's input; default: the model's.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="--flax: of the confidence; default: the model's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="--flax: where it runs, cpu or cuda; torch runs on the CPU.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs.
+
+    With --flax: prove that the model in Flax gives what torch gives; exits with 0 only when it does.
+    """
+    if flax is not None:
+        from matchrt.cli.options import known_device
+        from matchrt.cli.verify_flax import verify_flax
+
+        return verify_flax(flax, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
+    if engine is None:
+        raise MatchRTError(
+            "usage", "There is nothing to verify.", "Name an engine, or a model: matchrt verify --flax loftr-lite."
+        )
+    from matchrt.building.calibration.options import CalibrationOptions
+    from matchrt.building.verify_run import BlockRequest, VerifyRequest, run_per_block, run_verify
+
+    _check(output, html, plot, per_block)
+    verdict: Verdict | None = None
+    sensitivity: Sensitivity | None = None
+    pictures: list[tuple[str, bytes]] = []
+    with stages(quiet=as_json) as tell:
+        if per_block:
+            options = CalibrationOptions(calibration, keep=tuple(keep_fp32 or ()))
+            blocks = BlockRequest(engine, precision, backend or "onnxruntime", reference, pairs, first, options)
+            sensitivity = run_per_block(blocks, store_at(store), tell)
+        else:
+            drawn = worst if html is not None else 0
+            request = VerifyRequest(engine, reference, pairs, first, drawn, threads, backend)
+            verdict, pictures = run_verify(request, store_at(store), tell)
+    _deliver(verdict, sensitivity, pictures, output, html, plot, as_json)
+    if gate and verdict is not None:
+        verdict.require(verdict.verification.engine)
+    return 0
+
+
+def _check(output: Path | None, html: Path | None, plot: Path | None, per_block: bool) -> None:
+    """Says before any work what could not be written after it."""
+    from matchrt._util.atomic import require_writable
+    from matchrt.bench.plots import check_plot
+
+    if output is not None and output.suffix.lower() not in (".md", ".json"):
+        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    if plot is not None:
+        if not per_block:
+            raise MatchRTError("bench-nothing", "--plot without --per-block has nothing to draw.", "Leave it out.")
+        check_plot(plot)
+    for path in (output, html, plot):
+        if path is not None:
+            require_writable(path)
+
+
+def _deliver(
+    verdict: Verdict | None,
+    sensitivity: Sensitivity | None,
+    pictures: list[tuple[str, bytes]],
+    output: Path | None,
+    html: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    import json
+
+    from matchrt._util import atomic
+    from matchrt.bench import verify_report as report
+    from matchrt.bench.per_block import save_sensitivity_plot
+
+    document = report.to_json(verdict, sensitivity)
+    tables = [] if verdict is None else [report.verification_table(verdict)]
+    tables += [] if sensitivity is None else [report.sensitivity_table(sensitivity)]
+    line = None if verdict is None else report.verdict_line(verdict)
+    if output is not None:
+        as_text = "\n".join([*(table.markdown() for table in tables), line or ""])
+        chosen = as_text if output.suffix.lower() == ".md" else json.dumps(document, indent=2, allow_nan=False)
+        atomic.write_text(output, chosen.rstrip() + "\n")
+    if html is not None:
+        atomic.write_text(html, report.to_html(verdict, sensitivity, pictures))
+    if plot is not None and sensitivity is not None:
+        save_sensitivity_plot(sensitivity, plot)
+    if as_json:
+        print_json(document)
+        return
+    for table in tables:
+        stdout().print(table.rich())
+    for text in (line, *(f"wrote {path}" for path in (output, html, plot) if path is not None)):
+        if text is not None:
+            stdout().print(text)

@@ -1,0 +1,151 @@
+"""What is tried rather than believed. Each of these runs in a process of its own: a broken install may crash it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from matchrt.errors import MatchRTError
+
+MARK = "matchrt-probe:"
+_SIDE = 128
+
+
+def matching() -> dict[str, Any]:
+    """The default job: the bundled engine on ONNX Runtime's CPU provider finds matches."""
+    import numpy as np
+    import onnxruntime
+
+    from matchrt.runtime.matcher import Matcher, MatcherOptions
+
+    image = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE), dtype=np.uint8)
+    with Matcher("loftr-lite", MatcherOptions(resize=_SIDE, threads=1)) as matcher:
+        found = len(matcher.match(image, image))
+    return {"matches": found, "providers": onnxruntime.get_available_providers()}
+
+
+def onnxruntime_cuda() -> dict[str, Any]:
+    """The bundled engine on ONNX Runtime's CUDA provider."""
+    from matchrt.runtime.engine_file import read_engine
+    from matchrt.runtime.session import SessionOptions, open_session
+
+    open_session(read_engine("loftr-lite"), SessionOptions(device="cuda")).close()
+    return {}
+
+
+def gpus() -> dict[str, Any]:
+    """What driver and CUDA see."""
+    from matchrt.nvidia.boards import read_boards
+    from matchrt.nvidia.cuda import call, cuda_runtime
+    from matchrt.nvidia.device import find_gpus
+
+    boards = read_boards()
+    seen: dict[str, Any] = {"boards": [asdict(board) for board in boards], "cuda": [], "error": None}
+    try:
+        runtime = cuda_runtime()
+        call(runtime.cudaGetDeviceCount)  # find_gpus says only that there is none; this says why
+        for gpu in find_gpus():
+            bus = call(runtime.cudaDeviceGetPCIBusId, 32, gpu.index)
+            text = bus.decode() if isinstance(bus, bytes) else str(bus)
+            seen["cuda"].append(asdict(gpu) | {"bus": text.rstrip("\0"), "free": None if boards else _free(gpu.index)})
+    except MatchRTError as error:
+        seen["error"] = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    return seen
+
+
+def tensorrt(backend: str) -> dict[str, Any]:
+    """Whether the module loads, makes a builder and a runtime; of RTX also whether the runtime takes the GPU here."""
+    from matchrt.nvidia.log import make_log
+    from matchrt.nvidia.modules import open_dialect
+
+    dialect = open_dialect(backend)
+    log = make_log(dialect.trt)
+    builder, no_builder = _made(lambda: dialect.trt.Builder(log), log)
+    runtime, no_runtime = _made(lambda: dialect.trt.Runtime(log), log)
+    refusal = None
+    # Full TensorRT takes seconds to build anything, and its builder asks for the GPU already.
+    if backend == "tensorrt_rtx" and builder is not None and runtime is not None and _has_gpu():
+        refusal = _refusal(dialect, builder, runtime, log)
+    return {"version": dialect.version, "builder": no_builder, "runtime": no_runtime, "refusal": refusal}
+
+
+def _made(make: Callable[[], Any], log: Any) -> tuple[Any, str | None]:
+    """What `make` gives, and why it gives nothing."""
+    try:
+        made = make()
+    except Exception as error:
+        # pybind11 raises a TypeError where the library returns nothing.
+        said = log.take_errors()
+        return None, str(error) if said == "no reason given" else said
+    return made, None if made is not None else log.take_errors()
+
+
+def _refusal(dialect: Any, builder: Any, runtime: Any, log: Any) -> str | None:
+    """Builds the smallest engine and loads it: why the GPU is refused, None where it is not."""
+    from matchrt.nvidia.dialect import BuilderOptions
+
+    trt = dialect.trt
+    network = builder.create_network(dialect.network_flags())
+    values = network.add_input("values", trt.float32, (8,))
+    network.mark_output(network.add_unary(values, trt.UnaryOperation.ABS).get_output(0))
+    config = builder.create_builder_config()
+    dialect.configure(config, BuilderOptions())
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return f"it cannot build: {log.take_errors()}"
+    data = bytes(plan)
+    refused: str | None = dialect.refusal(runtime, data)
+    if refused is None and runtime.deserialize_cuda_engine(data) is not None:
+        return None
+    # The library's log says more than the check of the header, if it says anything.
+    said: str = log.take_errors()
+    return said if refused is None or said != "no reason given" else refused
+
+
+def _has_gpu() -> bool:
+    from matchrt.nvidia.device import find_gpus
+
+    try:
+        return bool(find_gpus())
+    except MatchRTError:
+        return False
+
+
+def _free(index: int) -> int:
+    from matchrt.nvidia.cuda import call, cuda_runtime
+    from matchrt.nvidia.device import free_memory
+
+    call(cuda_runtime().cudaSetDevice, index)
+    return free_memory()
+
+
+PROBES: dict[str, Callable[[], dict[str, Any]]] = {
+    "matching": matching,
+    "onnxruntime-cuda": onnxruntime_cuda,
+    "gpus": gpus,
+    "tensorrt": lambda: tensorrt("tensorrt"),
+    "tensorrt_rtx": lambda: tensorrt("tensorrt_rtx"),
+}
+
+
+def main(name: str) -> None:
+    """Runs one and prints a line that the parent looks for; libraries may print around it."""
+    answer: dict[str, Any] = {"value": None, "error": None}
+    try:
+        answer["value"] = PROBES[name]()
+    except MatchRTError as error:
+        answer["error"] = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    except Exception as error:
+        # Whatever a broken package raises is the answer.
+        answer["error"] = {
+            "code": "package-broken",
+            "message": f"{type(error).__name__}: {error}",
+            "remedy": "Install the package again.",
+        }
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(f"\n{MARK}{json.dumps(answer)}\n")
+        sys.stdout.flush()

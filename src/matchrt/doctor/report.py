@@ -1,0 +1,73 @@
+"""The whole examination."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from matchrt.doctor.ask import ask
+from matchrt.doctor.machine import Gpus, read_gpus
+from matchrt.doctor.packages import Packages, installed_packages
+from matchrt.doctor.stored import StoreState, examine_store
+from matchrt.doctor.verdicts import BackendState, judge
+from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.store import EngineStore, open_store
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found. providers: of ONNX Runtime."""
+
+    system: str
+    python: str
+    packages: Packages
+    providers: tuple[str, ...]
+    gpus: Gpus
+    backends: tuple[BackendState, ...]
+    store: StoreState
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the default job works: matching with the bundled engine on the CPU."""
+        return next(backend.runs.works for backend in self.backends if backend.name == "onnxruntime")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        found = asdict(self)
+        found["packages"] = dict(self.packages.versions)
+        found["warnings"] = list(self.packages.warnings)
+        found["gpus"]["why_none"] = dict(self.gpus.why_none) if self.gpus.why_none else None
+        return {"healthy": self.healthy, **found}
+
+
+def examine(store: EngineStore | None = None) -> Examination:
+    """Looks at this machine; what may crash is tried in processes of its own."""
+    packages = installed_packages()
+    answers = ask(_probes(packages))
+    gpus = read_gpus(answers["gpus"])
+    backends = judge(packages, answers, gpus)
+    matching = answers["matching"].value
+    return Examination(
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        packages=packages,
+        providers=tuple(matching["providers"]) if matching else (),
+        gpus=gpus,
+        backends=backends,
+        store=examine_store(store or open_store(), backends, gpus),
+    )
+
+
+def _probes(packages: Packages) -> tuple[str, ...]:
+    """What there is to try."""
+    nvidia = tuple(name for name in NVIDIA if _importable(name))
+    cuda = ("onnxruntime-cuda",) if packages.has("onnxruntime-gpu") else ()
+    return ("matching", "gpus", *cuda, *nvidia)
+
+
+def _importable(module: str) -> bool:
+    """Whether it is there, however it came there: vendors' images install modules without metadata too."""
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None

@@ -1,0 +1,91 @@
+"""The engine store: where it is, what it holds, and which engines this machine cannot run any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matchrt.doctor.machine import Gpus
+from matchrt.doctor.verdicts import BackendState
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.manifest import EngineManifest
+from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.machine_fit import require_gpu, require_version
+from matchrt.store import EngineStore, StoredEngine
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """An engine that does not run here: the error's code, message and remedy."""
+
+    path: str
+    code: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """size: bytes of all files. writable: whether engines can be added."""
+
+    root: str
+    engines: int
+    size: int
+    writable: bool
+    misfits: tuple[Misfit, ...]
+
+
+def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gpus) -> StoreState:
+    """Reads every manifest, no engine."""
+    engines = store.engines()
+    versions = {backend.name: backend.version for backend in backends}
+    checked = (_misfit(engine, versions.get(engine.manifest.backend), gpus) for engine in engines)
+    return StoreState(
+        root=str(store.root),
+        engines=len(engines),
+        size=sum(_size(path) for path in store.root.rglob("*")) if store.root.is_dir() else 0,
+        writable=_writable(store.root),
+        misfits=tuple(misfit for misfit in checked if misfit is not None),
+    )
+
+
+def _misfit(engine: StoredEngine, version: str | None, gpus: Gpus) -> Misfit | None:
+    try:
+        _require_fit(engine.manifest, version, gpus)
+    except MatchRTError as error:
+        return Misfit(str(engine.path), error.code, error.message, error.remedy)
+    return None
+
+
+def _require_fit(manifest: EngineManifest, version: str | None, gpus: Gpus) -> None:
+    """What loading would ask; without a GPU only what can be told without one."""
+    extra = NVIDIA.get(manifest.backend)
+    if extra is None:
+        return
+    if version is None:
+        raise missing_package(manifest.backend, extra, "The engine")
+    require_version(manifest, version)
+    errors = []
+    for gpu in gpus.usable:
+        try:
+            require_gpu(manifest, str(gpu.compute_capability), gpu.name)
+            return
+        except MatchRTError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder, or the first one above it that exists, can be written."""
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # gone this moment
+        return 0

@@ -1,0 +1,1 @@
+"""From ONNX to an engine: backends and building. Imports no torch."""

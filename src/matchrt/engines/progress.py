@@ -1,0 +1,99 @@
+"""A build that tells how far it is and that Ctrl-C ends.
+
+TensorRT builds in one long call. It is made in a thread, so that the main thread hears Ctrl-C; the builder is then told
+to stop at its next step, and nothing is left of the build.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from matchrt.engines.backend import Tell
+
+_POLL_S = 0.1
+_START_S = 1.0
+
+
+class BuildProgress:
+    """Turns TensorRT's nested phases into one share: a step's worth is divided among the phases inside it."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._phases: dict[str, tuple[float, float, int]] = {}  # name -> where it begins, its extent, its steps
+        self._done = 0.0
+        self.cancelled = threading.Event()
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase begins: within its parent's present step, or as the whole."""
+        begin, extent = self._done, 1.0 - self._done
+        if parent is not None and parent in self._phases:
+            _, whole, count = self._phases[parent]
+            extent = whole / max(count, 1)
+        self._phases[name] = (begin, extent, steps)
+        self._show(name, begin)
+
+    def step(self, name: str, index: int) -> bool:
+        """A step is done; False stops the build."""
+        begin, extent, steps = self._phases.get(name, (self._done, 0.0, 1))
+        self._show(name, begin + extent * (index + 1) / max(steps, 1))
+        return not self.cancelled.is_set()
+
+    def finish(self, name: str) -> None:
+        """A phase ends."""
+        begin, extent, _ = self._phases.pop(name, (self._done, 0.0, 1))
+        self._show(name, begin + extent)
+
+    def _show(self, name: str, done: float) -> None:
+        self._done = max(self._done, min(done, 1.0))
+        self._tell(name, self._done)
+
+
+def make_monitor(trt: Any, progress: BuildProgress) -> Any:
+    """A TensorRT progress monitor that reports to `progress`."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            progress.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return progress.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            progress.finish(phase_name)
+
+    return Monitor()
+
+
+def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
+    """Runs `work` in a thread and returns what it returns; on Ctrl-C sets `cancelled` and waits for its end."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+    begun = threading.Event()
+
+    def run() -> None:
+        begun.set()
+        try:
+            if not cancelled.is_set():
+                result.append(work())
+        except BaseException as error:  # handed to the waiting thread, which raises it
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="matchrt-build")
+    try:
+        thread.start()
+        while thread.is_alive():
+            thread.join(_POLL_S)
+    except KeyboardInterrupt:
+        cancelled.set()
+        # Ctrl-C may come while the thread is being started: then it is not known yet, or never will be.
+        if begun.wait(_START_S):
+            thread.join()
+        raise
+    if failure:
+        raise failure[0]
+    return result[0]

@@ -1,0 +1,36 @@
+"""Kernel timings of earlier builds, which make the next build of the same kind fast. Full TensorRT only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError
+
+
+def load_timings(config: Any, path: Path) -> Any:
+    """Gives the builder the timings in `path`, or none where it does not exist.
+
+    Errors: timing-cache; output-unwritable, said before the build rather than after it.
+    """
+    atomic.require_writable(path)
+    try:
+        known = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise MatchRTError(
+            "timing-cache", f"'{path}' cannot be read: {error.strerror}.", "Name another --timing-cache."
+        ) from error
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise MatchRTError(
+            "timing-cache",
+            f"TensorRT does not take '{path}' as a timing cache for this GPU and version.",
+            "Remove the file, or name another --timing-cache.",
+        )
+    return cache
+
+
+def save_timings(config: Any, path: Path) -> None:
+    """Keeps the builder's timings; builds at the same time each write a whole file, the last one stays."""
+    atomic.write_bytes(path, bytes(config.get_timing_cache().serialize()))

@@ -1,0 +1,74 @@
+"""The fp16 rules by family, and the whole way from an fp32 graph to an fp16 one."""
+
+from __future__ import annotations
+
+import onnx
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.passes.base import run_passes
+from matchrt.export.passes.batch_norm import FoldBatchNorm
+from matchrt.export.precision.eloftr import ELOFTR
+from matchrt.export.precision.graph_types import skeleton
+from matchrt.export.precision.loftr import LOFTR
+from matchrt.export.precision.roma import ROMA
+from matchrt.export.precision.rules import PrecisionRules
+from matchrt.export.precision.to_fp16 import Lowered, lower
+from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.manifest import PassRecord
+
+RULES = {rules.family: rules for rules in (LOFTR, ELOFTR, ROMA)}
+
+
+def rules_for(family: str) -> PrecisionRules:
+    """The family's rules. Error: `precision-family`; nothing is cast without rules."""
+    if family not in RULES:
+        raise MatchRTError(
+            "precision-family",
+            f"There are no fp16 rules for the family '{family}'.",
+            f"Build with --precision fp32; fp16 is known for {', '.join(RULES)}.",
+        )
+    return RULES[family]
+
+
+def lower_model(
+    model: onnx.ModelProto, family: str, rules: PrecisionRules | None = None
+) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    """See `precision.apply`. rules: others than the family's, to measure what one of them is worth."""
+    rules = rules or rules_for(family)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    raise_to_fp32(copy)
+    copy, records = run_passes(copy, [FoldBatchNorm()])
+    done = lower(copy, rules)
+    _check(copy, model)
+    return copy, (*records, *_records(rules, done))
+
+
+def lower_plain(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
+    """Changes a plain fp32 graph in place, Q/DQ pairs in it included: these take the type of what they round."""
+    rules = rules_for(family)
+    return _records(rules, lower(model, rules))
+
+
+def _records(rules: PrecisionRules, done: Lowered) -> tuple[PassRecord, ...]:
+    each = []
+    for rule in rules.rules:
+        count = done.claimed[rule.name]
+        each.append(PassRecord(f"fp16:{rule.name}", count > 0, f"{count} nodes {rule.precision}: {rule.reason}"))
+    summary = (
+        f"{done.computing['fp16']} nodes compute in fp16, {done.computing['fp32']} in fp32; {done.casts} casts; "
+        f"{done.weights} weights in fp16, {done.flushed} of their values became 0"
+    )
+    return (*each, PassRecord("fp16", True, summary))
+
+
+def _check(lowered: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Types that fit everywhere, inputs and outputs as they were."""
+    try:
+        onnx.checker.check_model(skeleton(lowered), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(
+            "pass-invalid", f"Writing fp16 left an invalid graph: {error}.", "Report this as a bug."
+        ) from error
+    for side in ("input", "output"):
+        assert [*getattr(lowered.graph, side)] == [*getattr(model.graph, side)]

@@ -1,0 +1,113 @@
+"""The whole way from an fp32 graph and ranges to a quantised one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.passes.base import run_passes
+from matchrt.export.passes.batch_norm import FoldBatchNorm
+from matchrt.export.precision.families import lower_plain
+from matchrt.export.precision.graph_types import skeleton
+from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.export.quantization.families import quant_rules
+from matchrt.export.quantization.rules import QuantRules, Selection, select
+from matchrt.export.quantization.styles import QuantStyle
+from matchrt.export.quantization.writing import Placement, Ranges, Written, place, write
+from matchrt.manifest import PassRecord
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """A plain fp32 graph, what of it is to be quantised, and which ranges that needs (`placement.tensors`)."""
+
+    model: onnx.ModelProto
+    rules: QuantRules
+    selection: Selection
+    placement: Placement
+    style: QuantStyle
+    folded: tuple[PassRecord, ...]
+
+    @property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The chosen products by the module that they belong to."""
+        found: dict[str, list[str]] = {}
+        for name in self.selection.products:
+            found.setdefault(name.rpartition("/")[0], []).append(name)
+        return {module: tuple(names) for module, names in found.items()}
+
+
+def plan_quantization(
+    model: onnx.ModelProto, family: str, style: QuantStyle, keep: Sequence[str] = (), only: Sequence[str] = ()
+) -> QuantPlan:
+    """What would be quantised; the given model is not changed.
+
+    keep: patterns of modules that stay in floating point. only: these nodes and no others.
+    Errors: precision-family, precision-unruled, keep-unused, quantized-nothing.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    raise_to_fp32(copy)
+    copy, folded = run_passes(copy, [FoldBatchNorm()])
+    rules = quant_rules(family)
+    selection = _taken(copy, select(copy, rules, style.unsigned, keep, only), style)
+    if not selection.products:
+        raise MatchRTError(
+            "quantized-nothing",
+            "No layer of this graph is left to quantise.",
+            "Hold less back with --keep-fp32, or build with fp16.",
+        )
+    return QuantPlan(copy, rules, selection, place(copy, selection.products, style), style, folded)
+
+
+def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> Selection:
+    """What the style takes of it."""
+    if style.convolutions:
+        return selection
+    convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
+    products = {name: rule for name, rule in selection.products.items() if name not in convolutions}
+    return Selection(products, selection.claimed, selection.kept, selection.computed)
+
+
+def quantize(plan: QuantPlan, ranges: Ranges) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    """The quantised graph, its rest in the type that the style says, and what each rule did.
+
+    Inputs and outputs keep their types. Errors: pass-invalid, and those of lowering to fp16.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(plan.model)
+    written = write(model, plan.selection.products, plan.placement, ranges, plan.style)
+    lowered: tuple[PassRecord, ...] = ()
+    if plan.style.rest == "fp16":
+        lowered = lower_plain(model, plan.rules.family)
+    try:
+        onnx.checker.check_model(skeleton(model), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InternalError(
+            "pass-invalid", f"Writing Q/DQ left an invalid graph: {error}.", "Report this as a bug."
+        ) from error
+    return model, (*plan.folded, *_records(plan, written), *lowered)
+
+
+def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:
+    kind = "fp8" if plan.style.activations == "fp8" else "int8"
+    chosen = Counter(plan.selection.products.values())
+    records = []
+    for rule in plan.rules.rules:
+        quantised = rule.quantizes(plan.style.unsigned)
+        count = chosen[rule.name] if quantised else plan.selection.claimed[rule.name]
+        what = "quantised" if quantised else "in floating point"
+        records.append(PassRecord(f"{kind}:{rule.name}", quantised, f"{count} products {what}: {rule.reason}"))
+    records += [
+        PassRecord(f"{kind}:{name}", False, f"in floating point: {reason}") for name, reason in plan.rules.float_parts
+    ]
+    held = f"; {plan.selection.kept} more held back" if plan.selection.kept else ""
+    summary = (
+        f"{len(plan.selection.products)} products quantised{held}; {written.pairs} activations, {written.weights} "
+        f"weights and biases; {written.weight_bytes} bytes of weights saved; style {plan.style.name}"
+    )
+    return (*records, PassRecord(kind, True, summary))

@@ -1,0 +1,79 @@
+"""Ranges to scales, weights to 8 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.export.quantization.styles import Kind
+
+FloatArray = npt.NDArray[np.float32]
+# e4m3 without infinities: largest finite value.
+FP8_MAX = 448.0
+_SMALLEST_SCALE = 2.0**-24  # of float16
+
+
+@dataclass(frozen=True)
+class Affine:
+    """real = scale * (q - zero). scale: float32 scalar, or [C] of weights; zero: an array of the 8-bit type."""
+
+    scale: FloatArray
+    zero: npt.NDArray[np.generic]
+
+
+def activation_affine(low: float, high: float, kind: Kind) -> Affine:
+    """Scale and zero point of one tensor whose values lie in low..high.
+
+    int8 and fp8: zero point 0, which TensorRT demands. uint8: the range always holds 0, so that padding is exact.
+    """
+    most = max(abs(low), abs(high))
+    if kind == "int8":
+        return Affine(_scales(np.float32(most / 127.0)), np.int8(0).reshape(()))
+    if kind == "fp8":
+        return Affine(_scales(np.float32(most / FP8_MAX)), np.zeros((), _float8()))
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = _scales(np.float32((high - low) / 255.0))
+    return Affine(scale, np.uint8(np.clip(np.rint(-low / scale), 0, 255)).reshape(()))
+
+
+def quantize_weight(values: FloatArray, axis: int, kind: Kind) -> tuple[npt.NDArray[np.generic], Affine]:
+    """Symmetric per output channel: int8 in -127..127, or float8; and its scales [C].
+
+    A channel of zeros gets the smallest scale.
+    """
+    others = tuple(a for a in range(values.ndim) if a != axis)
+    most = np.abs(values).max(axis=others)
+    scale = _scales(most / np.float32(FP8_MAX if kind == "fp8" else 127.0))
+    along = scale.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    if kind == "fp8":
+        return (values / along).astype(_float8()), Affine(scale, np.zeros(scale.shape, _float8()))
+    whole = np.clip(np.rint(values / along), -127, 127).astype(np.int8)
+    return whole, Affine(scale, np.zeros(scale.shape, np.int8))
+
+
+def quantize_bias(
+    bias: FloatArray, input_scale: FloatArray, weight_scale: FloatArray
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """int32 in units of the accumulator, and those units [C]."""
+    unit = (input_scale * weight_scale).astype(np.float32)
+    limit = np.float64(2**31 - 1)
+    return np.clip(np.rint(bias.astype(np.float64) / unit), -limit, limit).astype(np.int32), unit
+
+
+def _float8() -> np.dtype[np.generic]:
+    """onnx brings the package, in the versions that know float8."""
+    import ml_dtypes
+
+    found: np.dtype[np.generic] = np.dtype(ml_dtypes.float8_e4m3fn)
+    return found
+
+
+def _scales(values: npt.ArrayLike) -> FloatArray:
+    """Rounded up to float16 values: the same in graphs whose rest is fp16 and in those whose rest is fp32."""
+    exact = np.maximum(np.asarray(values, np.float32), np.float32(_SMALLEST_SCALE))
+    half = exact.astype(np.float16)
+    up = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half)
+    result: FloatArray = up.astype(np.float32)
+    return result

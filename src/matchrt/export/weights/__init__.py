@@ -1,0 +1,1 @@
+"""Checkpoints: reading them, accounting for every tensor, and saying what is wrong."""

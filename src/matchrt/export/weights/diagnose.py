@@ -1,0 +1,252 @@
+"""What is in a checkpoint, what a model makes of it, and what to do about the rest."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from matchrt.export.weights.network import account_files, expected_tensors, fitting_models
+from matchrt.export.weights.read import Checkpoint, read_checkpoint
+from matchrt.export.weights.report import GOOD, Entry, LoadReport
+from matchrt.export.weights.supplement import DINOV2_ORIGIN, needs_supplement
+from matchrt.families.specs import ModelSpec, get_spec
+
+# Tensors with fewer values may well be equal by chance.
+_DISTINCT = 16
+_NEAR_MISSES = 50
+_ALIKE = 0.75
+
+State = Literal["complete", "second-file-needed", "another-model", "incomplete", "repeated"]
+
+
+@dataclass(frozen=True)
+class PartFates:
+    """Tensors of one part of the network, or of a file, by fate; `explained` of them have a good one."""
+
+    name: str
+    fates: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All tensors of the part."""
+        return sum(self.fates.values())
+
+    @property
+    def explained(self) -> int:
+        """Those with a good fate."""
+        return sum(count for fate, count in self.fates.items() if fate in GOOD)
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A tensor of the file that no rule takes, one of the network that nothing fills, and what would map them."""
+
+    file: str
+    network: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """See `diagnose`. repeated: groups of tensors of a file with the same values, which no trained network has."""
+
+    model: str
+    path: Path
+    checkpoint: Checkpoint
+    report: LoadReport
+    network_parts: tuple[PartFates, ...]
+    file_parts: tuple[PartFates, ...]
+    second_parts: tuple[PartFates, ...]
+    near_misses: tuple[NearMiss, ...]
+    conflicts: tuple[Entry, ...]
+    repeated: tuple[tuple[str, ...], ...]
+    fits: tuple[str, ...]
+    closest: str
+    state: State
+    verdict: str
+    next_command: str
+    second: Checkpoint | None = field(default=None)
+
+    @property
+    def explained(self) -> bool:
+        """Whether every tensor of every side has a good fate and nothing is repeated."""
+        return self.state == "complete"
+
+
+def diagnose(path: Path, model: str, dinov2: Path | None = None) -> Diagnosis:
+    """Accounts for a checkpoint as the model would load it, and says what is wrong and what to do.
+
+    dinov2: the second file of RoMa models; without it, its part of the network is told apart from what is missing.
+    Errors: those of `read_checkpoint`, model-unknown.
+    """
+    spec = get_spec(model)
+    checkpoint = read_checkpoint(path)
+    second = None if dinov2 is None else read_checkpoint(dinov2)
+    expected = expected_tensors(spec)
+    _, report = account_files(spec, expected, checkpoint, second if needs_supplement(expected) else None)
+    others = fitting_models(checkpoint)
+    fits = tuple(name for name, other in others.items() if other.complete)
+    every = dict(checkpoint.tensors)
+    if second is not None:  # a tensor of one file under another name in the second is a copy too
+        every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
+    repeated = _repeated(every)
+    state = _state(spec, report, fits, repeated, second is None and needs_supplement(expected))
+    closest = _closest(others)
+    verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), dinov2)
+    return Diagnosis(
+        model=spec.name,
+        path=path,
+        checkpoint=checkpoint,
+        report=report,
+        network_parts=_parts(report.network, ""),
+        file_parts=_parts(report.file, report.prefix),
+        second_parts=_parts(report.supplement, ""),
+        near_misses=tuple(near_misses(report)),
+        conflicts=tuple(
+            e
+            for e in (*report.file, *report.supplement)
+            if e.fate in ("shape-mismatched", "type-mismatched", "duplicated")
+        ),
+        repeated=repeated,
+        fits=fits,
+        closest=closest,
+        state=state,
+        verdict=verdict,
+        next_command=command,
+        second=second,
+    )
+
+
+def _closest(others: Mapping[str, LoadReport]) -> str:
+    """The model that has a place for most of the file's tensors, and of these the one that lacks least."""
+    taken = {name: sum(e.fate in GOOD for e in other.file) for name, other in others.items()}
+    return max(taken, key=lambda name: (taken[name], -len(others[name].problems)))
+
+
+def _state(
+    spec: ModelSpec, report: LoadReport, fits: Sequence[str], repeated: Sequence[object], lacks_second: bool
+) -> State:
+    problems = [e for e in report.problems if not (lacks_second and e.key.startswith("dinov2."))]
+    if problems:
+        return "another-model" if fits and spec.name not in fits else "incomplete"
+    if repeated:
+        return "repeated"
+    return "second-file-needed" if lacks_second else "complete"
+
+
+def _verdict(
+    state: State,
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    report: LoadReport,
+    others: Sequence[str],
+    dinov2: Path | None,
+) -> tuple[str, str]:
+    """A sentence and the next command."""
+    path, name = checkpoint.path, spec.name
+    build = f"matchrt build {name} --checkpoint {path}" + (f" --dinov2 {dinov2}" if dinov2 else "")
+    if state == "complete":
+        return f"Every tensor is explained: {report.summary()}.", build
+    if state == "second-file-needed":
+        return (
+            f"Every tensor of this file is explained ({len(report.file)} of {len(report.file)}); DINOv2 is in none of "
+            f"RoMa's checkpoints and comes from {DINOV2_ORIGIN}.",
+            f"matchrt diagnose {path} --model {name} --dinov2 dinov2_vitl14_pretrain.pth",
+        )
+    if state == "another-model":
+        return (
+            f"This is not a checkpoint of {name}: it is one of {', '.join(others)}, whose every tensor it holds.",
+            f"matchrt diagnose {path} --model {others[0]}",
+        )
+    if state == "repeated":
+        return (
+            "Names and shapes fit, but several tensors have the same values: somebody filled gaps with copies.",
+            f"matchrt inspect {path}",
+        )
+    missing = sum(e.fate == "missing" for e in report.network)
+    unexpected = sum(e.fate == "unexpected" for e in report.file)
+    return (
+        f"Not a complete checkpoint of {name}: {missing} tensors of the network are missing, {unexpected} of the file "
+        f"are unexpected; the closest model is {others[0]}.",
+        f"matchrt diagnose {path} --model {others[0]}" if others[0] != name else f"matchrt inspect {path}",
+    )
+
+
+def _parts(entries: Iterable[Entry], prefix: str) -> tuple[PartFates, ...]:
+    """By the first two parts of the keys, in order; DINOv2 and RepVGG blocks count as one part."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        names = [part for part in entry.key[len(prefix) :].split(".") if not part.isdigit()]
+        fates = found.setdefault(".".join(names[:2]), {})
+        fates[entry.fate] = fates.get(entry.fate, 0) + 1
+    return tuple(PartFates(name, fates) for name, fates in found.items())
+
+
+def near_misses(report: LoadReport) -> list[NearMiss]:
+    """Unexpected tensors of the file beside missing ones of the network that they might be, with the rule to write.
+
+    Only a suggestion: nothing is ever loaded by likeness.
+    """
+    missing = [e for e in report.network if e.fate == "missing"]
+    by_shape: dict[tuple[int, ...], list[Entry]] = {}
+    for entry in missing:
+        by_shape.setdefault(tuple(sorted(entry.shape)), []).append(entry)
+    found: list[NearMiss] = []
+    for entry in (*report.file, *report.supplement):
+        if entry.fate != "unexpected" or len(found) >= _NEAR_MISSES:
+            continue
+        candidates = by_shape.get(tuple(sorted(entry.shape)), [])
+        if (miss := _nearest(entry, report.prefix, candidates)) is not None:
+            found.append(miss)
+    return found
+
+
+def _nearest(entry: Entry, prefix: str, candidates: Sequence[Entry]) -> NearMiss | None:
+    name = entry.key[len(prefix) :]
+    for candidate in candidates:
+        if name.endswith("." + candidate.key):
+            return NearMiss(entry.key, candidate.key, f"strip the prefix '{name[: -len(candidate.key)]}'")
+    close = difflib.get_close_matches(name, [c.key for c in candidates], n=1, cutoff=_ALIKE)
+    if not close:
+        return None
+    target = next(c for c in candidates if c.key == close[0])
+    if target.shape != entry.shape:
+        return NearMiss(entry.key, target.key, f"transpose {list(entry.shape)} to {list(target.shape)}")
+    return NearMiss(entry.key, target.key, f"rename {_changed(name, target.key)}")
+
+
+def _changed(name: str, target: str) -> str:
+    """The dotted parts in which two names differ."""
+    ours, theirs = name.split("."), target.split(".")
+    if len(ours) != len(theirs):
+        return f"'{name}' to '{target}'"
+    return ", ".join(f"'{a}' to '{b}'" for a, b in zip(ours, theirs, strict=True) if a != b)
+
+
+def _repeated(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
+    """Groups of keys whose tensors have the same shape and values; those of one value only do not count."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for key, tensor in tensors.items():
+        flat = tensor.detach().reshape(-1)
+        if len(flat) < _DISTINCT or bool((flat == flat[0]).all()):
+            continue
+        # Most tensors differ in their first values already: only candidates are read in full.
+        groups.setdefault((tuple(tensor.shape), tensor.dtype, flat[:_DISTINCT].double().numpy().tobytes()), []).append(
+            key
+        )
+    result: list[tuple[str, ...]] = []
+    for keys in groups.values():
+        if len(keys) < 2:
+            continue
+        equal: dict[str, list[str]] = {}
+        for key in keys:
+            data = tensors[key].detach().double().contiguous().numpy().tobytes()
+            equal.setdefault(hashlib.sha256(data).hexdigest(), []).append(key)
+        result += [tuple(same) for same in equal.values() if len(same) > 1]
+    return tuple(result)

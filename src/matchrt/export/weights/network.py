@@ -1,0 +1,154 @@
+"""A model spec and a checkpoint to a loaded network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from matchrt._util.digest import sha256_json
+from matchrt.errors import MatchRTError
+from matchrt.export.weights.account import account, fill
+from matchrt.export.weights.read import Checkpoint, read_checkpoint
+from matchrt.export.weights.report import LoadReport
+from matchrt.export.weights.supplement import (
+    MODULE,
+    account_supplement,
+    needs_supplement,
+    require_supplement,
+    unwanted_supplement,
+)
+from matchrt.families.base import GridFamily
+from matchrt.families.roma import DINOV2_KEYS
+from matchrt.families.specs import ModelSpec, model_specs
+from matchrt.models.parts.engine_graph import EngineGraph
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network in evaluation mode with all its weights, and the proof."""
+
+    spec: ModelSpec
+    network: nn.Module
+    report: LoadReport
+    checkpoint: Checkpoint
+    supplement: Checkpoint | None = None
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of all tensors that were read: the checkpoint's own, joined with a second file's."""
+        first = self.checkpoint.tensors_sha256
+        return first if self.supplement is None else sha256_json([first, self.supplement.tensors_sha256])
+
+
+def published_graph(loaded: LoadedNetwork, max_matches: int) -> EngineGraph:
+    """The graph without what engines run faster (the deployed form): torch's side of a comparison of speed."""
+    if isinstance(loaded.spec.family, GridFamily):
+        return EngineGraph(loaded.network, max_matches).eval()
+    return loaded.spec.family.graph(loaded.network, max_matches).eval()
+
+
+def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
+    """The checkpoint to use: the one given, else the bundled one. Error: checkpoint-needed."""
+    if given is not None:
+        return given
+    if spec.weights is None:
+        raise MatchRTError(
+            "checkpoint-needed",
+            f"matchrt does not ship the weights of {spec.name}.",
+            f"Download {spec.origin}, then pass --checkpoint FILE.",
+        )
+    return Path(str(resources.files("matchrt") / "assets" / spec.weights))
+
+
+def expected_tensors(spec: ModelSpec) -> dict[str, Tensor]:
+    """The network's tensors by key, without allocating them."""
+    with torch.device("meta"):
+        return dict(spec.family.create().state_dict())
+
+
+def load_network(
+    spec: ModelSpec,
+    path: Path | None = None,
+    *,
+    dinov2: Path | None = None,
+    sha256: str | None = None,
+    allow_missing: Sequence[str] = (),
+    threshold: float | None = None,
+    mutual: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> LoadedNetwork:
+    """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong.
+
+    size: (height, width) that the network is built for, None for the model's default. dinov2: the second file of models
+    that take one. sha256: what `LoadedNetwork.weights_sha256` must be: names and shapes cannot tell whether two tensors
+    of the same shape were swapped, a digest can.
+    Errors: those of `read_checkpoint`, dinov2-needed, dinov2-unused, checkpoint-digest.
+    """
+    family = spec.family.with_matching(threshold, mutual).at(*(size or (spec.height, spec.width)))
+    spec = replace(spec, family=family)
+    source = checkpoint_path(spec, path)
+    checkpoint = read_checkpoint(source)
+    with torch.random.fork_rng(devices=[]):
+        # What --allow-missing leaves untrained is at least the same in every build.
+        torch.manual_seed(0)
+        network = family.create()
+    second = _read_second(spec, network.state_dict(), dinov2)
+    state, report = account_files(spec, network.state_dict(), checkpoint, second, allow_missing)
+    report.require_complete(str(source))
+    loaded = LoadedNetwork(spec, network, report, checkpoint, second)
+    if sha256 is not None and loaded.weights_sha256 != sha256:
+        raise MatchRTError(
+            "checkpoint-digest",
+            f"The tensors of '{source}' have the digest {loaded.weights_sha256}, not {sha256}.",
+            "Download the file again, or correct --sha256.",
+        )
+    fill(network, state)
+    network.eval()
+    return loaded
+
+
+def _read_second(spec: ModelSpec, expected: Mapping[str, Tensor], path: Path | None) -> Checkpoint | None:
+    needed = needs_supplement(expected)
+    if needed and path is None:
+        raise require_supplement(spec.name)
+    if path is not None and not needed:
+        raise unwanted_supplement(spec.name)
+    return None if path is None else read_checkpoint(path)
+
+
+def account_files(
+    spec: ModelSpec,
+    expected: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    second: Checkpoint | None = None,
+    allow_missing: Sequence[str] = (),
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """`account` of all files that a model takes; `expected` are its network's tensors."""
+    own = {key: tensor for key, tensor in expected.items() if second is None or not key.startswith(MODULE)}
+    constants = spec.family.constants()
+    state, report = account(checkpoint.tensors, own, spec.key_map, spec.name, allow_missing, constants)
+    if second is None:
+        return state, report
+    more, other = account_supplement(second, expected, DINOV2_KEYS, spec.family.config.dinov2, spec.name)
+    joined = replace(report, network=(*report.network, *other.network), supplement=other.file)
+    return {**state, **more}, joined
+
+
+def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
+    """The account of the checkpoint for every known model, best fit first."""
+    reports = {}
+    known: dict[object, LoadReport] = {}
+    for spec in model_specs().values():
+        # Of a model of two files, this is the first: what only the second can hold is not missing from it.
+        expected = {key: t for key, t in expected_tensors(spec).items() if not key.startswith(MODULE)}
+        # Variants that differ in nothing that a file holds have the same account.
+        same = (spec.key_map, tuple((key, tuple(tensor.shape)) for key, tensor in expected.items()))
+        if spec.family.constants() or same not in known:
+            _, known[same] = account_files(spec, expected, checkpoint)
+        reports[spec.name] = replace(known[same], model=spec.name)
+    return dict(sorted(reports.items(), key=lambda item: len(item[1].problems)))

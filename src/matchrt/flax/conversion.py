@@ -1,0 +1,282 @@
+"""Checkpoints of torch to Flax's layout and back, with the fate of every tensor on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError
+from matchrt.export.weights.account import account
+from matchrt.export.weights.network import expected_tensors
+from matchrt.export.weights.read import Checkpoint, digest_tensors, read_checkpoint
+from matchrt.export.weights.report import Entry, LoadReport
+from matchrt.families.keymap import KeyMap
+from matchrt.families.specs import ModelSpec, get_spec, model_specs
+from matchrt.flax import explain
+from matchrt.flax.files import About, read_weights, require_kind, write_weights
+from matchrt.flax.layout import (
+    COUNTER,
+    PART_MODULES,
+    PARTS,
+    Array,
+    Part,
+    change,
+    flax_name,
+    flax_shape,
+    is_torch_layout,
+    to_flax,
+    to_torch,
+    torch_name,
+)
+from matchrt.flax.weights import flax_shapes, transformer_shapes
+from matchrt.models.parts.config import LoFTRConfig
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """arrays: in Flax's layout. report: the file's side by torch's keys, the network's side by Flax's names."""
+
+    spec: ModelSpec
+    arrays: dict[str, Array]
+    report: LoadReport
+    about: About
+
+
+def flax_specs() -> dict[str, ModelSpec]:
+    """The models that have a Flax network, by name."""
+    return {name: spec for name, spec in model_specs().items() if isinstance(spec.family.config, LoFTRConfig)}
+
+
+def flax_spec(name: str) -> ModelSpec:
+    """The model of that name. Errors: model-unknown, flax-model."""
+    spec = get_spec(name)
+    if not isinstance(spec.family.config, LoFTRConfig):
+        raise MatchRTError(
+            "flax-model", f"{name} has no Flax model: it is no LoFTR.", f"Models with one: {', '.join(flax_specs())}."
+        )
+    return spec
+
+
+def require_part(part: str) -> Part:
+    """The part of that name. Error: flax-part."""
+    for known in PARTS:
+        if part == known:
+            return known
+    raise MatchRTError("flax-part", f"There is no part '{part}'.", f"Use {', '.join(PARTS)}.")
+
+
+def convert(
+    checkpoint: Checkpoint, model: str | None = None, *, prefix: str | None = None, part: Part = "all"
+) -> Converted:
+    """A checkpoint in Flax's layout; types and values stay as they are in the file.
+
+    model: None for the first that the shapes fit; models of one shape convert alike. prefix: None for the one that
+    stands before LoFTR's keys. Tensors outside prefix and part are dropped, and the report says so.
+    Errors: flax-model, flax-no-transformer, flax-prefixes, flax-names, flax-shape, weights-unaccounted.
+    """
+    source = str(checkpoint.path)
+    prefix = find_prefix(source, list(checkpoint.tensors), prefix, part)
+    inside, outside = _divide(checkpoint.tensors, prefix, part)
+    candidates = [flax_spec(model)] if model is not None else list(flax_specs().values())
+    spec, state, report = min((_account(spec, inside, part) for spec in candidates), key=lambda a: len(a[2].problems))
+    report = replace(report, prefix=prefix, file=(*report.file, *outside))
+    if not report.complete:
+        raise _refusal(source, spec, inside, report)
+    arrays = {flax_name(key, tensor.ndim): to_flax(_numpy(tensor), key) for key, tensor in state.items()}
+    report = _flax_side(report, spec, arrays, part)
+    report.require_complete(source)
+    coarse = spec.family.config.coarse
+    about = About(
+        spec.name, part, prefix, coarse.attention, coarse.n_heads, coarse.layers, checkpoint.tensors_sha256
+    )  # fmt: skip
+    return Converted(spec, arrays, report, about)
+
+
+def find_prefix(source: str, keys: list[str], wanted: str | None, part: Part) -> str:
+    """What stands before LoFTR's keys: found, or as given. Errors: flax-no-transformer, flax-prefixes."""
+    if part == "backbone":
+        suffix = "backbone.conv1.weight"
+        found = [key.removesuffix(suffix) for key in keys if key.endswith(suffix)]
+    else:
+        found = list(explain.prefixes(keys))
+    if wanted is not None:
+        # `matcher`, `matcher.` and `matcher.loftr_coarse` all mean the same.
+        wanted = wanted.rstrip(".").removesuffix("loftr_coarse").rstrip(".")
+        wanted = f"{wanted}." if wanted else ""
+    if not found or (wanted is not None and wanted not in found):
+        raise explain.no_transformer(source, keys, wanted)
+    if wanted is None and len(found) > 1:
+        raise MatchRTError(
+            "flax-prefixes",
+            f"'{source}' holds several networks, under the prefixes {', '.join(map(repr, found))}.",
+            f"Say which: --prefix {found[0] or found[1]}",
+        )
+    return found[0] if wanted is None else wanted
+
+
+def _divide(tensors: Tensors, prefix: str, part: Part) -> tuple[dict[str, torch.Tensor], list[Entry]]:
+    """Tensors under the prefix and in the part, by the file's keys less the prefix; fates of the others."""
+    inside: dict[str, torch.Tensor] = {}
+    outside: list[Entry] = []
+    for key, tensor in tensors.items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and name.startswith(PART_MODULES[part]):
+            inside[name] = tensor
+            continue
+        reason = f"not in --part {part}" if key.startswith(prefix) else f"not under the prefix '{prefix}'"
+        outside.append(Entry(key, tuple(tensor.shape), "dropped", reason))
+    return inside, outside
+
+
+def _account(spec: ModelSpec, tensors: Tensors, part: Part) -> tuple[ModelSpec, dict[str, torch.Tensor], LoadReport]:
+    expected = {key: t for key, t in expected_tensors(spec).items() if key.startswith(PART_MODULES[part])}
+    bare = KeyMap(spec.key_map.rules, prefixes=())
+    state, report = account(tensors, expected, bare, spec.name, constants=spec.family.constants())
+    return spec, state, report
+
+
+def _refusal(source: str, spec: ModelSpec, inside: Tensors, report: LoadReport) -> MatchRTError:
+    """The most telling error for a checkpoint that does not fit."""
+    unexpected = [entry.key for entry in report.file if entry.fate == "unexpected"]
+    named = explain.wrong_names(source, unexpected)
+    if named is not None:
+        return named
+    module = PART_MODULES["transformer"]
+    have = {k.removeprefix(module): tuple(t.shape) for k, t in inside.items() if k.startswith(module)}
+    reason = explain.explain_shapes(have, transformer_shapes(spec.family.config.coarse)) if have else None
+    if reason is not None:
+        return MatchRTError(
+            "flax-shape",
+            f"The transformer of '{source}' is not that of {spec.name}: {reason} ({report.summary()}).",
+            f"Name another model with --model ({', '.join(flax_specs())}).",
+        )
+    try:
+        report.require_complete(source)
+    except MatchRTError as error:
+        return error
+    raise AssertionError("the report is complete")
+
+
+def _numpy(tensor: torch.Tensor) -> Array:
+    if tensor.dtype != torch.bfloat16:
+        return tensor.detach().contiguous().numpy()
+    import ml_dtypes
+
+    return tensor.detach().contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _torch(array: Array) -> torch.Tensor:
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(np.array(array))
+    return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+
+
+def _flax_side(report: LoadReport, spec: ModelSpec, arrays: Mapping[str, Array], part: Part) -> LoadReport:
+    """The report with the Flax network's own arrays, and their shapes there, as the network's side."""
+    shapes = {n: s for n, s in flax_shapes(spec.family.config).items() if n.startswith(PART_MODULES[part])}
+    network = [_network_entry(name, shape, arrays) for name, shape in shapes.items()]
+    file = tuple(_file_entry(entry, shapes) for entry in report.file)
+    return replace(report, model=f"{spec.name} (Flax)", file=file, network=tuple(network))
+
+
+def _network_entry(name: str, shape: tuple[int, ...], arrays: Mapping[str, Array]) -> Entry:
+    if name not in arrays:
+        return Entry(name, shape, "missing")
+    have = tuple(arrays[name].shape)
+    if have != shape:
+        return Entry(name, shape, "shape-mismatched", f"the file gives {list(have)}")
+    return Entry(name, shape, "loaded", torch_name(name))
+
+
+def _file_entry(entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
+    if entry.fate != "loaded":
+        return entry
+    key = entry.key
+    name, how = flax_name(key, len(entry.shape)), change(key, len(entry.shape))
+    if key.endswith(COUNTER):
+        return replace(entry, fate="derived", detail=f"{name}, kept for the way back: Flax's BatchNorm counts no steps")
+    if name not in shapes or shapes[name] != flax_shape(entry.shape, key):
+        return replace(entry, fate="unexpected", detail=f"the Flax network has no {name} of that shape")
+    return replace(entry, detail=f"{name}, {how}" if how else name)
+
+
+def convert_file(
+    path: Path, output: Path, model: str | None = None, *, prefix: str | None = None, part: str = "all"
+) -> Converted:
+    """Reads a checkpoint of torch, converts it and writes `output`. Errors: those of all three."""
+    require_kind(output)
+    converted = convert(read_checkpoint(path), model, prefix=prefix, part=require_part(part))
+    write_weights(output, converted.arrays, converted.about)
+    return converted
+
+
+@dataclass(frozen=True)
+class Restored:
+    """tensors: in torch's layout. report: the file's side by Flax's names, the network's side by torch's keys."""
+
+    tensors: dict[str, torch.Tensor]
+    report: LoadReport
+    tensors_sha256: str
+
+
+def restore(path: Path, model: str | None = None, *, prefix: str | None = None) -> Restored:
+    """A file of Flax's layout as torch has it; types and values stay.
+
+    model, prefix: None for what the file says of itself. Counters that a file lacks, because Flax trained it, are zero.
+    Errors: those of `read_weights`, flax-model, flax-layout, weights-unaccounted.
+    """
+    file = read_weights(path)
+    if is_torch_layout(file.arrays):
+        raise MatchRTError("flax-layout", f"'{path}' is in torch's layout already.", "Leave --back out.")
+    about = file.about or About()
+    if not (model or about.model):
+        raise MatchRTError("flax-model", f"'{path}' does not say which model it is of.", "Name it with --model.")
+    spec = flax_spec(model or about.model)
+    module = PART_MODULES[require_part(about.part)]
+    expected = {key: tensor for key, tensor in expected_tensors(spec).items() if key.startswith(module)}
+    named = {torch_name(name): (name, _torch(to_torch(array, name))) for name, array in file.arrays.items()}
+    state, report = account(
+        {key: tensor for key, (_, tensor) in named.items()}, expected, KeyMap(spec.key_map.rules, ()), spec.name
+    )
+    counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(COUNTER)}
+    report = replace(
+        report,
+        file=tuple(
+            replace(e, key=named[e.key][0], shape=tuple(file.arrays[named[e.key][0]].shape)) for e in report.file
+        ),
+        network=tuple(
+            replace(e, fate="derived", detail="zero: Flax counts no steps")
+            if e.fate == "missing" and e.key in counters
+            else e
+            for e in report.network
+        ),
+    )
+    report.require_complete(str(path))
+    prefix = about.prefix if prefix is None else prefix
+    tensors = {prefix + key: {**counters, **state}[key] for key in expected}
+    return Restored(tensors, report, digest_tensors(tensors))
+
+
+def restore_file(path: Path, output: Path, model: str | None = None, *, prefix: str | None = None) -> Restored:
+    """`restore`, written as .safetensors, or as .pt, .pth, .ckpt with the entry `state_dict`. Error: flax-format."""
+    kinds = (".safetensors", ".pt", ".pth", ".ckpt")
+    if output.suffix.lower() not in kinds:
+        raise MatchRTError(
+            "flax-format", f"'{output}' is of no kind that torch's layout is written in.", f"Use {', '.join(kinds)}."
+        )
+    restored = restore(path, model, prefix=prefix)
+    with atomic.atomic_path(output) as temporary:
+        if output.suffix.lower() == ".safetensors":
+            from safetensors.torch import save
+
+            temporary.write_bytes(save(restored.tensors, metadata={"format": "pt"}))
+        else:
+            torch.save({"state_dict": restored.tensors}, temporary)
+    return restored

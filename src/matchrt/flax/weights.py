@@ -1,0 +1,213 @@
+"""Weights into Flax modules: every array of both sides is used, or the error says which is not and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+from flax import nnx
+
+from matchrt.errors import MatchRTError
+from matchrt.flax.explain import explain_shapes, no_transformer, prefixes, wrong_names
+from matchrt.flax.files import About, WeightFile, read_weights
+from matchrt.flax.layout import COUNTER, PART_MODULES, Array, Arrays, flax_name, is_torch_layout, to_flax, torch_name
+from matchrt.models.loftr.flax.network import LoFTR
+from matchrt.models.parts.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
+
+# The bundled models, whose files are in torch's layout.
+BUNDLED = {"loftr-lite": ("loftr-lite.safetensors", LOFTR_LITE.coarse)}
+_TRANSFORMER = PART_MODULES["transformer"]
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
+
+
+@dataclass(frozen=True)
+class LoFTRWeights:
+    """The coarse transformer's arrays, by name below it (`layers.0.q_proj.kernel`), and what the file says of them."""
+
+    path: Path
+    arrays: Arrays
+    about: About | None
+
+    @property
+    def elements(self) -> int:
+        """Number of values."""
+        return sum(int(array.size) for array in self.arrays.values())
+
+
+def arrays_of(module: nnx.Module) -> dict[str, Any]:
+    """A module's parameters and BatchNorm statistics by dotted name; of an abstract one, their shapes."""
+    return {".".join(map(str, path)): variable[...] for path, variable in _flat(module)}
+
+
+def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of `arrays_of`, which an abstract module has too."""
+    return {".".join(map(str, path)): tuple(variable.shape) for path, variable in _flat(module)}
+
+
+def _flat(module: nnx.Module) -> Any:
+    return nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+
+
+@cache
+def flax_shapes(config: LoFTRConfig) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of a configuration's Flax network."""
+    return MappingProxyType(shapes_of(create_abstract(config)))
+
+
+def create_abstract(config: LoFTRConfig, dtype: Any = None) -> LoFTR:
+    """The Flax network in evaluation mode with shapes only; `fill` gives it its values."""
+    network: LoFTR = nnx.eval_shape(lambda: LoFTR(config, rngs=nnx.Rngs(0), dtype=dtype))
+    network.eval()
+    return network
+
+
+def fill(module: nnx.Module, arrays: Arrays, source: str) -> None:
+    """Puts all `arrays` into the module, as float32. Error: weights-unaccounted, where any is missing or left over."""
+    flat = list(_flat(module))
+    wanted = {".".join(map(str, path)): tuple(variable.shape) for path, variable in flat}
+    given = {name: tuple(array.shape) for name, array in arrays.items() if not name.endswith(COUNTER)}
+    if wanted != given:
+        raise _unfit(source, wanted, given)
+    values = [
+        (path, variable.replace(jnp.asarray(arrays[".".join(map(str, path))], jnp.float32))) for path, variable in flat
+    ]
+    nnx.update(module, nnx.from_flat_state(values))
+
+
+def _unfit(source: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> MatchRTError:
+    lines = [f"  missing: {name} {list(wanted[name])}" for name in sorted(wanted.keys() - given.keys())]
+    lines += [f"  unexpected: {name} {list(given[name])}" for name in sorted(given.keys() - wanted.keys())]
+    lines += [
+        f"  shape-mismatched: {name} is {list(given[name])}, not {list(wanted[name])}"
+        for name in sorted(wanted.keys() & given.keys())
+        if wanted[name] != given[name]
+    ]
+    shown = "\n".join(lines[:20]) + (f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else "")
+    return MatchRTError(
+        "weights-unaccounted",
+        f"'{source}' does not fit this network: {len(lines)} arrays are unexplained.\n{shown}",
+        "Name the model that the weights are of, or convert its checkpoint again: matchrt convert-flax CHECKPOINT.",
+    )
+
+
+def read_flax_weights(source: str | Path) -> WeightFile:
+    """Weights in Flax's layout: of a bundled model by name, a converted file, or a .safetensors in torch's layout.
+
+    Errors: those of `read_weights`.
+    """
+    bundled = BUNDLED.get(str(source))
+    path = Path(str(resources.files("matchrt") / "assets" / bundled[0])) if bundled is not None else Path(source)
+    file = read_weights(path)
+    if not is_torch_layout(file.arrays):
+        return file
+    found = prefixes(file.arrays)
+    prefix = next(iter(found), "")
+    arrays = {
+        flax_name(key[len(prefix) :], array.ndim): to_flax(array, key)
+        for key, array in file.arrays.items()
+        if key.startswith(prefix)
+    }
+    about = file.about or About(prefix=prefix)
+    if bundled is not None:
+        coarse = bundled[1]
+        about = replace(
+            about, model=str(source), attention=coarse.attention, n_heads=coarse.n_heads, layers=coarse.layers
+        )
+    return WeightFile(path, arrays, about)
+
+
+def load_loftr_weights(
+    source: str | Path, config: TransformerConfig | None = None, *, accept_other_attention: bool = False
+) -> LoFTRWeights:
+    """The coarse transformer of LoFTR, to start another model from.
+
+    source: a bundled model's name, or a file that `matchrt convert-flax` wrote. config: what it is wanted for; then
+    every shape is checked against it, and what the file says of attention type and heads too: those change what the
+    same weights compute, which `accept_other_attention` allows.
+    Errors: those of `read_weights`, flax-no-transformer, flax-names, flax-shape, flax-config.
+    """
+    file = read_flax_weights(source)
+    if not any(name.startswith(_TRANSFORMER + "layers.") for name in file.arrays):
+        raise no_transformer(str(source), [torch_name(name) for name in file.arrays])
+    arrays = {
+        name.removeprefix(_TRANSFORMER): array for name, array in file.arrays.items() if name.startswith(_TRANSFORMER)
+    }
+    weights = LoFTRWeights(file.path, arrays, file.about)
+    if config is not None:
+        _require_shapes(str(source), arrays, config)
+        if not accept_other_attention:
+            _require_same_attention(str(source), weights.about, config)
+    return weights
+
+
+def transformer_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a LoFTR transformer in torch's layout."""
+    d, double = config.d_model, 2 * config.d_model
+    layer: dict[str, tuple[int, ...]] = {f"{name}.weight": (d, d) for name in ("q_proj", "k_proj", "v_proj", "merge")}
+    layer |= {"mlp.0.weight": (double, double), "mlp.2.weight": (d, double)}
+    layer |= {f"{norm}.{leaf}": (d,) for norm in ("norm1", "norm2") for leaf in ("weight", "bias")}
+    return {
+        f"layers.{index}.{name}": shape for index in range(len(config.layers)) for name, shape in layer.items()
+    }  # fmt: skip
+
+
+def torch_shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Shapes of Flax arrays as torch has them."""
+    return {
+        torch_name(name): tuple(array.shape[::-1] if array.ndim == 2 else array.shape) for name, array in arrays.items()
+    }
+
+
+def _require_shapes(source: str, arrays: Arrays, config: TransformerConfig) -> None:
+    have, want = torch_shapes(arrays), transformer_shapes(config)
+    reason = explain_shapes(have, want)
+    if reason is None:
+        return
+    named = wrong_names(source, [name for name in have if name not in want])
+    if named is not None:
+        raise named
+    raise MatchRTError(
+        "flax-shape",
+        f"The transformer of '{source}' does not fit: {reason}.",
+        "Give the model the width, heads, attention type and number of layers of the weights, or use other weights.",
+    )
+
+
+def _require_same_attention(source: str, about: About | None, config: TransformerConfig) -> None:
+    if about is None or not about.attention:
+        return
+    wanted = replace(about, attention=config.attention, n_heads=config.n_heads, layers=config.layers)
+    if wanted == about:
+        return
+    pairs = (
+        ("attention type", about.attention, config.attention),
+        ("heads", about.n_heads, config.n_heads),
+        ("layers", ", ".join(about.layers), ", ".join(config.layers)),
+    )
+    differs = "; ".join(
+        f"{what}: trained with {theirs}, wanted {ours}" for what, theirs, ours in pairs if theirs != ours
+    )
+    raise MatchRTError(
+        "flax-config",
+        f"The weights of '{source}' fit in shape, but would compute something else: {differs}.",
+        "Set the model up as the weights were trained, or start from them anyway with accept_other_attention=True.",
+    )
+
+
+def initialize_with_loftr(module: ModuleT, weights: LoFTRWeights) -> ModuleT:
+    """Fills a `LocalFeatureTransformer` with all of the weights, and returns it. Error: weights-unaccounted."""
+    fill(module, weights.arrays, str(weights.path))
+    return module
+
+
+def load_network(source: str | Path, config: LoFTRConfig, dtype: Any = None) -> LoFTR:
+    """The network with its weights, in evaluation mode. Errors: those of `read_flax_weights`, weights-unaccounted."""
+    network = create_abstract(config, dtype)
+    fill(network, read_flax_weights(source).arrays, str(source))
+    return network

@@ -1,0 +1,279 @@
+"""The JSON beside an engine: what it is, what it was made from, and where it may run.
+
+The only thing that building (`engines`) and running (`runtime`) share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError
+
+SCHEMA = 2
+# What schema 1 called the backend: its manifests are read too.
+_SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
+Dimension = int | str
+Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
+Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, NumPy type and shape of an engine input or output; a string dimension is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Smallest, best and largest image size (height, width) that a dynamic engine takes."""
+
+    minimum: tuple[int, int]
+    optimum: tuple[int, int]
+    maximum: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """How an image becomes the engine's input.
+
+    channels: 1 grey (ITU-R 601 luma of the 8-bit image), 3 RGB. divisor: sides of the input are multiples of it.
+    fitting: how an image comes to the input's size (`runtime.fit.fit_image`):
+        letterbox    aspect ratio kept, top-left corner, zeros right and below
+        aspect       the image's own aspect ratio, no padding; dynamic engines
+        pad-square   sides cut down to multiples of `divisor`, then zeros right and below to a square
+        stretch      to the input's size, whatever the aspect ratio
+    kernel: of the resize (`runtime.fit.apply_fit`):
+        area-linear  OpenCV, averaging areas to shrink and linear to enlarge
+        lanczos, bicubic  Pillow's, which average when they shrink
+        bicubic-aliased  OpenCV's, four samples an axis whatever the factor
+    height, width: of a static engine; None for a dynamic one, which takes any size within `profile`.
+    coarse: (height, width) of a second, smaller copy of each image, resized from the original too, for engines that
+        take `coarse0` and `coarse1` beside `image0` and `image1`; None for engines that do not.
+    """
+
+    channels: int
+    divisor: int
+    fitting: Fitting
+    kernel: Kernel
+    batch: int = 1
+    height: int | None = None
+    width: int | None = None
+    profile: Profile | None = None
+    coarse: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.profile is None) == (self.height is None) or (self.height is None) != (self.width is None):
+            raise ValueError("an input has either height and width, or a profile")
+
+
+@dataclass(frozen=True)
+class MatchContract:
+    """What the matching stage in the graph was built with.
+
+    threshold: the smallest confidence that the engine returns. default_score: the smallest one that users get unless
+    they ask for less: where the model's matches begin to be mostly right.
+    """
+
+    max_matches: int
+    threshold: float
+    border: int
+    mutual: bool
+    coarse_stride: int
+    default_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: digest of its tensors (independent of file name and format), its licence and where from.
+
+    allowed_missing: network tensors that it lacks and that were built with untrained values, because the user said so.
+    """
+
+    name: str
+    tensors_sha256: str
+    licence: str
+    origin: str
+    allowed_missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Portability:
+    """Where engine bytes run, besides their backend.
+
+    compute_capabilities: of the GPUs that they were built for, as `8.9`; empty for engines that need no GPU.
+    newer_gpus: GPUs of a higher capability than the lowest listed one do as well.
+    version: `exact`, only the very version of the backend that built them; `newer`, that one and later ones; `any`.
+    """
+
+    compute_capabilities: tuple[str, ...] = ()
+    newer_gpus: bool = False
+    version: Literal["exact", "newer", "any"] = "any"
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one graph pass did."""
+
+    name: str
+    changed: bool
+    summary: str
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """Everything that must fit before an engine is loaded, and everything a result should be able to cite.
+
+    options: what the builder was told beyond its defaults, for people to read.
+    """
+
+    model: str
+    family: str
+    precision: str
+    backend: str
+    backend_version: str
+    portability: Portability
+    source: Source
+    onnx_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input: InputContract
+    matching: MatchContract
+    matchrt_version: str
+    passes: tuple[PassRecord, ...] = ()
+    checks: dict[str, float] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    build_key: str = ""
+    schema: Literal[2] = 2
+
+    @property
+    def dense(self) -> bool:
+        """Whether the engine returns the warp of every pixel besides matches."""
+        return any(spec.name == "warp" for spec in self.outputs)
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Writes the manifest atomically."""
+        atomic.write_text(path, self.to_json())
+
+
+def manifest_path(engine: Path) -> Path:
+    """`x.onnx` -> `x.onnx.json`."""
+    return engine.with_name(engine.name + ".json")
+
+
+def read_manifest(path: Path) -> EngineManifest:
+    """Reads and validates a manifest. Errors: manifest-missing, manifest-invalid, manifest-schema."""
+    rebuild = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MatchRTError(
+            "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", rebuild
+        ) from error
+    except (OSError, ValueError) as error:
+        raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {error}.", rebuild) from error
+    raw = _upgraded(raw)
+    if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
+        found = raw.get("schema")
+        message = f"'{path}' has manifest schema {found!r}; this matchrt reads {SCHEMA}."
+        raise MatchRTError("manifest-schema", message, rebuild)
+    try:
+        manifest = _parse(EngineManifest, raw, "manifest")
+    except ValueError as error:
+        raise MatchRTError("manifest-invalid", f"'{path}': {error}.", rebuild) from error
+    assert isinstance(manifest, EngineManifest)
+    return manifest
+
+
+def _upgraded(raw: Any) -> Any:
+    """A manifest of schema 1 in today's names; any other value as it is."""
+    if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] != 1:
+        return raw
+    return {_SCHEMA_1_NAMES.get(name, name): value for name, value in raw.items()} | {"schema": SCHEMA}
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """Builds `kind` from JSON, checking every field; raises ValueError that names the field."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    if origin in (types.UnionType, typing.Union):
+        return _parse_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parse_tuple(typing.get_args(kind), value, where)
+    if origin is dict:
+        return _parse_dict(typing.get_args(kind)[1], value, where)
+    return _parse_scalar(kind, value, where)
+
+
+def _parse_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    return {str(key): _parse(kind, entry, f"{where}.{key}") for key, entry in value.items()}
+
+
+def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{where} is {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
+        raise ValueError(f"{where} should be {kind.__name__}, is {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"{where} has unknown fields {', '.join(unknown)}")
+    no_default = dataclasses.MISSING
+    required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
+    if missing := sorted(required - set(value)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    fields = {name: _parse(hints[name], entry, f"{where}.{name}") for name, entry in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    errors = []
+    for kind in (k for k in kinds if k is not type(None)):
+        try:
+            return _parse(kind, value, where)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError(errors[0])
+
+
+def _parse_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} should be a list")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_parse(kinds[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if len(value) != len(kinds):
+        raise ValueError(f"{where} should have {len(kinds)} entries, has {len(value)}")
+    return tuple(_parse(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True)))

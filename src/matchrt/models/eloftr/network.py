@@ -1,0 +1,119 @@
+"""EfficientLoFTR, export-first: static shapes, no NonZero, no data-dependent control flow.
+
+Written from the paper (Wang et al., "Efficient LoFTR: Semi-Dense Local Feature Matching with Sparse-Like Speed", CVPR
+2024) and the facts of the published checkpoints; module names are those of the reparameterised checkpoints.
+
+Points are given as the official code gives them: pixel u of a cell (0..7) stands for 8 * cell + u - 3.5 in both images,
+as in training. x right, y down.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
+from matchrt.models.eloftr.fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
+from matchrt.models.eloftr.repvgg import RepVGG
+from matchrt.models.parts.coarse_matching import (
+    CoarseMatches,
+    CoarseScores,
+    Confidence,
+    Grid,
+    rows_and_columns,
+    select_matches,
+    select_pairs,
+)
+from matchrt.models.parts.config import ELoFTRConfig
+from matchrt.models.parts.match_tensors import MatchTensors, finished
+
+Pair = tuple[Tensor, Tensor]
+# Features at 1/2, 1/4 and 1/8: of both images, one batch after the other, where their sizes agree, else of each.
+Stages = list[tuple[Tensor, Tensor, Tensor]]
+
+
+class ELoFTR(nn.Module):
+    """The network. `forward` gives matches; the stages are methods, so that each can be tested alone."""
+
+    def __init__(self, config: ELoFTRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = RepVGG(config.widths, config.blocks)
+        self.loftr_coarse = AggregatedTransformer(config)
+        self.coarse_matching = CoarseScores(config.match.temperature, config.softmax)
+        self.fine_preprocess = FineFeatures(config)
+        self.fine_windows = FineWindows()
+        self.fine_matching = FineMatching(config.fine_regress)
+
+    def features(self, image0: Tensor, image1: Tensor) -> Stages:
+        """Backbone features of both images; one batched call when their sizes agree."""
+        if image0.shape[2:] == image1.shape[2:]:
+            return [self.backbone(torch.cat([image0, image1]))]
+        return [self.backbone(image0), self.backbone(image1)]
+
+    def select(self, confidence: Confidence, grid0: Grid, grid1: Grid, max_matches: int) -> CoarseMatches:
+        """Mutual nearest cells, or, without the mutual test, all pairs above the threshold: one-to-many."""
+        choose = select_matches if self.config.match.mutual else select_pairs
+        return choose(confidence, grid0, grid1, self.config.match, max_matches)
+
+    def windows(self, x0: Tensor, x1: Tensor, stages: Stages, cells: Pair) -> Pair:
+        """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0, with a margin `[B,K,100,C]` of image 1.
+
+        x0, x1: the transformer's `[B,h,w,C]`; stages: from `features`; cells int64 `[B,K]`.
+        """
+        coarse, picked = [x0, x1], list(cells)
+        if len(stages) == 1:
+            coarse, picked = [torch.cat(coarse)], [torch.cat(picked)]
+        scale = self.config.d_model**-0.5
+        fine = [
+            self.fine_preprocess(x.permute(0, 3, 1, 2) * scale, quarter, half)
+            for x, (half, quarter, _) in zip(coarse, stages, strict=True)
+        ]
+        return self.fine_windows(fine, picked, [x.shape[2] for x in coarse])
+
+    def forward(
+        self,
+        image0: Tensor,
+        image1: Tensor,
+        size0: Tensor | None = None,
+        size1: Tensor | None = None,
+        max_matches: int = 2048,
+    ) -> MatchTensors:
+        """Matches of grey images `[B,1,H,W]` in 0..1; sizes int `[B,2]`: valid height and width, the rest is padding.
+
+        The images may differ in size; sides, of images and of their valid parts, are multiples of 32.
+        """
+        stages = self.features(image0, image1)
+        x0, x1 = self.coarse(stages)
+        grid0, grid1 = self.grid(x0, size0), self.grid(x1, size1)
+        x0, x1 = self.loftr_coarse(x0, x1, grid0.valid(), grid1.valid())
+        confidence = self.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), grid0.mask(), grid1.mask())
+        matches = self.select(confidence, grid0, grid1, max_matches)
+        cells = (matches.index0, matches.index1)
+        windows = self.windows(x0, x1, stages, cells)
+        pixel0, pixel1, offset, margin = self.fine_matching(*windows)
+        keypoints0 = self.points(cells[0], grid0.width, pixel0)
+        keypoints1 = self.points(cells[1], grid1.width, pixel1) + offset
+        return finished(keypoints0, keypoints1, matches.scores, margin)
+
+    @staticmethod
+    def coarse(stages: Stages) -> Pair:
+        """The backbone's coarse features of image 0 and image 1, `[B,h,w,C]`."""
+        first, second = both_of([coarse.permute(0, 2, 3, 1) for _, _, coarse in stages])
+        return first, second
+
+    def grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
+        """The coarse grid of features `[B,h,w,C]`."""
+        height, width = coarse.shape[1:3]
+        if size is None:
+            return Grid(height, width)
+        cells = torch.div(size.to(torch.int64), self.config.coarse_stride, rounding_mode="floor")
+        return Grid(height, width, cells[:, 0], cells[:, 1])
+
+    @staticmethod
+    def points(cells: Tensor, width: int, pixels: Tensor) -> Tensor:
+        """Points float32 `[B,K,2]` (x, y) of pixels in cells; see the module for the 3.5."""
+        row, column = rows_and_columns(cells, width)
+        down, right = rows_and_columns(pixels, WINDOW)
+        corner = torch.stack([column * WINDOW + right, row * WINDOW + down], dim=2)
+        return corner.to(torch.float32) - (WINDOW - 1) / 2

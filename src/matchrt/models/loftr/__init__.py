@@ -1,0 +1,1 @@
+"""LoFTR: its configuration, network, deployed form and Flax network."""

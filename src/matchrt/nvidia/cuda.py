@@ -1,0 +1,69 @@
+"""The CUDA runtime through cuda-python: one call that turns error codes into named errors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from matchrt.errors import InternalError, MatchRTError, missing_package
+
+EXTRA = "rtx"
+
+
+def cuda_runtime() -> Any:
+    """The module `cuda.bindings.runtime`. Error: package-missing."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise missing_package("cuda-python", EXTRA, "Running on an NVIDIA GPU") from error
+    return runtime
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a CUDA runtime function and returns what it gives besides the error code.
+
+    Errors: device-missing (no driver, or no GPU), out-of-memory, cuda-failed with CUDA's name for what happened.
+    """
+    code, *values = function(*arguments)
+    if int(code) != 0:
+        raise _error(code, getattr(function, "__name__", "a CUDA call"))
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def quietly(free: Callable[..., Any], what: Any) -> None:
+    """Frees a resource; at the interpreter's end the driver may be gone already, and the resource with it."""
+    with contextlib.suppress(Exception):
+        free(what)
+
+
+_NO_DEVICE = (
+    "cudaErrorNoDevice",
+    "cudaErrorInsufficientDriver",
+    "cudaErrorSystemDriverMismatch",
+    "cudaErrorInitializationError",
+    "cudaErrorStubLibrary",
+    "cudaErrorCompatNotSupportedOnDevice",
+)
+
+
+def _error(code: Any, function: str) -> MatchRTError:
+    name = getattr(code, "name", str(code))
+    if name in _NO_DEVICE:
+        return MatchRTError(
+            "device-missing",
+            f"There is no usable NVIDIA GPU here ({name}).",
+            "Run on a machine with an NVIDIA GPU and its driver (`matchrt doctor` says what is missing), "
+            "or use an engine for backend onnxruntime.",
+        )
+    if name == "cudaErrorMemoryAllocation":
+        return MatchRTError(
+            "out-of-memory",
+            "The GPU has not enough free memory.",
+            "Close other programs on the GPU, or build an engine for smaller images.",
+        )
+    return InternalError(
+        "cuda-failed", f"{function} failed: {name}.", "Run `matchrt doctor`; report it with its output."
+    )

@@ -1,0 +1,107 @@
+"""A dense warp as an engine returns it, and RoMa's own way of drawing matches from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError
+from matchrt.runtime.matches import ImageRef
+
+Array = npt.NDArray[Any]
+# RoMa's sampler (github.com/Parskatt/RoMa, `sample`): certainties above it count as sure.
+SURE = 0.05
+# As many candidates are drawn as matches are wanted, times this, before their density is evened out.
+EXPANSION = 4
+DEVIATION = 0.1
+# Candidates of a lower density stand alone and are hardly ever taken.
+LONELY, LONELY_WEIGHT = 10.0, 1e-7
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class DenseMatches:
+    """Where every pixel of the network's input lies in the other image.
+
+    warp: float32 `[H, W or 2W, 4]`: x0, y0, x1, y1, normalised so that -1 and 1 are an image's edges. An engine that
+    matches both ways gives 2W columns: the left half lies on image 0's pixels, the right half on image 1's.
+    certainty: float32 `[H, W or 2W]` in 0..1. image0, image1: the images as given.
+    """
+
+    warp: Array
+    certainty: Array
+    image0: ImageRef
+    image1: ImageRef
+
+    def to_pixels(self, rows: Array) -> tuple[Array, Array]:
+        """Rows of the warp `[..., 4]` to pixels of the images as given, `[..., 2]` each; pixel centres are integers."""
+        return _pixels(rows[..., :2], self.image0), _pixels(rows[..., 2:], self.image1)
+
+    def sample(self, count: int, seed: int = 0) -> tuple[Array, Array, Array]:
+        """`count` matches as RoMa's own sampler draws them, seeded: by certainty, evened out in density.
+
+        Returns keypoints of both images `[N,2]` in pixels of the images as given, and certainties `[N]`, best first;
+        N is smaller where fewer pixels have any certainty. Raises `sample-range` if count is below 1.
+        """
+        if count < 1:
+            raise MatchRTError("sample-range", f"{count} matches cannot be drawn.", "Ask for 1 or more.")
+        generator = np.random.default_rng(seed)
+        certainty = self.certainty.reshape(-1)
+        weights = np.where(certainty > SURE, 1.0, certainty)
+        drawn = draw(weights, EXPANSION * count, generator)
+        rows = self.warp.reshape(-1, 4)[drawn]
+        chosen = drawn[draw(balance(density(rows)), count, generator)]
+        chosen = chosen[np.argsort(-certainty[chosen], kind="stable")]
+        keypoints0, keypoints1 = self.to_pixels(self.warp.reshape(-1, 4)[chosen])
+        return keypoints0, keypoints1, certainty[chosen].astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Writes warp, certainty and the names and sizes of the images as .npz. Error: output-format."""
+        if path.suffix != ".npz":
+            raise MatchRTError("output-format", f"'{path}' is not an .npz file.", "Name it dense.npz, for instance.")
+        images = {
+            f"{key}{index}": value
+            for index, ref in enumerate((self.image0, self.image1))
+            for key, value in (("name", ref.name), ("size", (ref.height, ref.width)))
+        }
+        with atomic.atomic_path(path) as temporary:
+            np.savez_compressed(temporary, warp=self.warp, certainty=self.certainty, **images)  # type: ignore[arg-type]
+
+
+def _pixels(points: Array, image: ImageRef) -> Array:
+    size = np.array([image.width, image.height], np.float64)
+    return np.asarray((points.astype(np.float64) + 1.0) * (size / 2.0) - 0.5, np.float32)
+
+
+def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indices of at most `count` entries, drawn without replacement with probabilities as `weights`; never one of 0.
+
+    The smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
+    """
+    possible = np.flatnonzero(weights > 0)
+    keys = generator.exponential(size=len(possible)) / weights[possible]
+    if count < len(possible):
+        possible = possible[np.argpartition(keys, count)[:count]]
+    return possible
+
+
+def density(rows: Array, deviation: float = DEVIATION) -> Array:
+    """Kernel density `sum_j exp(-|a_i - a_j|^2 / (2 deviation^2))` of `rows [N,4]`, `[N]`."""
+    points = rows.astype(np.float32)
+    squares = (points**2).sum(axis=1)
+    result = np.empty(len(points), np.float32)
+    for start in range(0, len(points), _CHUNK):
+        part = points[start : start + _CHUNK]
+        distance = squares[start : start + _CHUNK, None] + squares[None] - 2.0 * part @ points.T
+        result[start : start + _CHUNK] = np.exp(-np.maximum(distance, 0.0) / (2.0 * deviation**2)).sum(axis=1)
+    return result
+
+
+def balance(dense: Array) -> Array:
+    """Weights that even out a density: its inverse, and next to nothing for what stands alone."""
+    return np.where(dense < LONELY, LONELY_WEIGHT, 1.0 / (dense + 1.0))

@@ -1,0 +1,213 @@
+"""Pictures of matches, for people.
+
+Both images side by side; a line a match, coloured by its score; with a geometry, outliers as thin red lines below the
+inliers; a caption. Large images are scaled down for the picture; the matches are not changed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
+
+from matchrt._util.atomic import atomic_path
+from matchrt.errors import MatchRTError
+from matchrt.runtime.fit import Fit, apply_fit
+from matchrt.runtime.image import Image, UInt8Array
+from matchrt.runtime.matches import ImageRef, Matches
+
+Color = tuple[int, int, int]
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_BACKGROUND: Color = (24, 24, 27)
+_TEXT: Color = (228, 228, 231)
+_MUTED: Color = (161, 161, 170)
+_OUTLIER: Color = (239, 68, 68)
+_GAP = 6
+_FOOTER = 34
+_FONT_SIZE = 15
+_MIN_PICTURE_WIDTH = 480
+_MAX_ASPECT = 2.5  # widths above this many heights are scaled down as well: panoramas
+_LINE_OPACITY = 0.75  # the photographs stay visible under hundreds of lines
+_SHIFT = 4  # cv2 draws at 1/16 px
+# The dark end of viridis cannot be seen on dark images, so scores start a third of the way in.
+_COLORMAP_START = 85
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One image in the picture: its pixels, how they were scaled, and where their left edge is."""
+
+    pixels: UInt8Array
+    fit: Fit
+    left: int
+
+
+def draw_matches(
+    image0: UInt8Array | Image,
+    image1: UInt8Array | Image,
+    matches: Matches,
+    *,
+    max_lines: int = 200,
+    max_height: int = 720,
+) -> UInt8Array:
+    """uint8 RGB [h, w, 3]: the two images side by side, top-aligned, with matches drawn across.
+
+    image0, image1: uint8 RGB [H, W, 3] or grey [H, W], or `Image`: the originals that were matched.
+    max_lines: of more matches, this many are drawn, spread evenly over the ranks so that weak ones are shown too.
+    max_height: each image is scaled down to this height, never up.
+    Raises draw-mismatch if an image is not of the size that was matched, draw-option if an option is out of range.
+    """
+    if max_lines < 0 or max_height < 16:
+        raise MatchRTError(
+            "draw-option", f"max_lines {max_lines}, max_height {max_height}.", "Use max_lines >= 0, max_height >= 16."
+        )
+    panel0 = _panel(image0, matches.image0, max_height, 0)
+    panel1 = _panel(image1, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
+    canvas = _canvas(panel0, panel1)
+    _draw_lines(canvas, panel0, panel1, matches, _choose(len(matches), max_lines))
+    return _caption(canvas, matches, min(max_lines, len(matches)))
+
+
+def save_picture(path: str | os.PathLike[str], rgb: UInt8Array) -> None:
+    """Writes uint8 RGB [H, W, 3] as .png, .jpg or .webp, atomically. Raises output-format on another suffix."""
+    target = Path(path)
+    if target.suffix.lower() not in PICTURE_SUFFIXES:
+        raise MatchRTError(
+            "output-format",
+            f"'{target}' has no known suffix for pictures.",
+            f"Use one of {', '.join(PICTURE_SUFFIXES)}.",
+        )
+    with atomic_path(target) as temporary:
+        PILImage.fromarray(rgb).save(temporary, quality=92)  # PNG ignores the quality
+
+
+# ------------------------------------------------------------------------------------------------------------ layout
+
+
+def _panel(image: UInt8Array | Image, reference: ImageRef, max_height: int, left: int) -> _Panel:
+    pixels = image.pixels if isinstance(image, Image) else np.asarray(image)
+    height, width = reference.height, reference.width
+    if pixels.dtype != np.uint8 or pixels.shape[:2] != (height, width) or pixels.shape[2:] not in ((), (3,)):
+        raise MatchRTError(
+            "draw-mismatch",
+            f"The image is {pixels.dtype} {pixels.shape}; '{reference.name}' was matched at {height} x {width}.",
+            "Pass the image that was matched, as uint8 RGB or grey in its original size.",
+        )
+    factor = min(1.0, max_height / height, max_height * _MAX_ASPECT / width)
+    shown_height, shown_width = max(round(height * factor), 1), max(round(width * factor), 1)
+    fit = Fit(width / shown_width, height / shown_height, shown_height, shown_width, shown_height, shown_width)
+    shown = apply_fit(pixels, fit)
+    return _Panel(np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown, fit, left)
+
+
+def _canvas(panel0: _Panel, panel1: _Panel) -> UInt8Array:
+    height = max(panel0.pixels.shape[0], panel1.pixels.shape[0]) + _FOOTER
+    width = max(panel1.left + panel1.pixels.shape[1], _MIN_PICTURE_WIDTH)
+    canvas = np.full((height, width, 3), _BACKGROUND, np.uint8)
+    for panel in (panel0, panel1):
+        rows, columns = panel.pixels.shape[:2]
+        canvas[:rows, panel.left : panel.left + columns] = panel.pixels
+    return canvas
+
+
+# ------------------------------------------------------------------------------------------------------------- lines
+
+
+def _choose(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Indices of the matches to draw: all, or `most` spread evenly over the ranks."""
+    if count <= most:
+        return np.arange(count)
+    ranks: npt.NDArray[np.int64] = np.linspace(0, count - 1, most).round().astype(np.int64)
+    return ranks
+
+
+def _draw_lines(
+    canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: Matches, chosen: npt.NDArray[np.int64]
+) -> None:
+    starts = _positions(panel0, matches.keypoints0[chosen])
+    ends = _positions(panel1, matches.keypoints1[chosen])
+    colors = score_colors(matches.scores[chosen])
+    inliers = np.ones(len(chosen), bool) if matches.geometry is None else matches.inliers[chosen]
+    order = np.concatenate([np.flatnonzero(~inliers), np.flatnonzero(inliers)[::-1]])  # the best last, on top
+    strokes = {int(i): (starts[i], ends[i], _rgb(colors[i]) if inliers[i] else _OUTLIER) for i in order}
+    photos = canvas.copy()
+    for start, end, color in strokes.values():
+        cv2.line(canvas, start, end, color, 1, cv2.LINE_AA, _SHIFT)
+    cv2.addWeighted(canvas, _LINE_OPACITY, photos, 1 - _LINE_OPACITY, 0, dst=canvas)
+    for i, (start, end, color) in strokes.items():
+        for centre in (start, end) if inliers[i] else ():
+            cv2.circle(canvas, centre, 3 << _SHIFT, _BACKGROUND, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, centre, 2 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _rgb(color: UInt8Array) -> Color:
+    return int(color[0]), int(color[1]), int(color[2])
+
+
+def _positions(panel: _Panel, keypoints: npt.NDArray[np.float32]) -> list[tuple[int, int]]:
+    """Keypoints [N, 2] of an original in 1/16 px of the canvas, as cv2 takes them."""
+    points = panel.fit.to_network(keypoints.astype(np.float64))
+    points[:, 0] += panel.left
+    return [(int(x), int(y)) for x, y in np.rint(points * (1 << _SHIFT))]
+
+
+def score_colors(scores: npt.NDArray[np.float32]) -> UInt8Array:
+    """Scores [N] in 0..1 to uint8 RGB [N, 3]: viridis from teal (0) to yellow (1)."""
+    ramp = np.arange(_COLORMAP_START, 256, dtype=np.uint8)
+    table = cv2.applyColorMap(ramp[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return np.asarray(table[np.rint(np.asarray(scores) * (len(ramp) - 1)).astype(np.int64)], np.uint8)
+
+
+# ----------------------------------------------------------------------------------------------------------- caption
+
+
+def _caption(canvas: UInt8Array, matches: Matches, drawn: int) -> UInt8Array:
+    """The canvas with the bar at its foot: text on the left, the scale of scores on the right."""
+    picture = PILImage.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(_FONT_SIZE)
+    middle = picture.height - _FOOTER // 2
+    scale_left = _draw_scale(picture, pen, font, middle)
+    x = 10.0
+    for number, part in enumerate(_caption_parts(matches, drawn)):
+        text = part if number == 0 else f"  ·  {part}"
+        if x + pen.textlength(text, font) > scale_left - 10:  # narrow pictures keep the first parts
+            break
+        pen.text((x, middle), text, _TEXT if number == 0 else _MUTED, font, anchor="lm")
+        x += pen.textlength(text, font)
+    return np.array(picture)
+
+
+def _caption_parts(matches: Matches, drawn: int) -> list[str]:
+    parts = [matches.provenance.model, f"{len(matches)} matches"]
+    geometry = matches.geometry
+    if geometry is not None:
+        parts.append(f"{geometry.num_inliers} inliers ({geometry.kind})" if geometry.found else f"no {geometry.kind}")
+    total = matches.timings.get("total", sum(matches.timings.values()))
+    if total > 0:
+        parts.append(f"{total:.1f} ms")
+    if drawn < len(matches):
+        parts.append(f"{drawn} drawn")
+    return parts
+
+
+def _draw_scale(
+    picture: PILImage.Image, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, middle: int
+) -> float:
+    """Draws `score 0 [bar] 1`; returns its left edge."""
+    width, height = 80, 8
+    right = picture.width - 10
+    pen.text((right, middle), "1", _MUTED, font, anchor="rm")
+    bar_left = int(right - pen.textlength("1", font)) - 6 - width
+    colors = score_colors(np.linspace(0, 1, width, dtype=np.float32))
+    picture.paste(PILImage.fromarray(np.repeat(colors[None], height, axis=0)), (bar_left, middle - height // 2))
+    pen.text((bar_left - 6, middle), "score  0", _MUTED, font, anchor="rm")
+    return bar_left - 6 - pen.textlength("score  0", font)

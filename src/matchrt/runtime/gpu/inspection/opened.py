@@ -1,0 +1,83 @@
+"""A TensorRT engine, opened on this machine's GPU and asked what it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matchrt.errors import MatchRTError
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.gpu.inspection.layers import Layer, parse_layers
+from matchrt.runtime.gpu.inspection.summary import tensor_bytes
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """Bytes. weights: None where this TensorRT does not say. scratch: of one context; tensors: inputs and outputs."""
+
+    weights: int | None
+    scratch: int
+    tensors: int
+
+
+@dataclass(frozen=True)
+class TensorShapes:
+    """The shapes of an input that a profile allows."""
+
+    name: str
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OpenedEngine:
+    """gpu: name of the one that it was opened on. profiles: of each one, its inputs."""
+
+    gpu: str
+    layers: tuple[Layer, ...]
+    memory: EngineMemory
+    profiles: tuple[tuple[TensorShapes, ...], ...]
+    aux_streams: int
+
+
+def open_engine(file: EngineFile) -> OpenedEngine:
+    """Loads and asks it. Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`."""
+    if file.manifest.backend == "onnxruntime":
+        raise MatchRTError(
+            "engine-layers",
+            f"'{file.path}' is for backend onnxruntime: ONNX Runtime makes layers of its nodes when it loads them.",
+            "Leave --layers out; the graph's nodes are shown where the export extra is installed.",
+        )
+    from matchrt.runtime.gpu.loaded import LoadedEngine
+
+    loaded = LoadedEngine(file)
+    engine, trt = loaded.engine, loaded.dialect.trt
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return OpenedEngine(
+        gpu=loaded.gpu.name,
+        layers=parse_layers(text),
+        memory=EngineMemory(_weights(trt, engine), int(engine.device_memory_size_v2), tensor_bytes(file.manifest)),
+        profiles=_profiles(engine, file),
+        aux_streams=int(engine.num_aux_streams),
+    )
+
+
+def _weights(trt: Any, engine: Any) -> int | None:
+    kinds = getattr(trt, "EngineStat", None)
+    if kinds is None or not hasattr(engine, "get_engine_stat"):
+        return None
+    found = int(engine.get_engine_stat(kinds.TOTAL_WEIGHTS_SIZE))
+    return found if found >= 0 else None
+
+
+def _profiles(engine: Any, file: EngineFile) -> tuple[tuple[TensorShapes, ...], ...]:
+    profiles = []
+    for index in range(engine.num_optimization_profiles):
+        shapes = []
+        for spec in file.manifest.inputs:
+            found = engine.get_tensor_profile_shape(spec.name, index)
+            minimum, optimum, maximum = (tuple(int(side) for side in shape) for shape in found)
+            shapes.append(TensorShapes(spec.name, minimum, optimum, maximum))
+        profiles.append(tuple(shapes))
+    return tuple(profiles)

@@ -1,0 +1,87 @@
+"""Kernels that TensorRT-RTX compiles on this machine, kept for the next start: for each set of input shapes its own.
+
+A context gets a store of its own, filled with what contexts of the same shapes have compiled before. With one store for
+all, what a context takes from it depends on what is there already: a second context of a shape ran on general kernels,
+slower and with other last bits (measured with 1.4). Kept apart, a shape gives the same bits whatever ran before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.nvidia.device import Gpu
+from matchrt.nvidia.dialect import Dialect
+from matchrt.runtime.gpu.layout import Shapes
+
+LOGGER = logging.getLogger("matchrt.runtime")
+# Shapes whose kernels, some megabytes each, an engine keeps in memory, and on disk.
+MAX_KNOWN, MAX_FILES = 16, 64
+
+
+class Kernels:
+    """The kernels of one engine on one GPU. Not for several threads at a time: `LoadedEngine` sees to that."""
+
+    def __init__(self, dialect: Dialect, engine: Any, manifest: EngineManifest, gpu: Gpu) -> None:
+        self._dialect, self._engine = dialect, engine
+        self._folder = _folder(manifest, gpu)
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+
+    def open(self, shapes: Shapes) -> Any:
+        """A store for one context with inputs of these shapes, with what is known for them."""
+        name = _name(shapes)
+        known = self._known.get(name) or _read(self._folder / name)
+        opened = self._dialect.open_kernels(self._engine, known)
+        if known is None and opened is not None:
+            # Measured: up to 14 s, in which nothing else shows that the program works.
+            LOGGER.warning("%s compiles kernels for this image size, which takes seconds, once", self._dialect.backend)
+        return opened
+
+    def keep(self, shapes: Shapes, opened: Any) -> None:
+        """Saves what was compiled for these shapes; where that cannot be, says so and goes on."""
+        name, data = _name(shapes), self._dialect.kernel_bytes(opened)
+        if not data or len(data) == len(self._known.get(name, b"")):
+            return
+        self._known[name] = data
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _make_room(self._folder)
+            atomic.write_bytes(self._folder / name, data)
+        except (OSError, MatchRTError) as error:
+            LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+
+
+def _folder(manifest: EngineManifest, gpu: Gpu) -> Path:
+    """Named by all that compiled kernels depend on."""
+    parts = (manifest.engine_sha256, gpu.name, gpu.compute_capability, gpu.driver)
+    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "kernels" / name
+
+
+def _name(shapes: Shapes) -> str:
+    text = ";".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in sorted(shapes.items()))
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.bin"
+
+
+def _make_room(folder: Path) -> None:
+    """The oldest files go; another process may have taken one already."""
+    files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime)
+    for file in files[: max(0, len(files) - MAX_FILES + 1)]:
+        file.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,221 @@
+"""What the protocol calls models: three views of each engine.
+
+| model         | inputs                              | outputs                                  |
+| ------------- | ----------------------------------- | ---------------------------------------- |
+| `NAME`        | two images, UINT8 `[H, W, 1 or 3]`  | matches in pixels of the images as given |
+| `NAME-files`  | two image files, BYTES `[1]`        | the same                                 |
+| `NAME-engine` | the engine's own tensors            | the engine's own tensors                 |
+
+The first two give what `matchrt match` gives. The third is the engine's contract (docs/engine-contract.md), which is
+also what `matchrt export-triton` makes Triton serve.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.image import Image, as_image, decode_image
+from matchrt.runtime.matches import Matches
+from matchrt.runtime.preprocess import PreparedImage
+from matchrt.runtime.session import check_inputs
+from matchrt.serving.failures import bad_request
+from matchrt.serving.service import Job, ServedEngine, Service
+from matchrt.serving.tensors import InferCall, Tensor, TensorInfo
+from matchrt.serving.workers import Run
+
+VERSION = "1"
+PLATFORM = "matchrt"
+Tensors = Mapping[str, Tensor]
+_MATCHES = (
+    TensorInfo("keypoints0", "FP32", (-1, 2)),
+    TensorInfo("keypoints1", "FP32", (-1, 2)),
+    TensorInfo("scores", "FP32", (-1,)),
+)
+_KNOWN_PARAMETERS = ("min_score", "timeout")
+
+
+class Model(Protocol):
+    """One view of an engine."""
+
+    @property
+    def name(self) -> str:
+        """What the protocol calls it."""
+        ...
+
+    @property
+    def engine(self) -> ServedEngine:
+        """What runs it."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        ...
+
+    def job(self, call: InferCall) -> Job[list[Tensor]]:
+        """The request as rows of the engine, and its outputs as the model's."""
+        ...
+
+
+def models_of(service: Service) -> dict[str, Model]:
+    """All models of a service by name. Error: serve-name, where two engines' models would have one name."""
+    models: dict[str, Model] = {}
+    for engine in service.engines.values():
+        batch = engine.manifest.input.batch
+        views: tuple[Model, ...] = (
+            PairModel(engine.name, engine, tuple(TensorInfo(f"image{i}", "UINT8", (-1, -1, -1)) for i in (0, 1))),
+            PairModel(f"{engine.name}-files", engine, tuple(TensorInfo(f"image{i}", "BYTES", (1,)) for i in (0, 1))),
+            EngineModel(
+                f"{engine.name}-engine",
+                engine,
+                tuple(TensorInfo.of(spec, batch) for spec in engine.manifest.inputs),
+                tuple(TensorInfo.of(spec, batch) for spec in engine.manifest.outputs),
+            ),
+        )
+        for model in views:
+            if model.name in models:
+                raise MatchRTError("serve-name", f"Two models would be named '{model.name}'.", "Rename an engine.")
+            models[model.name] = model
+    return models
+
+
+def find(models: Mapping[str, Model], name: str, version: str = VERSION) -> Model:
+    """A model. Error: model-not-served."""
+    if name not in models or version not in ("", VERSION):
+        what = f"'{name[:80]}'" if name not in models else f"version '{version[:20]}' of '{name}'"
+        raise MatchRTError("model-not-served", f"No model {what} is served.", f"Served: {', '.join(models)}.")
+    return models[name]
+
+
+@dataclass(frozen=True)
+class PairModel:
+    """Two images, or image files, to matches."""
+
+    name: str
+    engine: ServedEngine
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...] = _MATCHES
+
+    def job(self, call: InferCall) -> Job[list[Tensor]]:
+        """The protocol's request as a pair."""
+        _require_tensors(call.tensors, self.inputs)
+        limit = self.engine.max_pixels
+        read0, read1 = (partial(_image, call.tensors[info.name], limit) for info in self.inputs)
+        pair, _ = pair_job(self.engine, read0, read1, min_score(call.parameters))
+
+        def finish(run: Run) -> list[Tensor]:
+            matches = pair.finish(run)
+            return [Tensor(name, "FP32", getattr(matches, name)) for name in ("keypoints0", "keypoints1", "scores")]
+
+        return Job(pair.inputs, finish)
+
+
+@dataclass(frozen=True)
+class EngineModel:
+    """The engine's own tensors; up to its batch in rows."""
+
+    name: str
+    engine: ServedEngine
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def job(self, call: InferCall) -> Job[list[Tensor]]:
+        """The protocol's tensors as the engine takes them. Errors: request-invalid, session-input."""
+        _require_tensors(call.tensors, self.inputs)
+        if min_score(call.parameters) is not None:
+            raise bad_request("An engine's own outputs are not filtered.", "Leave 'min_score' out, or ask NAME.")
+        inputs = {name: tensor.array for name, tensor in call.tensors.items()}
+        rows = {len(array) for array in inputs.values()}
+        batch = self.engine.manifest.input.batch
+        if len(rows) != 1 or not 1 <= max(rows) <= batch:
+            raise bad_request("The inputs' first sizes differ or are out of range.", f"Send 1 to {batch} rows of each.")
+        _check_rows(inputs, self.engine.manifest)
+
+        def finish(run: Run) -> list[Tensor]:
+            return [Tensor(info.name, info.datatype, run.outputs[info.name]) for info in self.outputs]
+
+        return Job(inputs, finish)
+
+
+def pair_job(
+    engine: ServedEngine, read0: Callable[[], Image], read1: Callable[[], Image], least: float | None
+) -> tuple[Job[Matches], tuple[Image, Image]]:
+    """Two images to matches, as `Matcher.match` does it, and the images, which the job itself does not hold.
+
+    read0, read1: decode the images; both are decoded and resized at the same time. least: score, None for the engine's
+    default. The matches' timings `decode` and `resize` are times that the pair waited, not sums over its images: until
+    both were decoded, and from then until both were resized. Errors: image-* of image0, else those of image1; fit-size,
+    size-memory.
+    """
+    matcher = engine.matcher(least)
+    start = time.perf_counter()
+
+    def prepare(read: Callable[[], Image]) -> tuple[Image, float, PreparedImage]:
+        image = read()
+        return image, time.perf_counter(), matcher.prepare_image(image)
+
+    (image0, end0, first), (image1, end1, second) = engine.helpers.both(lambda: prepare(read0), lambda: prepare(read1))
+    decoded, end = max(end0, end1), time.perf_counter()
+    before = {"decode": (decoded - start) * 1e3, "resize": (end - decoded) * 1e3}
+
+    def finish(run: Run) -> Matches:
+        return matcher.finish((first, second), run.outputs, {**before, "inference": run.milliseconds})
+
+    return Job(matcher.inputs(first, second), finish), (image0, image1)
+
+
+def min_score(parameters: Mapping[str, Any]) -> float | None:
+    """The parameter of that name, a number in 0..1. Error: request-invalid, also for parameters of other names."""
+    if unknown := sorted(set(parameters) - set(_KNOWN_PARAMETERS)):
+        raise bad_request(f"Unknown parameter '{unknown[0][:80]}'.", f"Known: {', '.join(_KNOWN_PARAMETERS)}.")
+    value = parameters.get("min_score")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
+        raise bad_request("'min_score' is no number in 0..1.", "Give, for instance, 0.4.")
+    return None if value is None else float(value)
+
+
+def _require_tensors(tensors: Tensors, infos: tuple[TensorInfo, ...]) -> None:
+    wanted = [info.name for info in infos]
+    if sorted(tensors) != sorted(wanted):
+        raise bad_request(f"The inputs are not {', '.join(wanted)}.", "GET the model's metadata for its inputs.")
+    for info in infos:
+        tensor = tensors[info.name]
+        shape = tensor.array.shape
+        fits = len(shape) == len(info.shape) and all(
+            want in (-1, have) for want, have in zip(info.shape, shape, strict=True)
+        )
+        if tensor.datatype != info.datatype or not fits:
+            raise bad_request(
+                f"'{info.name}' is {tensor.datatype} {list(shape)}, not {info.datatype} {list(info.shape)}.",
+                "GET the model's metadata for its inputs.",
+            )
+
+
+def _image(tensor: Tensor, max_pixels: int) -> Image:
+    if tensor.datatype == "BYTES":
+        return decode_image(tensor.array.item(), tensor.name, max_pixels=max_pixels)
+    return as_image(tensor.array, name=tensor.name, max_pixels=max_pixels)
+
+
+def _check_rows(inputs: Mapping[str, Any], manifest: EngineManifest) -> None:
+    """What `Session.run` would refuse, before it can spoil the run of others."""
+    batch = manifest.input.batch
+    # Views of no memory: only names, types and shapes are looked at.
+    full = {
+        name: np.broadcast_to(array[:1], (batch, *array.shape[1:])) if batch > 1 else array
+        for name, array in inputs.items()
+    }
+    check_inputs(full, manifest)

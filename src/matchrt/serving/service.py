@@ -1,0 +1,187 @@
+"""Engines, the places for requests, and the way of a request through them; knows neither HTTP nor gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.engine_file import read_engine
+from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.serving.call import Call
+from matchrt.serving.failures import bad_request, busy, draining
+from matchrt.serving.helpers import Helpers
+from matchrt.serving.metrics import Metrics
+from matchrt.serving.options import ServeOptions
+from matchrt.serving.workers import EngineWorkers, Rows, Run
+from matchrt.store import EngineStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """What a request wants of an engine: rows to run, and what becomes of their outputs."""
+
+    inputs: Rows
+    finish: Callable[[Run], T]
+
+
+class ServedEngine:
+    """An engine with its workers, and the helpers that it shares with the service's other engines."""
+
+    def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
+        self.name, self.max_pixels, self.helpers, self._session = name, options.max_pixels, helpers, session
+        self._matcher = self._make_matcher(None)  # refuses here what it would refuse in every request
+        self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
+
+    @property
+    def manifest(self) -> EngineManifest:
+        """What is served."""
+        return self._session.manifest
+
+    def warm_up(self) -> None:
+        """Runs once on blank images, so that the first request is not slower than the rest."""
+        matcher = Matcher.on(self._session, batch=True)
+        blank, batch = matcher.blank(), self.manifest.input.batch
+        inputs = matcher.inputs(blank, blank)
+        self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
+
+    def matcher(self, min_score: float | None = None) -> Matcher:
+        """What prepares images for the engine and reads its outputs, in any thread; runs are the workers'. Never
+        closed. min_score: None for the engine's default.
+        """
+        return self._matcher if min_score is None else self._make_matcher(min_score)
+
+    def _make_matcher(self, min_score: float | None) -> Matcher:
+        options = MatcherOptions(min_score=min_score, max_pixels=self.max_pixels)
+        return Matcher.on(self._session, options, batch=True)
+
+
+class Service:
+    """All engines of one process.
+
+    A request takes a place, or is refused at once; decoding and resizing happen in its own thread and a helper's, the
+    engine runs in the workers'. Close it after the last request.
+    """
+
+    def __init__(self, engines: Iterable[str], options: ServeOptions, store: EngineStore | None = None) -> None:
+        self.options, self.metrics = options, Metrics()
+        self.engines: dict[str, ServedEngine] = {}
+        self._helpers = Helpers(os.cpu_count() or 1)
+        try:
+            for engine in engines:
+                self._open(engine, store)
+            self._warm_up()
+        except BaseException:
+            self._close_engines()
+            self._helpers.close()
+            raise
+        batch = max(engine.manifest.input.batch for engine in self.engines.values())
+        round_ = options.workers * batch
+        self.places = round_ + (round_ if options.queue is None else options.queue)
+        self._taken = 0
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
+        self._draining = False
+        self.metrics.watch(lambda: self._taken, self.places)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return not self._draining
+
+    def engine(self, name: str | None) -> ServedEngine:
+        """An engine by name; None for the only one. Errors: model-not-served, request-invalid."""
+        if name is None and len(self.engines) == 1:
+            return next(iter(self.engines.values()))
+        known = ", ".join(self.engines)
+        if name is None:
+            raise bad_request("Several engines are served.", f"Name one: {known}.")
+        if name not in self.engines:
+            raise MatchRTError("model-not-served", f"No engine '{name[:80]}' is served.", f"Served: {known}.")
+        return self.engines[name]
+
+    def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
+        """A request's result; cancelling it abandons the request. `prepare` runs in a thread of its own.
+
+        Errors: at once server-busy, server-draining; later deadline-exceeded, those of `prepare` and of the engine.
+        """
+        result = asyncio.wrap_future(self._begin(engine, call, prepare))
+        result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
+        return result
+
+    async def drain(self) -> None:
+        """Takes no more requests, and waits for those under way, as long as the options allow."""
+        self._draining = True
+        end = asyncio.get_running_loop().time() + self.options.drain
+        while self._taken and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Ends all threads and frees the engines; requests still under way fail."""
+        self._draining = True
+        self._close_engines()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._helpers.close()
+
+    def _begin(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> Future[T]:
+        with self._lock:
+            if self._draining:
+                raise draining()
+            if self._taken >= self.places:
+                self.metrics.refused()
+                raise busy()
+            self._taken += 1
+
+        def work() -> T:
+            call.check()
+            job = prepare()
+            call.check()
+            return job.finish(call.wait(engine.workers.submit(job.inputs)))
+
+        # There are as many threads as places, so a place is a thread; it is given back when the work is over, not when
+        # somebody stops waiting for it.
+        future = self._threads.submit(work)
+        future.add_done_callback(self._leave)
+        return future
+
+    def _leave(self, _: Future[T]) -> None:
+        with self._lock:
+            self._taken -= 1
+
+    def _open(self, engine: str, store: EngineStore | None) -> None:
+        name, _, path = engine.rpartition("=")
+        file = read_engine(path, store, self.options.backend)
+        name = name or file.manifest.model
+        if name in self.engines or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise MatchRTError(
+                "serve-name",
+                f"'{name}' cannot name an engine here: names are unique, of letters, digits, '-', '_' and '.'.",
+                "Write NAME=ENGINE to give it a name.",
+            )
+        # The threads that answer need the cores between runs.
+        chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
+        session = open_session(file, chosen)
+        try:
+            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers)
+        except BaseException:
+            session.close()
+            raise
+
+    def _warm_up(self) -> None:
+        for engine in self.engines.values():
+            engine.warm_up()
+
+    def _close_engines(self) -> None:
+        for engine in self.engines.values():
+            engine.workers.close()

@@ -1,0 +1,130 @@
+"""The folder of built engines, keyed by what they were built from. Building fills it, the runtime reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from matchrt._util.digest import sha256_file
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+
+ENVIRONMENT = "MATCHRT_STORE"
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine file in the store, and its manifest."""
+
+    path: Path
+    manifest: EngineManifest
+
+
+@dataclass(frozen=True)
+class EngineStore:
+    """`root/<model>/<first 16 of the build key>/<model>-<size>-<precision>.<suffix>`, with the manifest beside it."""
+
+    root: Path
+
+    def find(self, model: str, build_key: str) -> StoredEngine | None:
+        """The engine built from exactly that, whole and untouched; None otherwise."""
+        folder = self._folder(model, build_key)
+        found = next(self._read(folder), None)
+        if found is None or found.manifest.build_key != build_key:
+            return None
+        try:
+            whole = sha256_file(found.path) == found.manifest.engine_sha256
+        except OSError:  # missing, or being replaced this moment
+            return None
+        return found if whole else None
+
+    def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
+        """Adds an engine: written in a temporary folder that is then renamed, so that nobody ever sees half of it."""
+        folder = self._folder(manifest.model, manifest.build_key)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+        except OSError as error:
+            raise MatchRTError(
+                "store-unwritable",
+                f"Cannot write to the engine store '{self.root}': {error.strerror}.",
+                f"Set {ENVIRONMENT} or --store to a folder that you may write to.",
+            ) from error
+        try:
+            temporary.chmod(0o755)
+            (temporary / file_name).write_bytes(data)
+            manifest.write(manifest_path(temporary / file_name))
+            self._replace(temporary, folder, manifest)
+        except OSError as error:
+            raise MatchRTError(
+                "store-unwritable",
+                f"Cannot write to the engine store '{self.root}': {error.strerror}.",
+                f"Free some space, or set {ENVIRONMENT} or --store to another folder.",
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return StoredEngine(folder / file_name, manifest)
+
+    def engines(self, model: str | None = None) -> list[StoredEngine]:
+        """Every readable engine, newest first; of one model, where named."""
+        models = [folder for folder in _listed(self.root) if not folder.name.startswith(".")]
+        folders = [entry for folder in models for entry in _listed(folder) if not entry.name.startswith(".")]
+        folders.sort(key=_modified, reverse=True)
+        found = [engine for folder in folders for engine in self._read(folder)]
+        return [engine for engine in found if model is None or engine.manifest.model == model]
+
+    def _folder(self, model: str, build_key: str) -> Path:
+        return self.root / model / build_key[:16]
+
+    @staticmethod
+    def _read(folder: Path) -> Iterator[StoredEngine]:
+        for path in sorted(path for path in _listed(folder) if path.suffix == ".json"):
+            try:
+                yield StoredEngine(path.with_suffix(""), read_manifest(path))
+            except MatchRTError:
+                # A damaged entry counts as absent: the next build of the same thing replaces it.
+                continue
+
+    def _replace(self, temporary: Path, folder: Path, manifest: EngineManifest) -> None:
+        """Moves the new entry into place. A whole entry of the same bytes stays as it is; a damaged one makes room."""
+        for _ in range(5):
+            with contextlib.suppress(OSError):
+                os.replace(temporary, folder)
+                return
+            present = self.find(manifest.model, manifest.build_key)
+            if present is not None and present.manifest.engine_sha256 == manifest.engine_sha256:
+                return
+            aside = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+            with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
+                os.replace(folder, aside / "entry")
+            shutil.rmtree(aside, ignore_errors=True)
+        raise MatchRTError("store-busy", f"'{folder}' keeps changing.", "Wait for the other build to end, try again.")
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # no folder, or gone this moment
+        return []
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def open_store(root: Path | None = None) -> EngineStore:
+    """The store at `root`, else at $MATCHRT_STORE, else in the platform's cache folder."""
+    if root is None:
+        given = os.environ.get(ENVIRONMENT)
+        root = Path(given) if given else Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "engines"
+    return EngineStore(root.expanduser())
