@@ -95,7 +95,8 @@ def read_api(name: str) -> dict[str, Any]:
 
 
 def describe_live(module: ModuleType) -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("describe", Path(__file__).parents[2] / "tools/tensorrt_api/describe.py")
+    tool = Path(__file__).parents[2] / "tools" / "tensorrt_api" / "describe.py"
+    spec = importlib.util.spec_from_file_location("describe", tool)
     assert spec is not None and spec.loader is not None
     describe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(describe)
