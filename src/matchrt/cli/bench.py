@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import known_device, store_at
+from matchrt.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MinScoreOption,
+    NoCudaGraphOption,
+    ResizeOption,
+    StoreOption,
+    ThreadsOption,
+    known_device,
+    store_at,
+)
 from matchrt.cli.output import print_json, stdout
 from matchrt.errors import MatchRTError
 
@@ -53,12 +63,10 @@ def bench(
         Path | None, typer.Option(help="Distribution of latencies: .png, .svg or .pdf (needs matplotlib).")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Recall curves: .png, .svg or .pdf (needs matplotlib).")] = None,
-    resize: Annotated[int | None, typer.Option(help="Long side at which dynamic engines see the images.")] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    resize: ResizeOption = None,
+    min_score: MinScoreOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeatable, to compare."),
@@ -66,12 +74,10 @@ def bench(
     compare_launch: Annotated[
         bool, typer.Option("--compare-launch", help="TensorRT engines also without CUDA graphs, in the same run.")
     ] = False,
-    no_cuda_graph: Annotated[
-        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
-    ] = False,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    no_cuda_graph: NoCudaGraphOption = False,
+    store: StoreOption = None,
     output: Annotated[Path | None, typer.Option(help="Write the report here: .md or .json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure engines on this machine: latency in turn on one pair, throughput and, with --eval, accuracy."""
     from matchrt.bench.accuracy import AccuracyOptions

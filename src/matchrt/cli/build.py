@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matchrt.cli.options import require_new_output, store_at
+from matchrt.cli.options import JsonOption, StoreOption, require_new_output, store_at
 from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Profile
@@ -84,7 +84,7 @@ def build(
     ] = False,
     timing_cache: Annotated[Path | None, typer.Option(help="tensorrt: kernel timings, to build faster.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    store: StoreOption = None,
     allow_missing: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
     ] = None,
@@ -93,7 +93,7 @@ def build(
     ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
     check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
     from matchrt.building.calibration.advice import advice

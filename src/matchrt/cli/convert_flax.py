@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import require_new_output
+from matchrt.cli.options import JsonOption, require_new_output
 from matchrt.cli.output import print_json, stages, stdout
 from matchrt.errors import missing_package
 
@@ -35,7 +35,7 @@ def convert_flax(
     part: Annotated[str, typer.Option(help="transformer (the coarse one), backbone or all.")] = "all",
     back: Annotated[bool, typer.Option("--back", help="From Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Convert LoFTR weights to Flax's layout, or back, without loss; every tensor's fate is reported."""
     try:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from matchrt.cli.options import require_new_output
+from matchrt.cli.options import JsonOption, require_new_output
 from matchrt.cli.output import print_json, stdout
 from matchrt.errors import missing_package
 
@@ -27,7 +27,7 @@ def diagnose(
     model: Annotated[str, typer.Option(help="The model that it should be; `matchrt models` lists them.")],
     dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with a bar for each part here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Say what becomes of every tensor of a checkpoint, and what to do; exits with 0 only when all is explained."""
     try:

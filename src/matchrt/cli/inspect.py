@@ -10,6 +10,7 @@ from rich.table import Table
 
 from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
+from matchrt.cli.options import JsonOption
 from matchrt.cli.output import facts, print_json, stdout
 from matchrt.errors import MatchRTError, missing_package
 
@@ -21,7 +22,7 @@ def inspect(
     layers: Annotated[
         bool, typer.Option("--layers", help="Of an engine: layers with precision, and memory (TensorRT: on the GPU).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Show what a file is: the models it fits, tensors by part, digest and size. Exit code 2: no layers to show."""
     if not file.is_file():

@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import known_device, require_new_output, store_at
+from matchrt.cli.options import (
+    BackendOption,
+    DeviceOption,
+    IgnoreExifOption,
+    JsonOption,
+    MaxMegapixelsOption,
+    MinScoreOption,
+    ResizeOption,
+    SampleOption,
+    SeedOption,
+    StoreOption,
+    WindowOption,
+    matcher_options,
+    require_new_output,
+    store_at,
+)
 from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout
 from matchrt.errors import MatchRTError
 
@@ -45,7 +60,7 @@ def match_many(
     root: Annotated[
         Path | None, typer.Option(help="Folder that names start from; default: the list's folder, or the folder.")
     ] = None,
-    window: Annotated[int | None, typer.Option(help="Of a folder: match each image with the N that follow.")] = None,
+    window: WindowOption = None,
     journal: Annotated[Path | None, typer.Option(help="Where results are kept; default: OUTPUT.journal.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed pairs again.")] = False,
     workers: Annotated[
@@ -64,23 +79,17 @@ def match_many(
     camera_model: Annotated[str, typer.Option(help=".db: COLMAP's name for it.")] = "SIMPLE_RADIAL",
     cameras: Annotated[Cameras, typer.Option(help=".db: which images share a camera.")] = Cameras.per_image,
     no_verify: Annotated[bool, typer.Option("--no-verify", help=".db: no two-view geometries.")] = False,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
-    ] = None,
-    resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N matches.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
-    ignore_exif: Annotated[
-        bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not either.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
+    min_score: MinScoreOption = None,
+    resize: ResizeOption = None,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
+    max_megapixels: MaxMegapixelsOption = 50.0,
+    ignore_exif: IgnoreExifOption = False,
+    device: DeviceOption = None,
+    backend: BackendOption = None,
     digest: Annotated[bool, typer.Option("--digest", help="Print a digest of the output's content.")] = False,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Match many pairs, resumably: killed at any moment, the same command goes on where it was.
 
@@ -92,7 +101,6 @@ def match_many(
     from matchrt.batch.output import Output, OutputOptions
     from matchrt.batch.run import ManyRun
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.matcher import MatcherOptions
 
     if ray_address is not None and not ray:
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
@@ -107,15 +115,15 @@ def match_many(
     run.output.check()
     for path in (*run.output.files, run.journal_path):
         require_new_output(path, [pairs] if pairs.is_file() else [])
-    options = MatcherOptions(
+    options = matcher_options(
         resize=resize,
         min_score=min_score,
         sample=sample,
         seed=seed,
-        apply_exif=not ignore_exif,
-        max_pixels=int(max_megapixels * 1e6),
+        ignore_exif=ignore_exif,
+        max_megapixels=max_megapixels,
         threads=threads,
-        device=known_device(device),
+        device=device,
         backend=backend,
     )
     found = read_engine(engine, store_at(store), backend)

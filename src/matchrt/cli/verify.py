@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matchrt.cli.options import store_at
+from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, stages, stdout
 from matchrt.errors import MatchRTError
 
@@ -49,11 +49,11 @@ def verify(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Worst pairs drawn in the HTML.")] = 3,
     gate: Annotated[bool, typer.Option("--gate", help="End with an error where ENGINE is beyond its limits.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with the worst pairs drawn.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report as .json or .md.")] = None,
     plot: Annotated[Path | None, typer.Option(help="--per-block: .png, .svg or .pdf (needs matplotlib).")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    store: StoreOption = None,
     flax: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Instead: the model in Flax against torch, stage by stage.")
     ] = None,
@@ -68,7 +68,7 @@ def verify(
         float | None, typer.Option(min=0, max=1, help="--flax: of the confidence; default: the model's.")
     ] = None,
     device: Annotated[str, typer.Option(help="--flax: where it runs, cpu or cuda; torch runs on the CPU.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs.
 
