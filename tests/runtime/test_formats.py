@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.formats import load_matches, save_hdf5, save_matches
+from matchrt.runtime.formats import load_matches, save_matches
+from matchrt.runtime.hloc import save_pairs
 from matchrt.runtime.matches import ImageRef, Matches
 
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
@@ -145,8 +146,8 @@ def test_hdf5_adds_pairs_and_replaces_equal_ones(tmp_path, matches, no_matches):
     h5py = pytest.importorskip("h5py")
     other = replace(no_matches, image1=ImageRef("c.jpg", 5, 6))
     path = tmp_path / "m.hdf5"
-    save_hdf5([matches, other], path)
-    save_hdf5([matches.top(3)], path)
+    save_pairs([matches, other], path)
+    save_pairs([matches.top(3)], path)
     with h5py.File(path) as file:
         assert len(file["db-left.jpg/query-right.jpg/scores"]) == 3
         assert file["db-left.jpg/c.jpg/keypoints0"].shape == (0, 2)

@@ -147,12 +147,12 @@ def match(
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
     """Says before any work what could not be written after it. Errors: output-format, output-unwritable."""
     from matchrt._util.atomic import require_writable
+    from matchrt.runtime import formats, hloc
     from matchrt.runtime.draw import PICTURE_SUFFIXES
-    from matchrt.runtime.formats import HDF5_SUFFIXES
 
     wanted: tuple[tuple[Path | None, tuple[str, ...], str], ...] = (
         (draw, tuple(PICTURE_SUFFIXES) if single else ("",), "--draw"),
-        (save, (".npz", ".json", *HDF5_SUFFIXES) if single else ("", *HDF5_SUFFIXES), "--save"),
+        (save, tuple(formats.FORMATS) if single else ("", *hloc.SUFFIXES), "--save"),
     )
     for path, suffixes, option in wanted:
         if path is None or (not single and path.is_dir()):

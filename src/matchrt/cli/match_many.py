@@ -95,10 +95,10 @@ def match_many(
 
     Exit code 2 where pairs failed; they are listed in OUTPUT.failed.txt, and do not stop the rest.
     """
-    from matchrt.batch.colmap import ColmapOptions
     from matchrt.batch.listing import PairSource
     from matchrt.batch.merging import MergeOptions
-    from matchrt.batch.output import Output, OutputOptions
+    from matchrt.batch.options import ColmapOptions, OutputOptions
+    from matchrt.batch.output import Output
     from matchrt.batch.run import ManyRun
     from matchrt.runtime.engine_file import read_engine
 
