@@ -43,17 +43,17 @@ class DenseMatches:
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
         """Converts rows of the warp to pixels of the images as given.
 
-        rows: `[..., 4]`, normalised coordinates as in `warp`. Returns float32 `[..., 2]` of image 0 and of image 1: x to
-        the right, y down, the centre of the top-left pixel is (0, 0). Raises nothing.
+        rows: `[..., 4]`, normalised coordinates as in `warp`. Returns float32 `[..., 2]` of image 0 and of image 1: x
+        to the right, y down, the centre of the top-left pixel is (0, 0). Raises nothing.
         """
         return _pixels(rows[..., :2], self.image0), _pixels(rows[..., 2:], self.image1)
 
     def sample(self, count: int, seed: int = 0) -> tuple[Array, Array, Array]:
         """Draws `count` matches as RoMa's own sampler does: by certainty, evened out in density.
 
-        seed: of the generator; the same seed draws the same matches. Returns float32 keypoints of both images `[N, 2]` in
-        pixels of the images as given, and float32 certainties `[N]`, best first; N is smaller where fewer pixels have any
-        certainty. Error: sample-range if count is below 1. Source: `sample` of github.com/Parskatt/RoMa.
+        seed: of the generator; the same seed draws the same matches. Returns float32 keypoints of both images `[N, 2]`
+        in pixels of the images as given, and float32 certainties `[N]`, best first; N is smaller where fewer pixels
+        have any certainty. Error: sample-range if count is below 1. Source: `sample` of github.com/Parskatt/RoMa.
         """
         if count < 1:
             raise MatchRTError("sample-range", f"{count} matches cannot be drawn.", "Ask for 1 or more.")
@@ -86,10 +86,10 @@ def _pixels(points: Array, image: ImageRef) -> Array:
 
 
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draws at most `count` indices without replacement, with probabilities as `weights` [N] say; never one of weight 0.
+    """Draws at most `count` indices without replacement, with probabilities as `weights` [N] say.
 
-    Returns int64 [min(count, entries above 0)]. Raises nothing. The drawn ones have the smallest of exponential variables
-    with these rates (Efraimidis and Spirakis, 2006).
+    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The drawn ones have
+    the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
     """
     possible = np.flatnonzero(weights > 0)
     keys = generator.exponential(size=len(possible)) / weights[possible]

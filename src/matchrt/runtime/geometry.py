@@ -110,8 +110,8 @@ def estimate(
     threshold: pixels; by default 3 for a homography, 1 for fundamental and essential.
     K0, K1: [3, 3] intrinsics in pixels, one a camera; essential only. Undistort the points first.
     estimator: magsac (OpenCV's MAGSAC++; Barath et al., CVPR 2020) or poselib (its LO-RANSAC).
-    seed: of the estimator's samples. confidence: probability in 0..1 of having drawn a sample without outliers, at which
-    the estimator stops. max_iterations: samples at most.
+    seed: of the estimator's samples. confidence: probability in 0..1 of having drawn a sample without outliers, at
+    which the estimator stops. max_iterations: samples at most.
     Errors: those of the module's table.
     Too few matches (MIN_MATCHES), points on one line, or no model that enough matches agree with: `matrix` is None,
     which is a result, not an error. The cheirality test picks one of the four poses; it does not take inliers away,

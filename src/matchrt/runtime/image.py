@@ -88,7 +88,10 @@ class Image:
         return np.array(PILImage.fromarray(self.pixels).convert("L"))
 
     def rgb(self) -> UInt8Array:
-        """uint8 [H, W, 3], RGB; grey is repeated. This is `pixels` itself where the image has colours. Raises nothing."""
+        """uint8 [H, W, 3], RGB; grey is repeated.
+
+        This is `pixels` itself where the image has colours. Raises nothing.
+        """
         if self.pixels.ndim == 3:
             return self.pixels
         return np.repeat(self.pixels[:, :, None], 3, axis=2)
@@ -118,7 +121,9 @@ def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels:
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) in pixels from the header, with the EXIF orientation applied; no pixel is decoded, no cap applies.
+    """(height, width) in pixels from the header, with the EXIF orientation applied.
+
+    No pixel is decoded, and no cap applies.
 
     Errors: image-missing, image-unreadable, image-format, image-truncated.
     """

@@ -98,7 +98,10 @@ class Matches:
         return len(self.scores)
 
     def filter(self, min_score: float) -> Matches:
-        """Those with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match."""
+        """Those with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match.
+
+        Raises nothing.
+        """
         return self._first(int(np.count_nonzero(self.scores >= min_score)))
 
     def top(self, n: int) -> Matches:

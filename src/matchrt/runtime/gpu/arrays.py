@@ -53,7 +53,10 @@ class GpuArray:
         }
 
     def to_host(self) -> npt.NDArray[Any]:
-        """A copy in host memory, of the same shape and type, when the work that makes it is done. Error: cuda-failed."""
+        """A copy in host memory, of the same shape and type, when the work that makes it is done.
+
+        Error: cuda-failed.
+        """
         runtime = cuda_runtime()
         host = np.empty(self.shape, self.dtype)
         if self._stream is not None:
@@ -64,7 +67,7 @@ class GpuArray:
 
 
 def on_gpu(value: Any) -> bool:
-    """Whether `value` is an array in GPU memory: `__cuda_array_interface__`, or DLPack on a CUDA device. Raises nothing."""
+    """Whether `value` is an array in GPU memory: one of `__cuda_array_interface__`, or of DLPack on a CUDA device."""
     if isinstance(value, np.ndarray):  # the usual case, on the way of every call
         return False
     if hasattr(type(value), "__cuda_array_interface__"):

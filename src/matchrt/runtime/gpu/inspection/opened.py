@@ -27,7 +27,8 @@ class EngineMemory:
 class TensorShapes:
     """The shapes of an input that a profile allows.
 
-    name: of the input. minimum: the smallest shape. optimum: the one that kernels were chosen for. maximum: the largest.
+    name: of the input. minimum: the smallest shape. optimum: the one that kernels were chosen for. maximum: the
+    largest.
     """
 
     name: str
@@ -41,7 +42,8 @@ class OpenedEngine:
     """A TensorRT engine, as its vendor describes it.
 
     gpu: name of the GPU that it was opened on. layers: in the order of execution. memory: what it takes.
-    profiles: of each optimisation profile, the shapes of the inputs. aux_streams: streams that it uses beside the caller's.
+    profiles: of each optimisation profile, the shapes of the inputs.
+    aux_streams: streams that it uses beside the caller's.
     """
 
     gpu: str
@@ -52,7 +54,10 @@ class OpenedEngine:
 
 
 def open_engine(file: EngineFile) -> OpenedEngine:
-    """Loads the engine and asks TensorRT what it is made of. Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`."""
+    """Loads the engine and asks TensorRT what it is made of.
+
+    Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`.
+    """
     if file.manifest.backend == "onnxruntime":
         raise MatchRTError(
             "engine-layers",
