@@ -88,8 +88,8 @@ def _pixels(points: Array, image: ImageRef) -> Array:
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
     """Draws at most `count` indices without replacement, with probabilities as `weights` [N] say.
 
-    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The drawn ones have
-    the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
+    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The
+    drawn ones have the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
     """
     possible = np.flatnonzero(weights > 0)
     keys = generator.exponential(size=len(possible)) / weights[possible]

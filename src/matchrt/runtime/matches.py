@@ -105,7 +105,7 @@ class Matches:
         return self._first(int(np.count_nonzero(self.scores >= min_score)))
 
     def top(self, n: int) -> Matches:
-        """The `n` best by score (all, if there are fewer)."""
+        """The `n` best by score; all, if there are fewer. Error: matches-invalid where n is negative."""
         if n < 0:
             raise _invalid(f"top({n}) is negative")
         return self._first(min(n, len(self)))
