@@ -26,7 +26,7 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ManyRun:
+class BatchRun:
     """What a run is about. journal: None for `OUTPUT.journal`, beside the output."""
 
     source: PairSource
@@ -41,7 +41,7 @@ class ManyRun:
 
 
 @dataclass(frozen=True)
-class ManyReport:
+class BatchReport:
     """What a run did. now: pairs that were tried in this run. written: False where the output was there already."""
 
     counts: Counts
@@ -75,8 +75,8 @@ def plan_of(source: PairSource, manifest: EngineManifest, options: MatcherOption
 
 
 def match_pairs(
-    run: ManyRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
-) -> tuple[ManyReport, list[Failure]]:
+    run: BatchRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
+) -> tuple[BatchReport, list[Failure]]:
     """Matches the pairs that have no result yet, and writes the output; returns what was done and the first failures.
 
     Killed at any moment, the next call goes on where the last commit ended. match: gives results for pairs, in any
@@ -95,7 +95,7 @@ def match_pairs(
         if written:
             run.output.write(journal, run.source.base)
         failures = list(_first(journal.failures(), 100))
-        report = ManyReport(journal.counts(), before.waiting, written, time.perf_counter() - start)
+        report = BatchReport(journal.counts(), before.waiting, written, time.perf_counter() - start)
         return report, failures
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +18,9 @@ from matchrt.cli.options import (
     known_device,
     store_at,
 )
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.output import print_json, print_written, stdout
+from matchrt.cli.report_file import check_report, write_report
+from matchrt.cli.sizes import parse_size
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ EPILOG = (
 
 # More tables than this scroll the figures away; then each comparison gets a line.
 _COMPARISONS_SHOWN = 2
+# Of a generated pair, in pixels.
+_SMALLEST_SIDE = 32
 
 
 def bench(
@@ -138,14 +141,11 @@ def _check_outputs(output: Path | None, plots: tuple[Path | None, ...]) -> None:
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
-    if output is not None and output.suffix.lower() not in (".md", ".json"):
-        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    check_report(output)
     for plot in plots:
         if plot is not None:
             check_plot(plot)
-    for path in (output, *plots):
-        if path is not None:
-            require_writable(path)
+            require_writable(plot)
 
 
 def _folder(evaluation: Path | None, sets: list[str] | None, first: int | None) -> EvalFolder | None:
@@ -169,30 +169,18 @@ def _images(pairs: tuple[Path, Path] | None, size: str) -> tuple[Any, Any]:
 
     if pairs is not None:
         return pairs
-    try:
-        height, width = (int(side) for side in size.lower().split("x"))
-        if min(height, width) < 32:
-            raise ValueError(f"{min(height, width)} pixels are too few")
-    except ValueError as error:
-        raise MatchRTError("size-syntax", f"--size '{size}' is not HxW: {error}.", "Write e.g. 480x640.") from error
-    image0, image1, _ = image_pair(height, width)
+    image0, image1, _ = image_pair(*parse_size(size, "--size", _SMALLEST_SIDE))
     return image0, image1
 
 
 def _deliver(
     results: Results, output: Path | None, plot: Path | None, latency_plot: Path | None, as_json: bool
 ) -> None:
-    from matchrt._util import atomic
     from matchrt.bench.plots import save_latency_plot, save_plot
     from matchrt.bench.report import report_markdown, report_value
 
     if output is not None:
-        as_text = (
-            report_markdown(results)
-            if output.suffix.lower() == ".md"
-            else json.dumps(report_value(results), indent=2, allow_nan=False)
-        )
-        atomic.write_text(output, as_text.rstrip() + "\n")
+        write_report(output, report_markdown(results), report_value(results))
     if plot is not None:
         save_plot(results.accuracy, plot)
     if latency_plot is not None and results.latency is not None:
@@ -201,9 +189,7 @@ def _deliver(
         print_json(report_value(results))
         return
     _print(results)
-    for path in (output, plot, latency_plot):
-        if path is not None:
-            stdout().print(f"wrote {path}")
+    print_written(output, plot, latency_plot)
 
 
 def _print(results: Results) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.output import print_json, print_written, stdout
 
 EPILOG = "Example: matchrt export-triton loftr-lite models/"
 
@@ -41,6 +41,5 @@ def export_triton(
     if as_json:
         print_json({"model": folder.name, "folder": str(folder)})
         return
-    console = stdout()
-    console.print(f"wrote {folder}", style="bold")
-    console.print(f"  tritonserver --model-repository={repository.resolve()}")
+    print_written(folder, style="bold")
+    stdout().print(f"  tritonserver --model-repository={repository.resolve()}")

@@ -12,7 +12,8 @@ from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
 from matchrt.cli.options import JsonOption
 from matchrt.cli.output import facts, print_json, stdout
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.cli.packages import packages_for
+from matchrt.errors import MatchRTError
 
 EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nOf a TensorRT engine: matchrt inspect lite.engine --layers"
 
@@ -52,10 +53,8 @@ def _is_engine(file: Path) -> bool:
 
 
 def _needs_export(file: Path) -> dict[str, Any]:
-    try:
+    with packages_for("Inspecting checkpoints and ONNX files"):
         from matchrt.export.weights.inspect import inspect_checkpoint, inspect_onnx
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Inspecting checkpoints and ONNX files") from error
     # An ONNX file begins with the field of its IR version. So may the length that safetensors begins with, but there
     # a brace follows.
     with file.open("rb") as stream:

@@ -29,7 +29,7 @@ from matchrt.cli.options import (
     require_new_output,
     store_at,
 )
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.output import print_json, print_written, stdout
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -206,8 +206,9 @@ def _match_one(
     console = stdout()
     first, *rest = describe(matches)
     console.print(first, style="bold")
-    for line in (*rest, *(f"wrote {path}" for path in (draw, save) if path is not None)):
+    for line in rest:
         console.print(line)
+    print_written(draw, save)
 
 
 def describe(matches: Matches) -> list[str]:

@@ -30,7 +30,7 @@ from matchrt.errors import MatchRTError
 if TYPE_CHECKING:
     from matchrt.batch.journal import Failure
     from matchrt.batch.output import Output
-    from matchrt.batch.run import ManyReport, ManyRun, Match
+    from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.matcher import MatcherOptions
 
@@ -99,14 +99,14 @@ def match_many(
     from matchrt.batch.merging import MergeOptions
     from matchrt.batch.options import ColmapOptions, OutputOptions
     from matchrt.batch.output import Output
-    from matchrt.batch.run import ManyRun
+    from matchrt.batch.run import BatchRun
     from matchrt.runtime.engine_file import read_engine
 
     if ray_address is not None and not ray:
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
     colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
-    run = ManyRun(
+    run = BatchRun(
         PairSource(pairs, root, window),
         Output(output, OutputOptions(merge, layout.value, features, colmap)),
         journal,
@@ -135,10 +135,10 @@ def match_many(
     return 2 if report.counts.failed else 0
 
 
-Done = tuple["ManyReport", list["Failure"]]
+Done = tuple["BatchReport", list["Failure"]]
 
 
-def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
+def _here(run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
     from dataclasses import replace
 
     from matchrt.batch.pool import match_in_pool, pool_size
@@ -153,7 +153,7 @@ def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: in
 
 
 def _on_ray(
-    run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, address: str | None, quiet: bool
+    run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: int | None, address: str | None, quiet: bool
 ) -> Done:
     from matchrt.batch.on_ray import RayWork, cluster, match_on_ray
 
@@ -162,7 +162,7 @@ def _on_ray(
         return _matched(run, engine, options, lambda todo: match_on_ray(work, todo), quiet)
 
 
-def _matched(run: ManyRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
+def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
     from matchrt.batch.run import match_pairs, plan_of
 
     plan = plan_of(run.source, engine.manifest, options)
@@ -170,7 +170,7 @@ def _matched(run: ManyRun, engine: EngineFile, options: MatcherOptions, match: M
         return match_pairs(run, plan, match, tell)
 
 
-def _print(output: Output, report: ManyReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
+def _print(output: Output, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
     from matchrt.batch.content import content_digest
 
     content = content_digest(output.files) if digest else None

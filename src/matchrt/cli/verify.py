@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
-from matchrt.cli.output import print_json, stages, stdout
+from matchrt.cli.output import print_json, print_written, stages, stdout
+from matchrt.cli.report_file import check_report, write_report
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -110,13 +111,12 @@ def _check(output: Path | None, html: Path | None, plot: Path | None, per_block:
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
-    if output is not None and output.suffix.lower() not in (".md", ".json"):
-        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    check_report(output)
     if plot is not None:
         if not per_block:
             raise MatchRTError("bench-nothing", "--plot without --per-block has nothing to draw.", "Leave it out.")
         check_plot(plot)
-    for path in (output, html, plot):
+    for path in (html, plot):
         if path is not None:
             require_writable(path)
 
@@ -130,8 +130,6 @@ def _deliver(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    import json
-
     from matchrt._util import atomic
     from matchrt.bench import verify_report as report
     from matchrt.bench.per_block import save_sensitivity_plot
@@ -141,9 +139,7 @@ def _deliver(
     tables += [] if sensitivity is None else [report.sensitivity_table(sensitivity)]
     line = None if verdict is None else report.verdict_line(verdict)
     if output is not None:
-        as_text = "\n".join([*(table.markdown() for table in tables), line or ""])
-        chosen = as_text if output.suffix.lower() == ".md" else json.dumps(document, indent=2, allow_nan=False)
-        atomic.write_text(output, chosen.rstrip() + "\n")
+        write_report(output, "\n".join([*(table.markdown() for table in tables), line or ""]), document)
     if html is not None:
         atomic.write_text(html, report.to_html(verdict, sensitivity, pictures))
     if plot is not None and sensitivity is not None:
@@ -153,6 +149,6 @@ def _deliver(
         return
     for table in tables:
         stdout().print(table.rich())
-    for text in (line, *(f"wrote {path}" for path in (output, html, plot) if path is not None)):
-        if text is not None:
-            stdout().print(text)
+    if line is not None:
+        stdout().print(line)
+    print_written(output, html, plot)
