@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +20,15 @@ from matchrt.errors import MatchRTError
 from matchrt.runtime.matcher import Matcher
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "add-an-output-format.md"
+
+
 class CsvOutput(OutputFormat):
     """One row a match."""
 
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
-        with (
-            atomic_path(path, f".{path.name}.part") as part,
-            part.open("w", encoding="utf-8", newline="") as stream,
-        ):
+        """Writes the rows atomically. Error: output-unwritable."""
+        with atomic_path(path, f".{path.name}.part") as part, part.open("w", encoding="utf-8", newline="") as stream:
             rows = csv.writer(stream)
             rows.writerow(["image0", "image1", "x0", "y0", "x1", "y1", "score"])
             for pair, data in journal.matches():
@@ -100,7 +102,7 @@ def test_the_new_suffix_is_named_where_another_is_unknown(
 def test_a_format_checks_before_the_work_and_may_have_more_files(
     cli: CommandLine, two_pairs: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "FORMATS", {".csv": PickyOutput(), ".names": PickyOutput()})
+    monkeypatch.setattr(output, "FORMATS", {".csv": PickyOutput()})
     path = tmp_path / "matches.csv"
     arguments = ("match-many", two_pairs, "--root", scene, "--output", path)
     cli.fails("csv-layout", *arguments, "--layout", "sparse")
@@ -115,3 +117,7 @@ def test_content_is_the_files_bytes_unless_told_otherwise(tmp_path: Path) -> Non
     path.write_bytes(b"x" * (1 << 20) + b"y")
     assert b"".join(CsvOutput().content(path)) == path.read_bytes()
     assert CsvOutput().files(path, OutputOptions()) == [path]
+
+
+def test_the_page_shows_the_class_that_is_tested_here() -> None:
+    assert inspect.getsource(CsvOutput) in PAGE.read_text(encoding="utf-8")

@@ -106,7 +106,7 @@ def test_colmap_reads_its_database(tmp_path: Path, filled: Filled) -> None:
         output = write(journal, tmp_path / "c.db", tmp_path, colmap=options, merge=MergeOptions(1.0, None))
         bare = write(journal, tmp_path / "bare.db", tmp_path, colmap=ColmapOptions(verify=False))
         again = write(journal, tmp_path / "again.db", tmp_path, colmap=options, merge=MergeOptions(1.0, None))
-    assert content_digest(output.files) == content_digest(again.files) != content_digest(bare.files)
+    assert content_digest(output) == content_digest(again) != content_digest(bare)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("c.db-", ".", "filled.journal."))]
     with pycolmap.Database.open(output.path) as base:
         images = {image.name: image for image in base.read_all_images()}
@@ -213,5 +213,5 @@ def test_places_and_kinds_that_do_not_work(tmp_path: Path, name: str) -> None:
 
 def test_digest_needs_a_known_kind(tmp_path: Path) -> None:
     with pytest.raises(MatchRTError) as caught:
-        content_digest([tmp_path / "m.txt"])
+        content_digest(Output(tmp_path / "m.txt"))
     assert caught.value.code == "output-format"

@@ -7,17 +7,15 @@ over the canonical form that the file's format gives instead: `OutputFormat.cont
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
 
-from matchrt.batch.output import format_of
+from matchrt.batch.output import Output
 
 
-def content_digest(paths: Iterable[Path]) -> str:
-    """Hex sha256 of files' content, by their suffixes, in the order given. Error: output-format."""
+def content_digest(output: Output) -> str:
+    """Hex sha256 of the content of an output's files, one after the other. Error: output-format."""
     digest = hashlib.sha256()
-    for path in paths:
-        for part in format_of(path).content(path):
+    for path in output.files:
+        for part in output.format.content(path):
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part)
     return digest.hexdigest()

@@ -27,7 +27,13 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What a run is about. journal: None for `OUTPUT.journal`, beside the output."""
+    """What a run is about.
+
+    source: the pairs.
+    output: what is written at the end.
+    journal: file that keeps results; None for `OUTPUT.journal`, beside the output.
+    retry_failed: whether pairs that failed in an earlier run are tried again.
+    """
 
     source: PairSource
     output: Output
@@ -42,7 +48,13 @@ class BatchRun:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a run did. now: pairs that were tried in this run. written: False where the output was there already."""
+    """What a run did.
+
+    counts: pairs by their state after the run.
+    now: pairs that were tried in this run.
+    written: whether the output was written; False where it was there already.
+    seconds: time that the run took.
+    """
 
     counts: Counts
     now: int

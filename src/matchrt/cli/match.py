@@ -50,7 +50,12 @@ class Verify(str, Enum):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How to verify matches, as the options say."""
+    """How to verify matches, as the options say.
+
+    kind: the two-view geometry, or none.
+    threshold: inlier threshold in pixels; None for the usual one.
+    intrinsics: K0 and K1, 3x3 in pixels; None each where they are not given.
+    """
 
     kind: Verify
     threshold: float | None

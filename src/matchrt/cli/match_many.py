@@ -173,7 +173,7 @@ def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: 
 def _print(output: Output, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
     from matchrt.batch.content import content_digest
 
-    content = content_digest(output.files) if digest else None
+    content = content_digest(output) if digest else None
     if as_json:
         listed = [
             {
