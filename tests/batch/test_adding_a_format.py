@@ -19,7 +19,6 @@ from matchrt.batch.results import unpack
 from matchrt.errors import MatchRTError
 from matchrt.runtime.matcher import Matcher
 
-
 PAGE = Path(__file__).parents[2] / "docs" / "contributing" / "add-an-output-format.md"
 
 
