@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
+from matchrt.batch import options
+from matchrt.cli import match_many
 from matchrt.cli.app import app
 from matchrt.cli.options import matcher_options
 from matchrt.errors import MatchRTError
@@ -61,11 +63,16 @@ def test_options_become_the_matchers() -> None:
         "resize": 640, "min_score": 0.3, "sample": 500, "seed": 7, "threads": 2, "device": "cpu",
         "backend": "onnxruntime",
     }  # fmt: skip
-    options = matcher_options(**given, ignore_exif=True, max_megapixels=1.5, no_cuda_graph=True)
-    assert {name: getattr(options, name) for name in given} == given
-    assert (options.apply_exif, options.max_pixels, options.cuda_graph) == (False, 1_500_000, False)
+    full = matcher_options(**given, ignore_exif=True, max_megapixels=1.5, no_cuda_graph=True)
+    assert {name: getattr(full, name) for name in given} == given
+    assert (full.apply_exif, full.max_pixels, full.cuda_graph) == (False, 1_500_000, False)
     plain = matcher_options(**given, ignore_exif=False, max_megapixels=50.0)
     assert (plain.apply_exif, plain.max_pixels, plain.cuda_graph) == (True, 50_000_000, True)
+
+
+def test_choices_are_those_of_the_options_that_they_set() -> None:
+    assert tuple(layout.value for layout in match_many.Layout) == get_args(options.Layout)
+    assert tuple(cameras.value for cameras in match_many.Cameras) == get_args(options.Cameras)
 
 
 def test_an_unknown_device_is_refused() -> None:

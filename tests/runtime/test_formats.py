@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from matchrt.errors import MatchRTError
+from matchrt.runtime import formats
 from matchrt.runtime.formats import load_matches, save_matches
 from matchrt.runtime.hloc import save_pairs
 from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.record import arrays, metadata
 
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
 
@@ -68,6 +70,22 @@ def test_json_floats_are_short(tmp_path, matches):
 def test_unknown_suffix(tmp_path, matches, name):
     fails("output-format", save_matches, matches, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_of_the_table_is_a_format(tmp_path, matches, monkeypatch):
+    """A function that saves and one that reads back are all that a format of one pair needs."""
+
+    def save(found, path, root):
+        path.write_text(json.dumps(metadata(found) | {name: array.tolist() for name, array in arrays(found).items()}))
+
+    monkeypatch.setattr(formats, "FORMATS", {**formats.FORMATS, ".txt": formats.Format(save, json.loads)})
+    matches.save(tmp_path / "m.TXT")
+    assert_same(matches, Matches.load(tmp_path / "m.TXT"))
+    monkeypatch.setattr(formats, "FORMATS", {".txt": formats.Format(save)})
+    fails("matches-format", load_matches, tmp_path / "m.TXT")
+    with pytest.raises(MatchRTError, match="known suffix") as caught:
+        matches.save(tmp_path / "m.npz")
+    assert ".txt" in caught.value.remedy
 
 
 def test_unwritable_folder(tmp_path, matches):
