@@ -147,6 +147,16 @@ def test_load_of_json_with_a_wrong_field(tmp_path, matches, change):
 # -------------------------------------------------------------------------------------------------------------- hdf5
 
 
+def test_files_of_version_1_are_read(tmp_path, matches):
+    path = tmp_path / "m.json"
+    matches.save(path)
+    record = json.loads(path.read_text())
+    record["version"] = 1
+    record["provenance"]["flavor"] = record["provenance"].pop("backend")
+    path.write_text(json.dumps(record))
+    assert Matches.load(path).provenance == matches.provenance
+
+
 def test_hdf5_has_hlocs_dense_layout(tmp_path, matches):
     h5py = pytest.importorskip("h5py")
     matches.save(tmp_path / "m.h5")

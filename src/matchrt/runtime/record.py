@@ -16,7 +16,9 @@ from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.matches import ImageRef, Matches, Provenance
 
 FORMAT = "matchrt-matches"
-VERSION = 1
+VERSION = 2
+# Version 1 called the backend by another name; its files are read too.
+_VERSION_1_BACKEND = "flavor"
 
 _ARRAYS = ("keypoints0", "keypoints1", "scores")
 _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
@@ -50,9 +52,11 @@ def from_record(record: Mapping[str, Any]) -> Matches:
     Errors: KeyError, TypeError, ValueError and AttributeError where a value is missing or of another kind;
     MatchRTError where the arrays do not belong together.
     """
-    if record.get("format") != FORMAT or record.get("version") != VERSION:
+    if record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
         raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")
     made_by = dict(record["provenance"])
+    if record["version"] == 1:
+        made_by["backend"] = made_by.pop(_VERSION_1_BACKEND)
     for name in ("network_size0", "network_size1"):
         height, width = made_by[name]
         made_by[name] = (int(height), int(width))
