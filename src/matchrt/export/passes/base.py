@@ -86,13 +86,3 @@ def broken_promise(name: str, what: str) -> InternalError:
 def unmet_requirement(name: str, what: str) -> MatchRTError:
     """The error of a pass that cannot work on the graph that it got."""
     return MatchRTError("pass-requirement", f"Pass {name}: {what}.", "Export the graph with `matchrt build`.")
-
-
-def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Puts these nodes in the place of all; constants that nothing reads any more go."""
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in used:
-            del graph.initializer[index]

@@ -11,9 +11,9 @@ import onnx
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision.families import lower_plain
+from matchrt.export.precision.families import plain_to_fp16
 from matchrt.export.precision.graph_types import skeleton
-from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.export.precision.to_fp32 import to_fp32
 from matchrt.export.quantization.families import quant_rules
 from matchrt.export.quantization.rules import QuantRules, Selection, select
 from matchrt.export.quantization.styles import QuantStyle
@@ -51,7 +51,7 @@ def plan_quantization(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    raise_to_fp32(copy)
+    to_fp32(copy)
     copy, folded = run_passes(copy, [FoldBatchNorm()])
     rules = quant_rules(family)
     selection = _taken(copy, select(copy, rules, style.unsigned, keep, only), style)
@@ -76,21 +76,21 @@ def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> S
 def quantize(plan: QuantPlan, ranges: Ranges) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """The quantised graph, its rest in the type that the style says, and what each rule did.
 
-    Inputs and outputs keep their types. Errors: pass-invalid, and those of lowering to fp16.
+    Inputs and outputs keep their types. Errors: pass-invalid, and those of `to_fp16`.
     """
     model = onnx.ModelProto()
     model.CopyFrom(plan.model)
     written = write(model, plan.selection.products, plan.placement, ranges, plan.style)
-    lowered: tuple[PassRecord, ...] = ()
+    in_fp16: tuple[PassRecord, ...] = ()
     if plan.style.rest == "fp16":
-        lowered = lower_plain(model, plan.rules.family)
+        in_fp16 = plain_to_fp16(model, plan.rules.family)
     try:
         onnx.checker.check_model(skeleton(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(
             "pass-invalid", f"Writing Q/DQ left an invalid graph: {error}.", "Report this as a bug."
         ) from error
-    return model, (*plan.folded, *_records(plan, written), *lowered)
+    return model, (*plan.folded, *_records(plan, written), *in_fp16)
 
 
 def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:
