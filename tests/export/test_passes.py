@@ -71,9 +71,9 @@ def test_names_are_module_paths_and_stable(exported: onnx.ModelProto, coarse_che
     model, _ = run_passes(_copy(exported), [StableNames()])
     names = {node.name for node in model.graph.node}
     assert any(name.startswith("loftr_coarse.layers.3.") for name in names)
-    twin = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
-    model_twin, _ = run_passes(twin, [StableNames()])
-    assert model.SerializeToString(deterministic=True) == model_twin.SerializeToString(deterministic=True)
+    again = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
+    model_again, _ = run_passes(again, [StableNames()])
+    assert model.SerializeToString(deterministic=True) == model_again.SerializeToString(deterministic=True)
 
 
 def test_no_path_of_this_machine_is_left(exported: onnx.ModelProto) -> None:

@@ -46,7 +46,7 @@ def static(coarse_checkpoint: Path) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def lowered(dynamic: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+def half(dynamic: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     return precision.apply(dynamic, "fp16", "loftr")
 
 
@@ -108,8 +108,8 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
         assert {types[node.output[0]] for node in found} == {kind}, op
 
 
-def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
-    model = lowered[0]
+def test_weights_change_type_with_their_users(half: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
+    model = half[0]
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     for node in (*_nodes(model, "Conv"), *_nodes(model, "LayerNormalization")):
         assert {kinds[name] for name in node.input[1:]} == {TensorProto.FLOAT16}
@@ -119,16 +119,16 @@ def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tu
     assert model.ByteSize() < 5.2e6
 
 
-def test_nothing_leaves_fp16_in_the_fine_transformer(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
-    added = [n.name for n in lowered[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
+def test_nothing_leaves_fp16_in_the_fine_transformer(half: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
+    added = [n.name for n in half[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
     assert not [name for name in added if name.startswith("loftr_fine.layers.0")]
     assert len(added) <= 75
 
 
 def test_every_rule_hits_something(
-    lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]], static: onnx.ModelProto
+    half: tuple[onnx.ModelProto, tuple[PassRecord, ...]], static: onnx.ModelProto
 ) -> None:
-    dynamic_records = lowered[1]
+    dynamic_records = half[1]
     static_records = precision.apply(static, "fp16", "loftr")[1]
     hit = {record.name for record in (*dynamic_records, *static_records) if record.changed}
     assert hit >= {f"fp16:{rule.name}" for rule in RULES["loftr"].rules}

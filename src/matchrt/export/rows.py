@@ -1,7 +1,7 @@
-"""An engine's graph of exactly N rows, made to take any number of rows up to N.
+"""Makes a graph of exactly N rows (pairs of images) take any number of rows from 1 to N.
 
-Around the graph, not in it: its inputs are filled up to N rows with copies of the last one, its outputs are cut to the
-rows that came. What it computes for a row stays what it was.
+The graph itself stays as it is. New nodes before it fill its inputs up to N rows with copies of the last row. New nodes
+after it cut its outputs to the rows that were given. The result of a row does not change.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ FORBIDDEN = {
 }
 
 
-# Types of constants that TensorRT does not take; the exporter writes some index tables in the smallest type.
+# TensorRT takes no constants of these types. The exporter may write an index table in such a type to save space.
 FORBIDDEN_TYPES = {onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64, onnx.TensorProto.INT16}
 
 

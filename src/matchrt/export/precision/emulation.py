@@ -1,8 +1,8 @@
-"""What an fp16 graph computes on hardware that computes in fp16, on a runtime that does not.
+"""Makes a graph that computes on a CPU what an fp16 graph computes on hardware with fp16 kernels.
 
-ONNX Runtime's CPU provider has no fp16 kernels for most operators: it runs them in fp32 and removes the casts between
-them, so that nothing is rounded and nothing overflows. An fp16 graph run there says nothing about fp16. Casts between
-fp32 operators it leaves alone, which this uses.
+ONNX Runtime's CPU provider has no fp16 kernels for most operators. It runs these operators in fp32 and removes the
+Casts between them, so that nothing is rounded and nothing overflows: an fp16 graph that runs there says nothing about
+fp16. It does not remove Casts between fp32 operators, so the graph made here rounds with such Casts.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ bfloat16, h of 8 bits, and the rest x - h, which fp32 holds exactly and of which
     x y = h h' + h (y - h') + (x - h) h' + (x - h)(y - h')
 
 is right to about 2^-20 of each term, and all four are one product: the parts of x side by side along the depth, the
-parts of y below one another. Casts rather than Dekker's and Veltkamp's subtractions split x, because compilers that
-simplify arithmetic take those for zero; one deep product rather than four that are added, because it is one kernel. An
-infinite factor gives NaN, where fp32 may give infinity.
+parts of y below one another. The graph splits x with Casts. Dekker's and Veltkamp's subtractions would do it too, but
+compilers that simplify arithmetic replace them by zero. One deep product is one kernel; four products with a sum would
+be several. An infinite factor gives NaN, where fp32 may give infinity.
 
 Source: Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
 Computations", 2019 (arXiv:1904.06376).
@@ -34,7 +34,8 @@ from matchrt.export.precision.to_fp32 import to_fp32
 from matchrt.manifest import PassRecord
 
 Values = npt.NDArray[np.float32]
-# Weights take four times their bytes, and an ONNX file ends at 2 GB: beyond this the products with weights stay.
+# Split weights take four times their bytes, and an ONNX file holds 2 GB at most. Where split weights would take more
+# bytes than this, the products with weights are not split.
 MAX_WEIGHT_BYTES = 400 * 2**20
 # The first opset whose Cast knows bfloat16.
 BFLOAT16_OPSET = 13
@@ -45,7 +46,7 @@ def write_exact_products(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     to_fp32(copy)
-    # Before the weights are split: a scale that is folded in later would give the parts all their bits back.
+    # Normalisations are folded before the split: a part that is scaled later would not fit into 8 bits any more.
     return run_passes(copy, [FoldBatchNorm(), ExactProducts()])
 
 

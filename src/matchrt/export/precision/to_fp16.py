@@ -1,4 +1,4 @@
-"""Writes a precision into the graph: every node gets a type, Casts join the regions, weights change type with them."""
+"""Writes fp16 into a graph: every node gets a type, Casts join nodes of different types, weights follow their nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole way from an fp32 graph and ranges to a quantised one."""
+"""Quantization of a graph: from an fp32 graph to a plan, and from the plan and measured ranges to the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from matchrt.manifest import PassRecord
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """A plain fp32 graph, what of it is to be quantised, and which ranges that needs (`placement.tensors`)."""
+    """What is to be quantised in a graph, before ranges are measured.
+
+    model: the plain fp32 graph.
+    rules: the rules of the network's family.
+    selection: the products that the rules choose.
+    placement: the activations that get a Q/DQ pair; ranges are needed for `placement.tensors`.
+    style: the runtime's style of Q/DQ.
+    folded: the records of the passes that made the graph plain.
+    """
 
     model: onnx.ModelProto
     rules: QuantRules
@@ -65,7 +73,7 @@ def plan_quantization(
 
 
 def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> Selection:
-    """What the style takes of it."""
+    """The selection without the products that the style does not quantise."""
     if style.convolutions:
         return selection
     convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}

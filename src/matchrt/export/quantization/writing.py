@@ -20,7 +20,7 @@ Ranges = Mapping[str, tuple[float, float]]
 # Q/DQ in float16 and in float8 begin with this opset; the graph's other operators mean the same in 18 and 19.
 OPSET = 19
 QUANTIZE, DEQUANTIZE = "/quantize", "/dequantize"
-# What may stand between two quantised convolutions and has an 8-bit form of its own.
+# Operators that may stand between two quantised convolutions and have 8-bit kernels of their own.
 _GLUE = ("Add", "LeakyRelu", "MaxPool", "Resize")
 
 
@@ -56,7 +56,7 @@ class Written:
 
 
 def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle) -> Placement:
-    """Where the pairs go, for these products; what must be known of a graph before its ranges are measured."""
+    """Decides which activations get Q/DQ pairs, so that their ranges can be measured. products: rule by node name."""
     chosen = [node for node in model.graph.node if node.name in products]
     everywhere = {node.input[0] for node in chosen if node.op_type == "Conv"}
     if style.results:
@@ -66,7 +66,10 @@ def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle
 
 
 def _results(model: onnx.ModelProto, chosen: list[onnx.NodeProto]) -> set[str]:
-    """Results of convolutions, and of the glue whose inputs are all quantised; behind a Relu where one follows."""
+    """Results of convolutions, and of operators in `_GLUE` whose inputs are all quantised.
+
+    Where a Relu follows, its result is meant.
+    """
     editor = GraphEditor(model.graph)
     readers, outputs = editor.readers(), editor.outputs
     found = {_behind_relu(node, readers, outputs) for node in chosen if node.op_type == "Conv"}
