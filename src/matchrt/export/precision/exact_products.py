@@ -86,11 +86,11 @@ class ExactProducts:
         return PassResult(model, split, _summary(split, left, heavy))
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Nothing is read that nothing makes."""
+        """Every tensor that is read is computed by a node, stored as a weight, or an input."""
         made = {name for node in model.graph.node for name in node.output} | {"", *(i.name for i in model.graph.input)}
         made |= {weight.name for weight in model.graph.initializer}
         if missing := [name for node in model.graph.node for name in node.input if name not in made]:
-            raise broken_promise(self.name, f"{missing[0]} is read and made by nothing")
+            raise broken_promise(self.name, f"{missing[0]} is read, and no node computes it")
 
 
 def _summary(split: int, left: int, heavy: bool) -> str:
