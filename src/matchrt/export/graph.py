@@ -1,9 +1,12 @@
-"""The editor of ONNX graphs: all changes of nodes and weights in `export` go through it.
+"""The editor of ONNX graphs: `export` changes nodes and weights with it.
 
-It is our own, and not onnx-ir, for two reasons. The exported files stay the same byte for byte: reading the bundled
-engine with onnx-ir 1.1 and writing it back adds 231 entries of `value_info`, one for each weight. And the passes use
-ONNX's own checker, shape inference and schemas, which work on the same messages as this editor, so that nothing is
-converted on the way.
+Only constant folding and the removal of identities and dead nodes use onnx-graphsurgeon (`passes/fold.py`), which has
+them ready.
+
+The editor is our own, and not onnx-ir, for two reasons. The exported files stay the same byte for byte: reading the
+bundled engine with onnx-ir 1.1 and writing it back adds 231 entries of `value_info`, one for each weight. And the
+passes use ONNX's own checker, shape inference and schemas, which work on the same messages as this editor, so that
+nothing is converted on the way.
 """
 
 from __future__ import annotations
