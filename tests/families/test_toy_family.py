@@ -24,11 +24,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Random filters without a mean, which tell textures apart."""
-    torch.manual_seed(0)
+    """Random filters whose inputs' means cancel out: what is left tells patches of texture apart."""
+    generator = torch.Generator().manual_seed(0)
     state = Toy(ToyConfig()).state_dict()
-    stem = torch.randn_like(state["stem.weight"])
-    state["stem.weight"] = stem - stem.mean(dim=(2, 3), keepdim=True)
+    for layer, axes in (("stem", (2, 3)), ("body", (1,))):
+        weight = torch.randn(state[f"{layer}.weight"].shape, generator=generator)
+        state[f"{layer}.weight"] = weight - weight.mean(dim=axes, keepdim=True)
+        state[f"{layer}.bias"].zero_()
     path = tmp_path / "toy.ckpt"
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
     return path

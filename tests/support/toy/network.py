@@ -19,7 +19,7 @@ class ToyConfig:
 
     channels: int = 64
     coarse_stride: int = 8
-    match: CoarseMatchConfig = field(default_factory=lambda: CoarseMatchConfig(border=0))
+    match: CoarseMatchConfig = field(default_factory=lambda: CoarseMatchConfig(temperature=0.05, border=0))
 
 
 class Toy(nn.Module):
