@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 
 from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import element_types
-from matchrt.export.precision.rules import MOVEMENT
 from matchrt.export.precision.to_fp32 import set_source_type
+from matchrt.families.rules import MOVEMENT
 
 
 def emulate(model: onnx.ModelProto) -> onnx.ModelProto:
