@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from matchrt.building.fp16_gate import GateResult, Survival, gate, sample_pairs
 from support.broken import with_saturated_softmax
 
 import matchrt
-from matchrt.building.fp16_gate import GateResult, Survival, gate, sample_pairs
 from matchrt.building.parity import Arrays
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
