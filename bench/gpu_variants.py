@@ -33,7 +33,8 @@ from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.nvidia.modules import open_dialect
 from matchrt.nvidia.rtx import TensorRTRTX
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import open_session
 
 
@@ -109,7 +110,7 @@ def measured(engines: dict[str, Path], manifest: EngineManifest, arguments: argp
     expected = []
     for name, path in engines.items():
         try:
-            matcher = Matcher.on(open_session(read_engine(path)), options)
+            matcher = Matcher(open_session(read_engine(path)), options)
             if name == "fp32":
                 expected = reference_matches(matcher, pairs, lambda: None)
             verification = compare_with(expected, matcher.match, pairs, ("fp32", name), lambda: None)

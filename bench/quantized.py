@@ -24,7 +24,8 @@ from matchrt.building.judge import open_graph
 from matchrt.export.precision import apply
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import SessionOptions, open_session
 from matchrt.store import open_store
 
@@ -75,7 +76,7 @@ def variant(file: EngineFile, name: str, arguments: argparse.Namespace) -> onnx.
 def accuracy(file: EngineFile, models: dict[str, onnx.ModelProto], arguments: argparse.Namespace) -> dict[str, object]:
     """Prints a table a variant; its figures as JSON values."""
     pairs, options = user_pairs(arguments.eval)[:: arguments.every], MatcherOptions(apply_exif=False)
-    with Matcher.on(open_session(file, SessionOptions(threads=arguments.threads)), options) as matcher:
+    with Matcher(open_session(file, SessionOptions(threads=arguments.threads)), options) as matcher:
         expected = reference_matches(matcher, pairs, lambda: None)
     found = {}
     for name, model in models.items():

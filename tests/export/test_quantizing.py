@@ -28,8 +28,9 @@ from matchrt.export.quantization.styles import (
     style_for,
 )
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import open_session
 
 
@@ -44,9 +45,9 @@ def ranges(small: EngineFile) -> dict[str, tuple[float, float]]:
     model = onnx.load_model_from_string(small.data)
     plans = [plan_quantization(model, "loftr", style) for style in (TENSORRT, ONNXRUNTIME)]
     tensors = sorted({name for plan in plans for name in plan.placement.tensors})
-    with Matcher.on(open_session(small)) as matcher:
+    with Matcher(open_session(small)) as matcher:
         pairs = drawn_pairs(small.manifest.input, (1, 2))
-        inputs = [matcher.inputs(pair.image0, pair.image1) for pair in pairs]
+        inputs = [matcher.adapter.inputs(pair.image0, pair.image1) for pair in pairs]
     return measure_ranges(plans[0].model, tensors, inputs, "max", lambda: None)
 
 
@@ -54,7 +55,7 @@ def ranges(small: EngineFile) -> dict[str, tuple[float, float]]:
 def expected(small: EngineFile) -> Matches:
     """What fp32 finds in the judging pair."""
     pair = drawn_pairs(small.manifest.input, (50,))[0]
-    with Matcher.on(open_session(small)) as matcher:
+    with Matcher(open_session(small)) as matcher:
         return matcher.match(pair.image0, pair.image1)
 
 

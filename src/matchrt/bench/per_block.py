@@ -15,7 +15,8 @@ from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.judge import open_graph
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import open_session
 from matchrt.store import EngineStore
 
@@ -84,7 +85,7 @@ def measure_sensitivity(
     ranges, _ = plan_ranges(file, plan, pairs.calibrating, method, store, lambda what, share: tell(what, 0.2 * share))
     matching = MatcherOptions(apply_exif=False)
     tell("matching in fp32", 0.2)
-    with Matcher.on(open_session(file), matching) as matcher:
+    with Matcher(open_session(file), matching) as matcher:
         expected = reference_matches(matcher, pairs.judging, lambda: None)
     blocks = _blocks(plan.selection.products)
     costs = []

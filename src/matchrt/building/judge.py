@@ -11,7 +11,8 @@ from matchrt.bench.gate import LIMITS, Verdict
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.verify import compare_with, reference_matches
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import SessionOptions, open_session
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def judge(
         tell(done / (2 * len(pairs)))
 
     options = MatcherOptions(apply_exif=False)
-    with Matcher.on(open_session(file), options) as matcher:
+    with Matcher(open_session(file), options) as matcher:
         expected = reference_matches(matcher, pairs, advance)
     with open_graph(file, model, options) as matcher:
         verification = compare_with(expected, matcher.match, pairs, ("fp32", precision), advance)
@@ -55,4 +56,4 @@ def open_graph(file: EngineFile, model: onnx.ModelProto, options: MatcherOptions
     data = (emulate(model) if halves else model).SerializeToString()
     manifest = replace(file.manifest, engine_sha256=sha256_bytes(data), engine_bytes=len(data))
     variant = EngineFile(file.path, data, manifest)
-    return Matcher.on(open_session(variant, SessionOptions(integer_kernels=not halves)), options)
+    return Matcher(open_session(variant, SessionOptions(integer_kernels=not halves)), options)

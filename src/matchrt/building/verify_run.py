@@ -18,7 +18,8 @@ from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.convert import require_source
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import SessionOptions, open_session
 from matchrt.store import EngineStore
 
@@ -71,8 +72,8 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
     tell("opening engines", 0.0)
     names = (_name(reference), _name(engine))
     with (
-        Matcher.on(open_session(reference, session), options) as first,
-        Matcher.on(open_session(engine, session), options) as second,
+        Matcher(open_session(reference, session), options) as first,
+        Matcher(open_session(engine, session), options) as second,
     ):
         expected = reference_matches(first, pairs, advance)
         verification = compare_with(expected, second.match, pairs, names, advance)
