@@ -27,7 +27,8 @@ from matchrt.export.to_onnx import input_contract
 from matchrt.families.roma import RoMaFamily
 from matchrt.families.specs import ModelSpec, get_spec
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,12 @@ def test_unequal_images_give_torchs_matches() -> None:
     second = second[:56, :72]
     with torch.inference_mode():
         expected = network(torch.from_numpy(first)[None, None], torch.from_numpy(second)[None, None], max_matches=64)
+        doubles = (torch.from_numpy(image).double()[None, None] for image in (first, second))
+        exact = copy.deepcopy(network).double()(*doubles, max_matches=64).scores.numpy()
     found = _whole(flax_network, first[None, :, :, None], second[None, :, :, None])
     assert int(found.num_matches[0]) == int(expected.num_matches[0]) > 5
-    assert np.abs(found.scores - expected.scores.numpy()).max() < 1e-5
+    # Each rounds its own way, differently on each processor: both are measured from the exact scores.
+    assert max(np.abs(scores - exact).max() for scores in (found.scores, expected.scores.numpy())) < 1e-5
     rows = [np.concatenate([np.asarray(out.keypoints0)[0], np.asarray(out.keypoints1)[0]], axis=1) for out in
             (found, expected)]  # fmt: skip
     ordered = [part[np.lexsort(part.round(2).T)] for part in rows]
@@ -143,7 +147,7 @@ def test_jax_sessions(tmp_path: Path, cli: CommandLine, lite_file: Path) -> None
     from matchrt.runtime.session import SessionOptions
 
     images = shifted_pair(96, 128, (16, 8))
-    with Matcher.on(open_jax("loftr-lite", size=(96, 128))) as matcher:
+    with Matcher(open_jax("loftr-lite", size=(96, 128))) as matcher:
         found = matcher.match(*images)
         assert len(matcher.fork().match(*images)) == len(found)
     with Matcher() as bundled:

@@ -70,7 +70,7 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             forks.put(fork)
         decoding = _pool(stack, size.decoders)
         matching = _pool(stack, size.workers)
-        cache = ImageCache(lambda name: decoding.submit(matcher.prepare_image, root / name), cached(matcher.manifest))
+        cache = ImageCache(lambda name: decoding.submit(matcher.adapter.prepare, root / name), cached(matcher.manifest))
         under_way: deque[Future[Result]] = deque()
         for pair in pairs:
             images = cache.get(pair.first), cache.get(pair.second)

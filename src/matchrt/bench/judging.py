@@ -18,8 +18,9 @@ from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.verify import Verification, VerifiedPair
 from matchrt.errors import MatchRTError
 from matchrt.manifest import MatchContract
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import Session
 
 Advance = Callable[[], None]
@@ -48,16 +49,16 @@ def match_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance)
     Output that holds no valid matches (NaN, scores out of range) gives the error `matches-invalid` in their place.
     Errors: image-*, size-memory, session-*.
     """
-    matcher, rows = Matcher.on(session, JUDGED, batch=True), session.manifest.input.batch
+    adapter, rows = PairAdapter(session.manifest, JUDGED), session.manifest.input.batch
     for start in range(0, len(pairs), rows):
         images = [
-            (matcher.prepare_image(pair.image0, "image0"), matcher.prepare_image(pair.image1, "image1"))
+            (adapter.prepare(pair.image0, "image0"), adapter.prepare(pair.image1, "image1"))
             for pair in pairs[start : start + rows]
         ]
-        outputs = session.run(_stacked([matcher.inputs(*pair) for pair in images], rows))
+        outputs = session.run(_stacked([adapter.inputs(*pair) for pair in images], rows))
         for row, pair in enumerate(images):
             try:
-                found: Matches | MatchRTError = matcher.finish(pair, outputs, {}, row)
+                found: Matches | MatchRTError = adapter.matches(pair, outputs, {}, row)
             except MatchRTError as error:
                 if error.code != "matches-invalid":
                     raise

@@ -96,7 +96,8 @@ def match(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
-    from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.options import MatcherOptions
     from matchrt.runtime.pairs import read_pairs
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matchrt.batch.output import Output
     from matchrt.batch.run import ManyReport, ManyRun, Match
     from matchrt.runtime.engine_file import EngineFile
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
 
 EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
 _SHOWN = 10
@@ -92,7 +92,7 @@ def match_many(
     from matchrt.batch.output import Output, OutputOptions
     from matchrt.batch.run import ManyRun
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
 
     if ray_address is not None and not ray:
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
@@ -140,7 +140,7 @@ def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: in
     size = pool_size(engine.manifest, options.device, workers, options.threads)
     options = replace(options, threads=size.threads)
     session = open_session(engine, SessionOptions(threads=size.threads, device=options.device))
-    with Matcher.on(session, options) as matcher:
+    with Matcher(session, options) as matcher:
         return _matched(run, engine, options, lambda todo: match_in_pool(matcher, run.source.base, todo, size), quiet)
 
 

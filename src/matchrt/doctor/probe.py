@@ -20,7 +20,8 @@ def matching() -> dict[str, Any]:
     import numpy as np
     import onnxruntime
 
-    from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.options import MatcherOptions
 
     image = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE), dtype=np.uint8)
     with Matcher("loftr-lite", MatcherOptions(resize=_SIDE, threads=1)) as matcher:

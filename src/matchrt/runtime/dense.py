@@ -29,8 +29,10 @@ class DenseMatches:
     """Where every pixel of the network's input lies in the other image.
 
     warp: float32 `[H, W or 2W, 4]`: x0, y0, x1, y1, normalised so that -1 and 1 are an image's edges. An engine that
-    matches both ways gives 2W columns: the left half lies on image 0's pixels, the right half on image 1's.
-    certainty: float32 `[H, W or 2W]` in 0..1. image0, image1: the images as given.
+        matches both ways gives 2W columns: the left half lies on image 0's pixels, the right half on image 1's.
+    certainty: float32 `[H, W or 2W]` in 0..1.
+    image0: name and size of the first image, as given.
+    image1: name and size of the second image, as given.
     """
 
     warp: Array
@@ -39,14 +41,19 @@ class DenseMatches:
     image1: ImageRef
 
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
-        """Rows of the warp `[..., 4]` to pixels of the images as given, `[..., 2]` each; pixel centres are integers."""
+        """Converts rows of the warp to pixels of the images as given.
+
+        rows: `[..., 4]`, normalised coordinates as in `warp`. Returns float32 `[..., 2]` of image 0 and of image 1: x
+        to the right, y down, the centre of the top-left pixel is (0, 0). Raises nothing.
+        """
         return _pixels(rows[..., :2], self.image0), _pixels(rows[..., 2:], self.image1)
 
     def sample(self, count: int, seed: int = 0) -> tuple[Array, Array, Array]:
-        """`count` matches as RoMa's own sampler draws them, seeded: by certainty, evened out in density.
+        """Draws `count` matches as RoMa's own sampler does: by certainty, evened out in density.
 
-        Returns keypoints of both images `[N,2]` in pixels of the images as given, and certainties `[N]`, best first;
-        N is smaller where fewer pixels have any certainty. Raises `sample-range` if count is below 1.
+        seed: of the generator; the same seed draws the same matches. Returns float32 keypoints of both images `[N, 2]`
+        in pixels of the images as given, and float32 certainties `[N]`, best first; N is smaller where fewer pixels
+        have any certainty. Error: sample-range if count is below 1. Source: `sample` of github.com/Parskatt/RoMa.
         """
         if count < 1:
             raise MatchRTError("sample-range", f"{count} matches cannot be drawn.", "Ask for 1 or more.")
@@ -79,9 +86,10 @@ def _pixels(points: Array, image: ImageRef) -> Array:
 
 
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Indices of at most `count` entries, drawn without replacement with probabilities as `weights`; never one of 0.
+    """Draws at most `count` indices without replacement, with probabilities as `weights` [N] say.
 
-    The smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
+    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The
+    drawn ones have the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
     """
     possible = np.flatnonzero(weights > 0)
     keys = generator.exponential(size=len(possible)) / weights[possible]
@@ -91,7 +99,10 @@ def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDAr
 
 
 def density(rows: Array, deviation: float = DEVIATION) -> Array:
-    """Kernel density `sum_j exp(-|a_i - a_j|^2 / (2 deviation^2))` of `rows [N,4]`, `[N]`."""
+    """Kernel density of `rows` [N, 4]: float32 [N], `sum_j exp(-|a_i - a_j|^2 / (2 deviation^2))`.
+
+    deviation: in the units of the rows, which for a warp are half images. Raises nothing.
+    """
     points = rows.astype(np.float32)
     squares = (points**2).sum(axis=1)
     result = np.empty(len(points), np.float32)
@@ -103,5 +114,8 @@ def density(rows: Array, deviation: float = DEVIATION) -> Array:
 
 
 def balance(dense: Array) -> Array:
-    """Weights that even out a density: its inverse, and next to nothing for what stands alone."""
+    """Weights [N] that even out densities [N]: the inverse, and next to nothing for a point that stands alone.
+
+    Raises nothing.
+    """
     return np.where(dense < LONELY, LONELY_WEIGHT, 1.0 / (dense + 1.0))

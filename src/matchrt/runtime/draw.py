@@ -160,7 +160,7 @@ def _positions(panel: _Panel, keypoints: npt.NDArray[np.float32]) -> list[tuple[
 
 
 def score_colors(scores: npt.NDArray[np.float32]) -> UInt8Array:
-    """Scores [N] in 0..1 to uint8 RGB [N, 3]: viridis from teal (0) to yellow (1)."""
+    """Scores [N] in 0..1 to uint8 RGB [N, 3]: viridis from teal (0) to yellow (1). Raises nothing."""
     ramp = np.arange(_COLORMAP_START, 256, dtype=np.uint8)
     table = cv2.applyColorMap(ramp[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
     return np.asarray(table[np.rint(np.asarray(scores) * (len(ramp) - 1)).astype(np.int64)], np.uint8)

@@ -31,9 +31,14 @@ _PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resamplin
 
 @dataclass(frozen=True)
 class Fit:
-    """A resize to (resized_height, resized_width), put into the top-left corner of a canvas, the rest of which is zero.
+    """A resize, put into the top-left corner of a canvas, the rest of which is zero.
 
-    scale_x, scale_y: original pixels a resized pixel, w_original / w_resized and h_original / h_resized.
+    scale_x: original pixels a resized pixel along x, w_original / w_resized.
+    scale_y: the same along y, h_original / h_resized.
+    resized_height: rows of the resized image, pixels.
+    resized_width: columns of the resized image, pixels.
+    canvas_height: rows of the network's input, pixels.
+    canvas_width: columns of the network's input, pixels.
     """
 
     scale_x: float
@@ -45,13 +50,18 @@ class Fit:
 
     @property
     def original_hw(self) -> tuple[int, int]:
-        """(height, width) of the image that this fit was made for."""
+        """(height, width) in pixels of the image that this fit was made for."""
         return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+
+    @property
+    def canvas_hw(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.canvas_height, self.canvas_width
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64.
 
-        The points themselves, not a copy, where nothing was scaled.
+        Where nothing was scaled, this returns the points themselves and not a copy. Raises nothing.
         """
         if self.scale_x == self.scale_y == 1.0:
             return points
@@ -59,7 +69,10 @@ class Fit:
         return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
 
     def to_network(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Points [N, 2] (x, y) of the original to pixels of the canvas; the inverse of `to_original`."""
+        """Points [N, 2] (x, y) of the original to pixels of the canvas; the inverse of `to_original`.
+
+        float32 in, float32 out; else float64. Raises nothing.
+        """
         scale = np.array([self.scale_x, self.scale_y])
         return _like(points, (np.asarray(points, np.float64) + 0.5) / scale - 0.5)
 
@@ -70,9 +83,10 @@ def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDAr
 
 @lru_cache(maxsize=256)
 def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int) -> Fit:
-    """Fits an image as the engine's contract says; `long_side` is what dynamic engines aim at.
+    """Fits an image as the engine's contract says.
 
-    Raises fit-size if the image's size is not positive or too small for the rule.
+    image_hw: (height, width) of the image, pixels. long_side: what dynamic engines aim at, pixels.
+    Error: fit-size if the image's size is not positive or too small for the rule.
     """
     if contract.profile is not None:
         low, high = contract.profile.minimum, contract.profile.maximum

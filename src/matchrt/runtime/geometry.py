@@ -47,11 +47,14 @@ _LINE_TOLERANCE_PX = 0.05
 class Geometry:
     """What was estimated from N matches.
 
+    kind: homography, fundamental or essential.
     matrix: float64 [3, 3], None when none was found. homography maps image 0 to image 1, scaled to H[2, 2] = 1;
         fundamental and essential fulfil x1' M x0 = 0, scaled to norm 1 and sqrt(2).
     inliers: bool [N], all False when no matrix was found.
     threshold_px: the largest error of an inlier, pixels.
-    rotation [3, 3], translation [3] (unit length): essential only, x1 = R x0 + t in camera coordinates.
+    estimator: what found the matrix: magsac or poselib.
+    rotation: float64 [3, 3], of essential matrices only: x1 = R x0 + t in camera coordinates.
+    translation: float64 [3] of unit length, of essential matrices only.
     """
 
     kind: Kind
@@ -103,8 +106,13 @@ def estimate(
     """Estimates the geometry of two views; the same arguments give the same result.
 
     keypoints0, keypoints1: [N, 2] pixels of the original images.
+    kind: homography, fundamental or essential.
     threshold: pixels; by default 3 for a homography, 1 for fundamental and essential.
     K0, K1: [3, 3] intrinsics in pixels, one a camera; essential only. Undistort the points first.
+    estimator: magsac (OpenCV's MAGSAC++; Barath et al., CVPR 2020) or poselib (its LO-RANSAC).
+    seed: of the estimator's samples. confidence: probability in 0..1 of having drawn a sample without outliers, at
+    which the estimator stops. max_iterations: samples at most.
+    Errors: those of the module's table.
     Too few matches (MIN_MATCHES), points on one line, or no model that enough matches agree with: `matrix` is None,
     which is a result, not an error. The cheirality test picks one of the four poses; it does not take inliers away,
     because the sign of a far point's depth is noise.

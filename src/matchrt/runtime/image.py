@@ -70,22 +70,28 @@ class Image:
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Rows of pixels."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Columns of pixels."""
         return int(self.pixels.shape[1])
 
     def grey(self) -> UInt8Array:
-        """uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L')."""
+        """uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L'). Raises nothing.
+
+        This is `pixels` itself, not a copy, where the image is grey.
+        """
         if self.pixels.ndim == 2:
             return self.pixels
         return np.array(PILImage.fromarray(self.pixels).convert("L"))
 
     def rgb(self) -> UInt8Array:
-        """uint8 [H, W, 3]; grey is repeated."""
+        """uint8 [H, W, 3], RGB; grey is repeated.
+
+        This is `pixels` itself where the image has colours. Raises nothing.
+        """
         if self.pixels.ndim == 3:
             return self.pixels
         return np.repeat(self.pixels[:, :, None], 3, axis=2)
@@ -95,23 +101,32 @@ class Image:
 
 
 def read_image(path: str | os.PathLike[str], *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Image:
-    """Reads one image file.
+    """Reads one image file to uint8 [H, W, 3] RGB or [H, W] grey.
 
     apply_exif: turn the image as its EXIF orientation says. (TIFF is always turned: Pillow does it while decoding.)
     max_pixels: the cap on height * width, checked on the header.
-    Raises every image-* code of the module table but image-array.
+    Errors: every image-* code of the module's table but image-array.
     """
     with _open_file(Path(path)) as stream:
         return _decode(stream, _display_name(path), apply_exif, max_pixels)
 
 
 def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Image:
-    """Like `read_image`, from the bytes of a file that is in memory."""
+    """Reads an image as `read_image` does, from the bytes of a file that is in memory.
+
+    name: what errors and `Image.name` call it. Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format,
+    image-truncated, image-too-large, image-too-small.
+    """
     return _decode(io.BytesIO(data), name, apply_exif, max_pixels)
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) from the header, with the EXIF orientation applied; no pixels are decoded, no cap applies."""
+    """(height, width) in pixels from the header, with the EXIF orientation applied.
+
+    No pixel is decoded, and no cap applies.
+
+    Errors: image-missing, image-unreadable, image-format, image-truncated.
+    """
     name = _display_name(path)
     with _open_file(Path(path)) as stream, _open_header(stream, name) as picture:
         width, height = picture.size
@@ -281,7 +296,7 @@ def as_image(
 
     Arrays (and objects with `__array__`): [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored); uint8, uint16
     (value / 257), bool, or float in 0..1. `channel_order` is that of arrays; OpenCV's is 'bgr'.
-    Raises image-array, image-too-large, image-too-small, and for paths what `read_image` raises.
+    Errors: image-array, image-too-large, image-too-small, and for paths those of `read_image`.
     """
     if channel_order not in ("rgb", "bgr"):
         raise MatchRTError("image-array", f"channel_order is {channel_order!r}.", "Use 'rgb' or 'bgr'.")

@@ -30,7 +30,10 @@ _SCORE_ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that was matched: its name, and the size of the original in pixels."""
+    """An image that was matched.
+
+    name: its path as given, or what the caller called the array. height: of the original, pixels. width: likewise.
+    """
 
     name: str
     height: int
@@ -39,7 +42,12 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the matches. network_size0, network_size1: (height, width) that the network saw."""
+    """What made the matches.
+
+    model: name of the model. engine_sha256: digest of the engine's bytes. precision: fp32, fp16, int8 or fp8.
+    backend: what ran the engine. matchrt_version: of the package.
+    network_size0: (height, width) in pixels at which the network saw image 0. network_size1: the same of image 1.
+    """
 
     model: str
     engine_sha256: str
@@ -54,9 +62,16 @@ class Provenance:
 class Matches:
     """N matches between two images.
 
-    keypoints0, keypoints1: float32 [N, 2], (x, y), pixels of the originals. scores: float32 [N], 0..1, descending.
-    The arrays are copies and read-only. timings: milliseconds by stage.
-    Raises matches-invalid on wrong shapes, NaN, scores outside 0..1 or out of order.
+    keypoints0: float32 [N, 2], (x, y) in pixels of the original image 0.
+    keypoints1: float32 [N, 2], the matching points in pixels of the original image 1.
+    scores: float32 [N], confidences in 0..1, descending.
+    image0: the first image's name and size.
+    image1: the second image's name and size.
+    timings: milliseconds by stage.
+    provenance: what made the matches.
+    geometry: the two-view geometry that `verify` found; None before.
+
+    The arrays are read-only copies. Error: matches-invalid on wrong shapes, NaN, scores outside 0..1 or out of order.
     """
 
     keypoints0: Float32Array
@@ -83,11 +98,14 @@ class Matches:
         return len(self.scores)
 
     def filter(self, min_score: float) -> Matches:
-        """Those with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match."""
+        """Those with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match.
+
+        Raises nothing.
+        """
         return self._first(int(np.count_nonzero(self.scores >= min_score)))
 
     def top(self, n: int) -> Matches:
-        """The `n` best by score (all, if there are fewer)."""
+        """The `n` best by score; all, if there are fewer. Error: matches-invalid where n is negative."""
         if n < 0:
             raise _invalid(f"top({n}) is negative")
         return self._first(min(n, len(self)))
@@ -115,7 +133,10 @@ class Matches:
         confidence: float = 0.9999,
         max_iterations: int = 10000,
     ) -> Matches:
-        """The same matches with a robust two-view geometry; see `geometry.estimate` for arguments and errors."""
+        """The same N matches with a robust two-view geometry, whose `inliers` are bool [N].
+
+        Arguments, units and errors are those of `geometry.estimate`: geometry-*, intrinsics-*, package-missing.
+        """
         found = two_view.estimate(
             self.keypoints0,
             self.keypoints1,
@@ -132,7 +153,7 @@ class Matches:
 
     @property
     def inliers(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: which matches agree with the geometry. Raises matches-unverified before `verify`."""
+        """bool [N]: which matches agree with the geometry. Error: matches-unverified before `verify`."""
         if self.geometry is None:
             raise MatchRTError(
                 "matches-unverified", "These matches have no geometry yet.", "Call matches.verify('homography') first."
@@ -147,30 +168,36 @@ class Matches:
         max_lines: int = 200,
         max_height: int = 720,
     ) -> npt.NDArray[np.uint8]:
-        """uint8 RGB [h, w, 3]: the images side by side with their matches; see `draw.draw_matches`."""
+        """uint8 RGB [h, w, 3]: the images side by side with their matches.
+
+        Arguments and errors are those of `draw.draw_matches`: draw-mismatch, draw-option.
+        """
         from matchrt.runtime.draw import draw_matches  # draw needs Matches: a module-level import would be a cycle
 
         return draw_matches(image0, image1, self, max_lines=max_lines, max_height=max_height)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes .npz, .json or .h5 (hloc's dense layout), by suffix; see `formats.save_matches`."""
+        """Writes .npz, .json or .h5 (hloc's dense layout), by suffix, as `formats.save_matches` does.
+
+        Errors: output-format, output-unwritable, matches-name, package-missing.
+        """
         from matchrt.runtime.formats import save_matches  # as above: a cycle
 
         save_matches(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Matches:
-        """Reads what `save` wrote as .npz or .json; see `formats.load_matches`."""
+        """Reads what `save` wrote as .npz or .json. Errors: matches-missing, matches-format."""
         from matchrt.runtime.formats import load_matches  # as above: a cycle
 
         return load_matches(Path(path))
 
     def summary(self) -> dict[str, Any]:
-        """A dict for JSON: what matched, how many, how well; no per-match data."""
+        """A dict for JSON: what matched, how many, how well; no data of single matches. Raises nothing."""
         return {**self.account(), "scores": _score_summary(self.scores)}
 
     def account(self) -> dict[str, Any]:
-        """The summary but for its words on the scores, for whoever gives them all."""
+        """The summary without its figures of the scores, for those who give all scores beside it. Raises nothing."""
         result: dict[str, Any] = {
             "image0": vars(self.image0).copy(),
             "image1": vars(self.image1).copy(),

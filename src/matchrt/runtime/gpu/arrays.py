@@ -17,7 +17,11 @@ _DLPACK_CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged
 
 @dataclass(frozen=True)
 class GpuView:
-    """The caller's array: address, shape, type. owner keeps the memory while the view lives."""
+    """The caller's array.
+
+    pointer: address on the GPU. shape: of the array. dtype: NumPy's type of its elements.
+    owner: the caller's object, which keeps the memory while the view lives.
+    """
 
     pointer: int
     shape: tuple[int, ...]
@@ -49,7 +53,10 @@ class GpuArray:
         }
 
     def to_host(self) -> npt.NDArray[Any]:
-        """A copy in host memory, when the work that makes it is done."""
+        """A copy in host memory, of the same shape and type, when the work that makes it is done.
+
+        Error: cuda-failed.
+        """
         runtime = cuda_runtime()
         host = np.empty(self.shape, self.dtype)
         if self._stream is not None:
@@ -60,7 +67,7 @@ class GpuArray:
 
 
 def on_gpu(value: Any) -> bool:
-    """Whether `value` is an array in GPU memory."""
+    """Whether `value` is an array in GPU memory: one of `__cuda_array_interface__`, or of DLPack on a CUDA device."""
     if isinstance(value, np.ndarray):  # the usual case, on the way of every call
         return False
     if hasattr(type(value), "__cuda_array_interface__"):
@@ -91,7 +98,7 @@ def stream_handle(stream: Any) -> int:
 
 
 def view_gpu_array(value: Any, name: str, stream: int | None) -> GpuView:
-    """Reads where an array lies, without a copy. Errors: image-array, package-missing.
+    """Reads where an array of any shape lies, without a copy. Errors: image-array, package-missing, cuda-failed.
 
     stream: where the array will be read; its producer is told to be done by then (DLPack), or is waited for.
     """

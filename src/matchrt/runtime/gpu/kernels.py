@@ -36,7 +36,10 @@ class Kernels:
         self._known: OrderedDict[str, bytes] = OrderedDict()
 
     def open(self, shapes: Shapes) -> Any:
-        """A store for one context with inputs of these shapes, with what is known for them."""
+        """A store for one context with inputs of these shapes (by input name), filled with what is known for them.
+
+        None where the backend compiles no kernels. Raises nothing of its own: a file that cannot be read is no file.
+        """
         name = _name(shapes)
         known = self._known.get(name) or _read(self._folder / name)
         opened = self._dialect.open_kernels(self._engine, known)
@@ -46,7 +49,7 @@ class Kernels:
         return opened
 
     def keep(self, shapes: Shapes, opened: Any) -> None:
-        """Saves what was compiled for these shapes; where that cannot be, says so and goes on."""
+        """Saves what was compiled for these shapes. Where the folder cannot be written, it logs that and goes on."""
         name, data = _name(shapes), self._dialect.kernel_bytes(opened)
         if not data or len(data) == len(self._known.get(name, b"")):
             return

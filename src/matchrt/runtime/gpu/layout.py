@@ -19,7 +19,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor's bytes within the block."""
+    """A tensor's bytes within the block.
+
+    name: of the tensor. dtype: NumPy's type. shape: in elements.
+    offset: where it begins in the block, bytes. size: its length, bytes.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -28,20 +32,23 @@ class Place:
     size: int
 
     def view(self, block: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """The tensor as an array in the block, not a copy."""
+        """The tensor as an array of its `shape` in the block `[size]`, not a copy. Raises nothing."""
         return block[self.offset : self.offset + self.size].view(self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Places by name, and the size of the block that holds them."""
+    """Where all tensors of one side lie.
+
+    places: one a tensor, in the order of the manifest. size: bytes of the block that holds them.
+    """
 
     places: tuple[Place, ...]
     size: int
 
 
 def lay_out(specs: Iterable[TensorSpec], shapes: Shapes) -> Layout:
-    """Tensors one after another, each aligned."""
+    """Lays tensors one after another, each aligned to 256 bytes. shapes: of each tensor, by name. Raises nothing."""
     places: list[Place] = []
     end = 0
     for spec in specs:

@@ -34,19 +34,25 @@ class ShapeRunner:
         self.scratch_bytes = self._scratch_bytes(manifest)
 
     def place(self, scratch: DeviceMemory, inputs: int, outputs: int) -> None:
-        """Tells the context where its scratch memory and its tensors are; inputs, outputs: addresses of the blocks."""
+        """Tells the context where its scratch memory and its tensors are. Error: session-failed.
+
+        inputs, outputs: addresses of the two blocks.
+        """
         self.context.set_device_memory(scratch.pointer, scratch.size)
         for layout, base in ((self.inputs, inputs), (self.outputs, outputs)):
             for place in layout.places:
                 self.move(place.name, base + place.offset)
 
     def move(self, name: str, address: int) -> None:
-        """Puts one tensor elsewhere."""
+        """Tells the context another address of one tensor. Error: session-failed."""
         if not self.context.set_tensor_address(name, address):
             raise InternalError("session-failed", f"{name}: {self.engine.why()}.", "Report this, with the manifest.")
 
     def enqueue(self, stream: int) -> None:
-        """Puts the engine's kernels into a stream; the first time, they are compiled where they are not known."""
+        """Puts the engine's kernels into a stream; the first time, they are compiled where they are not known.
+
+        Error: session-failed.
+        """
         if not self.context.execute_async_v3(stream):
             raise InternalError(
                 "session-failed", f"The engine did not run: {self.engine.why()}.", "Report this, with the image sizes."

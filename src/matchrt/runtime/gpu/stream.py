@@ -23,11 +23,11 @@ class Stream:
         self._free = weakref.finalize(self, quietly, runtime.cudaStreamDestroy, self._stream)
 
     def wait(self) -> None:
-        """Until all that was put in has been done."""
+        """Waits until the GPU has done all that was put in. Error: cuda-failed, also for failures of earlier work."""
         call(self._runtime.cudaStreamSynchronize, self._stream)
 
     def close(self) -> None:
-        """Frees the stream."""
+        """Frees the stream; more than once does no harm."""
         self._free()
 
 
@@ -41,25 +41,28 @@ class Event:
         self._free = weakref.finalize(self, quietly, runtime.cudaEventDestroy, self._event)
 
     def record(self, stream: int, captured: bool = False) -> None:
-        """Puts the event into a stream. captured: as a node of the graph being captured, which every launch records."""
+        """Puts the event into a stream. Error: cuda-failed.
+
+        captured: as a node of the graph that is being captured, so that every launch records it.
+        """
         runtime = self._runtime
         flags = runtime.cudaEventRecordExternal if captured else runtime.cudaEventRecordDefault
         call(runtime.cudaEventRecordWithFlags, self._event, stream, flags)
 
     def hold(self, stream: int) -> None:
-        """What comes into `stream` from now on waits for this event."""
+        """Makes all work that comes into `stream` from now on wait for this event. Error: cuda-failed."""
         call(self._runtime.cudaStreamWaitEvent, stream, self._event, 0)
 
     def wait(self) -> None:
-        """The host waits until the GPU has passed it."""
+        """Waits on the host until the GPU has passed it. Error: cuda-failed."""
         call(self._runtime.cudaEventSynchronize, self._event)
 
     def since(self, earlier: Event) -> float:
-        """Milliseconds on the GPU's clock since the other event."""
+        """Milliseconds on the GPU's clock since the other event. Error: cuda-failed where either was not passed yet."""
         return float(call(self._runtime.cudaEventElapsedTime, earlier._event, self._event))
 
     def close(self) -> None:
-        """Frees the event."""
+        """Frees the event; more than once does no harm."""
         self._free()
 
 
@@ -86,21 +89,21 @@ class Graph:
         self._free = weakref.finalize(self, quietly, runtime.cudaGraphExecDestroy, self._graph)
 
     def launch(self) -> None:
-        """Runs it in the stream that it was captured from."""
+        """Runs the work in the stream that it was captured from. Error: cuda-failed."""
         call(self._runtime.cudaGraphLaunch, self._graph, self._stream)
 
     def close(self) -> None:
-        """Frees the graph."""
+        """Frees the graph; more than once does no harm."""
         self._free()
 
 
 def copy_to_device(device: int, host: int, size: int, stream: int) -> None:
-    """Copies asynchronously."""
+    """Copies `size` bytes between two addresses, after what is in the stream already. Error: cuda-failed."""
     runtime = cuda_runtime()
     call(runtime.cudaMemcpyAsync, device, host, size, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
 
 def copy_to_host(host: int, device: int, size: int, stream: int) -> None:
-    """Copies asynchronously."""
+    """Copies `size` bytes between two addresses, after what is in the stream already. Error: cuda-failed."""
     runtime = cuda_runtime()
     call(runtime.cudaMemcpyAsync, host, device, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)

@@ -34,7 +34,10 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 @dataclass(frozen=True)
 class LayerTensor:
-    """An input or output of a layer. dtype: fp32, fp16, int8 ..., or `unknown`; shape: None where not given."""
+    """An input or output of a layer.
+
+    name: as TensorRT has it. dtype: fp32, fp16, int8 ..., or `unknown`. shape: None where TensorRT does not give it.
+    """
 
     name: str
     dtype: str
@@ -45,7 +48,10 @@ class LayerTensor:
 class Layer:
     """One layer of an engine: one kernel, or a few that TensorRT fused.
 
+    name: as TensorRT has it. kind: TensorRT's type of layer, or `unknown`.
+    inputs: tensors that it reads. outputs: tensors that it writes.
     nodes: the graph's nodes that went into it; empty for what TensorRT added, such as copies.
+    tactic: the kernel that TensorRT chose, where it says so.
     """
 
     name: str
@@ -59,7 +65,7 @@ class Layer:
     def precision(self) -> str:
         """The floating-point types that it reads and writes, as `fp16` or `fp16+fp32`; its integers where it has none.
 
-        Not what it computes in: a product of fp16 values may be summed in fp32.
+        This is not what it computes in: a product of fp16 values may be summed in fp32. Raises nothing.
         """
         types = {tensor.dtype for tensor in (*self.inputs, *self.outputs)}
         floats = sorted(types & set(_FLOATS))
@@ -69,12 +75,12 @@ class Layer:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The modules of the network that it computes, two levels deep: `loftr_coarse.layers`."""
+        """The modules of the network that it computes, two levels deep: `loftr_coarse.layers`. Raises nothing."""
         return tuple(dict.fromkeys(part_of(node) for node in self.nodes))
 
 
 def parse_layers(text: str) -> tuple[Layer, ...]:
-    """The layers in the order of execution."""
+    """The layers of the inspector's JSON, in the order of execution. Error: inspector-format."""
     try:
         # Names may hold the control characters that separate metadata.
         raw = json.loads(text, strict=False)
@@ -87,7 +93,10 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
 
 
 def parse_type(text: str) -> str:
-    """`Row major linear FP16 format` -> `fp16`."""
+    """TensorRT's words for a type to its short name: `Row major linear FP16 format` -> `fp16`; else `unknown`.
+
+    Raises nothing.
+    """
     words = re.findall(r"[a-z]+[0-9]*", text.lower())
     return next((_TYPES[word] for word in words if word in _TYPES), UNKNOWN)
 

@@ -13,7 +13,10 @@ from matchrt.runtime.gpu.inspection.summary import tensor_bytes
 
 @dataclass(frozen=True)
 class EngineMemory:
-    """Bytes. weights: None where this TensorRT does not say. scratch: of one context; tensors: inputs and outputs."""
+    """What an engine takes on the GPU, in bytes.
+
+    weights: of the engine; None where this TensorRT does not say. scratch: of one context. tensors: inputs and outputs.
+    """
 
     weights: int | None
     scratch: int
@@ -22,7 +25,11 @@ class EngineMemory:
 
 @dataclass(frozen=True)
 class TensorShapes:
-    """The shapes of an input that a profile allows."""
+    """The shapes of an input that a profile allows.
+
+    name: of the input. minimum: the smallest shape. optimum: the one that kernels were chosen for. maximum: the
+    largest.
+    """
 
     name: str
     minimum: tuple[int, ...]
@@ -32,7 +39,12 @@ class TensorShapes:
 
 @dataclass(frozen=True)
 class OpenedEngine:
-    """gpu: name of the one that it was opened on. profiles: of each one, its inputs."""
+    """A TensorRT engine, as its vendor describes it.
+
+    gpu: name of the GPU that it was opened on. layers: in the order of execution. memory: what it takes.
+    profiles: of each optimisation profile, the shapes of the inputs.
+    aux_streams: streams that it uses beside the caller's.
+    """
 
     gpu: str
     layers: tuple[Layer, ...]
@@ -42,7 +54,10 @@ class OpenedEngine:
 
 
 def open_engine(file: EngineFile) -> OpenedEngine:
-    """Loads and asks it. Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`."""
+    """Loads the engine and asks TensorRT what it is made of.
+
+    Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`.
+    """
     if file.manifest.backend == "onnxruntime":
         raise MatchRTError(
             "engine-layers",

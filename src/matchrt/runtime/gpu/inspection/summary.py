@@ -17,7 +17,11 @@ ADDED = "(added by TensorRT)"
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """Numbers of layers. by_part: by precision for every part; a fused layer counts in each part that it computes."""
+    """Numbers of layers.
+
+    by_precision: by the types that they read and write. by_kind: by TensorRT's type of layer.
+    by_part: by precision, for every part of the network; a fused layer counts in each part that it computes.
+    """
 
     by_precision: dict[str, int]
     by_kind: dict[str, int]
@@ -25,7 +29,7 @@ class LayerSummary:
 
 
 def summarise_layers(layers: Sequence[Layer]) -> LayerSummary:
-    """Counts, most frequent first; parts in the order of execution."""
+    """Counts the layers, most frequent first, and by part in the order of execution. Raises nothing."""
     parts: dict[str, Counter[str]] = {}
     for layer in layers:
         for part in layer.parts or (ADDED,):
@@ -38,7 +42,7 @@ def summarise_layers(layers: Sequence[Layer]) -> LayerSummary:
 
 
 def tensor_bytes(manifest: EngineManifest) -> int:
-    """Bytes of all inputs and outputs, of a dynamic engine at its largest size."""
+    """Bytes of all inputs and outputs, of a dynamic engine at its largest size. Raises nothing."""
     return sum(_bytes(spec, manifest.input) for spec in (*manifest.inputs, *manifest.outputs))
 
 
