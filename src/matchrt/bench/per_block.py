@@ -13,11 +13,12 @@ from matchrt.bench.plots import check_plot
 from matchrt.bench.verify import compare_with, reference_matches
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.style import style_for
 from matchrt.building.judge import open_graph
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.session import open_session
 from matchrt.store import EngineStore
 
 Tell = Callable[[str, float], None]
@@ -77,7 +78,6 @@ def measure_sensitivity(
 
     from matchrt.export.quantization.quantize import plan_quantization
     from matchrt.export.quantization.ranges import check_method
-    from matchrt.export.quantization.styles import style_for
 
     model = onnx.load_model_from_string(file.data)
     style, method = style_for(precision, backend), check_method(options.method)

@@ -11,14 +11,15 @@ from matchrt.bench.pairs import CalibrationPairs, choose_pairs
 from matchrt.building.calibration.cache import pairs_digest
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.style import style_for
 from matchrt.building.judge import judge
 from matchrt.building.request import Progress, file_name
-from matchrt.engines.backend import Backend
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.precision import QUANTIZED
-from matchrt.export.quantization.styles import style_for
 from matchrt.manifest import EngineManifest, PassRecord
+from matchrt.runtime.backend import Builder
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
 
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 def require_source(file: EngineFile) -> None:
     """Raises `build-source` where other engines cannot be made from this one."""
     manifest = file.manifest
-    if manifest.backend != "onnxruntime" or manifest.precision != "fp32":
+    if manifest.backend != DEFAULT_BACKEND or manifest.precision != "fp32":
         raise MatchRTError(
             "build-source",
             f"'{file.path}' is a {manifest.precision} engine for backend {manifest.backend}; engines are made from "
-            "fp32 ones for backend onnxruntime.",
+            f"fp32 ones for backend {DEFAULT_BACKEND}.",
             f"Build that first: matchrt build {manifest.model}.",
         )
 
@@ -41,7 +42,7 @@ def require_source(file: EngineFile) -> None:
 def convert_engine(
     file: EngineFile,
     precision: str,
-    backend: Backend,
+    backend: Builder,
     store: EngineStore,
     tell: Progress,
     *,
@@ -74,21 +75,14 @@ def convert_engine(
     return store.put(engine.data, engine.manifest, file_name(engine.manifest, backend.suffix)), False
 
 
-def _refuse_tf32(manifest: EngineManifest, backend: Backend) -> None:
+def _refuse_tf32(manifest: EngineManifest, backend: Builder) -> None:
     """RoMa solves a system of condition 1e4: with TF32's 11 bits nothing of the solution is left."""
-    options = getattr(backend, "options", None)
-    if manifest.family == "roma" and options is not None and options.tf32:
+    if manifest.family == "roma" and backend.tf32:
         raise MatchRTError(
             "build-option",
             f"{manifest.model} solves a linear system that needs float32 products; TF32 leaves no digit of it.",
             "Leave --tf32 out.",
         )
-
-
-def backend_version(backend: Backend) -> str | None:
-    """Of the installed module; None where the backend is ONNX Runtime."""
-    dialect = getattr(backend, "dialect", None)
-    return None if dialect is None else str(dialect.version)
 
 
 def _facts(manifest: EngineManifest, precision: str, key: str) -> GraphFacts:
@@ -157,7 +151,7 @@ def _quantizing(file: EngineFile, precision: str, options: CalibrationOptions) -
 def _quantized(
     file: EngineFile,
     facts: GraphFacts,
-    backend: Backend,
+    backend: Builder,
     quantizing: _Quantizing,
     store: EngineStore,
     tell: Progress,
@@ -166,7 +160,7 @@ def _quantized(
     """The graph with Q/DQ, gated on matches of pairs, and what the manifest says of it."""
     precision, options, pairs = facts.precision, quantizing.options, quantizing.pairs
     try:
-        style = style_for(precision, backend.name, backend_version(backend))
+        style = style_for(precision, backend.name, backend.version)
         done = calibrate(file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
         tell(f"comparing the matches of {precision} with those of fp32", 0.1)
         verdict = judge(file, done.model, precision, pairs.judging, lambda share: tell("comparing", 0.1 + 0.1 * share))
@@ -198,7 +192,7 @@ def _gated(
 
 
 def _convert_key(
-    manifest: EngineManifest, precision: str, backend: Backend, accept_loss: bool, quantizing: _Quantizing | None
+    manifest: EngineManifest, precision: str, backend: Builder, accept_loss: bool, quantizing: _Quantizing | None
 ) -> str:
     how = {} if quantizing is None else {
         "pairs": quantizing.pairs_sha256, "method": quantizing.options.method, "keep": sorted(quantizing.options.keep)

@@ -12,8 +12,9 @@ from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.verify import compare_with, reference_matches
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.session import SessionOptions
 
 if TYPE_CHECKING:
     import onnx

@@ -17,10 +17,12 @@ from matchrt.building.calibration.advice import require_quantizable
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.convert import require_source
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.session import SessionOptions
 from matchrt.store import EngineStore
 
 Tell = Callable[[str, float], None]
@@ -49,7 +51,7 @@ class BlockRequest:
 
     engine: str
     precision: str = "int8"
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT_BACKEND
     reference: str = "fp32"
     pairs: Path | None = None
     first: int | None = None
@@ -86,7 +88,7 @@ def run_per_block(request: BlockRequest, store: EngineStore, tell: Tell) -> Sens
     """What each part costs. Errors: those of `run_verify` and of a quantised build."""
     engine = read_engine(request.engine, store)
     manifest = engine.manifest
-    plain = (manifest.backend, manifest.precision) == ("onnxruntime", "fp32")
+    plain = (manifest.backend, manifest.precision) == (DEFAULT_BACKEND, "fp32")
     source = engine if plain else find_reference(manifest, store, request.reference)
     require_source(source)
     if request.precision not in ("int8", "fp8"):
