@@ -25,8 +25,9 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.session import Arrays, SessionOptions, open_session
+from matchrt.runtime.session import Arrays, SessionOptions
 
 Outputs = dict[str, npt.NDArray[Any]]
 OPTIONS = MatcherOptions(apply_exif=False)  # the truth is given for the stored files

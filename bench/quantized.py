@@ -26,7 +26,8 @@ from matchrt.building.variant import open_variant
 from matchrt.export.precision import apply
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 from matchrt.store import open_store
 
 STYLES = {"int8": ONNXRUNTIME, "int8-trt": TENSORRT, "int8-rtx14": TENSORRT_MATRICES, "fp8": TENSORRT_FP8}

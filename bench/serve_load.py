@@ -197,7 +197,8 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
     from matchrt import Matcher
     from matchrt.runtime.engine_file import read_engine
     from matchrt.runtime.image import decode_image
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     files = pair(*options.size)
     images = [decode_image(data, "image") for data in files]

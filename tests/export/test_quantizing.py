@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 from support.small import small_engine
 
 from matchrt.bench.pairs import drawn_pairs
+from matchrt.building.calibration.style import style_for
 from matchrt.building.judge import judge
 from matchrt.errors import MatchRTError
 from matchrt.export.precision.graph_types import element_types
@@ -24,11 +25,10 @@ from matchrt.export.quantization.styles import (
     TENSORRT_FP8,
     TENSORRT_MATRICES,
     QuantStyle,
-    style_for,
 )
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher
-from matchrt.runtime.session import open_session
+from matchrt.runtime.opening import open_session
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,13 @@ from matchrt.batch.pool import own_error
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.runtime.adapter import PairAdapter
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.session import SessionOptions
 
 # Pairs that travel together; an image is decoded once for them.
 _BLOCK = 16
@@ -59,7 +61,7 @@ class RayWork:
         import ray
 
         PairAdapter(engine.manifest, options)  # refuses here what it would refuse on every node
-        on_gpu = engine.manifest.backend != "onnxruntime" or options.device == "cuda"
+        on_gpu = get_backend(engine.manifest.backend).device(options.device) == "cuda"
         kind, threads = ("GPU", 1) if on_gpu else ("CPU", options.threads or 1)
         there = int(ray.cluster_resources().get(kind, 0)) // (1 if on_gpu else threads)
         if there < 1:

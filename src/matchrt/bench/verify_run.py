@@ -14,7 +14,8 @@ from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
 from matchrt.bench.reference import find_reference
 from matchrt.bench.verify_report import worst_pictures
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 from matchrt.store import EngineStore
 
 Tell = Callable[[str, float], None]

@@ -9,11 +9,11 @@ from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
 from matchrt.building.graphs import Graph, GraphRequest, write_graph
 from matchrt.building.request import Progress, file_name
-from matchrt.engines.backend import Backend
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import QUANTIZED
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.backend import Builder
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
 
@@ -21,7 +21,7 @@ from matchrt.store import EngineStore, StoredEngine
 def convert_engine(
     file: EngineFile,
     precision: str,
-    backend: Backend,
+    builder: Builder,
     store: EngineStore,
     tell: Progress,
     *,
@@ -34,27 +34,26 @@ def convert_engine(
     accept_loss: build even where the precision loses too many matches. Errors: precision-*, onnx-rejected,
     engine-rejected, device-missing, store-unwritable.
     """
-    _require_fp32_products(file.manifest, backend)
+    _require_fp32_products(file.manifest, builder)
     options = calibration or CalibrationOptions()
     pairs = choose_pairs(options.source, file.manifest.input, options.seed) if precision in QUANTIZED else None
-    request = GraphRequest(file, precision, backend, accept_loss, options, pairs)
+    request = GraphRequest(file, precision, builder, accept_loss, options, pairs)
     key = _convert_key(request)
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
     graph = write_graph(request, store, tell)
-    building = f"building for {backend.name}"
+    building = f"building for {builder.name}"
     tell(building, 0.2)
     facts = _facts(file.manifest, precision, graph, key)
-    engine = build_engine(graph.data, facts, backend, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
+    engine = build_engine(graph.data, facts, builder, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.75 * done))
     tell("writing", 0.95)
-    return store.put(engine.data, engine.manifest, file_name(engine.manifest, backend.suffix)), False
+    return store.put(engine.data, engine.manifest, file_name(engine.manifest, builder.suffix)), False
 
 
-def _require_fp32_products(manifest: EngineManifest, backend: Backend) -> None:
+def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:
     """RoMa solves a system of condition 1e4: with TF32's 11 bits nothing of the solution is left."""
-    options = getattr(backend, "options", None)
-    if manifest.family == "roma" and options is not None and options.tf32:
+    if manifest.family == "roma" and builder.tf32:
         raise MatchRTError(
             "build-option",
             f"{manifest.model} solves a linear system that needs float32 products; TF32 leaves no digit of it.",
@@ -79,7 +78,7 @@ def _facts(manifest: EngineManifest, precision: str, graph: Graph, key: str) -> 
 
 def _convert_key(request: GraphRequest) -> str:
     """Digest of everything that decides the engine."""
-    manifest, backend, precision = request.file.manifest, request.backend, request.precision
+    manifest, builder, precision = request.file.manifest, request.builder, request.precision
     return sha256_json(
         _calibration_key(request.calibration, request.pairs)
         | {
@@ -89,9 +88,9 @@ def _convert_key(request: GraphRequest) -> str:
             "precision": precision,
             # An engine whose loss somebody accepted is not what others get who have not.
             "accepted_loss": request.accept_loss,
-            "backend": backend.name,
-            "exact_products": precision == "fp32" and backend.rounds_products,
-            "runtime": backend.identity(),
+            "backend": builder.name,
+            "exact_products": precision == "fp32" and builder.rounds_products,
+            "runtime": builder.identity(),
         }
     )
 

@@ -10,12 +10,12 @@ from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import CalibrationPairs, fp16_pairs
+from matchrt.building.calibration.style import style_for
 from matchrt.building.judge import judge
 from matchrt.building.request import Progress
-from matchrt.engines.backend import Backend
 from matchrt.errors import missing_package
-from matchrt.export.quantization.styles import style_for
 from matchrt.manifest import PassRecord
+from matchrt.runtime.backend import Builder
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore
 
@@ -41,7 +41,7 @@ class GraphRequest:
 
     file: EngineFile
     precision: str
-    backend: Backend
+    builder: Builder
     accept_loss: bool
     calibration: CalibrationOptions
     pairs: CalibrationPairs | None
@@ -68,7 +68,7 @@ def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Gr
 
 def _fp32_graph(request: GraphRequest) -> Graph:
     """The engine's own graph; its products are split where the backend would round them."""
-    if not request.backend.rounds_products:
+    if not request.builder.rounds_products:
         return Graph(request.file.data)
     import onnx
 
@@ -92,8 +92,8 @@ def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
 
 def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: EngineStore, tell: Progress) -> Graph:
     """Q/DQ with measured ranges; judged on pairs that did not calibrate, where there are enough."""
-    options, backend = request.calibration, request.backend
-    style = style_for(request.precision, backend.name, backend_version(backend))
+    options, builder = request.calibration, request.builder
+    style = style_for(request.precision, builder.name, builder.version)
     done = calibrate(request.file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
     records = (_calibration_record(options, pairs), *done.records)
     return _judged(request, done.model, records, pairs.judging, tell, 0.1)
@@ -124,9 +124,3 @@ def _calibration_record(options: CalibrationOptions, pairs: CalibrationPairs) ->
         f"{options.method} over {len(pairs.calibrating)} {'drawn' if options.source is None else 'given'} pairs, seed "
         f"{options.seed}; judged on {len(pairs.judging)} {'others' if pairs.apart else 'of the same'}",
     )
-
-
-def backend_version(backend: Backend) -> str | None:
-    """Of the installed module; None where the backend is ONNX Runtime."""
-    dialect = getattr(backend, "dialect", None)
-    return None if dialect is None else str(dialect.version)

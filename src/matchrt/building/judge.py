@@ -11,7 +11,7 @@ from matchrt.bench.judging import judge_engine, reference_matches
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.variant import open_variant
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.session import open_session
+from matchrt.runtime.opening import open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -9,6 +9,7 @@ from pathlib import Path
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, Profile
 from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backends import DEFAULT_BACKEND
 
 # Called with the stage that begins and the share of all work done before it.
 Progress = Callable[[str, float], None]
@@ -44,7 +45,7 @@ class BuildRequest:
     coarse: tuple[int, int] | None = None
     single_pass: bool = False
     dense: bool = False
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT_BACKEND
     precision: str = "fp32"
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     builder: BuilderOptions = field(default_factory=BuilderOptions)

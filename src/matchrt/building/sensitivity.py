@@ -16,11 +16,14 @@ from matchrt.building.calibration.advice import require_quantizable
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
+from matchrt.building.calibration.style import style_for
 from matchrt.building.source import require_source
 from matchrt.building.variant import open_variant
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.session import Session, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import Session
 from matchrt.store import EngineStore
 
 Tell = Callable[[str, float], None]
@@ -32,7 +35,7 @@ class BlockRequest:
 
     engine: str
     precision: str = "int8"
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT_BACKEND
     reference: str = "fp32"
     pairs: Path | None = None
     first: int | None = None
@@ -56,7 +59,7 @@ def _source(request: BlockRequest, store: EngineStore) -> EngineFile:
     """The fp32 ONNX engine: the one that was named, or the one that it was made from."""
     engine = read_engine(request.engine, store)
     manifest = engine.manifest
-    plain = (manifest.backend, manifest.precision) == ("onnxruntime", "fp32")
+    plain = (manifest.backend, manifest.precision) == (DEFAULT_BACKEND, "fp32")
     source = engine if plain else find_reference(manifest, store, request.reference)
     require_source(source)
     return source
@@ -77,7 +80,6 @@ def _measure(
 
     from matchrt.export.quantization.quantize import plan_quantization, quantize
     from matchrt.export.quantization.ranges import check_method
-    from matchrt.export.quantization.styles import style_for
 
     model, keep = onnx.load_model_from_string(source.data), request.calibration.keep
     family, style = source.manifest.family, style_for(request.precision, request.backend)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from matchrt._util.digest import sha256_bytes
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import Session, SessionOptions
 
 if TYPE_CHECKING:
     import onnx

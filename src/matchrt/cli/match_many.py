@@ -135,7 +135,8 @@ def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: in
 
     from matchrt.batch.pool import match_in_pool, pool_size
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     size = pool_size(engine.manifest, options.device, workers, options.threads)
     options = replace(options, threads=size.threads)

@@ -32,7 +32,8 @@ def matching() -> dict[str, Any]:
 def onnxruntime_cuda() -> dict[str, Any]:
     """The bundled engine on ONNX Runtime's CUDA provider."""
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     open_session(read_engine("loftr-lite"), SessionOptions(device="cuda")).close()
     return {}

@@ -18,6 +18,7 @@ from matchrt._util.memory import require_memory
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches, Provenance
@@ -73,7 +74,7 @@ class PairAdapter:
         host. Errors: image-* of `as_image`, fit-size, size-memory.
         """
         first, second = self.prepare(image0, "image0"), self.prepare(image1, "image1")
-        if self.manifest.backend == "onnxruntime":
+        if get_backend(self.manifest.backend).host_memory:
             require_memory(first.fit.canvas_hw, second.fit.canvas_hw, self.manifest.matching.coarse_stride)
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}

@@ -9,18 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter, require_dense
 from matchrt.runtime.dense import DenseMatches
-from matchrt.runtime.engine_file import JAX, read_engine
+from matchrt.runtime.engine_checks import require_single_pair
 from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.opening import open_named
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
-from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.runtime.session import Session, SessionOptions
 from matchrt.runtime.streaming import PairRun, prepare_pair, stream_matches
 from matchrt.store import EngineStore
 
@@ -39,7 +40,7 @@ class Matcher:
     that is open already, which then belongs to the matcher: it is closed with it, and where it is refused.
     options: of a session that is open already, those that say where and how to run come too late.
     store: None for the default one.
-    Errors: those of `read_engine`, `open_session` and `PairAdapter`; engine-batch. One Matcher per thread.
+    Errors: those of `open_named` and `PairAdapter`; engine-batch. One Matcher per thread.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Matcher:
         self._session: Session = _open(engine, options, store) if isinstance(engine, str | Path) else engine
         self._spare: list[Session] = []
         try:
-            _require_single(self._session.manifest)
+            require_single_pair(self._session.manifest)
             self._adapter = PairAdapter(self._session.manifest, options)
         except MatchRTError:
             self._session.close()
@@ -204,22 +205,6 @@ class Matcher:
         return self._adapter.matches((first, second), outputs, timings)
 
 
-def _require_single(manifest: EngineManifest) -> None:
-    if manifest.input.batch != 1:
-        raise MatchRTError(
-            "engine-batch",
-            f"This engine matches {manifest.input.batch} pairs a run; Matcher matches pair after pair.",
-            "Build an engine without --batch, or run this one through open_session.",
-        )
-
-
 def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:
     options = SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph)
-    if chosen.backend != JAX:
-        return open_session(read_engine(engine, store, chosen.backend), options)
-    try:
-        # The one way up from the runtime, and only on this request (pyproject's import contract names it).
-        from matchrt.flax.session import open_jax
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "flax", "Backend jax") from error
-    return open_jax(engine, options)
+    return open_named(engine, options, store, chosen.backend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.engine_file import require_backend
+from matchrt.runtime.backends import require_backend
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder
 from matchrt.runtime.session import Device
 

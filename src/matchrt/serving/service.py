@@ -15,8 +15,9 @@ import numpy as np
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import read_engine
+from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.runtime.session import Session, SessionOptions
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request, busy, draining
 from matchrt.serving.helpers import Helpers
