@@ -30,8 +30,10 @@ from matchrt.errors import MatchRTError
 from matchrt.export.weights.network import load_network, published_graph
 from matchrt.families.registry import get_spec
 from matchrt.models.parts.engine_graph import EngineGraph
-from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
-from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.runtime.bundled import BUNDLED
+from matchrt.runtime.engine_file import EngineFile, engine_path, read_engine
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import Session, SessionOptions
 from matchrt.store import open_store
 
 HEIGHT, WIDTH = 480, 640

@@ -24,8 +24,10 @@ from matchrt.bench.folder import EvalFolder, read_folder
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.session import Arrays, SessionOptions, open_session
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.session import Arrays, SessionOptions
 
 Outputs = dict[str, npt.NDArray[Any]]
 OPTIONS = MatcherOptions(apply_exif=False)  # the truth is given for the stored files
@@ -70,7 +72,7 @@ def pack(folder: EvalFolder, engine: str, output: Path) -> None:
             spec.name: np.zeros([int(side) for side in spec.shape], spec.dtype) for spec in manifest.outputs
         }  # fmt: skip
 
-    matcher = Matcher.on(Answering(manifest, record), OPTIONS)
+    matcher = Matcher(Answering(manifest, record), OPTIONS)
     for pair in (*folder.homography, *folder.pose, *folder.stereo, *folder.plain):
         matcher.match(pair.image0, pair.image1)
     np.savez_compressed(output, __runs__=np.array(json.dumps(runs)), **arrays)
@@ -110,7 +112,7 @@ def judge(folder: EvalFolder, engine: str, files: list[Path]) -> None:
                 "num_matches": count,
             }  # fmt: skip
 
-        report = evaluate(Matcher.on(Answering(manifest, answer), OPTIONS).match, folder, name=name)
+        report = evaluate(Matcher(Answering(manifest, answer), OPTIONS).match, folder, name=name)
         print(json.dumps({name: report.to_json()["sets"]}, indent=1))
     first = next(iter(every.values()))
     for name, rows in list(every.items())[1:]:

@@ -39,7 +39,8 @@ from matchrt.flax.models import flax_spec
 from matchrt.flax.weights import create_abstract, fill
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.image import as_image
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 
 Run = Callable[[], int]
 WARM_UP = 5

@@ -20,8 +20,9 @@ import numpy as np
 
 from matchrt.bench.scene import image_pair
 from matchrt.nvidia.device import current_gpu, free_memory
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import MatcherOptions
 
 
 def grey_pair(height: int = 480, width: int = 640) -> tuple[Any, Any]:

@@ -21,7 +21,8 @@ from matchrt.bench.scene import engine_inputs
 from matchrt.export.weights.network import load_network, published_graph
 from matchrt.families.registry import get_spec
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 
 
 def timed(call: Callable[[], Any]) -> float:

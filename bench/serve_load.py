@@ -197,13 +197,14 @@ def overhead(where: dict[str, Any], options: argparse.Namespace) -> dict[str, An
     from matchrt import Matcher
     from matchrt.runtime.engine_file import read_engine
     from matchrt.runtime.image import decode_image
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     files = pair(*options.size)
     images = [decode_image(data, "image") for data in files]
     # Idle threads sleep, as they do in the service, and the engine has run on its best size, as there: ONNX Runtime's
     # memory then is laid out for that, which costs other sizes about 2 %. Neither is the service's doing.
-    with Matcher.on(open_session(read_engine(options.engine), SessionOptions(spin=False))) as matcher:
+    with Matcher(open_session(read_engine(options.engine), SessionOptions(spin=False))) as matcher:
         matcher.warm_up()
         ways = {
             "in process": lambda: matcher.match(*images),

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matchrt.manifest import Profile
     from matchrt.runtime.geometry import Geometry
     from matchrt.runtime.image import Image, read_image
-    from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
+    from matchrt.runtime.options import MatcherOptions
 
 _LAZY = {
     "BuildRequest": "matchrt.building.pipeline",
@@ -28,7 +29,7 @@ _LAZY = {
     "Geometry": "matchrt.runtime.geometry",
     "Image": "matchrt.runtime.image",
     "Matcher": "matchrt.runtime.matcher",
-    "MatcherOptions": "matchrt.runtime.matcher",
+    "MatcherOptions": "matchrt.runtime.options",
     "Matches": "matchrt.runtime.matches",
     "Profile": "matchrt.manifest",
     "build": "matchrt.building.pipeline",

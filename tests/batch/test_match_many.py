@@ -16,6 +16,7 @@ from matchrt.batch.journal import Journal
 from matchrt.batch.pool import PoolSize, match_in_pool
 from matchrt.batch.results import ListedPair, unpack
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.runtime.adapter import PairAdapter
 
 SMALL = ("--resize", "96", "--json")
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -110,13 +111,14 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_what_was_done(
 
 def test_images_are_decoded_once_while_they_are_near(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[str] = []
-    prepare = Matcher.prepare_image
+    prepare = PairAdapter.prepare
 
-    def counted(self: Matcher, value: Path, name: str = "array") -> object:
-        prepared.append(value.name)
+    def counted(self: PairAdapter, value: Path, name: str = "array") -> object:
+        if isinstance(value, Path):
+            prepared.append(value.name)
         return prepare(self, value, name)
 
-    monkeypatch.setattr(Matcher, "prepare_image", counted)
+    monkeypatch.setattr(PairAdapter, "prepare", counted)
     names = [f"db/{index}.png" for index in (0, 1, 2)]
     pairs = [ListedPair(i, first, second) for i, (first, second) in enumerate([names[:2], names[1:], names[::2]])]
     with Matcher(options=MatcherOptions(resize=96, threads=1)) as matcher:

@@ -18,7 +18,7 @@ from support.weights import sharp_state
 from matchrt._util.digest import sha256_bytes
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.onnxruntime import OnnxRuntimeBackend
+from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import MatchRTError
 from matchrt.families.definition import ModelSpec
 from matchrt.families.registry import model_specs
@@ -26,7 +26,7 @@ from matchrt.manifest import EngineManifest, Source, manifest_path, read_manifes
 from matchrt.nvidia.device import find_gpus
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.session import open_session
+from matchrt.runtime.opening import open_session
 from matchrt.store import EngineStore
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra: rtx)")
@@ -72,7 +72,7 @@ def export_small(spec: ModelSpec, folder: Path) -> Path:
         passes=passes,
         build_key="0" * 64,
     )
-    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeBackend())
+    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeBuilder())
     path = folder / f"{spec.name}.onnx"
     path.write_bytes(engine.data)
     engine.manifest.write(manifest_path(path))

@@ -24,11 +24,11 @@ from support.machines import (
 )
 
 from matchrt.building.pipeline import BuildRequest, build
-from matchrt.engines.backend import backend_names, get_backend
 from matchrt.engines.build import build_engine
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import Portability
 from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backend import building_backends, get_backend
 from matchrt.runtime.engine_file import engine_path
 from matchrt.store import EngineStore
 
@@ -177,9 +177,9 @@ def test_options_of_another_backend(
 
 def test_onnxruntime_takes_no_builder_options() -> None:
     with pytest.raises(MatchRTError) as caught:
-        get_backend("onnxruntime", BuilderOptions(tf32=True))
+        get_backend("onnxruntime").builder(BuilderOptions(tf32=True))
     assert caught.value.code == "build-option"
-    assert backend_names() == ("onnxruntime", "tensorrt", "tensorrt_rtx")
+    assert building_backends() == ("onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @full_tensorrt
@@ -244,7 +244,7 @@ def test_without_a_gpu_or_cuda_python(machine: Machine, gpus: int | None, monkey
         assert make_engine(machine, options=BuilderOptions(targets=("8.9",))).manifest.engine_bytes > 0
         return
     with pytest.raises(MatchRTError) as caught:
-        get_backend(machine.backend)
+        get_backend(machine.backend).builder(BuilderOptions())
     assert caught.value.code == "device-missing" and "--backend tensorrt_rtx" in caught.value.remedy
 
 
@@ -252,7 +252,10 @@ def test_without_a_gpu_or_cuda_python(machine: Machine, gpus: int | None, monkey
 def test_progress_grows_to_the_end(machine: Machine) -> None:
     told: list[tuple[str, float]] = []
     build_engine(
-        matcher_graph((32, 48)), graph_facts((32, 48)), get_backend(machine.backend), lambda *what: told.append(what)
+        matcher_graph((32, 48)),
+        graph_facts((32, 48)),
+        get_backend(machine.backend).builder(BuilderOptions()),
+        lambda *what: told.append(what),
     )
     shares = [done for _, done in told]
     assert shares == sorted(shares) and shares[0] == 0.0 and shares[-1] == 1.0
@@ -264,7 +267,7 @@ def test_what_else_decides_the_engine(machine: Machine, monkeypatch: pytest.Monk
     """The key of the store: version, options and the GPU, where the engine is for that one only."""
 
     def identity(**options: Any) -> str:
-        return get_backend(machine.backend, BuilderOptions(**options)).identity()
+        return get_backend(machine.backend).builder(BuilderOptions(**options)).identity()
 
     first = identity()
     assert identity() == first and identity(tf32=True) != first and identity(workspace=1) != first
@@ -284,11 +287,11 @@ def test_what_else_decides_the_engine(machine: Machine, monkeypatch: pytest.Monk
 def test_whose_fp32_is_tf32(machine: Machine) -> None:
     """RTX on GPUs that have TF32, unless it is asked for; full TensorRT listens to its flag."""
     rtx = machine.backend == "tensorrt_rtx"
-    assert get_backend(machine.backend).rounds_products is rtx
-    assert not get_backend(machine.backend, BuilderOptions(tf32=True)).rounds_products
+    assert get_backend(machine.backend).builder(BuilderOptions()).rounds_products is rtx
+    assert not get_backend(machine.backend).builder(BuilderOptions(tf32=True)).rounds_products
     if rtx:
-        assert get_backend(machine.backend, BuilderOptions(targets=("8.0", "12.0"))).rounds_products
-        assert not get_backend(machine.backend, BuilderOptions(targets=("7.5", "8.9"))).rounds_products
+        assert get_backend(machine.backend).builder(BuilderOptions(targets=("8.0", "12.0"))).rounds_products
+        assert not get_backend(machine.backend).builder(BuilderOptions(targets=("7.5", "8.9"))).rounds_products
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from matchrt.families.arrange import arrange
 from matchrt.families.registry import get_spec
 from matchrt.families.roma import ROMA_PRESETS
 from matchrt.manifest import EngineManifest, InputContract, manifest_path, read_manifest
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 

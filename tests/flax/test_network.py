@@ -148,7 +148,7 @@ def test_jax_sessions(tmp_path: Path, cli: CommandLine, lite_file: Path) -> None
     from matchrt.runtime.session import SessionOptions
 
     images = shifted_pair(96, 128, (16, 8))
-    with Matcher.on(open_jax("loftr-lite", size=(96, 128))) as matcher:
+    with Matcher(open_jax("loftr-lite", size=(96, 128))) as matcher:
         found = matcher.match(*images)
         assert len(matcher.fork().match(*images)) == len(found)
     with Matcher() as bundled:

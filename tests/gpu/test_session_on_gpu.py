@@ -14,8 +14,9 @@ from matchrt.bench.scene import image_pair
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
 from matchrt.manifest import manifest_path, read_manifest
-from matchrt.runtime.matcher import Matcher, MatcherOptions
+from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 pytestmark = pytest.mark.gpu

@@ -62,7 +62,7 @@ def test_an_unknown_backend(cli: CommandLine, coarse_engine: Path) -> None:
 
 
 def test_cuda_graphs_can_be_switched_off(coarse_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import matchrt.runtime.matcher as module
+    import matchrt.runtime.opening as module
 
     seen = []
     real = module.open_session

@@ -293,7 +293,7 @@ def test_an_onnx_file_that_the_runtime_rejects(coarse_engine: Path, tmp_path: Pa
 
 
 def test_session_checks_its_inputs(matcher: Matcher) -> None:
-    session = matcher._session
+    session = matcher.session
     good = {f"image{i}": np.zeros((1, 64, 64, 1), np.uint8) for i in (0, 1)}
     bad = [{"image0": good["image0"]}, good | {"image1": good["image1"].astype(np.float32)},
            good | {"image1": good["image1"][0]}, good | {"image1": np.zeros((2, 64, 64, 1), np.uint8)}]  # fmt: skip

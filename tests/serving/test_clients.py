@@ -106,7 +106,7 @@ def test_the_engines_own_tensors(server: Running, pair: Any) -> None:
     from matchrt.runtime.matcher import Matcher
 
     with Matcher() as matcher:
-        prepared = matcher.inputs(*pair.paths)
+        prepared = matcher.adapter.inputs(*pair.paths)
         expected = matcher.session.run(prepared)
     client = grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}")
     answer = client.infer("loftr-lite-engine", inputs_of(grpc, [prepared["image0"], prepared["image1"]]))

@@ -17,8 +17,8 @@ from support.pictures import shifted_pair
 from support.serving_stub import SIDE, StubSession, opened
 
 from matchrt.errors import MatchRTError
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.image import Image, decode_image
-from matchrt.runtime.matcher import Matcher
 from matchrt.serving.call import Call
 from matchrt.serving.helpers import Helpers
 from matchrt.serving.models import pair_job
@@ -170,7 +170,7 @@ def test_same_rows_as_the_matcher_prepares(monkeypatch: pytest.MonkeyPatch) -> N
         start = time.perf_counter()
         job, images = pair_job(engine, *(lambda data=data: decode_image(data, "x") for data in files), None)
         waited = (time.perf_counter() - start) * 1e3
-        expected = Matcher.on(session).inputs(*(decode_image(data, "x") for data in files))
+        expected = PairAdapter(session.manifest).inputs(*(decode_image(data, "x") for data in files))
         assert sorted(job.inputs) == sorted(expected)
         assert all(np.array_equal(job.inputs[name], rows) for name, rows in expected.items())
         assert [image.width for image in images] == [160, 160]

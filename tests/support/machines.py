@@ -14,10 +14,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.engines.backend import get_backend
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.manifest import InputContract, MatchContract, Profile, Source, manifest_path
 from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
 from support.cuda_stub import CudaStub
 from support.tensorrt_stub import Script, make_tensorrt, make_tensorrt_rtx
@@ -106,8 +106,8 @@ def make_engine(
     machine: Machine, size: tuple[int, int] | None = (32, 48), options: BuilderOptions | None = None
 ) -> EngineFile:
     """An engine built on the machine, static or (size None) dynamic."""
-    backend = get_backend(machine.backend, options)
-    built = build_engine(matcher_graph(size), graph_facts(size), backend)
+    builder = get_backend(machine.backend).builder(options or BuilderOptions())
+    built = build_engine(matcher_graph(size), graph_facts(size), builder)
     return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
 
 

@@ -23,10 +23,14 @@ from matchrt._version import __version__
 from matchrt.batch.pool import own_error
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.adapter import PairAdapter
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.preprocess import PreparedImage, prepare_image
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.preprocess import PreparedImage
+from matchrt.runtime.session import SessionOptions
 
 # Pairs that travel together; an image is decoded once for them.
 _BLOCK = 16
@@ -62,10 +66,11 @@ class RayWork:
 
     @classmethod
     def of(cls, engine: EngineFile, options: MatcherOptions, root: Path, workers: int | None) -> RayWork:
-        """One engine for each GPU of the cluster, or for each CPU. Error: ray-cluster."""
+        """One engine for each GPU of the cluster, or for each CPU. Errors: ray-cluster, those of `PairAdapter`."""
         import ray
 
-        on_gpu = engine.manifest.backend != "onnxruntime" or options.device == "cuda"
+        PairAdapter(engine.manifest, options)  # refuses here what it would refuse on every node
+        on_gpu = get_backend(engine.manifest.backend).device(options.device) == "cuda"
         kind, threads = ("GPU", 1) if on_gpu else ("CPU", options.threads or 1)
         there = int(ray.cluster_resources().get(kind, 0)) // (1 if on_gpu else threads)
         if there < 1:
@@ -156,10 +161,10 @@ def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
 
     work: RayWork = ray.get(held)
     pairs: list[ListedPair] = pickle.loads(row["block"])
-    images: Images = {}
+    adapter, images = PairAdapter(work.engine.manifest, work.options), Images()
     for name in dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)):
         try:
-            images[name] = prepare_image(work.root / name, name, work.engine.manifest, work.options)
+            images[name] = adapter.prepare(work.root / name, name)
         except MatchRTError as error:
             images[name] = error
     return {"prepared": pickle.dumps((pairs, images))}
@@ -176,7 +181,7 @@ class _Engine:
         try:
             _require_version(work.version)
             chosen = SessionOptions(threads=work.options.threads, device=work.options.device)
-            self._matcher = Matcher.on(open_session(work.engine, chosen), work.options)
+            self._matcher = Matcher(open_session(work.engine, chosen), work.options)
         except MatchRTError as error:  # Ray would start the actor again and again
             self._matcher = error
 

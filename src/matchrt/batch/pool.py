@@ -20,8 +20,10 @@ from matchrt._util.memory import pairs_that_fit
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.preprocess import PreparedImage, best_side
+from matchrt.runtime.session import Device
 
 # Of prepared images.
 _CACHE_BYTES = 256 << 20
@@ -45,14 +47,14 @@ class PoolSize:
     decoders: int
 
 
-def pool_size(manifest: EngineManifest, device: str | None, workers: int | None, threads: int | None) -> PoolSize:
+def pool_size(manifest: EngineManifest, device: Device | None, workers: int | None, threads: int | None) -> PoolSize:
     """What suits this machine, where the caller does not say.
 
     On a CPU one worker with one thread for each core, fewer where their memory would not fit: a pair on one thread
     takes less work in all than on several. On a GPU two workers.
     """
     cores = _cores()
-    if manifest.backend != "onnxruntime" or device == "cuda":
+    if get_backend(manifest.backend).device(device) == "cuda":
         return PoolSize(workers or _GPU_WORKERS, threads or 1, min(cores, _MOST_DECODERS))
     side = best_side(manifest)
     fitting = pairs_that_fit((side, side), (side, side), manifest.matching.coarse_stride) or cores
@@ -75,7 +77,7 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             forks.put(fork)
         decoding = _pool(stack, size.decoders)
         matching = _pool(stack, size.workers)
-        cache = ImageCache(lambda name: decoding.submit(matcher.prepare_image, root / name), cached(matcher.manifest))
+        cache = ImageCache(lambda name: decoding.submit(matcher.adapter.prepare, root / name), cached(matcher.manifest))
         under_way: deque[Future[Result]] = deque()
         for pair in pairs:
             images = cache.get(pair.first), cache.get(pair.second)

@@ -14,7 +14,7 @@ from matchrt.batch.listing import PairSource
 from matchrt.batch.output import Output
 from matchrt.batch.results import ListedPair, Result
 from matchrt.manifest import EngineManifest
-from matchrt.runtime.matcher import MatcherOptions
+from matchrt.runtime.options import MatcherOptions
 
 # A commit takes milliseconds; a kill costs at most what these allow.
 _COMMIT_PAIRS = 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, InputContract, manifest_path, read_manifest
-from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import engine_path
 from matchrt.store import EngineStore
 
@@ -67,7 +67,7 @@ def without_graphs(named: dict[str, Choice], store: EngineStore) -> dict[str, Ch
     for name, choice in named.items():
         expanded[name] = choice
         path = engine_path(choice.engine, store, choice.backend)
-        if read_manifest(manifest_path(path)).backend in NVIDIA:
+        if get_backend(read_manifest(manifest_path(path)).backend).cuda_graphs:
             expanded[f"{name}, no graph"] = Choice(choice.engine, choice.backend, cuda_graph=False)
     if len(expanded) == len(named):
         raise MatchRTError(

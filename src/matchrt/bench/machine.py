@@ -13,11 +13,11 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.nvidia.boards import Board, board_in_use, read_boards
 from matchrt.nvidia.device import current_gpu
+from matchrt.runtime.backend import get_backend
+from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
 
-_PACKAGES = (
-    "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "opencv-python", "numpy", "pillow", "tensorrt",
-    "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-python",
-)  # fmt: skip
+# Besides those of the backends.
+_PACKAGES = ("opencv-python-headless", "opencv-python", "numpy", "pillow", "cuda-python")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Machine:
 
     def line(self) -> str:
         """The machine in one line."""
-        runtime = next((f", ONNX Runtime {v}" for n, v in self.versions.items() if n.startswith("onnxruntime")), "")
+        runtime = next((f", ONNX Runtime {v}" for n, v in self.versions.items() if n.startswith(DEFAULT_BACKEND)), "")
         busy = "" if self.load is None else f", load {self.load:.1f} before the run"
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
         gpu = "" if self.gpu is None else f"; {gpu_line(self.gpu, self.gpu_after)}"
@@ -56,7 +56,9 @@ class Machine:
 def this_machine() -> Machine:
     """What can be found out here and now."""
     versions = {"matchrt": __version__}
-    for package in _PACKAGES:
+    backends = [get_backend(name) for name in backend_names()]
+    runtimes = [package for backend in backends if not backend.takes_weights for package in backend.distributions]
+    for package in (*runtimes, *_PACKAGES):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
-from matchrt.runtime.engine_file import BUNDLED, EngineFile, read_engine
+from matchrt.runtime.backends import DEFAULT_BACKEND
+from matchrt.runtime.bundled import BUNDLED
+from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore
 
 
@@ -16,7 +18,7 @@ def find_reference(manifest: EngineManifest, store: EngineStore, named: str = "f
     if named != "fp32":
         return read_engine(named, store)
     if manifest.model in BUNDLED:
-        bundled = read_engine(manifest.model, store, "onnxruntime")
+        bundled = read_engine(manifest.model, store, DEFAULT_BACKEND)
         if _same(bundled.manifest, manifest):
             return bundled
     for stored in store.engines(manifest.model):
@@ -30,7 +32,7 @@ def find_reference(manifest: EngineManifest, store: EngineStore, named: str = "f
 
 
 def _same(fp32: EngineManifest, variant: EngineManifest) -> bool:
-    return (fp32.backend, fp32.precision) == ("onnxruntime", "fp32") and (
+    return (fp32.backend, fp32.precision) == (DEFAULT_BACKEND, "fp32") and (
         (fp32.source.tensors_sha256, fp32.input, fp32.matching)
         == (variant.source.tensors_sha256, variant.input, variant.matching)
     )

@@ -10,7 +10,7 @@ from matchrt._util.memory import require_memory
 from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.onnxruntime import OnnxRuntimeBackend
+from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import missing_package
 from matchrt.families.arrange import arrange
 from matchrt.families.registry import get_spec
@@ -70,8 +70,8 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     if cached is not None:
         return ExportedEngine(cached, loaded.report.summary(), cached=True)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
-    engine = build_engine(model, facts, OnnxRuntimeBackend())
-    stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBackend.suffix))
+    engine = build_engine(model, facts, OnnxRuntimeBuilder())
+    stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
     return ExportedEngine(stored, loaded.report.summary(), cached=False)
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from matchrt._util import atomic
 from matchrt.building.calibration.advice import require_quantizable
-from matchrt.building.convert import convert_engine, require_source
+from matchrt.building.convert import convert_engine
 from matchrt.building.export import export_engine
 from matchrt.building.request import BuildRequest, BuildResult, Progress
-from matchrt.engines.backend import get_backend
+from matchrt.building.source import require_source
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import require_precision
 from matchrt.manifest import manifest_path
+from matchrt.runtime.backend import get_backend
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore, StoredEngine, open_store
 
@@ -36,13 +38,13 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     """
     tell = progress or (lambda stage, done: None)
     store = store or open_store()
-    backend = get_backend(request.backend, request.builder)
+    builder = get_backend(request.backend).builder(request.builder)
     require_precision(request.precision)
     require_quantizable(request.precision, request.backend, request.builder.targets, request.calibration)
     if request.output is not None:
         atomic.require_writable(request.output)
     start = time.perf_counter()
-    same = (request.backend, request.precision) == ("onnxruntime", "fp32")
+    same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
     stored, file, weights, cached = _source(request, store, lambda what, done: tell(what, done * share))
     seconds = {} if cached else {"export": time.perf_counter() - start}
@@ -52,7 +54,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         stored, cached = convert_engine(
             file or read_engine(stored.path),
             request.precision,
-            backend,
+            builder,
             store,
             lambda what, done: tell(what, share + done * (1 - share)),
             rebuild=request.rebuild,

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, Profile
 from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backends import DEFAULT_BACKEND
 
 # Called with the stage that begins and the share of all work done before it.
 Progress = Callable[[str, float], None]
@@ -44,7 +45,7 @@ class BuildRequest:
     preset: str | None = None
     dense: bool = False
     family_options: Mapping[str, object] = field(default_factory=dict, hash=False)
-    backend: str = "onnxruntime"
+    backend: str = DEFAULT_BACKEND
     precision: str = "fp32"
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     builder: BuilderOptions = field(default_factory=BuilderOptions)

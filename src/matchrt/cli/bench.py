@@ -89,7 +89,7 @@ def bench(
     from matchrt.bench.pose import check_estimator
     from matchrt.bench.throughput import ThroughputOptions
     from matchrt.cli.bench_run import Plan, run_plan
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
 
     measured_by = AccuracyOptions(check_estimator(pose_estimator), homography_px)
     _check_work(evaluation, runs, streams, {"--baselines": baselines, "--plot": plot}, latency_plot)

@@ -16,6 +16,7 @@ from matchrt.bench.report import Results
 from matchrt.bench.throughput import ThroughputOptions, ThroughputReport, measure_throughput
 from matchrt.cli.output import counter
 from matchrt.runtime import matcher as runtime
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 
@@ -39,7 +40,7 @@ class Plan:
     choices: dict[str, Choice]
     without_graphs: frozenset[str]
     store: EngineStore
-    options: runtime.MatcherOptions
+    options: MatcherOptions
     images: tuple[Any, Any]
     latency: LatencyOptions
     streams: int

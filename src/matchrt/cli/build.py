@@ -11,6 +11,8 @@ from matchrt.cli.options import JsonOption, StoreOption, require_new_output, sto
 from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError
+from matchrt.runtime.backend import building_backends, get_backend
+from matchrt.runtime.backends import DEFAULT_BACKEND
 
 EPILOG = (
     "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --backend tensorrt --precision fp16\n\n"
@@ -62,8 +64,8 @@ def build(
         str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="Runtime to build for: onnxruntime, tensorrt or tensorrt_rtx.")
-    ] = "onnxruntime",
+        str, typer.Option(help=f"Runtime to build for: {', '.join(building_backends())}.")
+    ] = DEFAULT_BACKEND,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, int8, or fp8 (experimental); refused where matches are lost.")
     ] = "fp32",
@@ -111,7 +113,6 @@ def build(
     from matchrt.building.pipeline import build as run
     from matchrt.cli.builder_options import builder_options
     from matchrt.export.precision import QUANTIZED
-    from matchrt.nvidia.modules import BACKENDS, open_dialect
 
     if dynamic and (height or width):
         raise MatchRTError(
@@ -145,7 +146,7 @@ def build(
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
-    version = open_dialect(backend).version if precision in QUANTIZED and backend in BACKENDS else None
+    version = get_backend(backend).version() if precision in QUANTIZED else None
     if (said := advice(precision, backend, version)) is not None:
         stderr().print(f"note: {said}", style="yellow")
     with stages(quiet=as_json) as tell:

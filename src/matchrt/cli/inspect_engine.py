@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
     """Prints it; 2 where layers were asked for and cannot be had, which leaves the rest as it is."""
+    from matchrt.runtime.backend import get_backend
     from matchrt.runtime.engine_file import read_engine
 
     file = read_engine(path)
@@ -32,7 +33,7 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
             print_json(document)
         return 0
     try:
-        document |= _graph(path, as_json) if file.manifest.backend == "onnxruntime" else _opened(file, as_json)
+        document |= _graph(path, as_json) if get_backend(file.manifest.backend).onnx_engines else _opened(file, as_json)
     except MatchRTError as error:
         if as_json:
             print_json(document | {"layers": None, "layers_error": error_json(error)})

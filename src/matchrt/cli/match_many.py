@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matchrt.batch.output import Output
     from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
 
 EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
 _SHOWN = 10
@@ -143,12 +143,13 @@ def _here(run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: i
 
     from matchrt.batch.pool import match_in_pool, pool_size
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     size = pool_size(engine.manifest, options.device, workers, options.threads)
     options = replace(options, threads=size.threads)
     session = open_session(engine, SessionOptions(threads=size.threads, device=options.device))
-    with Matcher.on(session, options) as matcher:
+    with Matcher(session, options) as matcher:
         return _matched(run, engine, options, lambda todo: match_in_pool(matcher, run.source.base, todo, size), quiet)
 
 

@@ -14,7 +14,7 @@ import typer
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
     from matchrt.runtime.session import Device
     from matchrt.store import EngineStore
 
@@ -78,7 +78,7 @@ def matcher_options(
     no_cuda_graph: bool = False,
 ) -> MatcherOptions:
     """The matcher's options from those of `match` and `match-many`. Error: device-unknown."""
-    from matchrt.runtime.matcher import MatcherOptions
+    from matchrt.runtime.options import MatcherOptions
 
     return MatcherOptions(
         resize=resize,

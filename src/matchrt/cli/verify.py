@@ -84,8 +84,10 @@ def verify(
         raise MatchRTError(
             "usage", "There is nothing to verify.", "Name an engine, or a model: matchrt verify --flax loftr-lite."
         )
+    from matchrt.bench.verify_run import VerifyRequest, run_verify
     from matchrt.building.calibration.options import CalibrationOptions
-    from matchrt.building.verify_run import BlockRequest, VerifyRequest, run_per_block, run_verify
+    from matchrt.building.sensitivity import BlockRequest, run_per_block
+    from matchrt.runtime.backends import DEFAULT_BACKEND
 
     _check(output, html, plot, per_block)
     verdict: Verdict | None = None
@@ -94,7 +96,7 @@ def verify(
     with stages(quiet=as_json) as tell:
         if per_block:
             options = CalibrationOptions(calibration, keep=tuple(keep_fp32 or ()))
-            blocks = BlockRequest(engine, precision, backend or "onnxruntime", reference, pairs, first, options)
+            blocks = BlockRequest(engine, precision, backend or DEFAULT_BACKEND, reference, pairs, first, options)
             sensitivity = run_per_block(blocks, store_at(store), tell)
         else:
             drawn = worst if html is not None else 0

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from matchrt._version import __version__
+from matchrt.runtime.backend import get_backend
+from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
 
-# what it is called here -> names under which it is distributed, the first found counts
+# what it is called here -> names under which it is distributed, the first found counts; backends say theirs themselves
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     "pillow": ("pillow",),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "onnxruntime-gpu": ("onnxruntime-gpu",),
-    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt_rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt_rtx"),
     "cuda-python": ("cuda-python", "cuda-bindings"),
     "nvidia-ml-py": ("nvidia-ml-py",),
     "torch": ("torch",),
@@ -24,14 +22,15 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "onnxscript": ("onnxscript",),
     "onnx-graphsurgeon": ("onnx-graphsurgeon",),
     "safetensors": ("safetensors",),
-    "jax": ("jax",),
     "flax": ("flax",),
     "h5py": ("h5py",),
     "matplotlib": ("matplotlib",),
     "poselib": ("poselib",),
 }
+# Besides what a backend is distributed as: ONNX Runtime with CUDA.
+ORT_CUDA = "onnxruntime-gpu"
 # Files of the same name in two packages: whichever was installed last is used, whole or in part.
-_CLASHES = (("onnxruntime", "onnxruntime-gpu"), ("opencv-python", "opencv-python-headless"))
+_CLASHES = ((DEFAULT_BACKEND, ORT_CUDA), ("opencv-python", "opencv-python-headless"))
 EXPORT = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "safetensors")
 
 
@@ -54,7 +53,8 @@ class Packages:
 def installed_packages() -> Packages:
     """Every package that matchrt can use."""
     versions: dict[str, str | None] = {"matchrt": __version__}
-    for name, distributions in _DISTRIBUTIONS.items():
+    backends = {name: get_backend(name).distributions for name in backend_names()}
+    for name, distributions in {**backends, ORT_CUDA: (ORT_CUDA,), **_DISTRIBUTIONS}.items():
         versions[name] = next((v for v in map(_version, distributions) if v is not None), None)
     warnings = tuple(
         f"{first} and {second} are both installed and hold the same files: remove one (pip uninstall {first})."

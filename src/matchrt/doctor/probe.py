@@ -20,7 +20,8 @@ def matching() -> dict[str, Any]:
     import numpy as np
     import onnxruntime
 
-    from matchrt.runtime.matcher import Matcher, MatcherOptions
+    from matchrt.runtime.matcher import Matcher
+    from matchrt.runtime.options import MatcherOptions
 
     image = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE), dtype=np.uint8)
     with Matcher("loftr-lite", MatcherOptions(resize=_SIDE, threads=1)) as matcher:
@@ -31,7 +32,8 @@ def matching() -> dict[str, Any]:
 def onnxruntime_cuda() -> dict[str, Any]:
     """The bundled engine on ONNX Runtime's CUDA provider."""
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.session import SessionOptions, open_session
+    from matchrt.runtime.opening import open_session
+    from matchrt.runtime.session import SessionOptions
 
     open_session(read_engine("loftr-lite"), SessionOptions(device="cuda")).close()
     return {}

@@ -8,10 +8,11 @@ from typing import Any
 
 from matchrt.doctor.ask import ask
 from matchrt.doctor.machine import Gpus, read_gpus
-from matchrt.doctor.packages import Packages, installed_packages
+from matchrt.doctor.packages import ORT_CUDA, Packages, installed_packages
 from matchrt.doctor.stored import StoreState, examine_store
 from matchrt.doctor.verdicts import BackendState, judge
 from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.store import EngineStore, open_store
 
 
@@ -30,7 +31,7 @@ class Examination:
     @property
     def healthy(self) -> bool:
         """Whether the default job works: matching with the bundled engine on the CPU."""
-        return next(backend.runs.works for backend in self.backends if backend.name == "onnxruntime")
+        return next(backend.runs.works for backend in self.backends if backend.name == DEFAULT_BACKEND)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -62,7 +63,7 @@ def examine(store: EngineStore | None = None) -> Examination:
 def _probes(packages: Packages) -> tuple[str, ...]:
     """What there is to try."""
     nvidia = tuple(name for name in NVIDIA if _importable(name))
-    cuda = ("onnxruntime-cuda",) if packages.has("onnxruntime-gpu") else ()
+    cuda = ("onnxruntime-cuda",) if packages.has(ORT_CUDA) else ()
     return ("matching", "gpus", *cuda, *nvidia)
 
 

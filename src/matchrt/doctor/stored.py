@@ -12,7 +12,7 @@ from matchrt.doctor.verdicts import BackendState
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest
 from matchrt.nvidia.modules import BACKENDS as NVIDIA
-from matchrt.runtime.machine_fit import require_gpu, require_version
+from matchrt.runtime.engine_checks import require_gpu, require_version
 from matchrt.store import EngineStore, StoredEngine
 
 

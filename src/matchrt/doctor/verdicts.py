@@ -9,6 +9,8 @@ from matchrt.doctor.ask import Answer
 from matchrt.doctor.machine import Gpus
 from matchrt.doctor.packages import EXPORT, Packages
 from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.backend import Backend, get_backend
+from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
 
 _NO_GPU = (
     "Run on a machine with an NVIDIA GPU and its driver; in a container, start it with --gpus all "
@@ -36,15 +38,33 @@ class BackendState:
 
 
 def judge(packages: Packages, answers: Mapping[str, Answer], gpus: Gpus) -> tuple[BackendState, ...]:
-    """Every backend."""
+    """Every backend that runs engines."""
     export = _export(packages)
-    ort = BackendState("onnxruntime", packages.versions.get("onnxruntime"), export, _onnxruntime(answers))
-    return (ort, *(_nvidia(name, packages, answers.get(name), gpus, export) for name in NVIDIA))
+
+    def state(name: str) -> BackendState:
+        if name == DEFAULT_BACKEND:
+            return BackendState(name, packages.versions.get(name), export, _onnxruntime(answers))
+        if name in NVIDIA:
+            return _nvidia(name, packages, answers.get(name), gpus, export)
+        return _untried(get_backend(name), packages)
+
+    return tuple(state(name) for name in backend_names() if not get_backend(name).takes_weights)
 
 
 def install(extra: str) -> str:
     """The command that installs an extra."""
     return f"pip install 'matchrt[{extra}]'"
+
+
+def _untried(backend: Backend, packages: Packages) -> BackendState:
+    """A backend that has no probe: whether its package is there."""
+    version = packages.versions.get(backend.name)
+    if version is None and backend.distributions:
+        package = backend.distributions[0]
+        remedy = install(backend.extra) if backend.extra else f"pip install {package}"
+        absent = Verdict(False, f"the package {package} is not installed", remedy)
+        return BackendState(backend.name, None, absent, absent)
+    return BackendState(backend.name, version, *(Verdict(True, "not tried"),) * 2)
 
 
 def _export(packages: Packages) -> Verdict:

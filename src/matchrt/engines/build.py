@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from matchrt._util.digest import sha256_bytes
 from matchrt._version import __version__
-from matchrt.engines.backend import Backend, Tell
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, Source
+from matchrt.runtime.backend import Builder, Tell
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Engine:
     manifest: EngineManifest
 
 
-def build_engine(model: bytes, facts: GraphFacts, backend: Backend, tell: Tell | None = None) -> Engine:
-    """Builds `model` (ONNX bytes) with `backend`; `tell` hears how far it is."""
-    built = backend.build(model, facts.input.profile, tell or (lambda what, done: None))
+def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell | None = None) -> Engine:
+    """Builds `model` (ONNX bytes) with `builder`; `tell` hears how far it is."""
+    built = builder.build(model, facts.input.profile, tell or (lambda what, done: None))
     manifest = EngineManifest(
         model=facts.model,
         family=facts.family,
         precision=facts.precision,
-        backend=backend.name,
+        backend=builder.name,
         backend_version=built.backend_version,
         portability=built.portability,
         source=facts.source,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from matchrt.engines.backend import BuiltEngine, Tell
-from matchrt.errors import InternalError
+from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import Portability, Profile, TensorSpec
+from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backend import Backend, BuiltEngine, Tell, TritonPlatform
+from matchrt.runtime.backends import DEFAULT_BACKEND
+
+if TYPE_CHECKING:
+    from matchrt.runtime.engine_file import EngineFile
+    from matchrt.runtime.session import Device, Session, SessionOptions
 
 _TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeBackend:
+class OnnxRuntimeBuilder:
     """ONNX Runtime optimises when it loads; a graph optimised here would hold only for this processor and version."""
 
-    name: str = "onnxruntime"
+    name: str = DEFAULT_BACKEND
     suffix: str = ".onnx"
+    version: str | None = None
+    tf32: bool = False
     rounds_products: bool = False
 
     def identity(self) -> str:
@@ -25,7 +33,7 @@ class OnnxRuntimeBackend:
         return "onnx"
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
-        """Loads the graph in ONNX Runtime and reads back its inputs and outputs."""
+        """Loads the graph in ONNX Runtime and reads back its inputs and outputs. Error: engine-rejected."""
         del profile, tell
         import onnxruntime
 
@@ -42,6 +50,47 @@ class OnnxRuntimeBackend:
         inputs = tuple(_spec(value) for value in session.get_inputs())
         outputs = tuple(_spec(value) for value in session.get_outputs())
         return BuiltEngine(model, inputs, outputs, onnxruntime.__version__, Portability())
+
+
+class OnnxRuntimeBackend(Backend):
+    """ONNX Runtime, on the CPU or, when asked, on CUDA."""
+
+    name = DEFAULT_BACKEND
+    title = "ONNX Runtime"
+    suffix = OnnxRuntimeBuilder.suffix
+    # Packages, the first of which has the backend's name.
+    distributions = (DEFAULT_BACKEND, f"{DEFAULT_BACKEND}-gpu")
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    host_memory = True
+    onnx_engines = True
+    triton = TritonPlatform(DEFAULT_BACKEND, "model.onnx", batches=True)
+
+    def builder(self, options: BuilderOptions) -> OnnxRuntimeBuilder:
+        """There is nothing to tell it. Error: build-option."""
+        if options != BuilderOptions():
+            raise MatchRTError(
+                "build-option",
+                "ONNX Runtime optimises a graph when it loads it: there is nothing to tell a builder.",
+                "Leave the builder's options out, or choose --backend tensorrt or tensorrt_rtx.",
+            )
+        return OnnxRuntimeBuilder()
+
+    def open(self, engine: EngineFile, options: SessionOptions) -> Session:
+        """Errors: device-missing, engine-rejected, engine-graph."""
+        from matchrt.runtime.onnxruntime import OnnxRuntimeSession
+
+        return OnnxRuntimeSession(engine, options)
+
+    def quantization(self, precision: str, version: str | None = None) -> str:
+        """Results and biases are 8-bit too: its kernels want it so. Error: precision-backend."""
+        del version
+        if precision == "fp8":
+            raise MatchRTError(
+                "precision-backend",
+                "ONNX Runtime has no fp8 kernels on CPUs: the engine would compute in fp32 and round on top of it.",
+                "Use --precision int8, or --backend tensorrt or tensorrt_rtx.",
+            )
+        return "onnxruntime-cpu"
 
 
 def _spec(value: Any) -> TensorSpec:

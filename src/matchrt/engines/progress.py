@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from matchrt.engines.backend import Tell
+from matchrt.runtime.backend import Tell
 
 _POLL_S = 0.1
 _START_S = 1.0

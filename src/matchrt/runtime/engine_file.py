@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from matchrt._util.digest import sha256_bytes
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
-from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.backends import DEFAULT_BACKEND, require_backend
+from matchrt.runtime.bundled import BUNDLED, bundled_path
+from matchrt.runtime.engine_checks import require_digest, require_known_backend, require_wanted_backend
 from matchrt.store import EngineStore, open_store
-
-BUNDLED = ("loftr-lite",)
-BACKENDS = ("onnxruntime", *NVIDIA)
-# Runs LoFTR's Flax model from weights, without an engine file: `matchrt.flax.session`.
-JAX = "jax"
 
 
 @dataclass(frozen=True)
@@ -30,14 +25,14 @@ class EngineFile:
 def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, backend: str | None = None) -> Path:
     """The file of an engine given by path, by a bundled model's name, or by the name of a model with one stored engine.
 
-    backend: of the engine, among those of that name; None for any (a bundled model's is onnxruntime).
+    backend: of the engine, among those of that name; None for any (a bundled model's is the default one).
     Errors: backend-unknown, engine-missing, engine-ambiguous (the store has several engines of the model; the message
     lists them).
     """
     require_backend(backend)
     name, path = str(model_or_engine), Path(model_or_engine)
-    if name in BUNDLED and backend in (None, "onnxruntime"):
-        return Path(str(resources.files("matchrt") / "assets" / f"{name}.onnx"))
+    if name in BUNDLED and backend in (None, DEFAULT_BACKEND):
+        return bundled_path(name)
     if path.is_file():
         return path
     store = store or open_store()
@@ -51,13 +46,6 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
             "Name the file of the one that you mean, or its backend where that tells them apart (--backend).",
         )
     raise _missing(name, store, backend)
-
-
-def require_backend(backend: str | None) -> None:
-    """Raises `backend-unknown` for a name that is no backend; None is any."""
-    known = (*BACKENDS, JAX)
-    if backend not in (None, *known):
-        raise MatchRTError("backend-unknown", f"There is no backend '{backend}'.", f"Known: {', '.join(known)}.")
 
 
 def _missing(name: str, store: EngineStore, backend: str | None) -> MatchRTError:
@@ -85,26 +73,15 @@ def read_engine(
     """
     path = engine_path(model_or_engine, store, backend)
     manifest = read_manifest(manifest_path(path))
-    if backend not in (None, manifest.backend):
-        raise MatchRTError(
-            "engine-backend",
-            f"'{path}' is for backend {manifest.backend}, not {backend}.",
-            "Leave --backend out, or name an engine of that backend.",
-        )
-    rebuild = f"Build it again: matchrt build {manifest.model}."
+    require_wanted_backend(manifest, path, backend)
+    require_known_backend(manifest, path)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise MatchRTError("engine-missing", f"'{path}' cannot be read: {error.strerror}.", rebuild) from error
-    if len(data) != manifest.engine_bytes:
-        message = f"'{path}' has {len(data)} bytes; its manifest says {manifest.engine_bytes}."
-        raise MatchRTError("engine-digest", message, rebuild)
-    if sha256_bytes(data) != manifest.engine_sha256:
-        raise MatchRTError("engine-digest", f"'{path}' is not the file that its manifest describes.", rebuild)
-    if manifest.backend not in BACKENDS:
         raise MatchRTError(
-            "engine-backend",
-            f"'{path}' is for backend '{manifest.backend}'; this matchrt runs {', '.join(BACKENDS)}.",
-            rebuild,
-        )
+            "engine-missing",
+            f"'{path}' cannot be read: {error.strerror}.",
+            f"Build it again: matchrt build {manifest.model}.",
+        ) from error
+    require_digest(manifest, path, data)
     return EngineFile(path, data, manifest)

@@ -53,6 +53,11 @@ class Fit:
         """(height, width) in pixels of the image that this fit was made for."""
         return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
 
+    @property
+    def canvas_hw(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.canvas_height, self.canvas_width
+
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64.
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.calling import CallingSession
+from matchrt.runtime.engine_checks import require_tensors
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.session import Arrays, SessionOptions, check_inputs
 
@@ -42,6 +43,8 @@ class OnnxRuntimeSession(CallingSession):
             ) from error
         # Where a provider's libraries are missing, ONNX Runtime takes the CPU and only logs it.
         _require_provider(provider, self._session.get_providers())
+        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+        require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
 
     @property

@@ -1,22 +1,20 @@
 """One image on its way into an engine: decoded, resized as the manifest says, and the way back to its pixels.
 
 Apart from `Matcher`, because an image that stands in many pairs is prepared once, and where images are decoded there
-need not be an engine.
+need not be an engine. Callers use `PairAdapter.prepare`.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
 from matchrt.runtime.image import Image, UInt8Array, as_image
 from matchrt.runtime.matches import ImageRef
-
-if TYPE_CHECKING:
-    from matchrt.runtime.matcher import MatcherOptions
+from matchrt.runtime.options import MatcherOptions
 
 
 @dataclass(frozen=True, eq=False)

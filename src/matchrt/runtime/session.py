@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, Profile
-from matchrt.runtime.engine_file import EngineFile
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Device = Literal["cpu", "cuda"]
@@ -21,11 +20,12 @@ Device = Literal["cpu", "cuda"]
 class SessionOptions:
     """How to run.
 
-    threads: CPU threads of one run, None for the runtime's choice. device: where to run, None for where the engine's
-    backend runs (onnxruntime: the CPU); nothing falls back. cuda_graph: launch a run as one CUDA graph where the engine
-    allows it. integer_kernels: run Q/DQ graphs with 8-bit kernels; without, as they are written, in floating point
-    (onnxruntime). spin: idle threads of a run wait busily for more, which costs others on the machine their time
-    (onnxruntime); the results are the same.
+    threads: CPU threads of one run; None for the runtime's choice.
+    device: where to run; None for where the engine's backend runs (ONNX Runtime: the CPU). Nothing falls back.
+    cuda_graph: launch a run as one CUDA graph where the engine allows it (TensorRT).
+    integer_kernels: run Q/DQ graphs with 8-bit kernels; without, as they are written, in floating point (ONNX Runtime).
+    spin: idle threads of a run wait busily for more, which costs others on the machine their time; the results are the
+    same (ONNX Runtime).
     """
 
     threads: int | None = None
@@ -107,24 +107,6 @@ class Session(Protocol):
     def close(self) -> None:
         """Frees the engine; later runs raise `session-closed`."""
         ...
-
-
-def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
-    """Loads an engine with the runtime of its backend. Errors: device-backend, and those of the backend's session."""
-    options = options or SessionOptions()
-    if engine.manifest.backend == "onnxruntime":
-        from matchrt.runtime.onnxruntime import OnnxRuntimeSession
-
-        return OnnxRuntimeSession(engine, options)
-    if options.device == "cpu":
-        raise MatchRTError(
-            "device-backend",
-            f"An engine for backend {engine.manifest.backend} does not run on the CPU.",
-            "Leave --device out, or use an engine for backend onnxruntime.",
-        )
-    from matchrt.runtime.gpu.session import TensorRTSession
-
-    return TensorRTSession(engine, options)
 
 
 def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:

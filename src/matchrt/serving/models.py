@@ -160,21 +160,21 @@ def pair_job(
     both were decoded, and from then until both were resized. Errors: image-* of image0, else those of image1; fit-size,
     size-memory.
     """
-    matcher = engine.matcher(least)
+    adapter = engine.adapter(least)
     start = time.perf_counter()
 
     def prepare(read: Callable[[], Image]) -> tuple[Image, float, PreparedImage]:
         image = read()
-        return image, time.perf_counter(), matcher.prepare_image(image)
+        return image, time.perf_counter(), adapter.prepare(image)
 
     (image0, end0, first), (image1, end1, second) = engine.helpers.both(lambda: prepare(read0), lambda: prepare(read1))
     decoded, end = max(end0, end1), time.perf_counter()
     before = {"decode": (decoded - start) * 1e3, "resize": (end - decoded) * 1e3}
 
     def finish(run: Run) -> Matches:
-        return matcher.finish((first, second), run.outputs, {**before, "inference": run.milliseconds})
+        return adapter.matches((first, second), run.outputs, {**before, "inference": run.milliseconds})
 
-    return Job(matcher.inputs(first, second), finish), (image0, image1)
+    return Job(adapter.inputs(first, second), finish), (image0, image1)
 
 
 def min_score(parameters: Mapping[str, Any]) -> float | None:

@@ -13,10 +13,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.session import Session, SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.session import Session, SessionOptions
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request, busy, draining
 from matchrt.serving.helpers import Helpers
@@ -40,31 +41,25 @@ class ServedEngine:
     """An engine with its workers, and the helpers that it shares with the service's other engines."""
 
     def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
-        self.name, self.max_pixels, self.helpers, self._session = name, options.max_pixels, helpers, session
-        self._matcher = self._make_matcher(None)  # refuses here what it would refuse in every request
+        self.name, self.manifest, self.max_pixels, self.helpers = name, session.manifest, options.max_pixels, helpers
+        self._adapter = self._make_adapter(None)
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
-
-    @property
-    def manifest(self) -> EngineManifest:
-        """What is served."""
-        return self._session.manifest
 
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first request is not slower than the rest."""
-        matcher = Matcher.on(self._session, batch=True)
-        blank, batch = matcher.blank(), self.manifest.input.batch
-        inputs = matcher.inputs(blank, blank)
+        blank, batch = self._adapter.blank(), self.manifest.input.batch
+        inputs = self._adapter.inputs(blank, blank)
         self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
 
-    def matcher(self, min_score: float | None = None) -> Matcher:
-        """What prepares images for the engine and reads its outputs, in any thread; runs are the workers'. Never
-        closed. min_score: None for the engine's default.
-        """
-        return self._matcher if min_score is None else self._make_matcher(min_score)
+    def adapter(self, min_score: float | None = None) -> PairAdapter:
+        """What prepares images for the engine and reads its outputs, in any thread; the workers run the engine.
 
-    def _make_matcher(self, min_score: float | None) -> Matcher:
-        options = MatcherOptions(min_score=min_score, max_pixels=self.max_pixels)
-        return Matcher.on(self._session, options, batch=True)
+        min_score: None for the engine's default.
+        """
+        return self._adapter if min_score is None else self._make_adapter(min_score)
+
+    def _make_adapter(self, min_score: float | None) -> PairAdapter:
+        return PairAdapter(self.manifest, MatcherOptions(min_score=min_score, max_pixels=self.max_pixels))
 
 
 class Service:

@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, TensorSpec
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore
 
 Kind = Literal["auto", "cpu", "gpu"]
 _TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
-_BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def export_triton(
     options = options or TritonOptions()
     file = read_engine(engine, store, backend)
     manifest = file.manifest
-    if manifest.backend not in _BACKENDS:
+    platform = get_backend(manifest.backend).triton
+    if platform is None:
         raise MatchRTError(
             "triton-backend",
             f"Triton does not run engines for the backend {manifest.backend}.",
@@ -78,7 +79,7 @@ def export_triton(
     model = _model(file)
     with _new_folder(target) as folder:
         (folder / "1").mkdir()
-        (folder / "1" / _BACKENDS[manifest.backend][1]).write_bytes(model)
+        (folder / "1" / platform.file).write_bytes(model)
         (folder / "config.pbtxt").write_text(config(manifest, name, options), encoding="utf-8")
         (folder / "matchrt.json").write_text(manifest.to_json(), encoding="utf-8")
     return target
@@ -86,16 +87,18 @@ def export_triton(
 
 def batches(manifest: EngineManifest) -> int:
     """Triton's max_batch_size: its batcher needs a first dimension of any size, which only wrapped engines have."""
-    return manifest.input.batch if manifest.backend == "onnxruntime" and manifest.input.batch > 1 else 0
+    platform = get_backend(manifest.backend).triton
+    return manifest.input.batch if platform is not None and platform.batches and manifest.input.batch > 1 else 0
 
 
 def config(manifest: EngineManifest, name: str, options: TritonOptions) -> str:
     """The text of config.pbtxt."""
-    largest = batches(manifest)
+    largest, platform = batches(manifest), get_backend(manifest.backend).triton
+    assert platform is not None
     kind = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}[options.kind]
     fields: dict[str, Any] = {
         "name": name,
-        "backend": _BACKENDS[manifest.backend][0],
+        "backend": platform.backend,
         "max_batch_size": largest,
         "input": [_tensor(spec, largest) for spec in manifest.inputs],
         "output": [_tensor(spec, largest) for spec in manifest.outputs],

@@ -16,7 +16,8 @@ from matchrt.manifest import Portability
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.gpu import kernels
 from matchrt.runtime.gpu.loaded import LoadedEngine
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 
 every_machine = pytest.mark.parametrize("machine", KINDS, indirect=True)
 UNSUPPORTED_GPU = 2  # the stub's bit

@@ -141,7 +141,7 @@ def test_whoever_stops_early_can_go_on_matching(machine: Machine, matcher: Match
 def test_threads_with_forks_give_what_one_thread_gives(machine: Machine, engine: Path) -> None:
     """Four threads on one engine, each with its own stream, memory and context."""
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.session import open_session
+    from matchrt.runtime.opening import open_session
 
     random = np.random.default_rng(0)
     shape = (1, 32, 48, 1)

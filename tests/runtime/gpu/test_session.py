@@ -16,7 +16,8 @@ from support.tensorrt_stub.running import kernel
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.runtime.gpu.session import GRAPH_CHECKS, MAX_SHAPES, TensorRTSession
-from matchrt.runtime.session import SessionOptions, open_session
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
 
 Arrays = dict[str, npt.NDArray[Any]]
 every_machine = pytest.mark.parametrize("machine", KINDS, indirect=True)

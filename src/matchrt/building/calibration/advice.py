@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.errors import MatchRTError
 from matchrt.export.quantization.styles import matrices_only
+from matchrt.runtime.backend import get_backend
 
 # Without --target an RTX engine is for every GPU from here on.
 _RTX_LOWEST = "8.0"
@@ -25,14 +26,9 @@ def require_quantizable(
                 "Add --precision int8, or leave them out.",
             )
         return
+    get_backend(backend).quantization(precision)
     if precision == "int8":
         return
-    if backend == "onnxruntime":
-        raise MatchRTError(
-            "precision-backend",
-            "ONNX Runtime has no fp8 kernels on CPUs: the engine would compute in fp32 and round on top of it.",
-            "Use --precision int8, or --backend tensorrt or tensorrt_rtx.",
-        )
     below = [target for target in (targets or (_RTX_LOWEST,)) if tuple(map(int, target.split("."))) < _FP8_FROM]
     if backend == "tensorrt_rtx" and below:
         raise MatchRTError(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matchrt.bench.pairs import CalibrationPairs, JudgedPair
+from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
 from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.pairs import CalibrationPairs
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher, MatcherOptions
-from matchrt.runtime.session import open_session
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def plan_ranges(
 
     tell("reading calibration pairs", 0.0)
     # The stored pixels: what is known about evaluation pairs is for them, and ranges do not care.
-    with Matcher.on(open_session(file), MatcherOptions(apply_exif=False)) as matcher:
-        inputs = [matcher.inputs(pair.image0, pair.image1) for pair in pairs]
+    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False))
+    inputs = [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
     tensors = plan.placement.tensors
     key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)
     found = read_ranges(store, key, tensors)

@@ -41,20 +41,12 @@ TENSORRT_MATRICES = QuantStyle("tensorrt-matrices", "int8", results=False, bias=
 TENSORRT_FP8 = QuantStyle("tensorrt-fp8", "fp8", results=False, bias=False, rest="fp16", convolutions=False)
 # ONNX Runtime has 8-bit convolutions only where inputs, result and bias are quantised. It removes a Relu where the
 # unsigned range begins at 0. On x86 its unsigned kernels are faster than its signed ones.
-ONNXRUNTIME = QuantStyle("onnxruntime", "uint8", results=True, bias=True, rest="fp32")
-
+ONNXRUNTIME = QuantStyle("onnxruntime-cpu", "uint8", results=True, bias=True, rest="fp32")
+# By the names that backends ask for them by.
+STYLES = {style.name: style for style in (TENSORRT, TENSORRT_MATRICES, TENSORRT_FP8, ONNXRUNTIME)}
 
 # The first version of TensorRT-RTX that was seen to take int8 convolutions.
 RTX_CONVOLUTIONS = (1, 7)
-
-
-def style_for(precision: str, backend: str, version: str | None = None) -> QuantStyle:
-    """The placement that a backend wants for `int8` or `fp8`. version: of the backend; None: the newest."""
-    if backend == "onnxruntime":
-        return ONNXRUNTIME
-    if precision == "fp8":
-        return TENSORRT_FP8
-    return TENSORRT_MATRICES if backend == "tensorrt_rtx" and matrices_only(version) else TENSORRT
 
 
 def matrices_only(version: str | None) -> bool:

@@ -14,11 +14,11 @@ from matchrt.nvidia.device import Gpu, current_gpu
 from matchrt.nvidia.dialect import Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
+from matchrt.runtime.engine_checks import build_command, require_gpu, require_tensors, require_version
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.kernels import Kernels
 from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.stream import Event
-from matchrt.runtime.machine_fit import build_command, require_gpu, require_version
 
 LOGGER = logging.getLogger("matchrt.runtime")
 LEAN_RUNTIME = "MATCHRT_TENSORRT_LEAN"
@@ -40,7 +40,7 @@ class LoadedEngine:
         self._log = make_log(self.dialect.trt)
         self._runtime = self._make_runtime()
         self.engine: Any = self._deserialize(file)
-        _require_contract(self.engine, file)
+        require_tensors(file.manifest, file.path, _tensor_names(self.engine))
         self._serial = self.dialect.unlisted(self._runtime, file.data)
         self._turn = threading.Lock()
         self._last: Event | None = None
@@ -151,13 +151,5 @@ class LoadedEngine:
         return engine
 
 
-def _require_contract(engine: Any, file: EngineFile) -> None:
-    """Raises `engine-graph` when the engine's tensors are not the manifest's."""
-    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-    wanted = {spec.name for spec in (*file.manifest.inputs, *file.manifest.outputs)}
-    if names != wanted:
-        raise MatchRTError(
-            "engine-graph",
-            f"'{file.path}' has the tensors {sorted(names)}; its manifest says {sorted(wanted)}.",
-            f"Build it again: {build_command(file.manifest)}.",
-        )
+def _tensor_names(engine: Any) -> list[str]:
+    return [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]

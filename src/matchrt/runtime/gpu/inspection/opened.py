@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from matchrt.errors import MatchRTError
+from matchrt.nvidia.modules import BACKENDS as TENSORRT_MODULES
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.inspection.layers import Layer, parse_layers
 from matchrt.runtime.gpu.inspection.summary import tensor_bytes
@@ -58,10 +60,12 @@ def open_engine(file: EngineFile) -> OpenedEngine:
 
     Errors: engine-layers (not TensorRT), inspector-format, and those of `LoadedEngine`.
     """
-    if file.manifest.backend == "onnxruntime":
+    backend = file.manifest.backend
+    if backend not in TENSORRT_MODULES:
         raise MatchRTError(
             "engine-layers",
-            f"'{file.path}' is for backend onnxruntime: ONNX Runtime makes layers of its nodes when it loads them.",
+            f"'{file.path}' is for backend {backend}: {get_backend(backend).title} makes layers of its nodes when it "
+            "loads them.",
             "Leave --layers out; the graph's nodes are shown where the export extra is installed.",
         )
     from matchrt.runtime.gpu.loaded import LoadedEngine

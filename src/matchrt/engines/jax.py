@@ -1,0 +1,47 @@
+"""The backend `jax`: runs LoFTR's Flax model from its weights; there is nothing to build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.nvidia.dialect import BuilderOptions
+from matchrt.runtime.backend import Backend, no_builder
+
+if TYPE_CHECKING:
+    from matchrt.runtime.engine_file import EngineFile
+    from matchrt.runtime.session import Device, Session, SessionOptions
+
+
+class JaxBackend(Backend):
+    """JAX, on the CPU or a GPU, whichever it finds."""
+
+    name = "jax"
+    title = "JAX"
+    suffix = ".npz"
+    extra = "flax"
+    distributions = ("jax",)
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    builds = False
+    takes_weights = True
+
+    def builder(self, options: BuilderOptions) -> NoReturn:
+        """There is none. Error: backend-unknown."""
+        raise no_builder(self.name)
+
+    def open(self, engine: EngineFile, options: SessionOptions) -> NoReturn:
+        """It has no engine files. Error: engine-backend."""
+        raise MatchRTError(
+            "engine-backend",
+            f"'{engine.path}' is for backend {self.name}, which runs weights, not engine files.",
+            "Name a bundled model, or a file of `matchrt convert-flax`, with --backend jax.",
+        )
+
+    def open_weights(self, source: str | Path, options: SessionOptions) -> Session:
+        """A bundled model's name, or a file of weights. Errors: package-missing, those of `open_jax`."""
+        try:
+            from matchrt.flax.session import open_jax
+        except ModuleNotFoundError as error:
+            raise missing_package(str(error.name), "flax", f"Backend {self.name}") from error
+        return open_jax(source, options)

@@ -1,0 +1,178 @@
+"""ONNX to a serialised engine of TensorRT or TensorRT for RTX."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from matchrt._util.digest import sha256_json
+from matchrt.engines.progress import BuildProgress, interruptible, make_monitor
+from matchrt.engines.timing_cache import load_timings, save_timings
+from matchrt.errors import InternalError, MatchRTError
+from matchrt.manifest import Dimension, Profile, TensorSpec
+from matchrt.nvidia.device import Gpu, find_gpus
+from matchrt.nvidia.dialect import BuilderOptions, Dialect
+from matchrt.nvidia.log import make_log
+from matchrt.runtime.backend import BuiltEngine, Tell
+
+_SHOWN_ERRORS = 3
+
+
+@dataclass(frozen=True)
+class TensorRTBuilder:
+    """Builds strongly typed engines: every tensor has the type that the graph gives it."""
+
+    dialect: Dialect
+    options: BuilderOptions
+
+    @property
+    def name(self) -> str:
+        """As in `--backend`."""
+        return self.dialect.backend
+
+    @property
+    def suffix(self) -> str:
+        """The same for both backends: the manifest tells them apart."""
+        return ".engine"
+
+    @property
+    def version(self) -> str:
+        """Of the module: which layers it takes in 8 bits depends on it."""
+        return self.dialect.version
+
+    @property
+    def tf32(self) -> bool:
+        """As the options say."""
+        return self.options.tf32
+
+    @property
+    def rounds_products(self) -> bool:
+        """As the dialect says."""
+        return self.dialect.rounds_products(self.options)
+
+    def identity(self) -> str:
+        """Version, options, and the GPU where the engine is for that one; where kernels were timed is not among it."""
+        options = {k: v for k, v in asdict(self.options).items() if k != "timing_cache"}
+        gpu = _gpu()
+        portability = self.dialect.portability(self.options, gpu.compute_capability if gpu else None)
+        return sha256_json({"version": self.dialect.version, "options": options, "where": asdict(portability)})
+
+    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
+        """Parses and builds. Errors: onnx-rejected (with node names), engine-rejected, device-missing."""
+        gpu = self.require_gpu()
+        trt, log = self.dialect.trt, make_log(self.dialect.trt)
+        builder = _make_builder(log, self.dialect)
+        network = builder.create_network(self.dialect.network_flags())
+        tell("parsing ONNX", 0.0)
+        _parse(trt, network, log, model, self.dialect)
+        config = builder.create_builder_config()
+        self.dialect.configure(config, self.options)
+        if profile is not None:
+            config.add_optimization_profile(_optimization_profile(builder, network, profile))
+        data = self._serialize(builder, network, config, tell, log)
+        return BuiltEngine(
+            data=data,
+            inputs=tuple(_spec(network.get_input(i), i) for i in range(network.num_inputs)),
+            outputs=tuple(_spec(network.get_output(i), i) for i in range(network.num_outputs)),
+            backend_version=self.dialect.version,
+            portability=self.dialect.portability(self.options, gpu.compute_capability if gpu else None),
+            options=_told(self.options),
+        )
+
+    def require_gpu(self) -> Gpu | None:
+        """The GPU here. Error: device-missing for full TensorRT, which times its kernels on one; RTX needs none."""
+        gpu = _gpu()
+        if gpu is None and self.dialect.backend == "tensorrt":
+            raise MatchRTError(
+                "device-missing",
+                "TensorRT builds on the GPU that the engine is for, and there is none here.",
+                "Build on that machine, or for NVIDIA RTX GPUs here with --backend tensorrt_rtx.",
+            )
+        return gpu
+
+    def _serialize(self, builder: Any, network: Any, config: Any, tell: Tell, log: Any) -> bytes:
+        progress = BuildProgress(tell)
+        config.progress_monitor = make_monitor(self.dialect.trt, progress)
+        cache = self.options.timing_cache
+        # The builder reads the cache until it is done: the name keeps it alive.
+        timings = load_timings(config, cache) if cache is not None else None
+        plan = interruptible(lambda: builder.build_serialized_network(network, config), progress.cancelled)
+        if plan is None:
+            raise InternalError(
+                "engine-rejected",
+                f"{self.name} {self.dialect.version} could not build the engine: {log.take_errors()}.",
+                "Try a smaller size or another backend; report it with the model and its options.",
+            )
+        if cache is not None and timings is not None:
+            save_timings(config, cache)
+        return bytes(plan)
+
+
+def _gpu() -> Gpu | None:
+    try:
+        gpus = find_gpus()
+    except MatchRTError as error:
+        if error.code != "package-missing":
+            raise
+        return None  # an RTX engine can be built without CUDA
+    return gpus[0] if gpus else None
+
+
+def _make_builder(log: Any, dialect: Dialect) -> Any:
+    try:
+        return dialect.trt.Builder(log)
+    except TypeError as error:  # how pybind11 says that the library gave no builder
+        raise MatchRTError(
+            "engine-rejected",
+            f"{dialect.backend} {dialect.version} cannot build here: {log.take_errors()}.",
+            "`matchrt doctor` says what is missing.",
+        ) from error
+
+
+def _parse(trt: Any, network: Any, log: Any, model: bytes, dialect: Dialect) -> None:
+    parser = trt.OnnxParser(network, log)
+    if parser.parse(model):
+        return
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    told = [f"{e.node_operator() or 'graph'} '{e.node_name()}': {e.desc().strip()}" for e in errors[:_SHOWN_ERRORS]]
+    more = f" and {len(errors) - len(told)} more" if len(errors) > len(told) else ""
+    raise InternalError(
+        "onnx-rejected",
+        f"{dialect.backend} {dialect.version} does not take the graph: {'; '.join(told) or log.take_errors()}{more}.",
+        "Update the package, or use another backend; report it with these node names.",
+    )
+
+
+def _optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
+    made = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shapes = [_sized(tuple(tensor.shape), size) for size in (profile.minimum, profile.optimum, profile.maximum)]
+        made.set_shape(tensor.name, *shapes)
+    return made
+
+
+def _sized(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape with its dynamic dimensions, height and width in this order, filled in."""
+    sides = iter(size)
+    return tuple(next(sides) if dimension < 0 else dimension for dimension in shape)
+
+
+def _spec(tensor: Any, index: int) -> TensorSpec:
+    """Dynamic dimensions are height and width of an image, in this order."""
+    names = iter((f"height{index}", f"width{index}"))
+    shape: tuple[Dimension, ...] = tuple(next(names) if d < 0 else int(d) for d in tensor.shape)
+    return TensorSpec(tensor.name, _dtype(tensor.dtype), shape)
+
+
+def _dtype(dtype: Any) -> str:
+    """TensorRT's name of a type to NumPy's."""
+    name = str(getattr(dtype, "name", dtype)).lower()
+    return {"float": "float32", "half": "float16"}.get(name, name)
+
+
+def _told(options: BuilderOptions) -> dict[str, str]:
+    """What differs from the defaults."""
+    given, usual = asdict(options), asdict(BuilderOptions())
+    told = {name: value for name, value in given.items() if value != usual[name] and name != "timing_cache"}
+    return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in told.items()}

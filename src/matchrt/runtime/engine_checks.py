@@ -1,0 +1,145 @@
+"""Whether an engine is what its manifest says, and may run here: every check, by the code that it raises.
+
+| check                    | code             | asked                                            |
+| ------------------------ | ---------------- | ------------------------------------------------ |
+| `require_wanted_backend` | `engine-backend` | of the manifest, before the engine is read       |
+| `require_known_backend`  | `engine-backend` | of the manifest, before the engine is read       |
+| `require_digest`         | `engine-digest`  | of the bytes, before a runtime gets them         |
+| `require_device`         | `device-backend` | of the manifest, before a runtime gets the bytes |
+| `require_version`        | `engine-version` | of the manifest, before a runtime gets the bytes |
+| `require_gpu`            | `engine-gpu`     | of the manifest, before a runtime gets the bytes |
+| `require_tensors`        | `engine-graph`   | of the loaded engine                             |
+| `require_single_pair`    | `engine-batch`   | by what matches pair after pair                  |
+
+What a vendor's own loader refuses is its own to say: `engine-refused` and `engine-rejected`, in the sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from matchrt._util.digest import sha256_bytes
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names
+from matchrt.runtime.bundled import BUNDLED
+
+# Of the builder's options those that are a matter of the engine, not of the machine: by the manifest's names.
+_OPTIONS = (("tf32", "--tf32"), ("version_compatible", "--version-compatible"))
+
+
+def require_wanted_backend(manifest: EngineManifest, path: Path, wanted: str | None) -> None:
+    """Raises `engine-backend` for an engine of another backend than the one asked for; None asks for none."""
+    if wanted not in (None, manifest.backend):
+        raise MatchRTError(
+            "engine-backend",
+            f"'{path}' is for backend {manifest.backend}, not {wanted}.",
+            "Leave --backend out, or name an engine of that backend.",
+        )
+
+
+def require_known_backend(manifest: EngineManifest, path: Path) -> None:
+    """Raises `engine-backend` for an engine of a backend that this matchrt does not have."""
+    if manifest.backend not in BACKENDS:
+        raise MatchRTError(
+            "engine-backend",
+            f"'{path}' is for backend '{manifest.backend}'; this matchrt runs {', '.join(backend_names())}.",
+            f"Build it again: matchrt build {manifest.model}.",
+        )
+
+
+def require_digest(manifest: EngineManifest, path: Path, data: bytes) -> None:
+    """Raises `engine-digest` when the bytes are not those that the manifest was written for."""
+    rebuild = f"Build it again: matchrt build {manifest.model}."
+    if len(data) != manifest.engine_bytes:
+        message = f"'{path}' has {len(data)} bytes; its manifest says {manifest.engine_bytes}."
+        raise MatchRTError("engine-digest", message, rebuild)
+    if sha256_bytes(data) != manifest.engine_sha256:
+        raise MatchRTError("engine-digest", f"'{path}' is not the file that its manifest describes.", rebuild)
+
+
+def require_device(manifest: EngineManifest, devices: tuple[str, ...], asked: str | None) -> None:
+    """Raises `device-backend` when the engine's backend does not run on the device asked for; None asks for none."""
+    if asked is None or asked in devices:
+        return
+    raise MatchRTError(
+        "device-backend",
+        f"An engine for backend {manifest.backend} does not run on {'the CPU' if asked == 'cpu' else 'a GPU'}.",
+        f"Leave --device out, or use an engine for backend {DEFAULT_BACKEND}.",
+    )
+
+
+def require_version(manifest: EngineManifest, version: str) -> None:
+    """Raises `engine-version` when the installed version of the backend cannot run the engine."""
+    rule = manifest.portability.version
+    same = manifest.backend_version == version
+    if rule == "any" or same or (rule == "newer" and _numbers(version) >= _numbers(manifest.backend_version)):
+        return
+    need = "that version" if rule == "exact" else "that version or a later one"
+    raise MatchRTError(
+        "engine-version",
+        f"The engine's backend_version is {manifest.backend_version}; here is {manifest.backend} {version}, and it "
+        f"needs {need}.",
+        f"Build it with what is installed: {build_command(manifest)}.",
+    )
+
+
+def require_gpu(manifest: EngineManifest, capability: str, name: str) -> None:
+    """Raises `engine-gpu` when the engine was built for other GPUs. capability: as `8.9`."""
+    where = manifest.portability
+    listed = where.compute_capabilities
+    if not listed or capability in listed:
+        return
+    if where.newer_gpus and _numbers(capability) > min(_numbers(entry) for entry in listed):
+        return
+    later = " and later" if where.newer_gpus else ""
+    raise MatchRTError(
+        "engine-gpu",
+        f"The engine's compute_capabilities are {', '.join(listed)}{later}; this GPU, {name}, has {capability}.",
+        f"Build it for this GPU: {build_command(manifest)}.",
+    )
+
+
+def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) -> None:
+    """Raises `engine-graph` when the loaded engine's inputs and outputs are not the manifest's. names: of both."""
+    found, wanted = set(names), {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
+    if found != wanted:
+        raise MatchRTError(
+            "engine-graph",
+            f"'{path}' has the tensors {sorted(found)}; its manifest says {sorted(wanted)}.",
+            f"Build it again: {build_command(manifest)}.",
+        )
+
+
+def require_single_pair(manifest: EngineManifest) -> None:
+    """Raises `engine-batch` for an engine that matches several pairs a run."""
+    if manifest.input.batch != 1:
+        raise MatchRTError(
+            "engine-batch",
+            f"This engine matches {manifest.input.batch} pairs a run; Matcher matches pair after pair.",
+            "Build an engine without --batch, or run this one through open_session.",
+        )
+
+
+def build_command(manifest: EngineManifest) -> str:
+    """The command that builds the same engine for here."""
+    parts = [f"matchrt build {manifest.model} --backend {manifest.backend} --precision {manifest.precision}"]
+    contract = manifest.input
+    if contract.profile is not None:
+        sizes = (contract.profile.minimum, contract.profile.optimum, contract.profile.maximum)
+        parts.append("--dynamic " + ",".join(f"{height}x{width}" for height, width in sizes))
+    else:
+        parts.append(f"--height {contract.height} --width {contract.width}")
+    if contract.batch != 1:
+        parts.append(f"--batch {contract.batch}")
+    if manifest.dense:
+        parts.append("--dense")
+    parts += [option for name, option in _OPTIONS if name in manifest.options]
+    if manifest.model not in BUNDLED:
+        parts.append(f"--checkpoint {manifest.source.name}")
+    return " ".join(parts)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

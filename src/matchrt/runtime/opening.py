@@ -1,0 +1,37 @@
+"""An engine to a session, by its backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matchrt.runtime.backend import get_backend
+from matchrt.runtime.engine_checks import require_device
+from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.session import Session, SessionOptions
+from matchrt.store import EngineStore
+
+
+def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
+    """Loads an engine with the runtime of its backend. Errors: device-backend, and those of the backend's session."""
+    options = options or SessionOptions()
+    backend = get_backend(engine.manifest.backend)
+    require_device(engine.manifest, backend.devices, options.device)
+    return backend.open(engine, options)
+
+
+def open_named(
+    model_or_engine: str | Path,
+    options: SessionOptions | None = None,
+    store: EngineStore | None = None,
+    backend: str | None = None,
+) -> Session:
+    """Opens what a user names: an engine file, a bundled model, a model that `store` has one engine of.
+
+    backend: of the engine; None for whichever it is of. Of backend `jax` the name is a bundled model's, or a file of
+    weights. Errors: those of `read_engine` and `open_session`; package-missing.
+    """
+    options = options or SessionOptions()
+    chosen = None if backend is None else get_backend(backend)
+    if chosen is not None and chosen.takes_weights:
+        return chosen.open_weights(model_or_engine, options)
+    return open_session(read_engine(model_or_engine, store, backend), options)

@@ -1,0 +1,123 @@
+"""PairAdapter: images in and matches out around runs of the caller's own, without a session."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.pictures import shifted_pair
+from support.serving_stub import StubSession, manifest
+
+from matchrt import Matcher, MatcherOptions, MatchRTError
+from matchrt.manifest import TensorSpec
+from matchrt.runtime.adapter import PairAdapter
+from matchrt.runtime.engine_file import read_engine
+
+
+def test_around_a_run_of_ones_own_it_gives_what_match_gives(coarse_engine: Path) -> None:
+    images = shifted_pair(120, 160, (16, 8))
+    with Matcher(coarse_engine) as matcher:
+        expected = matcher.match(*images)
+        adapter = PairAdapter(matcher.manifest)
+        first, second = (adapter.prepare(image, name) for image, name in zip(images, ("image0", "image1"), strict=True))
+        outputs = matcher.session.run(adapter.inputs(first, second))
+    matches = adapter.matches((first, second), outputs, {"inference": 1.5})
+    assert len(matches) and matches.timings["inference"] == 1.5 and matches.provenance == expected.provenance
+    for name in ("keypoints0", "keypoints1", "scores"):
+        np.testing.assert_array_equal(getattr(matches, name), getattr(expected, name))
+    assert (matches.image0, matches.image1) == (expected.image0, expected.image1)
+
+
+def test_each_row_of_a_batch_is_a_pair_of_its_own() -> None:
+    session = StubSession(batch=2)
+    adapter = PairAdapter(session.manifest)
+    values = ((8, 16), (24, 32))
+    images = [tuple(adapter.prepare(np.full((128, 128), value, np.uint8)) for value in pair) for pair in values]
+    rows = [adapter.inputs(*pair) for pair in images]
+    assert all(array.shape[0] == 1 for row in rows for array in row.values())
+    outputs = session.run({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    found = [adapter.matches(pair, outputs, {}, row) for row, pair in enumerate(images)]  # type: ignore[arg-type]
+    # The stub's only match lies at the images' mean values; the images are twice as large as the engine's input.
+    assert [(m.keypoints0.tolist(), m.keypoints1.tolist()) for m in found] == [
+        ([[2 * first + 0.5] * 2], [[2 * second + 0.5] * 2]) for first, second in values
+    ]
+
+
+def test_options_that_the_engine_cannot_follow_are_refused_and_a_batch_is_not() -> None:
+    dynamic = read_engine("loftr-lite").manifest
+    for options, about, code in (
+        (MatcherOptions(resize=320), manifest(1), "resize-static"),
+        (MatcherOptions(resize=100_000), dynamic, "resize-range"),
+        (MatcherOptions(sample=10), dynamic, "dense-missing"),
+    ):
+        with pytest.raises(MatchRTError) as caught:
+            PairAdapter(about, options)
+        assert caught.value.code == code
+    assert PairAdapter(manifest(8)).manifest.input.batch == 8
+
+
+def test_a_dense_warp_is_read_by_row() -> None:
+    plain = manifest(2)
+    warp, certainty = TensorSpec("warp", "float32", (2, 4, 4, 4)), TensorSpec("certainty", "float32", (2, 4, 4))
+    dense = replace(plain, outputs=(*plain.outputs, warp, certainty))
+    adapter = PairAdapter(dense, MatcherOptions(sample=3))
+    blank = adapter.blank()
+    outputs = {"warp": np.zeros((2, 4, 4, 4), np.float32), "certainty": np.zeros((2, 4, 4), np.float32)}
+    outputs["certainty"][1] = 1.0
+    assert [len(adapter.matches((blank, blank), outputs, {}, row)) for row in (0, 1)] == [0, 3]
+    assert adapter.dense((blank, blank), outputs, 1).certainty.min() == 1.0
+    with pytest.raises(MatchRTError) as caught:
+        PairAdapter(plain).dense((blank, blank), outputs)
+    assert caught.value.code == "dense-missing"
+
+
+def test_warming_up_does_not_count_as_a_large_image() -> None:
+    adapter = PairAdapter(manifest(1), MatcherOptions(max_pixels=10))
+    assert adapter.blank().pixels is not None
+    with pytest.raises(MatchRTError) as caught:
+        adapter.prepare(np.zeros((64, 64), np.uint8))
+    assert caught.value.code == "image-too-large"
+
+
+def test_a_matcher_takes_an_open_session_and_closes_it_where_it_is_refused() -> None:
+    for session, options, code in (
+        (StubSession(batch=2), None, "engine-batch"),
+        (StubSession(), MatcherOptions(resize=320), "resize-static"),
+    ):
+        with pytest.raises(MatchRTError) as caught:
+            Matcher(session, options)
+        assert caught.value.code == code and session.closed == 1
+    session = StubSession()
+    with Matcher(session) as matcher:
+        assert matcher.session is session and matcher.manifest is session.manifest and not session.closed
+    assert session.closed == 1
+
+
+class _Overlapping(StubSession):
+    """A stub whose forks are counted, and whose runs are said to overlap."""
+
+    asynchronous = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forks: list[StubSession] = []
+
+    def fork(self) -> StubSession:
+        self.forks.append(StubSession())
+        return self.forks[-1]
+
+
+def test_pairs_take_turns_on_two_forks_which_are_kept() -> None:
+    session = _Overlapping()
+    pairs = [(np.full((64, 64), value, np.uint8),) * 2 for value in (10, 20, 30)]
+    with Matcher(session) as matcher:
+        for _ in range(2):
+            assert [found.keypoints0[0, 0] for found in matcher.match_many(pairs)] == [10, 20, 30]
+        stopped = matcher.match_many(itertools.cycle(pairs))
+        next(stopped)
+        stopped.close()  # type: ignore[attr-defined]
+        assert len(session.forks) == 2 and not session.runs and all(fork.runs for fork in session.forks)
+    assert [fork.closed for fork in session.forks] == [1, 1] and session.closed == 1
