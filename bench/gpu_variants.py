@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.gate import LIMITS
+from matchrt.bench.judging import Expected, judge_engine, reference_matches
 from matchrt.bench.pairs import drawn_pairs
-from matchrt.bench.verify import compare_with, reference_matches
 from matchrt.bench.verify_report import verification_table
 from matchrt.cli.builder_options import parse_targets
 from matchrt.engines.build import GraphFacts, build_engine
@@ -35,7 +35,6 @@ from matchrt.runtime.backend import Builder, get_backend
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.opening import open_session
-from matchrt.runtime.options import MatcherOptions
 
 
 @dataclass(frozen=True)
@@ -104,23 +103,24 @@ def built(arguments: argparse.Namespace, manifest: EngineManifest, folder: Path)
 
 def measured(engines: dict[str, Path], manifest: EngineManifest, arguments: argparse.Namespace) -> dict[str, Any]:
     """Matches and times of all that run; one engine that does not leaves the others alone."""
-    pairs, options = drawn_pairs(manifest.input, range(500, 500 + arguments.pairs)), MatcherOptions(apply_exif=False)
+    pairs = drawn_pairs(manifest.input, range(500, 500 + arguments.pairs))
     matchers: dict[str, Matcher] = {}
+    expected = Expected((), manifest.matching)
     found: dict[str, Any] = {"matches": {}, "gpu_ms": {}, "failed": {}}
-    expected = []
     for name, path in engines.items():
         try:
-            matcher = Matcher(open_session(read_engine(path)), options)
+            session = open_session(read_engine(path))
             if name == "fp32":
-                expected = reference_matches(matcher, pairs, lambda: None)
-            verification = compare_with(expected, matcher.match, pairs, ("fp32", name), lambda: None)
+                expected = reference_matches(session, pairs, lambda: None)
+            limits = LIMITS[name.split("-")[0]]
+            verdict = judge_engine(expected, session, pairs, limits, ("fp32", name), lambda: None)
         except Exception as error:
             found["failed"][name] = str(error)
             print(f"{name}: does not run: {error}", flush=True)
             continue
-        matchers[name] = matcher
-        found["matches"][name] = verification.to_json()
-        print(verification_table(Verdict(verification, LIMITS[name.split("-")[0]])).markdown(), flush=True)
+        matchers[name] = Matcher(session)
+        found["matches"][name] = verdict.verification.to_json()
+        print(verification_table(verdict).markdown(), flush=True)
     found["gpu_ms"] = times(matchers, pairs[0].image0, pairs[0].image1, arguments.turns)
     return found
 

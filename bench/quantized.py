@@ -9,24 +9,24 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from matchrt.bench.gate import LIMITS, Verdict
-from matchrt.bench.pairs import choose_pairs, user_pairs
-from matchrt.bench.verify import compare_with, reference_matches
-from matchrt.bench.verify_report import verification_table
+from matchrt.bench.gate import LIMITS
+from matchrt.bench.judging import judge_engine, reference_matches
+from matchrt.bench.pairs import user_pairs
+from matchrt.bench.verify_report import verdict_line, verification_table
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
-from matchrt.building.judge import open_graph
+from matchrt.building.calibration.pairs import choose_pairs
+from matchrt.building.variant import open_variant
 from matchrt.export.precision import apply
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.opening import open_session
-from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import SessionOptions
 from matchrt.store import open_store
 
@@ -76,16 +76,16 @@ def variant(file: EngineFile, name: str, arguments: argparse.Namespace) -> onnx.
 
 def accuracy(file: EngineFile, models: dict[str, onnx.ModelProto], arguments: argparse.Namespace) -> dict[str, object]:
     """Prints a table a variant; its figures as JSON values."""
-    pairs, options = user_pairs(arguments.eval)[:: arguments.every], MatcherOptions(apply_exif=False)
-    with Matcher(open_session(file, SessionOptions(threads=arguments.threads)), options) as matcher:
-        expected = reference_matches(matcher, pairs, lambda: None)
+    pairs = user_pairs(arguments.eval)[:: arguments.every]
+    with closing(open_session(file, SessionOptions(threads=arguments.threads))) as session:
+        expected = reference_matches(session, pairs, lambda: None)
     found = {}
     for name, model in models.items():
-        with open_graph(file, model, options) as matcher:
-            verification = compare_with(expected, matcher.match, pairs, ("fp32", name), lambda: None)
-        verdict = Verdict(verification, LIMITS[name.split("-")[0]])
-        print(verification_table(verdict).markdown(), "; ".join(verdict.failures) or "gate: passed", flush=True)
-        found[name] = verification.to_json()
+        with closing(open_variant(file, model)) as session:
+            limits = LIMITS[name.split("-")[0]]
+            verdict = judge_engine(expected, session, pairs, limits, ("fp32", name), lambda: None)
+        print(verification_table(verdict).markdown(), verdict_line(verdict), flush=True)
+        found[name] = verdict.verification.to_json()
     return found
 
 

@@ -1,110 +1,25 @@
-"""Figures of agreement, the gate, the parts' costs, and the commands around them."""
+"""The parts' costs, and the commands that build, verify and take apart."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 from PIL import Image
-from support.broken import with_saturated_softmax
 from support.commands import CommandLine
 from support.small import small_engine
 
-from matchrt.bench.agreement import Agreement, agree, together
 from matchrt.bench.drawn import drawn_pair
-from matchrt.bench.gate import INT8, Verdict
-from matchrt.bench.pairs import drawn_pairs
 from matchrt.bench.per_block import block_of
-from matchrt.bench.verify import Verification, VerifiedPair
-from matchrt.building.judge import judge
-from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import manifest_path, read_manifest
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
-
-
-def _matches(rows: list[tuple[float, float, float, float, float]], side: int = 640) -> Matches:
-    values = np.array(rows, np.float32).reshape(-1, 5)
-    ref = ImageRef("x", side, side)
-    made_by = Provenance("m", "0", "fp32", "onnxruntime", "0", (side, side), (side, side))
-    return Matches(values[:, :2], values[:, 2:4], values[:, 4], ref, ref, {}, made_by)
-
-
-FIRST = [(8, 8, 20, 20, 0.9), (16, 8, 30, 20, 0.8), (24, 8, 40, 20, 0.7), (32, 8, 50, 20, 0.6), (40, 8, 60, 20, 0.5)]
-
-
-def test_shares_count_and_rank() -> None:
-    second = [(8, 8, 20.4, 20, 0.9), (24, 8, 40, 20.9, 0.85), (16, 8, 32, 20, 0.7), (32, 8, 58, 20, 0.6)]
-    found = agree(_matches(FIRST), _matches(second))
-    assert (found.expected, found.actual, found.kept) == (5, 4, (1, 2, 3)) and found.count_ratio == 0.8
-    assert [found.share(pixels) for pixels in (0.5, 1.0, 3.0)] == [0.2, 0.4, 0.6]
-    assert found.rank == pytest.approx(0.5)  # 1 2 3 against 1 3 2
-    # At twice the size the same offsets are half as far.
-    doubled = agree(_matches(FIRST, 1280), _matches(second, 1280))
-    assert doubled.kept == (2, 3, 3)
-
-
-def test_nothing_against_nothing_and_something() -> None:
-    none, some = _matches([]), _matches(FIRST)
-    assert agree(none, none).share(1.0) == 1 and agree(none, none).count_ratio == 1
-    assert agree(none, some).share(1.0) == 0 and math.isinf(agree(none, some).count_ratio)
-    assert agree(some, none).kept == (0, 0, 0) and math.isnan(agree(some, none).rank)
-    both = together([agree(some, some), agree(some, none)])
-    assert (both.expected, both.actual, both.kept[1]) == (10, 5, 5) and both.rank == pytest.approx(1.0)
-    json.dumps(agree(none, some).to_json(), allow_nan=False)
-
-
-def _verdict(kept: int, actual: int, accuracy: tuple[float, float] | None) -> Verdict:
-    agreement = Agreement(1000, actual, (kept, kept, kept), 1.0)
-    pair = VerifiedPair(None, agreement, accuracy, ({}, {}))  # type: ignore[arg-type]
-    return Verdict(Verification("fp32", "int8", (pair,)), INT8)
-
-
-@pytest.mark.parametrize(
-    ("kept", "actual", "accuracy", "word"),
-    [
-        (950, 1000, (0.9, 0.88), None),
-        (949, 1000, None, "within 1 px"),
-        (1000, 899, None, "count"),
-        (1000, 1101, None, "count"),
-        (1000, 1000, (0.9, 0.879), "accuracy"),
-    ],
-)
-def test_limits(kept: int, actual: int, accuracy: tuple[float, float] | None, word: str | None) -> None:
-    verdict = _verdict(kept, actual, accuracy)
-    if word is None:
-        return verdict.require("int8")
-    with pytest.raises(MatchRTError) as caught:
-        verdict.require("int8")
-    assert caught.value.code == "precision-gate" and word in caught.value.message
-    return None
-
-
-def test_too_few_matches_prove_nothing() -> None:
-    few = Agreement(3, 3, (3, 3, 3), 1.0)
-    pair = VerifiedPair(None, few, None, ({}, {}))  # type: ignore[arg-type]
-    with pytest.raises(InternalError) as caught:
-        Verdict(Verification("fp32", "int8", (pair,)), INT8).require("int8")
-    assert caught.value.code == "precision-gate-empty"
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> EngineFile:
     return small_engine(tmp_path_factory.mktemp("small"))
-
-
-def test_an_fp16_softmax_is_stopped(small: EngineFile) -> None:
-    lowered = with_saturated_softmax(onnx.load_model_from_string(small.data))
-    verdict = judge(small, lowered, "int8", drawn_pairs(small.manifest.input, (50,)))
-    assert verdict.verification.agreement.expected > 50
-    with pytest.raises(MatchRTError) as caught:
-        verdict.require("int8")
-    assert caught.value.code == "precision-gate"
 
 
 def test_blocks() -> None:
@@ -141,6 +56,9 @@ def test_build_verify_and_take_apart(cli: CommandLine, small: EngineFile, pairs:
     ran = cli(*compared, "--html", html, "--output", told_json, "--worst", "1", "--gate")
     assert ran.code == 0 and "gate: passed" in ran.out
     found = json.loads(told_json.read_text())
+    # Two pairs calibrate and judge: the engine and the pairs of the build, hence its verdict.
+    assert found["together"]["within_1px"] == pytest.approx(manifest.checks["precision_kept"], abs=1e-6)
+    assert found["together"]["count_ratio"] == pytest.approx(manifest.checks["precision_count"], abs=1e-6)
     assert found["together"]["within_1px"] >= 0.95 and found["together"]["rank"] > 0.9 and len(found["pairs"]) == 2
     assert html.read_text().count("data:image/jpeg;base64") == 2 and "a.png" in html.read_text()
     kept = ("loftr_coarse", "loftr_fine", "fine_preprocess", "backbone.layer1.*", "backbone.layer3.*",
@@ -149,6 +67,7 @@ def test_build_verify_and_take_apart(cli: CommandLine, small: EngineFile, pairs:
                  *(word for pattern in kept for word in ("--keep-fp32", pattern)),
                  "--store", tmp_path / "store", "--json").json["per_block"]  # fmt: skip
     lost = [block["lost"] for block in blocks["blocks"]]
+    assert blocks["whole"]["products"] == sum(block["products"] for block in blocks["blocks"]) > 2
     assert len(lost) == 2 and lost == sorted(lost, reverse=True) and blocks["whole"]["lost"] >= 0
 
 

@@ -1,13 +1,12 @@
 """Two engines' matches of one pair, and of many: what is kept, how many there are, in which order.
 
-Distances are pixels at a long side of 640 (`bench.metrics.pixel_scale`), the larger of both ends: a 1 is as hard at any
-size.
+Everything that compares matches stands on `nearest`: the gates and `verify` (here), parity (`bench.difference`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,9 +17,86 @@ from matchrt.bench.metrics import pixel_scale
 from matchrt.runtime.matches import Matches
 
 FloatArray = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.int64]
 PIXELS = (0.5, 1.0, 3.0)
 # Scores are compared between matches that are this close.
 _SAME = 3.0
+# Fewer matches than this prove nothing.
+ENOUGH = 20
+# Rows that are compared at once: all distances of many matches would not fit into memory.
+_BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatches:
+    """The N matches of one pair, ready to be compared; both sides of a comparison are made in the same way.
+
+    points: float64 [N, 4], x0, y0, x1, y1: x right, y down, the centre of the top-left pixel is (0, 0).
+    scores: float64 [N]. Values may be NaN: such a match is far from every other one, and below every score.
+    """
+
+    points: FloatArray
+    scores: FloatArray
+
+    @classmethod
+    def from_matches(cls, matches: Matches) -> PairMatches:
+        """Points in pixels of images whose long side is 640 (`metrics.pixel_scale`): a 1 is as hard at any size."""
+        ends = [
+            np.asarray(points, np.float64) / pixel_scale(ref.height, ref.width)
+            for points, ref in ((matches.keypoints0, matches.image0), (matches.keypoints1, matches.image1))
+        ]
+        return cls(np.concatenate(ends, axis=1), np.asarray(matches.scores, np.float64))
+
+    @classmethod
+    def from_outputs(cls, outputs: Mapping[str, npt.NDArray[Any]], row: int = 0) -> PairMatches:
+        """The matches of one row of a batch, from what an engine returns by name; points in pixels of its input."""
+        count = int(outputs["num_matches"][row])
+        ends = [np.asarray(outputs[name][row][:count], np.float64) for name in ("keypoints0", "keypoints1")]
+        return cls(np.concatenate(ends, axis=1), np.asarray(outputs["scores"][row][:count], np.float64))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> PairMatches:
+        """Those with a score of at least `score`."""
+        good = self.scores >= score
+        return PairMatches(self.points[good], self.scores[good])
+
+
+def nearest(first: PairMatches, second: PairMatches) -> tuple[IndexArray, FloatArray]:
+    """For every match of `first` the nearest one of `second`: its index [N], and the distance [N] in pixels.
+
+    The distance is the larger of both ends' Euclidean distances. It is infinite where a point is NaN or infinite, and
+    where `second` is empty (the index is 0 then).
+    """
+    index, distance = np.zeros(len(first), np.int64), np.full(len(first), np.inf)
+    if not len(second):
+        return index, distance
+    for start in range(0, len(first), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            offsets = first.points[block, None] - second.points[None]
+        gaps = np.maximum(np.hypot(offsets[..., 0], offsets[..., 1]), np.hypot(offsets[..., 2], offsets[..., 3]))
+        gaps[np.isnan(gaps)] = np.inf
+        index[block], distance[block] = gaps.argmin(axis=1), gaps.min(axis=1)
+    return index, distance
+
+
+def partners(first: PairMatches, second: PairMatches, pixels: float) -> IndexArray:
+    """For every match of `first` its nearest one of `second` within `pixels`, each used once; -1 where there is none.
+
+    Where two want the same one, the nearer gets it.
+    """
+    index, distance = nearest(first, second)
+    partner = np.full(len(first), -1, np.int64)
+    taken: set[int] = set()
+    for row in np.argsort(distance, kind="stable"):
+        if distance[row] > pixels:
+            break
+        if index[row] not in taken:
+            partner[row] = index[row]
+            taken.add(int(index[row]))
+    return partner
 
 
 @dataclass(frozen=True)
@@ -56,14 +132,13 @@ class Agreement:
         }
 
 
-def agree(reference: Matches, engine: Matches) -> Agreement:
+def agree(reference: PairMatches, engine: PairMatches) -> Agreement:
     """Compares the matches of one pair."""
-    first, second = _scaled(reference), _scaled(engine)
-    nearest, distance = _nearest(first, second)
+    index, distance = nearest(reference, engine)
     kept = tuple(int(np.count_nonzero(distance <= pixels)) for pixels in PIXELS)
     common = np.flatnonzero(distance <= _SAME)
-    rank = _spearman(reference.scores[common], engine.scores[nearest[common]])
-    return Agreement(len(first), len(second), (kept[0], kept[1], kept[2]), rank)
+    rank = _spearman(reference.scores[common], engine.scores[index[common]])
+    return Agreement(len(reference), len(engine), (kept[0], kept[1], kept[2]), rank)
 
 
 def together(pairs: Sequence[Agreement]) -> Agreement:
@@ -75,29 +150,7 @@ def together(pairs: Sequence[Agreement]) -> Agreement:
     return Agreement(sum(p.expected for p in pairs), sum(p.actual for p in pairs), (kept[0], kept[1], kept[2]), rank)
 
 
-def _scaled(matches: Matches) -> FloatArray:
-    """[N, 4]: x0, y0, x1, y1 at a long side of 640."""
-    ends = (
-        np.asarray(points, np.float64) / pixel_scale(ref.height, ref.width)
-        for points, ref in ((matches.keypoints0, matches.image0), (matches.keypoints1, matches.image1))
-    )
-    return np.concatenate(list(ends), axis=1)
-
-
-def _nearest(first: FloatArray, second: FloatArray) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """For every row of `first` the nearest row of `second`, and the distance of the end that is farther off."""
-    nearest, distance = np.zeros(len(first), np.int64), np.full(len(first), np.inf)
-    if not len(second):
-        return nearest, distance
-    for start in range(0, len(first), 256):  # all at once would not fit into memory where there are many
-        block = slice(start, start + 256)
-        offsets = first[block, None] - second[None]
-        gaps = np.maximum(np.hypot(offsets[..., 0], offsets[..., 1]), np.hypot(offsets[..., 2], offsets[..., 3]))
-        nearest[block], distance[block] = gaps.argmin(axis=1), gaps.min(axis=1)
-    return nearest, distance
-
-
-def _spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
+def _spearman(first: FloatArray, second: FloatArray) -> float:
     """Correlation of ranks; ties share their mean rank."""
     if len(first) < 3:
         return math.nan
@@ -109,7 +162,7 @@ def _spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
     return float((centred[0] * centred[1]).mean() / (spread[0] * spread[1]))
 
 
-def _ranks(values: npt.NDArray[Any]) -> FloatArray:
+def _ranks(values: FloatArray) -> FloatArray:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     mean: FloatArray = (ends - (counts - 1) / 2).astype(np.float64)

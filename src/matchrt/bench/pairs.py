@@ -1,21 +1,17 @@
-"""Which pairs calibrate and which judge: the user's own, or drawn ones."""
+"""Pairs of images that engines are judged on: the user's own, or drawn ones."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matchrt.bench.drawn import HARD, PLAIN, Conditions, drawn_pair
+from matchrt.bench.drawn import PLAIN, Conditions, drawn_pair
 from matchrt.bench.folder import EvalFolder, HomographyPair, ImagePair, PlainPair, read_folder
-from matchrt.errors import MatchRTError
 from matchrt.manifest import InputContract
 from matchrt.runtime.pairs import read_pairs
 
-# More pairs change ranges little and take minutes.
-CALIBRATING, JUDGING = 16, 8
 _EVALUATION = ("homography", "pose", "stereo", "multimodal", "nogt")
 
 
@@ -65,37 +61,3 @@ def folder_pairs(folder: EvalFolder) -> list[JudgedPair]:
     """All pairs of an evaluation folder."""
     found: tuple[ImagePair, ...] = (*folder.homography, *folder.pose, *folder.stereo, *folder.plain)
     return [JudgedPair(pair.image0, pair.image1, pair) for pair in found]
-
-
-@dataclass(frozen=True)
-class CalibrationPairs:
-    """calibrating: what ranges are measured on; judging: what the gate looks at; apart: whether no pair is in both."""
-
-    calibrating: tuple[JudgedPair, ...]
-    judging: tuple[JudgedPair, ...]
-    apart: bool
-
-
-def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> CalibrationPairs:
-    """16 pairs that calibrate and 8 others that judge; of fewer, a third judges, and one pair does both.
-
-    Without a source, drawn ones: 8, and 8 under harder conditions, which judge as photographs do.
-    Errors: pairs-*, eval-*, calibration-batch.
-    """
-    if contract.batch != 1:
-        raise MatchRTError(
-            "calibration-batch",
-            f"This engine matches {contract.batch} pairs a run; calibration runs pair after pair.",
-            "Quantise an engine of batch 1.",
-        )
-    if source is None:
-        first = 1000 * seed
-        drawn = drawn_pairs(contract, range(first, first + JUDGING))
-        judges = drawn_pairs(contract, range(first + 500, first + 500 + JUDGING), HARD)
-        return CalibrationPairs(tuple(drawn), tuple(judges), True)
-    pairs = user_pairs(source)
-    random.Random(seed).shuffle(pairs)
-    if len(pairs) < 3:
-        return CalibrationPairs(tuple(pairs), tuple(pairs), False)
-    judging = min(JUDGING, max(1, len(pairs) // 3))
-    return CalibrationPairs(tuple(pairs[judging : judging + CALIBRATING]), tuple(pairs[:judging]), True)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from matchrt._util import atomic
-from matchrt.bench.pairs import CalibrationPairs
+from matchrt.bench.gate import INT8
+from matchrt.bench.judging import Expected, judge_engine
+from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.plots import check_plot
-from matchrt.bench.verify import compare_with, reference_matches
-from matchrt.building.calibration.calibrate import plan_ranges
-from matchrt.building.calibration.options import CalibrationOptions
-from matchrt.building.calibration.style import style_for
-from matchrt.building.judge import open_graph
-from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.matcher import Matcher
-from matchrt.runtime.opening import open_session
-from matchrt.runtime.options import MatcherOptions
-from matchrt.store import EngineStore
+from matchrt.runtime.session import Session
 
 Tell = Callable[[str, float], None]
 
@@ -62,66 +56,42 @@ def block_of(node: str) -> str:
 
 
 def measure_sensitivity(
-    file: EngineFile,
     precision: str,
     backend: str,
-    options: CalibrationOptions,
-    pairs: CalibrationPairs,
-    store: EngineStore,
+    products: Sequence[str],
+    pairs: Sequence[JudgedPair],
+    expected: Expected,
+    open_variant: Callable[[tuple[str, ...]], Session],
     tell: Tell,
 ) -> Sensitivity:
-    """Lowers one block after another of an fp32 ONNX engine and counts matches on the judging pairs.
+    """Lowers one block after another and counts the matches that are left, of those that fp32 finds.
 
-    Errors: those of `calibrate`.
+    products: names of the nodes that the precision lowers. open_variant: opens the network with these nodes alone
+    lowered, all of them together where none are named. expected: what fp32 finds in `pairs`.
     """
-    import onnx
-
-    from matchrt.export.quantization.quantize import plan_quantization
-    from matchrt.export.quantization.ranges import check_method
-
-    model = onnx.load_model_from_string(file.data)
-    style, method = style_for(precision, backend), check_method(options.method)
-    plan = plan_quantization(model, file.manifest.family, style, options.keep)
-    ranges, _ = plan_ranges(file, plan, pairs.calibrating, method, store, lambda what, share: tell(what, 0.2 * share))
-    matching = MatcherOptions(apply_exif=False)
-    tell("matching in fp32", 0.2)
-    with Matcher(open_session(file), matching) as matcher:
-        expected = reference_matches(matcher, pairs.judging, lambda: None)
-    blocks = _blocks(plan.selection.products)
+    blocks = blocks_of(products)
     costs = []
     for index, (block, nodes) in enumerate({"(all)": (), **blocks}.items()):
-        tell(f"{block} alone", 0.25 + 0.75 * index / (len(blocks) + 1))
-        alone = plan_quantization(model, file.manifest.family, style, options.keep, nodes)
-        # A part alone quantises results that the whole does too, and nothing else.
-        costs.append(_cost(file, alone, ranges, block, expected, pairs, matching))
+        tell(f"{block} alone", index / (len(blocks) + 1))
+        with closing(open_variant(nodes)) as session:
+            costs.append(_cost(block, len(nodes or products), session, pairs, expected))
     whole, rest = costs[0], sorted(costs[1:], key=lambda cost: -cost.lost)
-    matches = sum(len(found.scores) for found in expected)
-    return Sensitivity(precision, backend, len(pairs.judging), matches, whole, tuple(rest))
+    return Sensitivity(precision, backend, len(pairs), expected.count(), whole, tuple(rest))
 
 
-def _blocks(products: Sequence[str] | dict[str, str]) -> dict[str, tuple[str, ...]]:
+def blocks_of(products: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The nodes of every block, in the order of the network."""
     found: dict[str, list[str]] = {}
     for name in products:
         found.setdefault(block_of(name), []).append(name)
     return {block: tuple(names) for block, names in found.items()}
 
 
-def _cost(
-    file: EngineFile,
-    plan: Any,
-    ranges: Any,
-    block: str,
-    expected: Any,
-    pairs: CalibrationPairs,
-    matching: MatcherOptions,
-) -> BlockCost:
-    from matchrt.export.quantization.quantize import quantize
-
-    graph, _ = quantize(plan, ranges)
-    with open_graph(file, graph, matching) as matcher:
-        found = compare_with(expected, matcher.match, pairs.judging, ("fp32", block), lambda: None, accuracy=False)
-    agreement = found.agreement
-    return BlockCost(block, len(plan.selection.products), 1 - agreement.share(1.0), agreement.count_ratio)
+def _cost(block: str, products: int, session: Session, pairs: Sequence[JudgedPair], expected: Expected) -> BlockCost:
+    # Only the figures are wanted here, and of them those from the default score on, which all limits have.
+    verdict = judge_engine(expected, session, pairs, INT8, ("fp32", block), lambda: None, accuracy=False)
+    agreement = verdict.verification.agreement
+    return BlockCost(block, products, 1 - agreement.share(1.0), agreement.count_ratio)
 
 
 def save_sensitivity_plot(sensitivity: Sensitivity, path: Path) -> None:

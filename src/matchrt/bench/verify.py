@@ -1,33 +1,36 @@
-"""An engine beside its reference, pair by pair."""
+"""The figures of an engine beside its reference, pair by pair."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from matchrt.bench.accuracy import AccuracyOptions, measure_pair
-from matchrt.bench.agreement import Agreement, agree, together
+from matchrt.bench.agreement import Agreement, together
 from matchrt.bench.pairs import JudgedPair
-from matchrt.runtime.matcher import Matcher
-from matchrt.runtime.matches import Matches
-
-# Of each kind of truth, the share of matches that says how good they are.
-MAIN_FIGURE = {"homography": "p3", "stereo": "p3", "pose": "epi_precision"}
-Match = Callable[[Any, Any], Matches]
 
 
 @dataclass(frozen=True, eq=False)
 class VerifiedPair:
-    """One pair. accuracy: of the reference and of the engine, where there is truth: share of matches that are right."""
+    """One pair.
+
+    agreements: at every score that is judged; the last one is that of users. accuracy: of the reference and of the
+    engine, where there is truth: share of matches that are right. figures: of both, what was measured against the
+    truth. invalid: what is wrong with the engine's output where it holds no valid matches; it then keeps nothing.
+    """
 
     pair: JudgedPair
-    agreement: Agreement
+    agreements: tuple[Agreement, ...]
     accuracy: tuple[float, float] | None
     figures: tuple[dict[str, float], dict[str, float]]
+    invalid: str | None = None
+
+    @property
+    def agreement(self) -> Agreement:
+        """Of the matches that users get unless they ask for less."""
+        return self.agreements[-1]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -35,6 +38,8 @@ class VerifiedPair:
         found: dict[str, Any] = {"id": truth.id, "set": truth.set, **self.agreement.to_json()}
         if self.accuracy is not None:
             found["accuracy_reference"], found["accuracy"] = (round(value, 6) for value in self.accuracy)
+        if self.invalid is not None:
+            found["invalid"] = self.invalid
         for name, figures in zip(("figures_reference", "figures"), self.figures, strict=True):
             found[name] = {k: round(v, 6) if math.isfinite(v) else None for k, v in figures.items()}
         return found
@@ -42,15 +47,25 @@ class VerifiedPair:
 
 @dataclass(frozen=True)
 class Verification:
-    """All pairs of one engine against one reference."""
+    """All pairs of one engine against one reference.
+
+    reference, engine: what they are called in reports. scores: of the engine, from which on matches are counted; the
+    last one is what users get unless they ask for less.
+    """
 
     reference: str
     engine: str
+    scores: tuple[float, ...]
     pairs: tuple[VerifiedPair, ...]
 
     @property
+    def agreements(self) -> tuple[Agreement, ...]:
+        """All pairs together, at every score."""
+        return tuple(together([pair.agreements[index] for pair in self.pairs]) for index in range(len(self.scores)))
+
+    @property
     def agreement(self) -> Agreement:
-        """All pairs together."""
+        """All pairs together, of the matches that users get unless they ask for less."""
         return together([pair.agreement for pair in self.pairs])
 
     @property
@@ -62,8 +77,8 @@ class Verification:
         return float(np.mean([first for first, _ in known])), float(np.mean([second for _, second in known]))
 
     def worst(self, count: int) -> list[VerifiedPair]:
-        """Pairs with the smallest share within 1 px, of those with at least one match of the reference."""
-        matched = [pair for pair in self.pairs if pair.agreement.expected]
+        """Pairs with the smallest share within 1 px, of those with matches of the reference and a valid output."""
+        matched = [pair for pair in self.pairs if pair.agreement.expected and pair.invalid is None]
         return sorted(matched, key=lambda pair: pair.agreement.share(1.0))[:count]
 
     def to_json(self) -> dict[str, Any]:
@@ -86,40 +101,3 @@ def together_by_set(verification: Verification) -> dict[str, Verification]:
         name: replace(verification, pairs=tuple(p for p in verification.pairs if p.pair.truth.set == name))
         for name in names
     }
-
-
-def reference_matches(matcher: Matcher, pairs: Iterable[JudgedPair], advance: Callable[[], None]) -> list[Matches]:
-    """The reference's matches: measured once, however many engines are compared with it."""
-    found = []
-    for pair in pairs:
-        found.append(matcher.match(pair.image0, pair.image1))
-        advance()
-    return found
-
-
-def compare_with(
-    expected: Sequence[Matches],
-    match: Match,
-    pairs: Sequence[JudgedPair],
-    names: tuple[str, str],
-    advance: Callable[[], None],
-    accuracy: bool = True,
-) -> Verification:
-    """Matches every pair and compares. names: of the reference and of the engine. accuracy: measure truth too."""
-    found = []
-    for reference, pair in zip(expected, pairs, strict=True):
-        actual = match(pair.image0, pair.image1)
-        found.append(_verified(pair, reference, actual, accuracy))
-        advance()
-    return Verification(*names, tuple(found))
-
-
-def _verified(pair: JudgedPair, reference: Matches, actual: Matches, accuracy: bool) -> VerifiedPair:
-    agreement = agree(reference, actual)
-    if not accuracy:
-        return VerifiedPair(pair, agreement, None, ({}, {}))
-    kind, before = measure_pair(pair.truth, reference, AccuracyOptions())
-    _, after = measure_pair(pair.truth, actual, AccuracyOptions())
-    main = MAIN_FIGURE.get(kind)
-    known = main is not None and agreement.expected > 0
-    return VerifiedPair(pair, agreement, (before[main], after[main]) if known and main else None, (before, after))

@@ -10,11 +10,14 @@ from typing import Any
 
 from matchrt.bench.agreement import Agreement
 from matchrt.bench.gate import Verdict
+from matchrt.bench.judging import JUDGED, match_pairs
 from matchrt.bench.per_block import Sensitivity
 from matchrt.bench.tables import Cells
 from matchrt.bench.verify import VerifiedPair, together_by_set
+from matchrt.errors import MatchRTError
 from matchrt.runtime.draw import draw_matches
-from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.preprocess import read_as
+from matchrt.runtime.session import Session
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
@@ -108,15 +111,18 @@ def _table(cells: Cells) -> str:
     return f"<h2>{escape(cells.title)}</h2><table><tr>{head}</tr>{rows}</table>"
 
 
-def worst_pictures(verdict: Verdict, reference: Matcher, engine: Matcher, count: int) -> list[tuple[str, bytes]]:
+def worst_pictures(verdict: Verdict, reference: Session, engine: Session, count: int) -> list[tuple[str, bytes]]:
     """The worst pairs, matched once more by both, drawn: caption and JPEG."""
     from PIL import Image
 
     found = []
     for pair in verdict.verification.worst(count):
-        images = [reference.read(value) for value in (pair.pair.image0, pair.pair.image1)]
-        for name, matcher in ((verdict.verification.reference, reference), (verdict.verification.engine, engine)):
-            matches = matcher.match(pair.pair.image0, pair.pair.image1)
+        images = [read_as(value, "array", JUDGED) for value in (pair.pair.image0, pair.pair.image1)]
+        for name, session in ((verdict.verification.reference, reference), (verdict.verification.engine, engine)):
+            (given,) = match_pairs(session, [pair.pair], lambda: None)
+            if isinstance(given, MatchRTError):
+                continue
+            matches = given.filter(session.manifest.matching.default_score)
             buffer = BytesIO()
             Image.fromarray(draw_matches(images[0], images[1], matches, max_height=320)).save(
                 buffer, "JPEG", quality=85

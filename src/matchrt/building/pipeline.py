@@ -12,9 +12,10 @@ from pathlib import Path
 
 from matchrt._util import atomic
 from matchrt.building.calibration.advice import require_quantizable
-from matchrt.building.convert import convert_engine, require_source
+from matchrt.building.convert import convert_engine
 from matchrt.building.export import export_engine
 from matchrt.building.request import BuildRequest, BuildResult, Progress
+from matchrt.building.source import require_source
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import require_precision
 from matchrt.manifest import manifest_path

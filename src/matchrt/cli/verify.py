@@ -83,8 +83,9 @@ def verify(
         raise MatchRTError(
             "usage", "There is nothing to verify.", "Name an engine, or a model: matchrt verify --flax loftr-lite."
         )
+    from matchrt.bench.verify_run import VerifyRequest, run_verify
     from matchrt.building.calibration.options import CalibrationOptions
-    from matchrt.building.verify_run import BlockRequest, VerifyRequest, run_per_block, run_verify
+    from matchrt.building.sensitivity import BlockRequest, run_per_block
     from matchrt.runtime.backends import DEFAULT_BACKEND
 
     _check(output, html, plot, per_block)

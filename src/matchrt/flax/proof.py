@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from flax import nnx
 
+from matchrt.bench.difference import MAX_PIXELS, Difference, compare_matches
 from matchrt.bench.scene import image_pair
-from matchrt.building.parity import MAX_PIXELS, Difference, compare
 from matchrt.export.weights.network import load_network
 from matchrt.flax.conversion import convert, flax_spec
 from matchrt.flax.session import MAX_MATCHES, flax_contract, jax_device
@@ -141,11 +141,11 @@ def prove_flax(
     chained = flax_stages(flax_network, pair, ours.cells, place)
     say("both, whole", 0.7)
     found = _torch_matches(loaded.network, pair), _flax_matches(flax_network, pair, place)
-    matches, arbiter = compare(*found, config.match.threshold), None
+    matches, arbiter = compare_matches(*found, config.match.threshold), None
     if not matches.same:
         say("torch in float64", 0.8)
         exact = _torch_matches(copy.deepcopy(loaded.network).double(), pair, torch.float64)
-        arbiter = Arbiter(*(compare(exact, side, config.match.threshold) for side in found))
+        arbiter = Arbiter(*(compare_matches(exact, side, config.match.threshold) for side in found))
     return FlaxProof(
         model=model,
         pair="generated" if images is None else " ".join(path.name for path in images),

@@ -13,11 +13,12 @@ from support.pictures import texture
 from support.small import small_engine
 
 from matchrt.bench.drawn import drawn_pair
-from matchrt.bench.pairs import choose_pairs, drawn_pairs
+from matchrt.bench.pairs import drawn_pairs
 from matchrt.building.calibration.advice import advice, require_quantizable
 from matchrt.building.calibration.cache import read_ranges
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.pairs import choose_pairs
 from matchrt.errors import MatchRTError
 from matchrt.export.quantization.quantize import plan_quantization
 from matchrt.export.quantization.ranges import check_method, measure_ranges

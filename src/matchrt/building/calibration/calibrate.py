@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matchrt.bench.pairs import CalibrationPairs, JudgedPair
+from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
 from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.pairs import CalibrationPairs
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.options import MatcherOptions

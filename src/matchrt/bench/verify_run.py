@@ -1,0 +1,71 @@
+"""What `matchrt verify` of an engine does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from matchrt.bench.drawn import HARD
+from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.judging import judge_engine, reference_matches
+from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
+from matchrt.bench.reference import find_reference
+from matchrt.bench.verify_report import worst_pictures
+from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import SessionOptions
+from matchrt.store import EngineStore
+
+Tell = Callable[[str, float], None]
+_DRAWN = range(500, 508)
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """engine, reference: files or names. pairs: as `--calibration` takes them; None: drawn scenes.
+
+    first: so many of the pairs. worst: so many pairs are drawn. threads: of the CPU.
+    """
+
+    engine: str
+    reference: str = "fp32"
+    pairs: Path | None = None
+    first: int | None = None
+    worst: int = 0
+    threads: int | None = None
+    backend: str | None = None
+
+
+def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[Verdict, list[tuple[str, bytes]]]:
+    """The comparison, and pictures of the worst pairs. Errors: reference-*, engine-*, pairs-*, eval-*, image-*."""
+    engine = read_engine(request.engine, store, request.backend)
+    reference = find_reference(engine.manifest, store, request.reference)
+    pairs = verified_pairs(request.pairs, reference, request.first)
+    options = SessionOptions(threads=request.threads)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        tell(f"pair {done} of {2 * len(pairs)}", done / (2 * len(pairs)))
+
+    tell("opening engines", 0.0)
+    names = (_name(reference), _name(engine))
+    with closing(open_session(reference, options)) as first, closing(open_session(engine, options)) as second:
+        expected = reference_matches(first, pairs, advance)
+        verdict = judge_engine(expected, second, pairs, LIMITS[engine.manifest.precision], names, advance)
+        pictures = worst_pictures(verdict, first, second, request.worst) if request.worst else []
+    return verdict, pictures
+
+
+def verified_pairs(source: Path | None, file: EngineFile, first: int | None) -> list[JudgedPair]:
+    """The pairs that `--pairs` and `--first` name; drawn scenes without. Errors: pairs-*, eval-*."""
+    pairs = drawn_pairs(file.manifest.input, _DRAWN, HARD) if source is None else user_pairs(source)
+    return pairs[:first]
+
+
+def _name(file: EngineFile) -> str:
+    manifest = file.manifest
+    return f"{file.path.name} ({manifest.precision}, {manifest.backend})"

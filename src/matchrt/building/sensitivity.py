@@ -1,0 +1,111 @@
+"""What `matchrt verify --per-block` does: one part of a network after another in 8 bits, the rest in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from matchrt.bench.judging import Expected, reference_matches
+from matchrt.bench.pairs import JudgedPair
+from matchrt.bench.per_block import Sensitivity, measure_sensitivity
+from matchrt.bench.reference import find_reference
+from matchrt.bench.verify_run import verified_pairs
+from matchrt.building.calibration.advice import require_quantizable
+from matchrt.building.calibration.calibrate import plan_ranges
+from matchrt.building.calibration.options import CalibrationOptions
+from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
+from matchrt.building.calibration.style import style_for
+from matchrt.building.source import require_source
+from matchrt.building.variant import open_variant
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.backends import DEFAULT_BACKEND
+from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.opening import open_session
+from matchrt.runtime.session import Session
+from matchrt.store import EngineStore
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class BlockRequest:
+    """Which lowering is taken apart. backend: whose Q/DQ placement; calibration: of the ranges."""
+
+    engine: str
+    precision: str = "int8"
+    backend: str = DEFAULT_BACKEND
+    reference: str = "fp32"
+    pairs: Path | None = None
+    first: int | None = None
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+
+
+def run_per_block(request: BlockRequest, store: EngineStore, tell: Tell) -> Sensitivity:
+    """What each part costs. Errors: those of `run_verify` and of a quantised build."""
+    source = _source(request, store)
+    if request.precision not in ("int8", "fp8"):
+        raise MatchRTError("precision-unknown", f"--per-block takes no {request.precision}.", "Use int8 or fp8.")
+    require_quantizable(request.precision, request.backend, ("8.9",))
+    pairs = _pairs(request, source)
+    try:
+        return _measure(request, source, pairs, store, tell)
+    except ModuleNotFoundError as error:
+        raise missing_package(str(error.name), "export", "Lowering a part of a network") from error
+
+
+def _source(request: BlockRequest, store: EngineStore) -> EngineFile:
+    """The fp32 ONNX engine: the one that was named, or the one that it was made from."""
+    engine = read_engine(request.engine, store)
+    manifest = engine.manifest
+    plain = (manifest.backend, manifest.precision) == (DEFAULT_BACKEND, "fp32")
+    source = engine if plain else find_reference(manifest, store, request.reference)
+    require_source(source)
+    return source
+
+
+def _pairs(request: BlockRequest, source: EngineFile) -> CalibrationPairs:
+    chosen = choose_pairs(request.calibration.source, source.manifest.input, request.calibration.seed)
+    if request.pairs is None and request.first is None:
+        return chosen
+    return replace(chosen, judging=tuple(verified_pairs(request.pairs, source, request.first)), apart=True)
+
+
+def _measure(
+    request: BlockRequest, source: EngineFile, pairs: CalibrationPairs, store: EngineStore, tell: Tell
+) -> Sensitivity:
+    """Ranges once, for all parts; then a graph for each."""
+    import onnx
+
+    from matchrt.export.quantization.quantize import plan_quantization, quantize
+    from matchrt.export.quantization.ranges import check_method
+
+    model, keep = onnx.load_model_from_string(source.data), request.calibration.keep
+    family, style = source.manifest.family, style_for(request.precision, request.backend)
+    method = check_method(request.calibration.method)
+    plan = plan_quantization(model, family, style, keep)
+    ranges, _ = plan_ranges(source, plan, pairs.calibrating, method, store, lambda what, share: tell(what, 0.2 * share))
+
+    def open_block(nodes: tuple[str, ...]) -> Session:
+        # A part alone quantises results that the whole does too, and nothing else: the ranges are those.
+        graph, _ = quantize(plan_quantization(model, family, style, keep, nodes), ranges)
+        return open_variant(source, graph)
+
+    tell("matching in fp32", 0.2)
+    expected = _expected(source, pairs.judging)
+    products = tuple(plan.selection.products)
+    return measure_sensitivity(
+        request.precision,
+        request.backend,
+        products,
+        pairs.judging,
+        expected,
+        open_block,
+        lambda what, share: tell(what, 0.25 + 0.75 * share),
+    )
+
+
+def _expected(source: EngineFile, pairs: tuple[JudgedPair, ...]) -> Expected:
+    with closing(open_session(source)) as session:
+        return reference_matches(session, pairs, lambda: None)

@@ -1,0 +1,76 @@
+"""Textured pairs that trained and many random weights match: for parity, and for the gate of fp16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from matchrt.bench.folder import PlainPair
+from matchrt.bench.pairs import JudgedPair
+from matchrt.manifest import InputContract
+
+UInt8Array = npt.NDArray[np.uint8]
+Size = tuple[int, int]
+Pair = tuple[UInt8Array, UInt8Array]
+
+
+def texture_pair(contract: InputContract, stride: int, sizes: tuple[Size, Size], seed: int) -> Pair:
+    """Two uint8 images [H, W, C] of these sizes (height, width), cut from one texture, the second one shifted.
+
+    The shift is two coarse cells of `stride` pixels, or the divisor where networks see nothing finer.
+    """
+    shift = max(2 * stride, contract.divisor)
+    height, width = (max(sides) + shift for sides in zip(*sizes, strict=True))
+    layers = [_texture(height, width, seed + channel) for channel in range(contract.channels)]
+    texture = np.stack(layers, axis=2)
+    (height0, width0), (height1, width1) = sizes
+    first, second = texture[:height0, :width0], texture[shift : shift + height1, shift : shift + width1]
+    return np.ascontiguousarray(first), np.ascontiguousarray(second)
+
+
+def texture_pairs(contract: InputContract, stride: int, count: int = 3) -> list[JudgedPair]:
+    """The textures as pairs of images, `count` of every kind (and row of a batch), for an engine of this input.
+
+    Their sizes are such that the engine's input has them unscaled. For static engines the input is that of
+    `parity.sample_inputs`: the second image is narrower by one divisor, so that padding and masks take part. Only
+    engines that stretch images take both of the full size, and their coarse copies come from the engine's own resize,
+    not from the mean over areas that parity takes. For dynamic engines one pair has the best size; the other has two
+    shapes with the long side of the best size, whereas parity also takes smaller ones, which an engine would enlarge.
+    """
+    found = []
+    for seed in range(count):
+        for row, sizes in enumerate(_sizes(contract)):
+            # As in `parity.sample_inputs`: the rows of a batch have textures of their own.
+            first, second = texture_pair(contract, stride, sizes, seed if contract.batch == 1 else seed + 100 * row)
+            name = Path(f"texture-{seed}-{row}")
+            found.append(JudgedPair(first, second, PlainPair(f"texture/{seed}/{row}", "texture", name, name, False)))
+    return found
+
+
+def _sizes(contract: InputContract) -> list[tuple[Size, Size]]:
+    """Sizes of the pairs of one seed: one a row of the batch, or two of a dynamic engine."""
+    if contract.profile is None:
+        assert contract.height is not None and contract.width is not None
+        height, width = contract.height, contract.width
+        narrower = width if contract.fitting == "stretch" else width - contract.divisor
+        return [((height, width), (height, narrower))] * contract.batch
+    best, least, step = contract.profile.optimum, contract.profile.minimum, contract.divisor
+    short = 1 if best[1] <= best[0] else 0
+    half, most = (max(least[short], best[short] * share // 4 // step * step) for share in (2, 3))
+    shapes = [(side, best[1]) if short == 0 else (best[0], side) for side in (half, most)]
+    return [(best, best), (shapes[0], shapes[1])]
+
+
+def _texture(height: int, width: int, seed: int) -> UInt8Array:
+    """Noise on several scales, which looks a little like gravel: distinct everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.zeros(1, 1, height, width)
+    for scale in (2, 4, 8, 16, 32):
+        noise = torch.rand(1, 1, height // scale + 2, width // scale + 2, generator=generator)
+        image += torch.nn.functional.interpolate(noise, size=(height, width), mode="bilinear") * scale**0.5
+    low, high = image.min(), image.max()
+    pixels: UInt8Array = ((image[0, 0] - low) / (high - low) * 255).byte().numpy()
+    return pixels
