@@ -9,8 +9,10 @@ import sys
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy.typing as npt
 import pytest
 from support.commands import CommandLine
 from support.pictures import shifted_pair
@@ -18,13 +20,14 @@ from support.small import small_engine
 
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import MatchRTError
-from matchrt.manifest import Profile, read_manifest
+from matchrt.manifest import EngineManifest, Profile, read_manifest
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import Backend, BuiltEngine, Tell, get_backend
 from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names, require_backend
+from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.onnxruntime import OnnxRuntimeSession
-from matchrt.runtime.session import Session, SessionOptions
+from matchrt.runtime.session import Arrays, Session, SessionOptions
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,25 @@ class ToyBuilder:
         return replace(checked, data=zlib.compress(model), backend_version="1.0")
 
 
-class ToyBackend(Backend):
+class ToySession(CallingSession):
     """Decompresses, and lets ONNX Runtime do the rest."""
+
+    def __init__(self, engine: EngineFile, options: SessionOptions) -> None:
+        self._session = OnnxRuntimeSession(replace(engine, data=zlib.decompress(engine.data)), options)
+
+    @property
+    def manifest(self) -> EngineManifest:
+        return self._session.manifest
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        return self._session.run(inputs)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class ToyBackend(Backend):
+    """Its facts, its builder and its sessions."""
 
     name = "toy"
     title = "Toy"
@@ -58,7 +78,7 @@ class ToyBackend(Backend):
         return ToyBuilder()
 
     def open(self, engine: EngineFile, options: SessionOptions) -> Session:
-        return OnnxRuntimeSession(replace(engine, data=zlib.decompress(engine.data)), options)
+        return ToySession(engine, options)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@
 | `require_digest`         | `engine-digest`  | of the bytes, before a runtime gets them         |
 | `require_device`         | `device-backend` | of the manifest, before a runtime gets the bytes |
 | `require_version`        | `engine-version` | of the manifest, before a runtime gets the bytes |
+| `require_lean_runtime`   | `engine-version` | of the manifest, before a runtime gets the bytes |
 | `require_gpu`            | `engine-gpu`     | of the manifest, before a runtime gets the bytes |
 | `require_tensors`        | `engine-graph`   | of the loaded engine                             |
 | `require_single_pair`    | `engine-batch`   | by what matches pair after pair                  |
@@ -82,6 +83,21 @@ def require_version(manifest: EngineManifest, version: str) -> None:
         f"The engine's backend_version is {manifest.backend_version}; here is {manifest.backend} {version}, and it "
         f"needs {need}.",
         f"Build it with what is installed: {build_command(manifest)}.",
+    )
+
+
+def require_lean_runtime(manifest: EngineManifest, version: str, lean: str | None, variable: str) -> str:
+    """The library that runs an engine of an earlier version than the installed one. Error: engine-version.
+
+    lean: what the environment variable `variable` names; None where it is not set.
+    """
+    if lean is not None:
+        return lean
+    raise MatchRTError(
+        "engine-version",
+        f"The engine's backend_version is {manifest.backend_version}; {manifest.backend} {version} runs it with "
+        "NVIDIA's lean runtime of that version, which engines do not bring: their host code stays disallowed.",
+        f"Set {variable} to its libnvinfer_lean.so, or build it here: {build_command(manifest)}.",
     )
 
 

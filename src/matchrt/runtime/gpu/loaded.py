@@ -14,7 +14,13 @@ from matchrt.nvidia.device import Gpu, current_gpu
 from matchrt.nvidia.dialect import Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
-from matchrt.runtime.engine_checks import build_command, require_gpu, require_tensors, require_version
+from matchrt.runtime.engine_checks import (
+    build_command,
+    require_gpu,
+    require_lean_runtime,
+    require_tensors,
+    require_version,
+)
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.kernels import Kernels
 from matchrt.runtime.gpu.layout import Shapes
@@ -115,18 +121,10 @@ class LoadedEngine:
 
     def _of_its_version(self, runtime: Any) -> Any:
         """The runtime itself, or for an engine of an earlier version NVIDIA's lean runtime of that version."""
-        built = self.manifest.backend_version
-        if built == self.dialect.version:
+        if self.manifest.backend_version == self.dialect.version:
             return runtime
         lean = os.environ.get(LEAN_RUNTIME)
-        if lean is None:
-            raise MatchRTError(
-                "engine-version",
-                f"The engine's backend_version is {built}; {self.dialect.backend} {self.dialect.version} runs it with "
-                "NVIDIA's lean runtime of that version, which engines do not bring: their host code stays disallowed.",
-                f"Set {LEAN_RUNTIME} to its libnvinfer_lean.so, or build it here: {build_command(self.manifest)}.",
-            )
-        return runtime.load_runtime(lean)
+        return runtime.load_runtime(require_lean_runtime(self.manifest, self.dialect.version, lean, LEAN_RUNTIME))
 
     def _deserialize(self, file: EngineFile) -> Any:
         runtime, manifest = self._runtime, file.manifest
