@@ -29,7 +29,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Result:
-    """dead: (page, link, reason). followed, elsewhere: how many links were looked up, and how many go to other hosts."""
+    """dead: (page, link, reason). followed, elsewhere: how many links were looked up, and how many go elsewhere."""
 
     dead: list[tuple[str, str, str]]
     followed: int

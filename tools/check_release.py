@@ -2,8 +2,8 @@
 
     python tools/check_release.py dist
 
-It compares the version in the package, the changelog, CITATION.cff and the archives' names, and looks into the archives.
-It prints what is wrong, and exits with 1 if anything is.
+It compares the versions in the package, the changelog, CITATION.cff and the archives' names, and looks into the
+archives. It prints what is wrong, and exits with 1 if anything is.
 """
 
 from __future__ import annotations

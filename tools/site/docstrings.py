@@ -1,8 +1,8 @@
 """An extension of griffe: the docstrings' plain text as Markdown.
 
-A docstring of matchrt is a sentence, paragraphs, and lines of the form `name: what it is`, each of which goes on until the
-next name or the end of its paragraph. Here those lines become lists, examples become code blocks, and what is indented
-keeps its lines.
+A docstring of matchrt is a sentence, paragraphs, and lines of the form `name: what it is`, each of which goes on until
+the next name or the end of its paragraph. Here those lines become lists, examples become code blocks, and what is
+indented keeps its lines.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def _known(found: str, names: set[str]) -> bool:
 
 
 def _bold(found: str) -> str:
-    return found if found in _SECTIONS else re.sub(_NAME, lambda part: f"`{part[0].strip('`')}`" if part[0] != "and" else part[0], found)
+    if found in _SECTIONS:
+        return found
+    return ", ".join(f"`{part.strip('`')}`" for part in re.split(r", | and ", found))
 
 
 def _lines(lines: list[str]) -> Iterator[str]:

@@ -24,7 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Puts the repository's pages in place of the folder `docs`, and the files that they link to beside them."""
     root = Path(config.config_file_path).parent
     for file in list(files):
-        files.remove(file)
+        if file.src_dir == config.docs_dir:  # the others are the theme's
+            files.remove(file)
     pages = sorted(_pages(root))
     for path in (*pages, *sorted(_linked(root, pages)), *_STYLES):
         files.append(File.generated(config, path, abs_src_path=str(root / path)))
