@@ -74,7 +74,9 @@ def _split(lines: list[str], names: set[str]) -> Iterator[str]:
     known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     inside = re.compile(rf"(?<=[.;)]) (?=(?:{known})(?:, (?:{known}))*: )")
     for line in lines:
-        yield from inside.split(line) if not line.startswith("    ") else (line,)
+        parts = [line] if line.startswith("    ") else inside.split(line)
+        yield from (f"{part[:-1]}." if part.endswith(";") else part for part in parts[:-1])
+        yield parts[-1]
 
 
 def _known(found: str, names: set[str]) -> bool:
