@@ -28,7 +28,7 @@ from matchrt.bench.scene import engine_inputs
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.network import load_network, published_graph
-from matchrt.families.specs import get_spec
+from matchrt.families.registry import get_spec
 from matchrt.models.parts.engine_graph import EngineGraph
 from matchrt.runtime.engine_file import BUNDLED, EngineFile, engine_path, read_engine
 from matchrt.runtime.session import Session, SessionOptions, open_session

@@ -67,7 +67,7 @@ def torch_call(manifest: EngineManifest, checkpoint: Path, inputs: Arrays, threa
     import torch
 
     from matchrt.export.weights.network import load_network, published_graph
-    from matchrt.families.specs import get_spec
+    from matchrt.families.registry import get_spec
 
     torch.set_num_threads(threads)
     matching, size = manifest.matching, (manifest.input.height or 0, manifest.input.width or 0)

@@ -34,7 +34,8 @@ from rich.table import Table
 from matchrt.bench.scene import engine_inputs, image_pair
 from matchrt.export.weights.network import load_network
 from matchrt.export.weights.read import Checkpoint
-from matchrt.flax.conversion import convert, flax_spec
+from matchrt.flax.conversion import convert
+from matchrt.flax.models import flax_spec
 from matchrt.flax.weights import create_abstract, fill
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.image import as_image

@@ -19,7 +19,7 @@ import torch
 
 from matchrt.bench.scene import engine_inputs
 from matchrt.export.weights.network import load_network, published_graph
-from matchrt.families.specs import get_spec
+from matchrt.families.registry import get_spec
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.session import SessionOptions, open_session
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from matchrt.cli.builder_options import parse_targets
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.precision import apply
-from matchrt.models.roma.config import ROMA, Size
+from matchrt.families.roma import ROMA
+from matchrt.models.roma.config import Size
 from matchrt.models.roma.decoder import Flow
 from matchrt.models.roma.deployed import deployed
 from matchrt.models.roma.match_decoder import anchors_to_flow

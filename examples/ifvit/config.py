@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from matchrt.models.parts.config import AttentionKind, TransformerConfig
+from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 
 STRIDE = 8
 

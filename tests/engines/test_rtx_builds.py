@@ -20,7 +20,8 @@ from matchrt.building.pipeline import BuildRequest, build
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBackend
 from matchrt.errors import MatchRTError
-from matchrt.families.specs import ModelSpec, model_specs
+from matchrt.families.definition import ModelSpec
+from matchrt.families.registry import model_specs
 from matchrt.manifest import EngineManifest, Source, manifest_path, read_manifest
 from matchrt.nvidia.device import find_gpus
 from matchrt.nvidia.dialect import BuilderOptions

@@ -25,12 +25,13 @@ from matchrt.export.weights.account import account
 from matchrt.export.weights.fusion import MAX_DIFFERENCE
 from matchrt.export.weights.network import LoadedNetwork, expected_tensors
 from matchrt.export.weights.report import LoadReport
-from matchrt.families.eloftr import ELOFTR_INPUT, ELOFTR_KEYS, ELoFTRFamily
+from matchrt.families.eloftr import ELOFTR, ELOFTR_INPUT, ELOFTR_KEYS, ELoFTRFamily
 from matchrt.families.keymap import Fuse, Rename
-from matchrt.families.specs import get_spec
+from matchrt.families.registry import get_spec
 from matchrt.manifest import Profile
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.repvgg import RepVGG, RepVGGBranches
-from matchrt.models.parts.config import ELOFTR, CoarseMatchConfig, ELoFTRConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 TINY = ELoFTRConfig(
     widths=(8, 8, 16, 32),

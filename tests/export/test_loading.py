@@ -14,10 +14,10 @@ from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.account import account
 from matchrt.export.weights.network import expected_tensors, fitting_models, load_network
 from matchrt.families.keymap import Drop, Keep, KeyMap, Rename, matches
-from matchrt.families.specs import get_spec, model_specs
+from matchrt.families.loftr import COARSE_LOFTR, LOFTR_OUTDOOR
+from matchrt.families.registry import get_spec, model_specs
 from matchrt.models.loftr.network import LoFTR
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
-from matchrt.models.parts.config import COARSE_LOFTR, LOFTR_OUTDOOR
 
 
 @pytest.mark.parametrize(

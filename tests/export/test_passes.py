@@ -20,7 +20,7 @@ from matchrt.export.passes.supported import RequireSupported
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import load_network
 from matchrt.families.loftr import COARSE_LOFTR_INPUT
-from matchrt.families.specs import get_spec
+from matchrt.families.registry import get_spec
 
 OPTIONS = ExportOptions(192, 256, max_matches=128)
 

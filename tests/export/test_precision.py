@@ -20,12 +20,12 @@ from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.precision.families import RULES, lower_model
 from matchrt.export.precision.graph_types import element_types
-from matchrt.export.precision.rules import Nodes, PrecisionRules, Rule, fits
-from matchrt.export.quantization.families import quant_rules
+from matchrt.export.quantization.selection import quant_rules
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import load_network
 from matchrt.families.base import Preprocess
-from matchrt.families.specs import get_spec, model_specs
+from matchrt.families.registry import get_spec, model_specs
+from matchrt.families.rules import Nodes, PrecisionRules, Rule, fits
 from matchrt.manifest import PassRecord, Profile
 
 LITE = Path(matchrt.__file__).parent / "assets" / "loftr-lite.onnx"

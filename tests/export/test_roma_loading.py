@@ -16,13 +16,14 @@ from torch import Tensor
 
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.diagnose import diagnose
-from matchrt.export.weights.dinov2_names import recognise, translate
 from matchrt.export.weights.network import account_files, expected_tensors, load_network
 from matchrt.export.weights.read import Checkpoint, digest_tensors
 from matchrt.export.weights.report import LoadReport
-from matchrt.families.roma import RoMaFamily
-from matchrt.families.specs import ModelSpec, get_spec
-from matchrt.models.roma.config import ROMA, DINOv2Config
+from matchrt.families.definition import ModelSpec
+from matchrt.families.dinov2 import recognise, translate
+from matchrt.families.registry import get_spec
+from matchrt.families.roma import ROMA, RoMaFamily
+from matchrt.models.roma.config import DINOv2Config
 
 State = dict[str, Tensor]
 

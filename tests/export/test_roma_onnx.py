@@ -11,21 +11,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from matchrt.building.presets import ROMA_PRESETS, arrange
 from support.pictures import texture
 from support.quantised import check_quantised
 from support.roma import TINY, roma_files, roma_state
 
 from matchrt.building.parity import compare, run_onnx, sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
-from matchrt.building.presets import ROMA_PRESETS, arrange
 from matchrt.errors import MatchRTError
 from matchrt.export.passes.aside import put_back, set_aside
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
 from matchrt.export.to_onnx import input_contract
+from matchrt.families.definition import ModelSpec
+from matchrt.families.registry import get_spec
 from matchrt.families.roma import RoMaFamily
-from matchrt.families.specs import ModelSpec, get_spec
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.store import EngineStore

@@ -18,7 +18,7 @@ from matchrt.export.passes.standard import standard_passes
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.loftr import LOFTR_INPUT
-from matchrt.families.specs import get_spec
+from matchrt.families.registry import get_spec
 from matchrt.manifest import Profile
 from matchrt.models.parts.engine_graph import EngineGraph
 

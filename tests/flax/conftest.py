@@ -14,7 +14,7 @@ def lite_state() -> dict[str, Tensor]:
     """The bundled model's tensors under the checkpoint's own keys."""
     from matchrt.export.weights.network import checkpoint_path
     from matchrt.export.weights.read import read_checkpoint
-    from matchrt.families.specs import get_spec
+    from matchrt.families.registry import get_spec
 
     return dict(read_checkpoint(checkpoint_path(get_spec("loftr-lite"), None)).tensors)
 
@@ -23,7 +23,7 @@ def lite_state() -> dict[str, Tensor]:
 def lite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model in Flax's layout."""
     from matchrt.export.weights.network import checkpoint_path
-    from matchrt.families.specs import get_spec
+    from matchrt.families.registry import get_spec
     from matchrt.flax.conversion import convert_file
 
     path = tmp_path_factory.mktemp("flax") / "lite.npz"

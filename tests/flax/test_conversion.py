@@ -16,11 +16,12 @@ from torch import Tensor
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.network import checkpoint_path
 from matchrt.export.weights.read import read_checkpoint
-from matchrt.families.specs import get_spec
+from matchrt.families.loftr import LOFTR_OUTDOOR
+from matchrt.families.registry import get_spec
 from matchrt.flax.conversion import convert_file, restore_file
 from matchrt.flax.files import About, read_weights, write_weights
 from matchrt.flax.weights import load_loftr_weights, shapes_of, transformer_shapes
-from matchrt.models.parts.config import LOFTR_LITE, LOFTR_OUTDOOR, TransformerConfig
+from matchrt.models.loftr.config import LOFTR_LITE, TransformerConfig
 
 BUNDLED = checkpoint_path(get_spec("loftr-lite"), None)
 

@@ -25,9 +25,10 @@ from matchrt.flax.proof import compare_stages
 from matchrt.flax.stages import PairInput, flax_stages, torch_stages
 from matchrt.flax.weights import create_abstract, fill
 from matchrt.models.loftr import position as torch_position
+from matchrt.models.loftr.config import LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.flax.position import sine_encoding, sine_frequencies
 from matchrt.models.loftr.flax.resnet_fpn import upsample_twice
-from matchrt.models.parts.config import CoarseMatchConfig, LoFTRConfig, TransformerConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 SMALL = LoFTRConfig(
     initial_dim=8,

@@ -8,9 +8,11 @@ import pytest
 import torch
 from support.weights import random_network
 
+from matchrt.families.loftr import COARSE_LOFTR
+from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig
+from matchrt.models.loftr.deployed import deployed
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.config import COARSE_LOFTR, LOFTR_LITE, LoFTRConfig
-from matchrt.models.parts.deploy import GreyConvolution, deployed
+from matchrt.models.parts.grey_convolution import GreyConvolution
 
 
 @pytest.mark.parametrize("side", [3, 7])

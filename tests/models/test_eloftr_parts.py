@@ -9,10 +9,11 @@ from support.weights import sharp_state
 from torch import Tensor
 
 from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import half_windows, pixel_windows
 from matchrt.models.eloftr.rotary import rotated_rows
 from matchrt.models.parts.coarse_matching import Confidence, Grid, comparable, dual_softmax, select_pairs, similarity
-from matchrt.models.parts.config import CoarseMatchConfig, ELoFTRConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 TINY = ELoFTRConfig(widths=(8, 8, 16, 32), blocks=(1, 1, 1, 1), n_heads=2, layer_pairs=2, fine_regress=4)
 

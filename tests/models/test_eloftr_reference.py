@@ -13,10 +13,11 @@ from PIL import Image
 from support.eloftr import filled, manifest_state
 from torch import Tensor
 
-from matchrt.families.eloftr import ELoFTRFamily
+from matchrt.families.eloftr import ELOFTR, MATCHANYTHING_ELOFTR, ELoFTRFamily
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.network import ELoFTR
 from matchrt.models.eloftr.rotary import rotary_axis, rotary_table
-from matchrt.models.parts.config import ELOFTR, MATCHANYTHING_ELOFTR, CoarseMatchConfig, ELoFTRConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 FEATURES = 1e-4  # relative to the stage's largest value
 PIXELS = 1e-2

@@ -12,9 +12,9 @@ import torch
 from support.pictures import shifted_pair
 from support.weights import sharp_state
 
+from matchrt.families.loftr import LOFTR_OUTDOOR
 from matchrt.models.loftr.network import LoFTR
 from matchrt.models.loftr.resnet_fpn import run_backbone
-from matchrt.models.parts.config import LOFTR_OUTDOOR
 
 kornia_loftr = pytest.importorskip("kornia.feature.loftr.loftr", reason="kornia is not installed (extra dev)")
 THRESHOLD = 1e-5

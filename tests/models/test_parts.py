@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from support.pictures import shifted_pair
 from support.weights import random_network
 
-from matchrt.models.loftr.attention import MASKED, full_attention, linear_attention, window_attention
+from matchrt.families.loftr import COARSE_LOFTR
+from matchrt.models.loftr.attention import full_attention, linear_attention, window_attention
+from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.fine_refinement import FineRefinement, gather_windows
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
 from matchrt.models.parts.coarse_matching import Grid, dual_softmax, fast_dual_softmax, rows_and_columns, select_matches
-from matchrt.models.parts.config import COARSE_LOFTR, LOFTR_LITE, CoarseMatchConfig, LoFTRConfig, TransformerConfig
+from matchrt.models.parts.config import CoarseMatchConfig
+from matchrt.models.parts.masks import MASKED
 
 
 def test_position_formula() -> None:

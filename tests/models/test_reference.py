@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from matchrt.families.loftr import LOFTR_OUTDOOR
 from matchrt.models.loftr.network import LoFTR
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
 from matchrt.models.loftr.resnet_fpn import run_backbone
 from matchrt.models.parts.coarse_matching import dual_softmax
-from matchrt.models.parts.config import LOFTR_OUTDOOR
 
 FEATURES = 1e-4  # relative to the stage's largest value
 PIXELS = 1e-3

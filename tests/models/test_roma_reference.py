@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from support.eloftr import manifest_state
 
-from matchrt.models.roma.config import MATCHANYTHING_ROMA, ROMA
+from matchrt.families.roma import MATCHANYTHING_ROMA, ROMA
 from matchrt.models.roma.dinov2 import resample_position
 from matchrt.models.roma.network import RoMa
 

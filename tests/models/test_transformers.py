@@ -14,9 +14,8 @@ from support.pictures import shifted_pair
 from support.weights import sharp_state
 from torch import Tensor
 
-from matchrt.families.eloftr import ELoFTRFamily
+from matchrt.families.eloftr import ELOFTR, ELoFTRFamily
 from matchrt.models.eloftr.network import ELoFTR
-from matchrt.models.parts.config import ELOFTR
 
 transformers = pytest.importorskip("transformers")
 SCORES = 1e-3  # relative to the largest

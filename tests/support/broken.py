@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from matchrt.export.precision.families import RULES, lower_model
-from matchrt.export.precision.rules import PrecisionRules
+from matchrt.families.rules import PrecisionRules
 
 
 def with_saturated_softmax(model: onnx.ModelProto) -> onnx.ModelProto:

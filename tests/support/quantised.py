@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 
 from matchrt.building.parity import Arrays, onnx_runner
-from matchrt.export.precision.rules import Nodes
 from matchrt.export.quantization.quantize import plan_quantization, quantize
 from matchrt.export.quantization.ranges import measure_ranges
-from matchrt.export.quantization.rules import PRODUCTS, QuantRules
+from matchrt.export.quantization.selection import PRODUCTS
 from matchrt.export.quantization.styles import QuantStyle
+from matchrt.families.rules import Nodes, QuantRules
 
 # Rules and patterns that wait for products which the small test network has not: never quantised ones only.
 SPARE = {"roma": ("rest", "decoder.gps.*.**")}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from matchrt.families.loftr import COARSE_LOFTR
+from matchrt.models.loftr.config import LoFTRConfig
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.config import COARSE_LOFTR, LoFTRConfig
 
 
 def sharp_state(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:

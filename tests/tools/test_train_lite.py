@@ -47,6 +47,6 @@ def test_it_trains_and_its_weights_load(pack: Path, tmp_path: Path) -> None:
     saved = torch.load(weights, map_location="cpu", weights_only=True)
     assert saved["step"] == 2
     from matchrt.export.weights.network import load_network
-    from matchrt.families.specs import get_spec
+    from matchrt.families.registry import get_spec
 
     assert load_network(get_spec("loftr-lite"), weights).report.complete

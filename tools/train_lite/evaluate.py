@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
 from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches
-from matchrt.models.parts.config import LOFTR_LITE, CoarseMatchConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 Points = NDArray[np.float64]
 STRIDE = 8

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.config import LOFTR_LITE
 
 RECIPE_VERSION = "1"
 PREFIX = "matcher."

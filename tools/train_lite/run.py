@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.config import LOFTR_LITE
 
 
 @dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.config import LOFTR_LITE
 from tools.train_lite.losses import sample_positives
 from tools.train_lite.pairs import Recipe, Shape, compile_pairs, make_pairs
 from tools.train_lite.step import compile_parts, losses

@@ -18,6 +18,7 @@ from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.precision import QUANTIZED
 from matchrt.export.quantization.styles import style_for
+from matchrt.families.registry import find_family
 from matchrt.manifest import EngineManifest, PassRecord
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore, StoredEngine
@@ -75,12 +76,12 @@ def convert_engine(
 
 
 def _refuse_tf32(manifest: EngineManifest, backend: Backend) -> None:
-    """RoMa solves a system of condition 1e4: with TF32's 11 bits nothing of the solution is left."""
-    options = getattr(backend, "options", None)
-    if manifest.family == "roma" and options is not None and options.tf32:
+    """Raises `build-option` where TF32 is asked for and the network does not stand it."""
+    options, family = getattr(backend, "options", None), find_family(manifest.family)
+    if family is not None and not family.tf32 and options is not None and options.tf32:
         raise MatchRTError(
             "build-option",
-            f"{manifest.model} solves a linear system that needs float32 products; TF32 leaves no digit of it.",
+            f"{manifest.model} {family.float32_because}.",
             "Leave --tf32 out.",
         )
 

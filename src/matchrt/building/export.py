@@ -12,6 +12,8 @@ from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBackend
 from matchrt.errors import missing_package
+from matchrt.families.arrange import arrange
+from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
 from matchrt.store import EngineStore, StoredEngine
 
@@ -38,23 +40,24 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable.
     """
     try:
-        from matchrt.building.presets import arrange
-        from matchrt.export.to_onnx import input_contract
+        from matchrt.export.to_onnx import ExportOptions, input_contract
         from matchrt.export.weights.network import load_network
-        from matchrt.families.specs import get_spec
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
 
     arranged = arrange(get_spec(request.model), request)
-    spec, options = arranged.spec, arranged.options
+    spec, size = arranged.spec, (arranged.height, arranged.width)
+    options = ExportOptions(
+        *size, request.max_matches, request.profile, request.batch, spec.family.coarse, request.dense
+    )
     contract = input_contract(spec.preprocess, options)
-    size = request.profile.optimum if request.profile is not None else (options.height, options.width)
+    size = request.profile.optimum if request.profile is not None else size
     require_memory(size, size, spec.family.at(*size).coarse_stride)
     tell("reading the checkpoint", 0.0)
     loaded = load_network(
         spec,
         request.checkpoint,
-        dinov2=request.dinov2,
+        second_file=request.second_file,
         sha256=request.sha256,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
@@ -89,8 +92,7 @@ def _export(
     """The proven ONNX graph as bytes, and what the manifest says of it."""
     from matchrt.building.parity import prove_parity
     from matchrt.export.passes.standard import run_standard
-    from matchrt.export.to_onnx import export_onnx
-    from matchrt.models.parts.engine_graph import drop_dense
+    from matchrt.export.to_onnx import drop_dense, export_onnx
 
     tell("exporting to ONNX", 0.1)
     exported = export_onnx(loaded, options)

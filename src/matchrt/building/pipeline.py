@@ -84,7 +84,9 @@ def _source(
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that the graph of the given engine has decided already."""
     free = ("model", "backend", "precision", "builder", "output", "rebuild", "accept_accuracy_loss", "calibration")
-    given = [f.name for f in fields(request) if f.name not in free and getattr(request, f.name) != f.default]
+    blank = BuildRequest(request.model)
+    changed = [f.name for f in fields(request) if getattr(request, f.name) != getattr(blank, f.name)]
+    given = [name for name in changed if name not in (*free, "family_options")] + list(request.family_options)
     if given:
         raise MatchRTError(
             "build-source",

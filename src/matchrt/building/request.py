@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, Profile
@@ -24,14 +25,14 @@ class BuildRequest:
     `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
     may. calibration: how int8 and fp8 get their ranges.
     sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
-    dinov2: the second file of RoMa models. preset, coarse, single_pass, dense: of RoMa models too; a preset's sizes
-    and directions hold where nothing else is said, `coarse` is the size of the first pass, `single_pass` leaves out the
-    second, `dense` adds the outputs `warp` and `certainty`.
+    second_file: of models whose checkpoint lacks a part. preset: settings of the model's family that hold where nothing
+    else is said. dense: the engine returns the family's dense outputs too. family_options: what only the model's family
+    knows, by name: the `options` of its `FamilyDefinition`.
     """
 
     model: str
     checkpoint: Path | None = None
-    dinov2: Path | None = None
+    second_file: Path | None = None
     sha256: str | None = None
     height: int | None = None
     width: int | None = None
@@ -41,9 +42,8 @@ class BuildRequest:
     mutual: bool | None = None
     profile: Profile | None = None
     preset: str | None = None
-    coarse: tuple[int, int] | None = None
-    single_pass: bool = False
     dense: bool = False
+    family_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     backend: str = "onnxruntime"
     precision: str = "fp32"
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
@@ -53,6 +53,9 @@ class BuildRequest:
     rebuild: bool = False
     accept_accuracy_loss: bool = False
     check_passes: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family_options", MappingProxyType(dict(self.family_options)))
 
 
 @dataclass(frozen=True)

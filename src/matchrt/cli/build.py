@@ -26,18 +26,27 @@ def build(
         str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
     ],
     checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
-    dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
+    second_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--second-file", "--dinov2", help="Models in two files, as RoMa: the weights that the checkpoint lacks."
+        ),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="RoMa: official (default), fast or low-memory; see docs/models/roma.md.")
+        str | None, typer.Option(help="Models with presets, as RoMa: official (default), fast or low-memory.")
     ] = None,
     coarse: Annotated[
-        str | None, typer.Option(metavar="HxW", help="RoMa: size of the first pass, multiples of 56.")
+        str | None, typer.Option(metavar="HxW", help="Models in two passes, as RoMa: size of the first.")
     ] = None,
-    single_pass: Annotated[bool, typer.Option("--single-pass", help="RoMa: leave out the upsample pass.")] = False,
-    dense: Annotated[bool, typer.Option("--dense", help="RoMa: return the dense warp and certainty too.")] = False,
+    single_pass: Annotated[
+        bool, typer.Option("--single-pass", help="Models in two passes, as RoMa: leave out the second.")
+    ] = False,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Dense models, as RoMa: return the warp and its certainty too.")
+    ] = False,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
     batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
@@ -46,7 +55,7 @@ def build(
     mutual: Annotated[
         bool | None,
         typer.Option(
-            "--mutual/--one-way", help="Keep only mutual nearest cells (RoMa: match both ways); default: the model's."
+            "--mutual/--one-way", help="Keep only mutual nearest cells (dense: match both ways); default: the model's."
         ),
     ] = None,
     dynamic: Annotated[
@@ -108,16 +117,15 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
         )
-    require_new_output(output, [Path(model), *(file for file in (checkpoint, dinov2) if file is not None)])
+    require_new_output(output, [Path(model), *(file for file in (checkpoint, second_file) if file is not None)])
     request = BuildRequest(
         model=model,
         checkpoint=checkpoint,
-        dinov2=dinov2,
+        second_file=second_file,
         sha256=sha256,
         preset=preset,
-        coarse=parse_size(coarse, "--coarse") if coarse else None,
-        single_pass=single_pass,
         dense=dense,
+        family_options=_family_options(coarse, single_pass),
         height=height,
         width=width,
         batch=batch,
@@ -150,6 +158,12 @@ def build(
         print_json(document | {"manifest": asdict(result.manifest)})
         return
     _print(result)
+
+
+def _family_options(coarse: str | None, single_pass: bool) -> dict[str, object]:
+    """What was said of the options that only some families have. Error: size-syntax."""
+    given: dict[str, object] = {} if coarse is None else {"coarse": parse_size(coarse, "--coarse")}
+    return given | ({"single_pass": True} if single_pass else {})
 
 
 def _print(result: Any) -> None:

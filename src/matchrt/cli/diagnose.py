@@ -25,7 +25,12 @@ _SHOWN = 12
 def diagnose(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model that it should be; `matchrt models` lists them.")],
-    dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
+    second_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--second-file", "--dinov2", help="Models in two files, as RoMa: the weights that the checkpoint lacks."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with a bar for each part here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
@@ -37,10 +42,10 @@ def diagnose(
         raise missing_package(str(error.name), "export", "Reading checkpoints") from error
     from matchrt._util import atomic
 
-    require_new_output(html, [file for file in (checkpoint, dinov2) if file is not None])
+    require_new_output(html, [file for file in (checkpoint, second_file) if file is not None])
     if html is not None:
         atomic.require_writable(html)
-    found = run(checkpoint, model, dinov2)
+    found = run(checkpoint, model, second_file)
     if html is not None:
         atomic.write_text(html, to_html(found))
     if as_json:

@@ -19,7 +19,7 @@ ENGINES_EPILOG = "Example: matchrt engines --json"
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the models that can be built, with their licence and where the weights come from."""
-    from matchrt.families.specs import model_specs
+    from matchrt.families.registry import model_specs
 
     specs = list(model_specs().values())
     if as_json:

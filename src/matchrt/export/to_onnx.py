@@ -1,8 +1,8 @@
 """torch to ONNX with torch's own `torch.export`-based exporter.
 
 One exporter for every family: it gives the smaller graph, carries the module path of every node, writes weights beyond
-2 GB as external data and exports RoMa's operators, none of which the older TorchScript exporter does; and it is the one
-that torch maintains. Opset 18: opset 20's GridSample is reported wrong in some TensorRT versions.
+2 GB as external data and exports the operators of dense networks, none of which the older TorchScript exporter does;
+and it is the one that torch maintains. Opset 18: opset 20's GridSample is reported wrong in some TensorRT versions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.network import LoadedNetwork
 from matchrt.families.base import Preprocess
 from matchrt.manifest import InputContract, Profile
+from matchrt.models.parts.engine_graph import OUTPUTS
 
 OPSET = 18
 
@@ -133,6 +134,13 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
     if options.profile is not None:
         _name_dimensions(model)
     return model
+
+
+def drop_dense(model: onnx.ModelProto) -> None:
+    """Takes the outputs that engines have only on request off the graph."""
+    kept = [value for value in model.graph.output if value.name in OUTPUTS]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
 
 
 def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torch.Tensor, ...], Any]:

@@ -1,8 +1,8 @@
-"""What exporting needs to know of a family of networks.
+"""What building needs of one network: `Family`, and what families share.
 
-A `Family` is a family's name with one network configuration. Everything that differs between families stands behind it,
-so that loading, exporting and proving know none of them. Its methods import torch themselves: listing the models needs
-none.
+A `Family` is a family's name with one network configuration; what is the same for all its configurations is its
+`FamilyDefinition`. Together they hold everything that differs between families, so that loading, exporting and proving
+know none of them. Methods import torch themselves: listing the models needs none.
 """
 
 from __future__ import annotations
@@ -59,6 +59,19 @@ class Family(Protocol):
         """Input pixels a coarse cell."""
         ...
 
+    @property
+    def coarse(self) -> tuple[int, int] | None:
+        """(height, width) of the smaller copies of the images that the network takes too; None: it takes none."""
+        ...
+
+    def arranged(self, preset: Mapping[str, object], given: Mapping[str, object]) -> Family:
+        """The family with its own options.
+
+        preset: their values where nothing else is said. given: what the request says, by names of
+        `FamilyDefinition.options`. Errors: the family's own.
+        """
+        ...
+
     def with_matching(self, threshold: float | None, mutual: bool | None) -> Family:
         """The family with other matching rules; None keeps a rule. Error: threshold-range."""
         ...
@@ -75,8 +88,11 @@ class Family(Protocol):
         """What the network computes and some checkpoints hold all the same, by name, for a shape."""
         ...
 
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """The network with the engine's contract around it."""
+    def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
+        """The network with the engine's contract around it, in the form that engines run faster.
+
+        published: in the authors' form, where that is at hand: torch's side of a comparison of speed.
+        """
         ...
 
     def probing(self, network: nn.Module) -> AbstractContextManager[None]:
@@ -93,7 +109,10 @@ FamilyT = TypeVar("FamilyT", bound="GridFamily")
 
 @dataclass(frozen=True)
 class GridFamily:
-    """What families share whose network matches the cells of a coarse grid by `config.match`. See `Family`."""
+    """What families share whose network matches the cells of a coarse grid by `config.match`. See `Family`.
+
+    A family of its own adds `create`, and what it does otherwise.
+    """
 
     config: Any
     name: str
@@ -103,16 +122,46 @@ class GridFamily:
         """See `Family`."""
         return int(self.config.coarse_stride)
 
+    @property
+    def coarse(self) -> tuple[int, int] | None:
+        """One size of the images is enough."""
+        return None
+
+    def arranged(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
+        """There are no options."""
+        del preset, given
+        return self
+
     def with_matching(self: FamilyT, threshold: float | None, mutual: bool | None) -> FamilyT:
         """See `Family`."""
         return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual)))
 
-    def graph(self, network: nn.Module, max_matches: int) -> EngineGraph:
-        """See `Family`: the network in the form that engines run faster."""
-        from matchrt.models.parts.deploy import deployed
+    def at(self: FamilyT, height: int, width: int) -> FamilyT:
+        """The configuration does not depend on the image's size."""
+        del height, width
+        return self
+
+    def create(self) -> nn.Module:
+        """See `Family`."""
+        raise NotImplementedError
+
+    def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
+        """The files hold none."""
+        return {}
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """The network in the form that engines run faster, which `network` does not become; here the same."""
+        return network
+
+    def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
+        """See `Family`."""
         from matchrt.models.parts.engine_graph import EngineGraph
 
-        return EngineGraph(deployed(network), max_matches)
+        return EngineGraph(network if published else self.deployed(network), max_matches)
+
+    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
+        """See `Family`."""
+        return configured(network, match=replace(self.config.match, threshold=0.0))
 
     def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
         """See `Family`."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from matchrt.families import reasons
 from matchrt.families.base import GridFamily, Preprocess, configured
-from matchrt.families.keymap import Drop, Fuse, Keep, KeyMap, Rename, Rule
-from matchrt.models.parts.config import ELOFTR, ELoFTRConfig
+from matchrt.families.definition import FamilyDefinition, ModelSpec
+from matchrt.families.keymap import Drop, Fuse, Fused, Keep, KeyMap, Rename
+from matchrt.families.keymap import Rule as KeyRule
+from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
+from matchrt.models.eloftr.config import ELoFTRConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ELOFTR_INPUT = Preprocess(channels=1, divisor=32)
 MATCHANYTHING_ELOFTR_INPUT = Preprocess(channels=1, divisor=32, static="pad-square", dynamic=None, kernel="lanczos")
+
+ELOFTR = ELoFTRConfig()
+ELOFTR_OPT = ELoFTRConfig(softmax=False, match=CoarseMatchConfig(threshold=0.5))
+MATCHANYTHING_ELOFTR = ELoFTRConfig(match=CoarseMatchConfig(threshold=0.1, mutual=False))
 
 
 @dataclass(frozen=True)
@@ -35,20 +44,30 @@ class ELoFTRFamily(GridFamily):
 
         return ELoFTR(self.config)
 
-    def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """The files hold none."""
-        return {}
-
-    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Threshold 0 and no mutual test, which leaves untrained weights only a handful of matches."""
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """See `GridFamily`."""
+        from matchrt.models.eloftr.deployed import deployed
         from matchrt.models.eloftr.network import ELoFTR
 
         assert isinstance(network, ELoFTR)
-        return configured(network, match=replace(network.config.match, threshold=0.0, mutual=False))
+        return deployed(network)
 
+    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Threshold 0 and no mutual test, which leaves untrained weights only a handful of matches."""
+        return configured(network, match=replace(self.config.match, threshold=0.0, mutual=False))
+
+
+# Keys of checkpoints.
 
 _COUNTER = "BatchNorm's count of training steps, which inference does not read"
 _NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def fuse_repvgg(parts: Mapping[str, Tensor]) -> Fused:
+    """A RepVGG block in training form to its single convolution, see `matchrt.models.eloftr.repvgg`."""
+    from matchrt.models.eloftr import repvgg
+
+    return Fused(*repvgg.fuse_repvgg(parts))
 
 
 def _blocks(config: ELoFTRConfig) -> Iterator[tuple[str, str, bool]]:
@@ -60,7 +79,7 @@ def _blocks(config: ELoFTRConfig) -> Iterator[tuple[str, str, bool]]:
             yield official, hugging_face, stage == 1 or (stage > 1 and block > 0)
 
 
-def _fusion(source: str, target: str, names: Mapping[str, tuple[str, str]], identity: str | None) -> list[Rule]:
+def _fusion(source: str, target: str, names: Mapping[str, tuple[str, str]], identity: str | None) -> list[KeyRule]:
     """The rules of one block in training form; names: of its 3x3 and 1x1 branch, where (convolution, norm) lie."""
     parts = {}
     for branch, (convolution, norm) in names.items():
@@ -70,12 +89,12 @@ def _fusion(source: str, target: str, names: Mapping[str, tuple[str, str]], iden
     if identity is not None:
         parts.update({f"{identity}.{name}": f"rbr_identity.{name}" for name in _NORM})
         norms.append(identity)
-    fuse = Fuse(source, tuple(parts.items()), f"{target}.rbr_reparam", "repvgg")
+    fuse = Fuse(source, tuple(parts.items()), f"{target}.rbr_reparam", fuse_repvgg)
     return [fuse, *(Drop(f"{source}.{norm}.num_batches_tracked", _COUNTER) for norm in norms)]
 
 
-def _backbone_rules(config: ELoFTRConfig) -> list[Rule]:
-    rules: list[Rule] = []
+def _backbone_rules(config: ELoFTRConfig) -> list[KeyRule]:
+    rules: list[KeyRule] = []
     for official, hugging_face, identity in _blocks(config):
         branches = {branch: (f"{branch}.conv", f"{branch}.bn") for branch in ("rbr_dense", "rbr_1x1")}
         rules += _fusion(official, official, branches, "rbr_identity" if identity else None)
@@ -101,8 +120,8 @@ _LAYER = {
 }
 
 
-def _transformer_rules(config: ELoFTRConfig) -> list[Rule]:
-    rules: list[Rule] = [Keep("loftr_coarse.layers.**")]
+def _transformer_rules(config: ELoFTRConfig) -> list[KeyRule]:
+    rules: list[KeyRule] = [Keep("loftr_coarse.layers.**")]
     for pair in range(config.layer_pairs):
         for offset, kind in enumerate(("self_attention", "cross_attention")):
             source = f"efficientloftr.local_feature_transformer.layers.{pair}.{kind}"
@@ -111,8 +130,8 @@ def _transformer_rules(config: ELoFTRConfig) -> list[Rule]:
     return rules
 
 
-def _fine_rules() -> list[Rule]:
-    rules: list[Rule] = [
+def _fine_rules() -> list[KeyRule]:
+    rules: list[KeyRule] = [
         Keep("fine_preprocess.**"),
         Rename("refinement_layer.out_conv.weight", "fine_preprocess.layer3_outconv.weight"),
     ]
@@ -129,3 +148,135 @@ def _fine_rules() -> list[Rule]:
 
 # Of all three namings: the authors' files (training form), the same reparameterised, and Hugging Face's.
 ELOFTR_KEYS = KeyMap((*_backbone_rules(ELOFTR), *_transformer_rules(ELOFTR), *_fine_rules()))
+
+
+# Models.
+
+
+def _models() -> tuple[ModelSpec, ...]:
+    origin = "eloftr_outdoor.ckpt from the authors' weights folder linked from github.com/zju3dv/EfficientLoFTR, "
+    origin += "or model.safetensors of zju-community/efficientloftr"
+    full, opt = ELoFTRFamily(ELOFTR), ELoFTRFamily(ELOFTR_OPT)
+    licence = "Apache-2.0"
+    return (
+        ModelSpec(
+            "eloftr", full, ELOFTR_KEYS, ELOFTR_INPUT, 480, 640, licence, origin, "EfficientLoFTR, full configuration"
+        ),
+        ModelSpec(
+            "eloftr-opt",
+            opt,
+            ELOFTR_KEYS,
+            ELOFTR_INPUT,
+            480,
+            640,
+            licence,
+            origin,
+            "EfficientLoFTR, the authors' optimised configuration: no dual softmax",
+        ),
+        ModelSpec(
+            "matchanything-eloftr",
+            ELoFTRFamily(MATCHANYTHING_ELOFTR),
+            ELOFTR_KEYS,
+            MATCHANYTHING_ELOFTR_INPUT,
+            832,
+            832,
+            licence,
+            "matchanything_eloftr.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything, "
+            "or model.safetensors of zju-community/matchanything_eloftr",
+            "EfficientLoFTR trained across modalities by MatchAnything; one-to-many matches",
+        ),
+    )
+
+
+# fp16. What was measured: docs/models/eloftr.md.
+
+_LAYERS = ("loftr_coarse.layers.*",)
+
+_IMAGE = Rule(
+    "image",
+    "fp32",
+    "bytes / 255, rounded once where the first convolution takes them: one kernel either way",
+    (Nodes(("graph",), ("Cast", "Div")),),
+)
+_PADDING = Rule(
+    "padding",
+    "fp32",
+    "cell numbers and interpolation weights of the valid part, a few hundred numbers; all that leaves it, fp16 has",
+    (Nodes(("loftr_coarse",), ("Cast", "Div", "Floor", "Sub", "Min", "Abs", "Clip")),
+     Nodes(("loftr_coarse",), ("Mul",), operands=("loftr_coarse/Cast_*",))),
+)  # fmt: skip
+_ATTENTION = Rule(
+    "attention",
+    "fp16",
+    "sums over 16 cells and softmax over the 1/32 grid, of queries that are scaled beforehand",
+    (Nodes((*_LAYERS, *(f"{module}.mlp.*" for module in _LAYERS), "loftr_coarse")),),
+)
+_NORMS = Rule(
+    "norm",
+    "fp16",
+    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) whatever its inputs are",
+    (Nodes(tuple(f"{module}.norm*" for module in _LAYERS), ("LayerNormalization",)),),
+)
+_COARSE = Rule(
+    "coarse-matching",
+    "fp32",
+    "an exponent, whose rounding the temperature multiplies by 10; sums of exponentials; near-equal scores to order",
+    (Nodes(("coarse_matching",)),),
+)
+_WINDOWS = Rule(
+    "windows",
+    "fp16",
+    "interpolation between four neighbours with weights that fp16 has exactly",
+    (Nodes(("fine_windows",), ("MatMul",)),),
+)
+_FINE = Rule(
+    "fine-matching",
+    "fp32",
+    "one pair of 4096 pixels whose confidences, 1/6400 on average, hardly differ: with the products in fp16, as "
+    "the authors run them on GPUs, 8 in 100 matches of untrained weights moved; with all in fp32, 2 in 100",
+    (Nodes(("fine_matching",)),),
+)
+_COORDINATES = Rule(
+    "selection-and-coordinates",
+    "fp32",
+    "order of scores, cell numbers and pixels: fp16 has every whole number up to 2048 only",
+    (Nodes(("network", "fine_windows")),),
+)
+_CONVOLUTION = Rule(
+    "convolution",
+    "fp16",
+    "tensor cores, and nine tenths of the arithmetic",
+    (Nodes(("backbone", "backbone.**", "fine_preprocess", "fine_preprocess.**")),),
+)
+_SCALE = Rule(
+    "scale",
+    "fp16",
+    "coarse features / 16 where the pyramid takes them: a power of two",
+    (Nodes(("network",), ("Mul",), operands=("loftr_coarse/*", "loftr_coarse.**")),),
+)
+
+ELOFTR_FP16 = PrecisionRules(
+    "eloftr",
+    (
+        *(_IMAGE, _PADDING, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _FINE),
+        *(_SCALE, _COORDINATES, _CONVOLUTION),
+    ),
+)
+
+# int8. Measured: docs/quantization.md.
+
+ELOFTR_INT8 = QuantRules(
+    "eloftr",
+    (
+        QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.layer0**",), ("Conv",)),)),
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**", "fine_preprocess.**"), ("Conv",)),)),
+        QuantRule("linear", True, reasons.LINEAR, (Nodes(("loftr_coarse.layers.**",), ("MatMul", "Gemm")),)),
+        QuantRule("similarity", False, reasons.SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
+        QuantRule("masks", False, reasons.MASKS, (Nodes(("network",), ("MatMul",)),)),
+        QuantRule("windows", False, "interpolation with exact weights", (Nodes(("fine_windows",), ("MatMul",)),)),
+        QuantRule("fine-matching", False, reasons.COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),
+    ),
+    reasons.FLOAT_PARTS,
+)
+
+ELOFTR_FAMILY = FamilyDefinition("eloftr", "EfficientLoFTR", _models(), ELOFTR_FP16, ELOFTR_INT8)

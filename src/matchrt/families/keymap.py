@@ -7,8 +7,12 @@ file must be claimed by exactly one rule; two rules that claim the same key are 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,29 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """tensors: of the network's module, by name. difference: of its output from the parts', relative, measured."""
+
+    tensors: Mapping[str, Tensor]
+    difference: float
+
+
+# Parts by the recipe's names to the network's tensors. Raises ValueError where the parts do not fit together.
+Recipe = Callable[[Mapping[str, "Tensor"]], Fused]
+
+
+@dataclass(frozen=True)
 class Fuse:
     """The tensors of one module of the file together give the tensors of one module of the network.
 
     module: in the file. parts: (name below it, the recipe's name of that tensor), every one of which is needed.
-    target: the network's module. recipe: what computes its tensors, by name, from the parts (`export.fusion`).
+    target: the network's module. recipe: computes its tensors from the parts, and measures that they do the same.
     """
 
     module: str
     parts: tuple[tuple[str, str], ...]
     target: str
-    recipe: str
+    recipe: Recipe
 
     def part(self, key: str) -> str | None:
         """The recipe's name of the file's tensor `key`; None where it is not a part."""

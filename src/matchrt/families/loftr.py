@@ -1,20 +1,35 @@
-"""LoFTR and its relatives."""
+"""LoFTR and its relatives: models, key maps, and the rules of fp16 and int8."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matchrt.families.base import GridFamily, Preprocess, configured
-from matchrt.models.parts.config import LoFTRConfig
+from matchrt.families import reasons
+from matchrt.families.base import GridFamily, Preprocess
+from matchrt.families.definition import FamilyDefinition, ModelSpec
+from matchrt.families.keymap import Constant, Drop, Keep, KeyMap, Reject
+from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
+from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
+from matchrt.models.parts.config import CoarseMatchConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LOFTR_INPUT = Preprocess(channels=1, divisor=8)
 COARSE_LOFTR_INPUT = Preprocess(channels=1, divisor=16)
+
+LOFTR_OUTDOOR = LoFTRConfig()
+LOFTR_INDOOR = LOFTR_OUTDOOR
+LOFTR_INDOOR_NEW = LoFTRConfig(fixed_position_divisor=True)
+COARSE_LOFTR = LoFTRConfig(
+    initial_dim=8,
+    block_dims=(8, 16, 32, 32),
+    coarse=TransformerConfig(d_model=32, n_heads=1, layers=("self", "cross") * 2, norm_eps=1e-7),
+    fine=None,
+    match=CoarseMatchConfig(threshold=0.1, border=0),
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +38,6 @@ class LoFTRFamily(GridFamily):
 
     config: LoFTRConfig
     name: str = "loftr"
-
-    def at(self, height: int, width: int) -> LoFTRFamily:
-        """The position code of a cell does not depend on the image's size."""
-        del height, width
-        return self
 
     def create(self) -> nn.Module:
         """See `Family`."""
@@ -45,9 +55,234 @@ class LoFTRFamily(GridFamily):
 
         return {"position encoding": position_encoding}
 
-    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
-        """See `Family`."""
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """See `GridFamily`."""
+        from matchrt.models.loftr.deployed import deployed
         from matchrt.models.loftr.network import LoFTR
 
         assert isinstance(network, LoFTR)
-        return configured(network, match=replace(network.config.match, threshold=0.0))
+        return deployed(network)
+
+
+# Keys of checkpoints.
+
+_OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
+_LOFTR_RULES = (
+    Keep("loftr_coarse.layers.**"),
+    Constant("pos_encoding.pe", "position encoding"),
+    Reject("coarse_matching.bin_score", _OPTIMAL_TRANSPORT),
+)
+LOFTR_KEYS = KeyMap(
+    (*_LOFTR_RULES, Keep("backbone.**"), Keep("fine_preprocess.**"), Keep("loftr_fine.layers.**")),
+)
+_PYRAMID = "part of the training graph's feature pyramid, which a coarse-only network does not compute"
+COARSE_LOFTR_KEYS = KeyMap(
+    (
+        *_LOFTR_RULES,
+        Keep("backbone.conv1.**"),
+        Keep("backbone.bn1.**"),
+        Keep("backbone.layer[1-4].**"),
+        Keep("backbone.layer4_outconv.weight"),
+        Drop("backbone.layer[23]_outconv.**", _PYRAMID),
+        Drop("backbone.layer[23]_outconv2.**", _PYRAMID),
+    )
+)
+
+
+# Models.
+
+_OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
+
+
+def _loftr(name: str, network: LoFTRConfig, checkpoint: str, description: str) -> ModelSpec:
+    origin, family = f"{checkpoint} from {_OFFICIAL}", LoFTRFamily(network)
+    return ModelSpec(name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description)
+
+
+LOFTR_MODELS = (
+    ModelSpec(
+        "loftr-lite",
+        LoFTRFamily(LOFTR_LITE),
+        LOFTR_KEYS,
+        LOFTR_INPUT,
+        480,
+        640,
+        "Apache-2.0",
+        "in the package, trained by the matchrt authors (docs/models/loftr-lite.md)",
+        "small LoFTR for CPUs, bundled",
+        weights="loftr-lite.safetensors",
+        default_score=0.4,  # chosen on held-out training tiles: docs/models/loftr-lite.md
+    ),
+    _loftr("loftr-outdoor", LOFTR_OUTDOOR, "outdoor_ds.ckpt", "LoFTR trained on MegaDepth"),
+    _loftr("loftr-indoor", LOFTR_INDOOR, "indoor_ds.ckpt", "LoFTR trained on ScanNet"),
+    _loftr(
+        "loftr-indoor-new",
+        LOFTR_INDOOR_NEW,
+        "indoor_ds_new.ckpt",
+        "LoFTR trained on ScanNet with the position encoding of the paper",
+    ),
+    ModelSpec(
+        "coarse-loftr",
+        LoFTRFamily(COARSE_LOFTR),
+        COARSE_LOFTR_KEYS,
+        COARSE_LOFTR_INPUT,
+        480,
+        640,
+        "Apache-2.0",
+        "LoFTR_teacher.pt or LoFTR_no_teacher.pt from github.com/Kolkir/Coarse_LoFTR_TRT",
+        "coarse-only LoFTR at 1/16 for low-end devices",
+    ),
+)
+
+# fp16. What each rule is worth was measured: docs/precision.md.
+
+_COARSE = ("loftr_coarse.layers.*",)
+_FINE = ("loftr_fine.layers.*",)
+_NETWORK = ("network",)
+
+_POSITION_CODES = Rule(
+    "position-codes",
+    "fp32",
+    "arguments of sine and cosine reach 256, where fp16 values are 0.125 to 0.25 radians apart",
+    (Nodes(_NETWORK, ("Range", "Sin", "Cos")), Nodes(_NETWORK, ("Mul",), operands=("network/Range_*",))),
+)
+_POSITION_ADD = Rule(
+    "position-add",
+    "fp16",
+    "a sum of two features of order 1",
+    (Nodes(_NETWORK, ("Add",), operands=("backbone.**",)),),
+)
+
+_ATTENTION = Rule(
+    "attention",
+    "fp32",
+    "sums of thousands of cells: kernels may add fp16 products up in fp16, where the last ones are lost in the sum "
+    "(TensorRT-RTX does; on an H100 this rule is the step from 98.1 % to 99.7 % of the matches)",
+    (
+        Nodes(_COARSE, ("Cast", "Elu", "Mul", "Div", "ReduceSum", "Clip")),
+        Nodes(_COARSE, ("Add",), operands=("loftr_coarse.layers.*/Elu_*",)),
+        Nodes(
+            _COARSE,
+            ("MatMul",),
+            operands=tuple(f"loftr_coarse.layers.*/{op}_*" for op in ("Div", "ReduceSum", "MatMul")),
+        ),
+    ),
+)
+_COARSE_MATCHING = Rule(
+    "coarse-matching",
+    "fp32",
+    "an exponent, whose rounding the temperature multiplies by 10; sums of exponentials; near-equal scores to order",
+    (Nodes(("coarse_matching",)),),
+)
+_MASKS = Rule(
+    "masks",
+    "fp32",
+    "products of zeros and ones, once a run",
+    (Nodes(_NETWORK, ("MatMul", "Less")),),
+)
+_SELECTION = Rule(
+    "selection",
+    "fp32",
+    "thresholds, maxima and order of scores: ties in fp16 would decide by index",
+    (
+        Nodes(_NETWORK, ("ReduceMax", "ArgMax", "Greater", "TopK", "ConstantOfShape", "Exp")),
+        Nodes(_NETWORK, ("Where",), operands=("network/Exp_*",)),
+    ),
+)
+_COORDINATES = Rule(
+    "coordinates",
+    "fp32",
+    "cell numbers and pixels: fp16 has every whole number up to 2048 only",
+    (
+        Nodes(_NETWORK, ("Cast", "Ceil", "Div", "Floor", "Mul", "Add", "Where")),
+        Nodes(("graph",), ("Cast",), operands=("network/Floor_*",)),
+    ),
+)
+_IMAGE = Rule(
+    "image",
+    "fp32",
+    "bytes / 255, rounded once where the first convolution takes them: one kernel either way",
+    (Nodes(("graph",), ("Cast", "Div")),),
+)
+
+_SOFT_ARGMAX = Rule(
+    "soft-argmax",
+    "fp32",
+    "the expectation over the window is the sub-pixel result; 25 numbers a match",
+    (Nodes(("fine_matching",)),),
+)
+_NORMS = Rule(
+    "norm",
+    "fp16",
+    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) whatever its inputs are",
+    (Nodes((*(f"{module}.norm*" for module in (*_COARSE, *_FINE)),), ("LayerNormalization",)),),
+)
+_RESIDUAL = Rule(
+    "residual",
+    "fp16",
+    "features of order 1 to 100; one region with the linear layers",
+    (Nodes((*_COARSE, *_FINE), ("Add", "Concat")),),
+)
+_FINE_ATTENTION = Rule(
+    "fine-attention",
+    "fp16",
+    "the same sums over 25 positions only stay small; no cast in the whole fine transformer",
+    (Nodes(_FINE),),
+)
+_CONVOLUTION = Rule(
+    "convolution", "fp16", "tensor cores, and most of the arithmetic", (Nodes(("backbone", "backbone.**")),)
+)
+_LINEAR = Rule(
+    "linear",
+    "fp16",
+    "tensor cores; with the softmax of full attention, which no published weights have",
+    (
+        Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),
+        Nodes(_COARSE),
+    ),
+)
+
+
+LOFTR_FP16 = PrecisionRules(
+    "loftr",
+    (
+        *(_POSITION_ADD, _POSITION_CODES),
+        *(_COARSE_MATCHING, _MASKS, _SELECTION, _COORDINATES, _IMAGE),
+        *(_SOFT_ARGMAX, _NORMS, _ATTENTION, _RESIDUAL, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
+    ),
+)
+
+# int8. Measured: docs/quantization.md.
+
+_FIRST_STAGE = (
+    "values end at 15 with a median of 0.15: half of them would be 0 or 1 of signed int8's 127 steps, which costs more "
+    "matches than all the rest; unsigned steps are half as wide, and there it stands"
+)
+LOFTR_INT8 = QuantRules(
+    "loftr",
+    (
+        QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
+        QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), unsigned_only=True),
+        QuantRule(
+            "coarse-features",
+            True,
+            "the features that all matching rests on, behind one 1 x 1 convolution at an eighth of the size: hardly "
+            "any arithmetic, and the next most costly in matches; unsigned as above",
+            (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
+            unsigned_only=True,
+        ),
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**",), ("Conv",)),)),
+        QuantRule(
+            "linear",
+            True,
+            reasons.LINEAR,
+            (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Gemm")),),
+        ),
+        QuantRule("similarity", False, reasons.SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
+        QuantRule("masks", False, reasons.MASKS, (Nodes(("network",), ("MatMul",)),)),
+        QuantRule("soft-argmax", False, reasons.COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),
+    ),
+    reasons.FLOAT_PARTS,
+)
+
+LOFTR_FAMILY = FamilyDefinition("loftr", "LoFTR", LOFTR_MODELS, LOFTR_FP16, LOFTR_INT8, flax=True)

@@ -15,8 +15,8 @@ from matchrt.export.weights.account import account
 from matchrt.export.weights.network import expected_tensors
 from matchrt.export.weights.read import Checkpoint, digest_tensors, read_checkpoint
 from matchrt.export.weights.report import Entry, LoadReport
+from matchrt.families.definition import ModelSpec
 from matchrt.families.keymap import KeyMap
-from matchrt.families.specs import ModelSpec, get_spec, model_specs
 from matchrt.flax import explain
 from matchrt.flax.files import About, read_weights, require_kind, write_weights
 from matchrt.flax.layout import (
@@ -33,8 +33,8 @@ from matchrt.flax.layout import (
     to_torch,
     torch_name,
 )
+from matchrt.flax.models import flax_spec, flax_specs
 from matchrt.flax.weights import flax_shapes, transformer_shapes
-from matchrt.models.parts.config import LoFTRConfig
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -47,21 +47,6 @@ class Converted:
     arrays: dict[str, Array]
     report: LoadReport
     about: About
-
-
-def flax_specs() -> dict[str, ModelSpec]:
-    """The models that have a Flax network, by name."""
-    return {name: spec for name, spec in model_specs().items() if isinstance(spec.family.config, LoFTRConfig)}
-
-
-def flax_spec(name: str) -> ModelSpec:
-    """The model of that name. Errors: model-unknown, flax-model."""
-    spec = get_spec(name)
-    if not isinstance(spec.family.config, LoFTRConfig):
-        raise MatchRTError(
-            "flax-model", f"{name} has no Flax model: it is no LoFTR.", f"Models with one: {', '.join(flax_specs())}."
-        )
-    return spec
 
 
 def require_part(part: str) -> Part:

@@ -17,7 +17,8 @@ from flax import nnx
 from matchrt.bench.scene import image_pair
 from matchrt.building.parity import MAX_PIXELS, Difference, compare
 from matchrt.export.weights.network import load_network
-from matchrt.flax.conversion import convert, flax_spec
+from matchrt.flax.conversion import convert
+from matchrt.flax.models import flax_spec
 from matchrt.flax.session import MAX_MATCHES, flax_contract, jax_device
 from matchrt.flax.stages import PairInput, Stages, TorchRun, flax_stages, torch_stages
 from matchrt.flax.weights import create_abstract, fill

@@ -14,12 +14,12 @@ from flax import nnx
 
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
-from matchrt.families.specs import ModelSpec, get_spec
+from matchrt.families.definition import ModelSpec
 from matchrt.flax.layout import Arrays as Weights
+from matchrt.flax.models import flax_spec
 from matchrt.flax.weights import BUNDLED, create_abstract, fill, read_flax_weights
 from matchrt.manifest import EngineManifest, InputContract, Portability, Source, TensorSpec
 from matchrt.models.loftr.flax.network import LoFTR
-from matchrt.models.parts.config import LoFTRConfig
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.session import Arrays, Device, SessionOptions, check_inputs
 
@@ -88,8 +88,7 @@ def open_jax(
             f"'{source}' {held}.",
             "Convert the whole checkpoint: matchrt convert-flax CHECKPOINT --output FILE.npz",
         )
-    spec = get_spec(about.model)
-    assert isinstance(spec.family.config, LoFTRConfig)
+    spec = flax_spec(about.model)
     network = create_abstract(spec.family.config)
     fill(network, file.arrays, str(source))
     manifest = flax_manifest(spec, size or (spec.height, spec.width), file.arrays, file.path.name)

@@ -17,8 +17,8 @@ from matchrt.errors import MatchRTError
 from matchrt.flax.explain import explain_shapes, no_transformer, prefixes, wrong_names
 from matchrt.flax.files import About, WeightFile, read_weights
 from matchrt.flax.layout import COUNTER, PART_MODULES, Array, Arrays, flax_name, is_torch_layout, to_flax, torch_name
+from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.flax.network import LoFTR
-from matchrt.models.parts.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 
 # The bundled models, whose files are in torch's layout.
 BUNDLED = {"loftr-lite": ("loftr-lite.safetensors", LOFTR_LITE.coarse)}

@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from matchrt.export.precision.graph_types import element_types
-from matchrt.export.precision.rules import MOVEMENT
 from matchrt.export.precision.to_fp32 import set_source_type
+from matchrt.families.rules import MOVEMENT
 
 
 def emulate(lowered: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""The fp16 rules by family, and the whole way from an fp32 graph to an fp16 one."""
+"""The whole way from an fp32 graph to an fp16 one, by the rules of its family."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ import onnx
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision.eloftr import ELOFTR
 from matchrt.export.precision.graph_types import skeleton
-from matchrt.export.precision.loftr import LOFTR
-from matchrt.export.precision.roma import ROMA
-from matchrt.export.precision.rules import PrecisionRules
 from matchrt.export.precision.to_fp16 import Lowered, lower
 from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.families.registry import families, find_family
+from matchrt.families.rules import PrecisionRules
 from matchrt.manifest import PassRecord
-
-RULES = {rules.family: rules for rules in (LOFTR, ELOFTR, ROMA)}
 
 
 def rules_for(family: str) -> PrecisionRules:
     """The family's rules. Error: `precision-family`; nothing is cast without rules."""
-    if family not in RULES:
+    found = find_family(family)
+    if found is None or found.fp16 is None:
+        known = ", ".join(other.name for other in families() if other.fp16 is not None)
         raise MatchRTError(
             "precision-family",
             f"There are no fp16 rules for the family '{family}'.",
-            f"Build with --precision fp32; fp16 is known for {', '.join(RULES)}.",
+            f"Build with --precision fp32; fp16 is known for {known}.",
         )
-    return RULES[family]
+    return found.fp16
 
 
 def lower_model(

@@ -12,8 +12,8 @@ from onnx import TensorProto, numpy_helper
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.precision.graph_types import FLOATS, element_types, follows_input, follows_output, opset
-from matchrt.export.precision.rules import PASSING, NodeType, PrecisionRules
 from matchrt.export.precision.to_fp32 import COPY, TO_FP16, TO_FP32, set_source_type
+from matchrt.families.rules import PASSING, NodeType, PrecisionRules
 
 _ONNX_TYPE = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT}
 _CAST = {"fp16": TO_FP16, "fp32": TO_FP32}

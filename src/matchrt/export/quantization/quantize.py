@@ -14,10 +14,10 @@ from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision.families import lower_plain
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.to_fp32 import raise_to_fp32
-from matchrt.export.quantization.families import quant_rules
-from matchrt.export.quantization.rules import QuantRules, Selection, select
+from matchrt.export.quantization.selection import Selection, quant_rules, select
 from matchrt.export.quantization.styles import QuantStyle
 from matchrt.export.quantization.writing import Placement, Ranges, Written, place, write
+from matchrt.families.rules import QuantRules
 from matchrt.manifest import PassRecord
 
 

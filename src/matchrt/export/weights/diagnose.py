@@ -14,8 +14,10 @@ from torch import Tensor
 from matchrt.export.weights.network import account_files, expected_tensors, fitting_models
 from matchrt.export.weights.read import Checkpoint, read_checkpoint
 from matchrt.export.weights.report import GOOD, Entry, LoadReport
-from matchrt.export.weights.supplement import DINOV2_ORIGIN, needs_supplement
-from matchrt.families.specs import ModelSpec, get_spec
+from matchrt.export.weights.second_file import second_file_of
+from matchrt.families.definition import ModelSpec
+from matchrt.families.registry import get_spec
+from matchrt.families.second_file import SecondFile
 
 # Tensors with fewer values may well be equal by chance.
 _DISTINCT = 16
@@ -79,26 +81,26 @@ class Diagnosis:
         return self.state == "complete"
 
 
-def diagnose(path: Path, model: str, dinov2: Path | None = None) -> Diagnosis:
+def diagnose(path: Path, model: str, second_file: Path | None = None) -> Diagnosis:
     """Accounts for a checkpoint as the model would load it, and says what is wrong and what to do.
 
-    dinov2: the second file of RoMa models; without it, its part of the network is told apart from what is missing.
+    second_file: of models that take one; without it, its part of the network is told apart from what is missing.
     Errors: those of `read_checkpoint`, model-unknown.
     """
     spec = get_spec(model)
     checkpoint = read_checkpoint(path)
-    second = None if dinov2 is None else read_checkpoint(dinov2)
-    expected = expected_tensors(spec)
-    _, report = account_files(spec, expected, checkpoint, second if needs_supplement(expected) else None)
+    second = None if second_file is None else read_checkpoint(second_file)
+    lacking = second_file_of(spec) if second is None else None
+    _, report = account_files(spec, expected_tensors(spec), checkpoint, second)
     others = fitting_models(checkpoint)
     fits = tuple(name for name, other in others.items() if other.complete)
     every = dict(checkpoint.tensors)
     if second is not None:  # a tensor of one file under another name in the second is a copy too
         every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
     repeated = _repeated(every)
-    state = _state(spec, report, fits, repeated, second is None and needs_supplement(expected))
+    state = _state(spec, report, fits, repeated, lacking)
     closest = _closest(others)
-    verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), dinov2)
+    verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), second_file)
     return Diagnosis(
         model=spec.name,
         path=path,
@@ -130,14 +132,15 @@ def _closest(others: Mapping[str, LoadReport]) -> str:
 
 
 def _state(
-    spec: ModelSpec, report: LoadReport, fits: Sequence[str], repeated: Sequence[object], lacks_second: bool
+    spec: ModelSpec, report: LoadReport, fits: Sequence[str], repeated: Sequence[object], lacking: SecondFile | None
 ) -> State:
-    problems = [e for e in report.problems if not (lacks_second and e.key.startswith("dinov2."))]
+    """lacking: the second file, where the model takes one that was not given."""
+    problems = [e for e in report.problems if lacking is None or not e.key.startswith(lacking.module)]
     if problems:
         return "another-model" if fits and spec.name not in fits else "incomplete"
     if repeated:
         return "repeated"
-    return "second-file-needed" if lacks_second else "complete"
+    return "complete" if lacking is None else "second-file-needed"
 
 
 def _verdict(
@@ -146,18 +149,21 @@ def _verdict(
     checkpoint: Checkpoint,
     report: LoadReport,
     others: Sequence[str],
-    dinov2: Path | None,
+    second_file: Path | None,
 ) -> tuple[str, str]:
     """A sentence and the next command."""
     path, name = checkpoint.path, spec.name
-    build = f"matchrt build {name} --checkpoint {path}" + (f" --dinov2 {dinov2}" if dinov2 else "")
+    second = second_file_of(spec)
+    build = f"matchrt build {name} --checkpoint {path}"
+    if second is not None and second_file is not None:
+        build += f" {second.option} {second_file}"
     if state == "complete":
         return f"Every tensor is explained: {report.summary()}.", build
-    if state == "second-file-needed":
+    if state == "second-file-needed" and second is not None:
         return (
-            f"Every tensor of this file is explained ({len(report.file)} of {len(report.file)}); DINOv2 is in none of "
-            f"RoMa's checkpoints and comes from {DINOV2_ORIGIN}.",
-            f"matchrt diagnose {path} --model {name} --dinov2 dinov2_vitl14_pretrain.pth",
+            f"Every tensor of this file is explained ({len(report.file)} of {len(report.file)}); {second.absence} and "
+            f"comes from {second.origin}.",
+            f"matchrt diagnose {path} --model {name} {second.option} {second.example}",
         )
     if state == "another-model":
         return (
@@ -179,7 +185,7 @@ def _verdict(
 
 
 def _parts(entries: Iterable[Entry], prefix: str) -> tuple[PartFates, ...]:
-    """By the first two parts of the keys, in order; DINOv2 and RepVGG blocks count as one part."""
+    """By the first two parts of the keys, in order; numbered blocks count as one part."""
     found: dict[str, dict[str, int]] = {}
     for entry in entries:
         names = [part for part in entry.key[len(prefix) :].split(".") if not part.isdigit()]

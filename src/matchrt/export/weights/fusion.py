@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from matchrt.export.weights.report import Entry, Fate
-from matchrt.families.keymap import Fuse
-from matchrt.models.eloftr.repvgg import RepVGGBranches
+from matchrt.families.keymap import Fuse, Fused
 
 # Relative to the largest output: a fusion that differs by more has not computed the same thing.
 MAX_DIFFERENCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Fused:
-    """tensors: of the network's module, by name. difference: of its output from the parts', relative, measured."""
-
-    tensors: Mapping[str, Tensor]
-    difference: float
-
-
-def fuse_repvgg(parts: Mapping[str, Tensor]) -> Fused:
-    """A RepVGG block in training form to its single convolution. Raises ValueError where the parts do not fit.
-
-    The difference is that of the two forms' outputs in float32, on noise: one convolution and ReLU against three
-    normalised branches.
-    """
-    kernel = parts["rbr_dense.conv.weight"]
-    if kernel.ndim != 4:
-        raise ValueError(f"rbr_dense.conv.weight has the shape {list(kernel.shape)}, not that of a convolution")
-    out_channels, in_channels = kernel.shape[:2]
-    stride = 1 if "rbr_identity.weight" in parts else 2
-    branches = RepVGGBranches(in_channels, out_channels, stride).eval()
-    state = branches.state_dict()
-    counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
-    try:
-        branches.load_state_dict({**parts, **counters}, strict=True)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[-1].strip()) from error
-    with torch.inference_mode():
-        weight, bias = (tensor.float() for tensor in branches.fused())
-        noise = torch.randn(1, in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
-        expected = branches(noise)
-        actual = F.relu(F.conv2d(noise, weight, bias, stride, 1))
-        difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
-    return Fused({"weight": weight.clone(), "bias": bias.clone()}, float(difference))
-
-
-RECIPES: Mapping[str, Callable[[Mapping[str, Tensor]], Fused]] = {"repvgg": fuse_repvgg}
 
 
 @dataclass
@@ -113,7 +72,7 @@ def _fused(group: Group, expected: Mapping[str, Tensor], origin: Mapping[str, En
     if odd := [name for name, tensor in group.parts.items() if not tensor.is_floating_point()]:
         raise _UnfitError("type-mismatched", f"not fused into {rule.target}: {odd[0]} is no floating-point tensor")
     try:
-        fused = RECIPES[rule.recipe](group.parts)
+        fused = rule.recipe(group.parts)
     except ValueError as error:
         raise _UnfitError("shape-mismatched", f"not fused into {rule.target}: {error}") from error
     for name, tensor in fused.tensors.items():

@@ -15,16 +15,9 @@ from matchrt.errors import MatchRTError
 from matchrt.export.weights.account import account, fill
 from matchrt.export.weights.read import Checkpoint, read_checkpoint
 from matchrt.export.weights.report import LoadReport
-from matchrt.export.weights.supplement import (
-    MODULE,
-    account_supplement,
-    needs_supplement,
-    require_supplement,
-    unwanted_supplement,
-)
-from matchrt.families.base import GridFamily
-from matchrt.families.roma import DINOV2_KEYS
-from matchrt.families.specs import ModelSpec, model_specs
+from matchrt.export.weights.second_file import account_second, own_tensors, read_second, second_file_of
+from matchrt.families.definition import ModelSpec
+from matchrt.families.registry import model_specs
 from matchrt.models.parts.engine_graph import EngineGraph
 
 
@@ -47,9 +40,7 @@ class LoadedNetwork:
 
 def published_graph(loaded: LoadedNetwork, max_matches: int) -> EngineGraph:
     """The graph without what engines run faster (the deployed form): torch's side of a comparison of speed."""
-    if isinstance(loaded.spec.family, GridFamily):
-        return EngineGraph(loaded.network, max_matches).eval()
-    return loaded.spec.family.graph(loaded.network, max_matches).eval()
+    return loaded.spec.family.graph(loaded.network, max_matches, published=True).eval()
 
 
 def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
@@ -75,7 +66,7 @@ def load_network(
     spec: ModelSpec,
     path: Path | None = None,
     *,
-    dinov2: Path | None = None,
+    second_file: Path | None = None,
     sha256: str | None = None,
     allow_missing: Sequence[str] = (),
     threshold: float | None = None,
@@ -84,10 +75,10 @@ def load_network(
 ) -> LoadedNetwork:
     """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong.
 
-    size: (height, width) that the network is built for, None for the model's default. dinov2: the second file of models
-    that take one. sha256: what `LoadedNetwork.weights_sha256` must be: names and shapes cannot tell whether two tensors
+    size: (height, width) that the network is built for, None for the model's default. second_file: of models that take
+    one. sha256: what `LoadedNetwork.weights_sha256` must be: names and shapes cannot tell whether two tensors
     of the same shape were swapped, a digest can.
-    Errors: those of `read_checkpoint`, dinov2-needed, dinov2-unused, checkpoint-digest.
+    Errors: those of `read_checkpoint` and `read_second`, checkpoint-digest.
     """
     family = spec.family.with_matching(threshold, mutual).at(*(size or (spec.height, spec.width)))
     spec = replace(spec, family=family)
@@ -97,7 +88,7 @@ def load_network(
         # What --allow-missing leaves untrained is at least the same in every build.
         torch.manual_seed(0)
         network = family.create()
-    second = _read_second(spec, network.state_dict(), dinov2)
+    second = read_second(spec, second_file)
     state, report = account_files(spec, network.state_dict(), checkpoint, second, allow_missing)
     report.require_complete(str(source))
     loaded = LoadedNetwork(spec, network, report, checkpoint, second)
@@ -112,15 +103,6 @@ def load_network(
     return loaded
 
 
-def _read_second(spec: ModelSpec, expected: Mapping[str, Tensor], path: Path | None) -> Checkpoint | None:
-    needed = needs_supplement(expected)
-    if needed and path is None:
-        raise require_supplement(spec.name)
-    if path is not None and not needed:
-        raise unwanted_supplement(spec.name)
-    return None if path is None else read_checkpoint(path)
-
-
 def account_files(
     spec: ModelSpec,
     expected: Mapping[str, Tensor],
@@ -129,12 +111,12 @@ def account_files(
     allow_missing: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """`account` of all files that a model takes; `expected` are its network's tensors."""
-    own = {key: tensor for key, tensor in expected.items() if second is None or not key.startswith(MODULE)}
-    constants = spec.family.constants()
+    definition = None if second is None else second_file_of(spec)
+    own, constants = own_tensors(expected, definition), spec.family.constants()
     state, report = account(checkpoint.tensors, own, spec.key_map, spec.name, allow_missing, constants)
-    if second is None:
+    if second is None or definition is None:
         return state, report
-    more, other = account_supplement(second, expected, DINOV2_KEYS, spec.family.config.dinov2, spec.name)
+    more, other = account_second(second, expected, definition, spec.family.config, spec.name)
     joined = replace(report, network=(*report.network, *other.network), supplement=other.file)
     return {**state, **more}, joined
 
@@ -145,7 +127,7 @@ def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
     known: dict[object, LoadReport] = {}
     for spec in model_specs().values():
         # Of a model of two files, this is the first: what only the second can hold is not missing from it.
-        expected = {key: t for key, t in expected_tensors(spec).items() if not key.startswith(MODULE)}
+        expected = own_tensors(expected_tensors(spec), second_file_of(spec))
         # Variants that differ in nothing that a file holds have the same account.
         same = (spec.key_map, tuple((key, tuple(tensor.shape)) for key, tensor in expected.items()))
         if spec.family.constants() or same not in known:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.rotary import rotary_axis, rotary_table, rotated_rows
-from matchrt.models.loftr.attention import PADDING
-from matchrt.models.parts.config import ELoFTRConfig
+from matchrt.models.parts.masks import PADDING
 
 
 @dataclass(frozen=True)

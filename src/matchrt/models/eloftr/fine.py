@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
-from matchrt.models.parts.config import ELoFTRConfig
 
 WINDOW = 8  # pixels of a coarse cell, a side
 _HALF_WINDOW = 6  # pixels of the half-resolution map that the cell's pixels and one more around them depend on

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
+from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
 from matchrt.models.eloftr.repvgg import RepVGG
 from matchrt.models.parts.coarse_matching import (
@@ -24,7 +25,6 @@ from matchrt.models.parts.coarse_matching import (
     select_matches,
     select_pairs,
 )
-from matchrt.models.parts.config import ELoFTRConfig
 from matchrt.models.parts.match_tensors import MatchTensors, finished
 
 Pair = tuple[Tensor, Tensor]

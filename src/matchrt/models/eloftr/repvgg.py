@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,6 +62,33 @@ def _folded(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return kernel.double() * scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale
+
+
+def fuse_repvgg(parts: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    """The tensors `weight` and `bias` of a RepVGG block's one convolution, from those of `RepVGGBranches` by name.
+
+    Also the difference of the two forms' outputs in float32, on noise, relative to the largest output: one convolution
+    and ReLU against three normalised branches. Raises ValueError where the parts do not fit.
+    """
+    kernel = parts["rbr_dense.conv.weight"]
+    if kernel.ndim != 4:
+        raise ValueError(f"rbr_dense.conv.weight has the shape {list(kernel.shape)}, not that of a convolution")
+    out_channels, in_channels = kernel.shape[:2]
+    stride = 1 if "rbr_identity.weight" in parts else 2
+    branches = RepVGGBranches(in_channels, out_channels, stride).eval()
+    state = branches.state_dict()
+    counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
+    try:
+        branches.load_state_dict({**parts, **counters}, strict=True)
+    except RuntimeError as error:
+        raise ValueError(str(error).splitlines()[-1].strip()) from error
+    with torch.inference_mode():
+        weight, bias = (tensor.float() for tensor in branches.fused())
+        noise = torch.randn(1, in_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        expected = branches(noise)
+        actual = F.relu(F.conv2d(noise, weight, bias, stride, 1))
+        difference = (actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)
+    return {"weight": weight.clone(), "bias": bias.clone()}, float(difference)
 
 
 class RepVGGBlock(nn.Module):

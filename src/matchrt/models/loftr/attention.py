@@ -6,12 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.parts.config import AttentionKind, TransformerConfig
+from matchrt.models.loftr.config import AttentionKind, TransformerConfig
+from matchrt.models.parts.masks import MASKED
 
-# Fill value of masked similarities: finite, so that a fully masked row gives a uniform softmax and never NaN.
-MASKED = -1e9
-# Added to the similarity of padding, which takes its weight to zero; half precision has it too.
-PADDING = -6e4
 # Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions,
 # which changes no other result beyond rounding, and whose reciprocal half precision does not hold.
 SMALLEST = 1e-4

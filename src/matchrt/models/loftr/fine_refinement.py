@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.loftr.config import TransformerConfig
 from matchrt.models.parts.coarse_matching import rows_and_columns
-from matchrt.models.parts.config import TransformerConfig
 
 
 def gather_windows(features: Tensor, cells: Tensor, grid_width: int, stride: int, window: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from matchrt.models.loftr.attention import LocalFeatureTransformer
+from matchrt.models.loftr.config import LoFTRConfig
 from matchrt.models.loftr.fine_refinement import FinePreprocess, FineRefinement, gather_windows
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
 from matchrt.models.loftr.resnet_fpn import ResNetFPN, run_backbone
@@ -21,7 +22,6 @@ from matchrt.models.parts.coarse_matching import (
     select_matches,
     similarity,
 )
-from matchrt.models.parts.config import LoFTRConfig
 from matchrt.models.parts.match_tensors import MatchTensors, finished
 
 Pair = tuple[Tensor, Tensor]

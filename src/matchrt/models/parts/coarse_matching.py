@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.loftr.attention import MASKED, PADDING
-from matchrt.models.parts.config import ELOFTR_OPT_SIMILARITY, CoarseMatchConfig
+from matchrt.models.parts.config import CoarseMatchConfig
+from matchrt.models.parts.masks import MASKED, PADDING
+
+# The similarity above which the authors of EfficientLoFTR take a match where they leave out the softmax.
+SATURATING_SIMILARITY = 25.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ class CoarseScores(nn.Module):
 
 def _saturating(similarity: Tensor) -> Tensor:
     positive = similarity.clamp(min=0.0)
-    return positive / (positive + ELOFTR_OPT_SIMILARITY)
+    return positive / (positive + SATURATING_SIMILARITY)
 
 
 def select_matches(

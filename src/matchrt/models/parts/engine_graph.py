@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx
 from torch import Tensor, nn
 
 from matchrt.models.parts.match_tensors import MatchTensors
@@ -44,13 +43,6 @@ class EngineGraph(nn.Module):
     def tensors(self, *inputs: Tensor) -> dict[str, Tensor]:
         """What `forward` returns, by name; with `margin`, where the network has one."""
         return {name: value for name, value in vars(self.matches(*inputs)).items() if value is not None}
-
-
-def drop_dense(model: onnx.ModelProto) -> None:
-    """Takes the outputs that engines have only on request off the graph."""
-    kept = [value for value in model.graph.output if value.name in OUTPUTS]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
 
 
 def planes(image: Tensor) -> Tensor:

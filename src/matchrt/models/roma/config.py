@@ -104,7 +104,3 @@ class RoMaConfig:
     def refiner(self, scale: int) -> RefinerConfig:
         """The refiner at 1/scale."""
         return next(r for r in self.refiners if r.scale == scale)
-
-
-ROMA = RoMaConfig()
-MATCHANYTHING_ROMA = RoMaConfig(imagenet=False, scale_rule="relative")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from matchrt.models.parts.config import AttentionKind, TransformerConfig
+from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 
 # As in the torch network, where the reasons stand.
 MASKED = -1e9

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from matchrt.models.parts.config import TransformerConfig
+from matchrt.models.loftr.config import TransformerConfig
 
 
 def gather_windows(features: jax.Array, cells: jax.Array, grid_width: int, stride: int, window: int) -> jax.Array:

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from matchrt.models.loftr.config import LoFTRConfig
 from matchrt.models.loftr.flax.attention import LocalFeatureTransformer
 from matchrt.models.loftr.flax.coarse_matching import Grid, dual_softmax, select_matches, similarity
 from matchrt.models.loftr.flax.fine_refinement import FinePreprocess, FineRefinement, gather_windows
 from matchrt.models.loftr.flax.position import sine_encoding, sine_frequencies
 from matchrt.models.loftr.flax.resnet_fpn import ResNetFPN, run_backbone
-from matchrt.models.parts.config import LoFTRConfig
 
 Pair = tuple[jax.Array, jax.Array]
 

@@ -1,4 +1,7 @@
-"""Which node computes in which precision, and why: ordered, declarative rules for one family of networks."""
+"""Which node of a family's graphs computes in which precision, which product is quantised, and why.
+
+Rules are ordered and declarative; `matchrt.export` applies them to graphs.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
-
-import onnx
+from typing import TYPE_CHECKING, Literal
 
 from matchrt.errors import InternalError
 
+if TYPE_CHECKING:
+    import onnx
+
 NodeType = Literal["fp16", "fp32"]
 # For a node: the names of the nodes that compute its inputs, seen through operators that only move data.
-Operands = Callable[[onnx.NodeProto], Iterable[str]]
+Operands = Callable[["onnx.NodeProto"], Iterable[str]]
 
 # Operators that copy values. Unless a rule claims them they keep the type of what they move: no cast, no rounding.
 MOVEMENT = frozenset(
@@ -83,6 +87,47 @@ class PrecisionRules:
             "precision-unruled",
             f"No precision rule of the family {self.family} says whether {node.name} ({node.op_type}) may be fp16.",
             "Build with fp32, and report this as a bug with the model and its options.",
+        )
+
+
+@dataclass(frozen=True)
+class QuantRule:
+    """These products are quantised, or not; the reason is for the manifest and docs/quantization.md.
+
+    unsigned_only: quantised only where activations are unsigned, which have one bit more behind a Relu.
+    """
+
+    name: str
+    quantized: bool
+    reason: str
+    nodes: tuple[Nodes, ...]
+    unsigned_only: bool = False
+
+    def quantizes(self, unsigned: bool) -> bool:
+        """Whether its products are quantised, where activations are unsigned or not."""
+        return self.quantized and (unsigned or not self.unsigned_only)
+
+
+@dataclass(frozen=True)
+class QuantRules:
+    """The rules of one family; the first that claims a product decides. Every product must be claimed.
+
+    float_parts: what is no product, and why it stays in floating point: name and reason.
+    """
+
+    family: str
+    rules: tuple[QuantRule, ...]
+    float_parts: tuple[tuple[str, str], ...] = ()
+
+    def rule_for(self, node: onnx.NodeProto) -> QuantRule:
+        """The rule that decides. Error: `precision-unruled`."""
+        for rule in self.rules:
+            if any(nodes.holds(node, lambda _: ()) for nodes in rule.nodes):
+                return rule
+        raise InternalError(
+            "precision-unruled",
+            f"No rule of the family {self.family} says whether {node.name} ({node.op_type}) may be quantised.",
+            "Build with fp32 or fp16, and report this as a bug with the model and its options.",
         )
 
 

@@ -1,4 +1,6 @@
-"""The names under which files hold DINOv2: Facebook's, timm's (the same), either chunked, and Hugging Face's.
+"""RoMa's second file of weights, DINOv2.
+
+Files name it as Facebook does, as timm does (the same names), either of them in chunks, or as Hugging Face does.
 
 Every naming is a table: for each tensor of the network, the file's tensors that it is made of, in full. There is no
 matching by parts of names, and no tensor of a file is in a table twice.
@@ -9,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from matchrt.families.keymap import Drop, Keep, KeyMap
+from matchrt.families.second_file import SecondFile, Translated
+from matchrt.models.roma.config import DINOv2Config, RoMaConfig
 
-from matchrt.models.roma.config import DINOv2Config
-from matchrt.models.roma.dinov2 import resample_position
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BLOCK = (
     "norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias",
@@ -49,20 +53,6 @@ class Naming:
 
     name: str
     table: Table
-
-
-@dataclass(frozen=True)
-class Translated:
-    """A file's tensors under Facebook's names.
-
-    sources: for each name, the keys of the file. derived: how, for those that were computed. Tensors that no table
-    knows keep their keys.
-    """
-
-    naming: str
-    tensors: Mapping[str, Tensor]
-    sources: Mapping[str, tuple[str, ...]]
-    derived: Mapping[str, str]
 
 
 def recognise(keys: Iterable[str], config: DINOv2Config) -> Naming:
@@ -122,6 +112,8 @@ def translate(tensors: Mapping[str, Tensor], config: DINOv2Config) -> Translated
 
 
 def _stacked(parts: list[Tensor]) -> Tensor | None:
+    import torch
+
     if len(parts) == 1:
         return parts[0]
     if len({(tuple(part.shape), part.dtype) for part in parts}) > 1 or not parts[0].ndim:
@@ -131,6 +123,8 @@ def _stacked(parts: list[Tensor]) -> Tensor | None:
 
 def _resize_position(tensors: dict[str, Tensor], derived: dict[str, str], config: DINOv2Config) -> None:
     """A position embedding that was stored for another grid, as timm does for other image sizes, back to our grid."""
+    from matchrt.models.roma.dinov2 import resample_position
+
     stored = tensors.get("pos_embed")
     if stored is None or stored.ndim != 3 or stored.shape[0] != 1 or not stored.is_floating_point():
         return
@@ -139,3 +133,34 @@ def _resize_position(tensors: dict[str, Tensor], derived: dict[str, str], config
         return
     tensors["pos_embed"] = resample_position(stored, (config.grid, config.grid))
     derived["pos_embed"] = f"resampled from {side}x{side} to {config.grid}x{config.grid}: the published file is better"
+
+
+DINOV2_KEYS = KeyMap(
+    (
+        Keep("cls_token"),
+        Keep("pos_embed"),
+        Keep("patch_embed.proj.*"),
+        Keep("blocks.**"),
+        Keep("norm.*"),
+        Drop("mask_token", "stands for hidden patches in training; matching hides none"),
+    ),
+    prefixes=("module.", "_orig_mod.", "model.", "backbone.", "dinov2.", "encoder.dinov2."),
+)
+
+
+def _of_roma(tensors: Mapping[str, Tensor], config: RoMaConfig) -> Translated:
+    return translate(tensors, config.dinov2)
+
+
+DINOV2_FILE = SecondFile(
+    module="dinov2.",
+    title="DINOv2",
+    code="dinov2",
+    example="dinov2_vitl14_pretrain.pth",
+    origin="dinov2_vitl14_pretrain.pth from github.com/facebookresearch/dinov2, "
+    "or timm's vit_large_patch14_dinov2.lvd142m, or Hugging Face's facebook/dinov2-large",
+    absence="DINOv2 is in none of RoMa's checkpoints",
+    key_map=DINOV2_KEYS,
+    translate=_of_roma,
+    option="--dinov2",
+)

@@ -1,4 +1,4 @@
-"""Which products of a family are quantised, and why the rest stays in floating point."""
+"""The products of a graph that the rules of its family quantise."""
 
 from __future__ import annotations
 
@@ -8,52 +8,25 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.precision.rules import Nodes, fits
+from matchrt.errors import MatchRTError
+from matchrt.families.registry import families, find_family
+from matchrt.families.rules import QuantRules, fits
 
 # Operators that have an 8-bit form: what all the rest is, stays in floating point.
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
-@dataclass(frozen=True)
-class QuantRule:
-    """These products are quantised, or not; the reason is for the manifest and docs/quantization.md.
-
-    unsigned_only: quantised only where activations are unsigned, which have one bit more behind a Relu.
-    """
-
-    name: str
-    quantized: bool
-    reason: str
-    nodes: tuple[Nodes, ...]
-    unsigned_only: bool = False
-
-    def quantizes(self, unsigned: bool) -> bool:
-        """Whether its products are quantised, where activations are unsigned or not."""
-        return self.quantized and (unsigned or not self.unsigned_only)
-
-
-@dataclass(frozen=True)
-class QuantRules:
-    """The rules of one family; the first that claims a product decides. Every product must be claimed.
-
-    float_parts: what is no product, and why it stays in floating point: name and reason.
-    """
-
-    family: str
-    rules: tuple[QuantRule, ...]
-    float_parts: tuple[tuple[str, str], ...] = ()
-
-    def rule_for(self, node: onnx.NodeProto) -> QuantRule:
-        """The rule that decides. Error: `precision-unruled`."""
-        for rule in self.rules:
-            if any(nodes.holds(node, lambda _: ()) for nodes in rule.nodes):
-                return rule
-        raise InternalError(
-            "precision-unruled",
-            f"No rule of the family {self.family} says whether {node.name} ({node.op_type}) may be quantised.",
-            "Build with fp32 or fp16, and report this as a bug with the model and its options.",
+def quant_rules(family: str) -> QuantRules:
+    """The family's rules. Error: `precision-family`; nothing is quantised without rules."""
+    found = find_family(family)
+    if found is None or found.int8 is None:
+        known = ", ".join(other.name for other in families() if other.int8 is not None)
+        raise MatchRTError(
+            "precision-family",
+            f"There are no int8 rules for the family '{family}'.",
+            f"Build with --precision fp32; int8 is known for {known}.",
         )
+    return found.int8
 
 
 @dataclass(frozen=True)

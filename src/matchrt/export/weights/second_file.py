@@ -1,0 +1,99 @@
+"""Weights that a model takes from a second file, as its family defines it (`SecondFile`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from matchrt.errors import MatchRTError
+from matchrt.export.weights.account import account
+from matchrt.export.weights.read import Checkpoint, read_checkpoint
+from matchrt.export.weights.report import Entry, LoadReport
+from matchrt.families.definition import ModelSpec
+from matchrt.families.keymap import KeyMap
+from matchrt.families.registry import family_of
+from matchrt.families.second_file import SecondFile, Translated
+
+
+def second_file_of(spec: ModelSpec) -> SecondFile | None:
+    """What the model's second file is; None where its checkpoint holds everything."""
+    return family_of(spec.family.name).second_file
+
+
+def read_second(spec: ModelSpec, path: Path | None) -> Checkpoint | None:
+    """The second file, which must be given where the model takes one, and only there.
+
+    Errors: `CODE-needed` by the family's `SecondFile.code`, dinov2-unused, those of `read_checkpoint`.
+    """
+    second = second_file_of(spec)
+    if path is None and second is not None:
+        raise MatchRTError(
+            f"{second.code}-needed",
+            f"{spec.name} takes its {second.title} from a second file: the checkpoint holds none of it.",
+            f"Pass {second.option} FILE; it is {second.origin}.",
+        )
+    if path is not None and second is None:
+        # The code's name is older than the option's general one.
+        raise MatchRTError(
+            "dinov2-unused",
+            f"{spec.name} takes no second file of weights.",
+            "Leave --second-file (or --dinov2) out.",
+        )
+    return None if path is None else read_checkpoint(path)
+
+
+def own_tensors(expected: Mapping[str, Tensor], second: SecondFile | None) -> dict[str, Tensor]:
+    """The network's tensors that its checkpoint holds: all but those of the second file's part."""
+    return {key: t for key, t in expected.items() if second is None or not key.startswith(second.module)}
+
+
+def account_second(
+    checkpoint: Checkpoint, expected: Mapping[str, Tensor], second: SecondFile, config: Any, model: str
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """The second file into the part of the network that it fills; `expected` are the whole network's tensors.
+
+    The report's network entries are those of that part only, its file entries have the file's own keys.
+    """
+    prefix = second.key_map.common_prefix(checkpoint.tensors)
+    translated = second.translate({key[len(prefix) :]: value for key, value in checkpoint.tensors.items()}, config)
+    wanted = {key[len(second.module) :]: tensor for key, tensor in expected.items() if key.startswith(second.module)}
+    bare = KeyMap(second.key_map.rules, ())
+    state, report = account(translated.tensors, wanted, bare, model)
+    names = _Names(second.module, prefix, translated, checkpoint.path.name)
+    file = tuple(entry for found in report.file for entry in names.file_entries(found))
+    network = tuple(names.network_entry(entry) for entry in report.network)
+    state = {second.module + key: value for key, value in state.items()}
+    return state, LoadReport(model, prefix, file, network)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Entries of the part and of the translated file, under the names that the network and the file have."""
+
+    module: str
+    prefix: str
+    translated: Translated
+    file: str
+
+    def file_entries(self, entry: Entry) -> list[Entry]:
+        """One entry for each tensor of the file that went into the entry's one."""
+        keys = self.translated.sources[entry.key]
+        if entry.fate != "loaded":
+            return [replace(entry, key=self.prefix + key) for key in keys]
+        shape = entry.shape if len(keys) == 1 else (entry.shape[0] // len(keys), *entry.shape[1:])
+        how = self.translated.derived.get(entry.key)
+        detail = self.module + entry.detail + (f" ({how})" if how else "")
+        return [Entry(self.prefix + key, shape, "derived" if how else "loaded", detail) for key in keys]
+
+    def network_entry(self, entry: Entry) -> Entry:
+        """The network's tensor, with what of the file it was made of."""
+        if entry.fate != "loaded":
+            return replace(entry, key=self.module + entry.key)
+        keys = ", ".join(self.prefix + key for key in self.translated.sources[entry.detail])
+        how = self.translated.derived.get(entry.detail)
+        detail = f"{keys} of {self.file}" + (f" ({how})" if how else "")
+        return Entry(self.module + entry.key, entry.shape, "supplemented", detail)

@@ -1,0 +1,106 @@
+"""What a build's sizes, preset and family options mean for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from matchrt.errors import MatchRTError
+from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
+from matchrt.families.registry import families, family_of
+
+
+class Wishes(Protocol):
+    """What is read of a `BuildRequest`; None: nothing was said."""
+
+    @property
+    def height(self) -> int | None:
+        """Input height in pixels."""
+        ...
+
+    @property
+    def width(self) -> int | None:
+        """Input width in pixels."""
+        ...
+
+    @property
+    def mutual(self) -> bool | None:
+        """The model's rule of that name, see `Family.with_matching`."""
+        ...
+
+    @property
+    def preset(self) -> str | None:
+        """Name of one of the family's presets."""
+        ...
+
+    @property
+    def dense(self) -> bool:
+        """Whether the engine returns its dense outputs too."""
+        ...
+
+    @property
+    def family_options(self) -> Mapping[str, object]:
+        """The family's own options by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """spec: the model as it is built, (height, width) its input size. mutual: where something was said of it.
+
+    Whether smaller copies of the images are taken too is `spec.family.coarse`.
+    """
+
+    spec: ModelSpec
+    height: int
+    width: int
+    mutual: bool | None
+
+
+def arrange(spec: ModelSpec, wishes: Wishes) -> Arrangement:
+    """What a request means for a model. Errors: option-model, preset-unknown, and those of the family's options."""
+    definition = family_of(spec.family.name)
+    _require_taken(spec, definition, wishes)
+    preset = _preset(definition, wishes.preset)
+    size = (spec.height, spec.width) if preset is None else preset.size
+    height = size[0] if wishes.height is None else wishes.height
+    width = size[1] if wishes.width is None else wishes.width
+    mutual = wishes.mutual
+    if mutual is None and wishes.preset is not None and preset is not None:
+        mutual = preset.mutual
+    family = spec.family.arranged({} if preset is None else preset.options, wishes.family_options)
+    return Arrangement(replace(spec, family=family), height, width, mutual)
+
+
+def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
+    """The preset of that name; without one the default, or None where the family has no presets."""
+    if name is None:
+        return definition.presets[0] if definition.presets else None
+    for preset in definition.presets:
+        if preset.name == name:
+            return preset
+    known = ", ".join(preset.name for preset in definition.presets)
+    raise MatchRTError("preset-unknown", f"There is no preset '{name}'.", f"Known presets: {known}.")
+
+
+def _require_taken(spec: ModelSpec, definition: FamilyDefinition, wishes: Wishes) -> None:
+    """Raises `option-model` for what the family does not have."""
+    given: list[tuple[str, Callable[[FamilyDefinition], bool]]] = []
+    if wishes.preset is not None:
+        given.append(("preset", lambda family: bool(family.presets)))
+    given += [(name, _takes(name)) for name in wishes.family_options]
+    if wishes.dense:
+        given.append(("dense", lambda family: bool(family.dense)))
+    for name, taken in given:
+        if not taken(definition):
+            others = ", ".join(family.title for family in families() if taken(family))
+            raise MatchRTError(
+                "option-model",
+                f"--{name.replace('_', '-')} is for {others or 'no'} models; {spec.name} is none.",
+                "Leave the option out.",
+            )
+
+
+def _takes(option: str) -> Callable[[FamilyDefinition], bool]:
+    return lambda family: option in family.options

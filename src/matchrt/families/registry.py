@@ -1,0 +1,62 @@
+"""The families of networks, by name, and all their models.
+
+A family is one line of the table `FAMILIES`; everything else about it stands in the module that the line names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from matchrt.errors import MatchRTError
+from matchrt.families.definition import FamilyDefinition, ModelSpec
+
+# Name -> "module:attribute" of its `FamilyDefinition`, in the order in which models are listed.
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "loftr": "matchrt.families.loftr:LOFTR_FAMILY",
+        "roma": "matchrt.families.roma:ROMA_FAMILY",
+        "eloftr": "matchrt.families.eloftr:ELOFTR_FAMILY",
+    }
+)
+
+
+def find_family(name: str) -> FamilyDefinition | None:
+    """The family of that name; None where there is none, as of an engine that another program has written."""
+    if name not in FAMILIES:
+        return None
+    module, _, attribute = FAMILIES[name].partition(":")
+    found: FamilyDefinition = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def family_of(name: str) -> FamilyDefinition:
+    """The family of that name. Error: family-unknown, which lists the names."""
+    found = find_family(name)
+    if found is None:
+        raise MatchRTError(
+            "family-unknown", f"There is no family of networks '{name}'.", f"Known families: {', '.join(FAMILIES)}."
+        )
+    return found
+
+
+def families() -> tuple[FamilyDefinition, ...]:
+    """Every known family."""
+    return tuple(family_of(name) for name in FAMILIES)
+
+
+def model_specs() -> Mapping[str, ModelSpec]:
+    """Every known model by name."""
+    return {spec.name: spec for family in families() for spec in family.models}
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The model of that name. Error: model-unknown, which lists the names."""
+    specs = model_specs()
+    if name in specs:
+        return specs[name]
+    close = difflib.get_close_matches(name, specs, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise MatchRTError("model-unknown", f"There is no model '{name}'.{hint}", f"Known models: {', '.join(specs)}.")
