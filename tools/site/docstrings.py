@@ -13,7 +13,8 @@ from typing import Any
 
 import griffe
 
-_SECTIONS = {"Error", "Errors", "Source", "Sources", "Shape", "Shapes", "Units", "Returns", "Convention", "Coordinates"}
+# Headings that any docstring may have.
+SECTIONS = {"Error", "Errors", "Source", "Sources", "Shape", "Shapes", "Units", "Returns", "Convention", "Coordinates"}
 _NAME = r"`?[A-Za-z_][A-Za-z0-9_]*`?"
 _ITEM = re.compile(rf"({_NAME}(?:(?:, | and ){_NAME})*): (\S.*)")
 
@@ -29,7 +30,7 @@ class PlainText(griffe.Extension):
 
 def _names(obj: griffe.Object) -> set[str]:
     """What a line of the form `name: ...` may be about: the object's parameters, fields and the fixed headings."""
-    names = set(_SECTIONS)
+    names = set(SECTIONS)
     if isinstance(obj, griffe.Function):
         names |= {parameter.name.lstrip("*") for parameter in obj.parameters}
     elif isinstance(obj, griffe.Class):
@@ -85,7 +86,7 @@ def _known(found: str, names: set[str]) -> bool:
 
 
 def _bold(found: str) -> str:
-    if found in _SECTIONS:
+    if found in SECTIONS:
         return found
     return ", ".join(f"`{part.strip('`')}`" for part in re.split(r", | and ", found))
 
