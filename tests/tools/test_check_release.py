@@ -22,11 +22,6 @@ _WHEEL = (
     "matchrt/assets/loftr-lite.onnx",
     "matchrt/assets/loftr-lite.onnx.json",
 )
-    "matchrt/__init__.py",
-    "matchrt/py.typed",
-    "matchrt/assets/loftr-lite.onnx",
-    "matchrt/assets/loftr-lite.onnx.json",
-)
 
 
 def _release(folder: Path, more: str | None = None) -> tuple[Path, Path]:
