@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from support.commands import CommandLine
 from support.eloftr import filled, manifest_state
 from support.pictures import shifted_pair
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
+from matchrt.export.precision import apply
+from matchrt.export.precision.emulation import emulate
+from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.account import account
@@ -205,6 +209,26 @@ def test_export_parity(options: ExportOptions, mutual: bool) -> None:
         difference = compare(run_torch(graph, inputs), run_onnx(model, inputs), 0.0)
         assert difference.same and difference.matches >= 5 * options.batch, difference
     assert not {"NonZero", "Loop", "If"} & {node.op_type for node in model.graph.node}
+
+
+def test_position_numbers_of_dynamic_graphs_stay_fp32() -> None:
+    options = ExportOptions(160, 192, 64, Profile((128, 128), (160, 192), (256, 256)))
+    _, model = _exported(options, True)
+    lowered, records = apply(model, "fp16", "eloftr")
+    types = element_types(lowered)
+    ranges = [node for node in lowered.graph.node if node.op_type == "Range" and node.output[0] in types]
+    assert any(types[node.output[0]] == TensorProto.FLOAT for node in ranges)
+    assert "fp16:positions" in {record.name for record in records if record.changed}
+    halves = [name for name, kind in types.items() if kind == TensorProto.FLOAT16]
+    assert len(halves) > 100
+    for inputs in sample_inputs(input_contract(ELOFTR_INPUT, options), 8):
+        outputs = run_onnx(emulate(lowered), inputs)
+        assert outputs["num_matches"][0] > 0
+
+
+def test_static_graphs_have_no_position_numbers_to_compute() -> None:
+    _, records = apply(_exported(STATIC, True)[1], "fp16", "eloftr")
+    assert "fp16:positions" in {record.name for record in records if not record.changed}
 
 
 def test_int8() -> None:

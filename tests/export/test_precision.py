@@ -18,13 +18,14 @@ from matchrt.export import precision
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision.emulation import emulate
-from matchrt.export.precision.families import RULES, lower_model
+from matchrt.export.precision.families import lower_model
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantization.selection import quant_rules
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import load_network
 from matchrt.families.base import Preprocess
-from matchrt.families.registry import get_spec, model_specs
+from matchrt.families.loftr import LOFTR_FP16
+from matchrt.families.registry import families, get_spec
 from matchrt.families.rules import Nodes, PrecisionRules, Rule, fits
 from matchrt.manifest import PassRecord, Profile
 
@@ -131,9 +132,9 @@ def test_every_rule_hits_something(
     dynamic_records = lowered[1]
     static_records = precision.apply(static, "fp16", "loftr")[1]
     hit = {record.name for record in (*dynamic_records, *static_records) if record.changed}
-    assert hit >= {f"fp16:{rule.name}" for rule in RULES["loftr"].rules}
+    assert hit >= {f"fp16:{rule.name}" for rule in LOFTR_FP16.rules}
     assert {record.name for record in dynamic_records if not record.changed} == {"fp16:masks"}  # of static graphs
-    reasons = {f"fp16:{rule.name}": rule.reason for rule in RULES["loftr"].rules}
+    reasons = {f"fp16:{rule.name}": rule.reason for rule in LOFTR_FP16.rules}
     assert all(reasons.get(record.name, "") in record.summary for record in dynamic_records)
 
 
@@ -152,7 +153,7 @@ def test_padding_stays_finite(graph: onnx.ModelProto) -> None:
 
 def test_folding_normalisations_changes_no_match(dynamic: onnx.ModelProto) -> None:
     assert _nodes(dynamic, "BatchNormalization")
-    rules = PrecisionRules("loftr", tuple(replace(rule, precision="fp32") for rule in RULES["loftr"].rules))
+    rules = PrecisionRules("loftr", tuple(replace(rule, precision="fp32") for rule in LOFTR_FP16.rules))
     folded, records = lower_model(dynamic, "loftr", rules)
     assert records[0].name == "fold-batch-norm" and records[0].changed
     assert not _nodes(folded, "BatchNormalization")
@@ -213,15 +214,16 @@ def test_what_is_not_known_is_refused(dynamic: onnx.ModelProto, arguments: tuple
     assert caught.value.code == code and "fp32" in caught.value.remedy
 
 
-def test_every_model_with_rules_is_registered_under_its_family() -> None:
-    assert {rules.family for rules in RULES.values()} == set(RULES) <= {s.family.name for s in model_specs().values()}
+def test_rules_are_named_after_their_family() -> None:
+    for family in families():
+        assert {family.fp16.family if family.fp16 else "", family.int8.family if family.int8 else ""} == {family.name}
 
 
 def test_every_rule_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "precision.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].split("(")[0].strip() for line in text.splitlines() if line.startswith("| ")}
     # Two fp16 rules cannot be turned alone: they are the network itself.
-    assert {rule.name for rule in RULES["loftr"].rules} - rows == {"position-add", "linear"}
+    assert {rule.name for rule in LOFTR_FP16.rules} - rows == {"position-add", "linear"}
 
 
 def test_a_node_without_a_rule_is_named() -> None:

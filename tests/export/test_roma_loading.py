@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.roma import TINY, roma_files, roma_state
+from support.roma import TINY, register_tiny, roma_files, roma_state
 from torch import Tensor
 
 from matchrt.errors import MatchRTError
@@ -266,7 +266,7 @@ def _save(folder: Path, own: State, dinov2: State) -> tuple[Path, Path]:
 
 def test_loading_takes_both_files(tmp_path: Path, state: State) -> None:
     checkpoint, dinov2 = _save(tmp_path, *roma_files(state))
-    loaded = load_network(_tiny(), checkpoint, dinov2=dinov2)
+    loaded = load_network(_tiny(), checkpoint, second_file=dinov2)
     network = loaded.network.state_dict()
     assert all(torch.equal(network[key], value) for key, value in state.items())
     assert loaded.weights_sha256 not in (loaded.checkpoint.tensors_sha256, "")
@@ -274,35 +274,26 @@ def test_loading_takes_both_files(tmp_path: Path, state: State) -> None:
         load_network(_tiny(), checkpoint)
     assert caught.value.code == "dinov2-needed"
     with pytest.raises(MatchRTError) as caught:
-        load_network(get_spec("loftr-lite"), None, dinov2=dinov2)
+        load_network(get_spec("loftr-lite"), None, second_file=dinov2)
     assert caught.value.code == "dinov2-unused"
 
 
 def test_a_digest_that_was_asked_for_is_checked(tmp_path: Path, state: State) -> None:
     own, second = roma_files(state)
     checkpoint, dinov2 = _save(tmp_path, own, second)
-    known = load_network(_tiny(), checkpoint, dinov2=dinov2).weights_sha256
-    load_network(_tiny(), checkpoint, dinov2=dinov2, sha256=known)
+    known = load_network(_tiny(), checkpoint, second_file=dinov2).weights_sha256
+    load_network(_tiny(), checkpoint, second_file=dinov2, sha256=known)
     for a, b in (("blocks.0.norm1.weight", "blocks.1.norm1.weight"),):
         second[a], second[b] = second[b], second[a]
     _save(tmp_path, own, second)
     with pytest.raises(MatchRTError) as caught:
-        load_network(_tiny(), checkpoint, dinov2=dinov2, sha256=known)
+        load_network(_tiny(), checkpoint, second_file=dinov2, sha256=known)
     assert caught.value.code == "checkpoint-digest"
 
 
 @pytest.fixture
 def tiny_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry with a small RoMa, for what looks models up by name."""
-    from matchrt.families import specs
-
-    official = specs.model_specs
-
-    def small() -> dict[str, ModelSpec]:
-        return {n: replace(s, family=RoMaFamily(TINY)) if s.family.name == "roma" else s for n, s in official().items()}
-
-    for module in ("matchrt.families.specs", "matchrt.export.weights.network"):
-        monkeypatch.setattr(f"{module}.model_specs", small)
+    register_tiny(monkeypatch)
 
 
 @pytest.mark.usefixtures("tiny_registry")
@@ -352,7 +343,7 @@ def test_diagnosis_sees_one_tensor_in_many_places(tmp_path: Path, state: State) 
     checkpoint, dinov2 = _save(tmp_path, own, second)
     found = diagnose(checkpoint, "matchanything-roma", dinov2)
     assert found.state == "repeated" and len(found.repeated[0]) == TINY.dinov2.depth + 1
-    assert load_network(_tiny(), checkpoint, dinov2=dinov2).report.complete  # names and shapes do fit
+    assert load_network(_tiny(), checkpoint, second_file=dinov2).report.complete  # names and shapes do fit
 
 
 @pytest.mark.usefixtures("tiny_registry")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from matchrt.building.presets import ROMA_PRESETS, arrange
 from support.pictures import texture
 from support.quantised import check_quantised
-from support.roma import TINY, roma_files, roma_state
+from support.roma import register_tiny, roma_files, roma_state
 
 from matchrt.building.parity import compare, run_onnx, sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
@@ -23,11 +21,11 @@ from matchrt.export.passes.aside import put_back, set_aside
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
-from matchrt.export.to_onnx import input_contract
-from matchrt.families.definition import ModelSpec
+from matchrt.export.to_onnx import ExportOptions, input_contract
+from matchrt.families.arrange import arrange
 from matchrt.families.registry import get_spec
-from matchrt.families.roma import RoMaFamily
-from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.families.roma import ROMA_PRESETS
+from matchrt.manifest import EngineManifest, InputContract, manifest_path, read_manifest
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.store import EngineStore
 
@@ -35,18 +33,8 @@ from matchrt.store import EngineStore
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[None]:
     """The registry's RoMa models, small."""
-    from matchrt.families import specs
-
-    official = specs.model_specs
     patch = pytest.MonkeyPatch()
-
-    def small() -> dict[str, ModelSpec]:
-        return {
-            name: replace(spec, family=RoMaFamily(TINY)) if spec.family.name == "roma" else spec
-            for name, spec in official().items()
-        }
-
-    patch.setattr("matchrt.families.specs.model_specs", small)
+    register_tiny(patch)
     yield
     patch.undo()
 
@@ -64,7 +52,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, tiny: None) -> Path:
         folder / "dinov2.pth",
         height=168,
         width=168,
-        coarse=(112, 112),
+        family_options={"coarse": (112, 112)},
         max_matches=128,
         dense=True,
         output=folder / "roma.onnx",
@@ -190,31 +178,50 @@ def test_weights_set_aside_come_back(engine: Path, monkeypatch: pytest.MonkeyPat
     assert {i.name: i.raw_data for i in model.graph.initializer} == before and len(model.graph.input) == 4
 
 
+def _contract(request: BuildRequest) -> InputContract:
+    arranged = arrange(get_spec(request.model), request)
+    options = ExportOptions(arranged.height, arranged.width, coarse=arranged.spec.family.coarse)
+    return input_contract(arranged.spec.preprocess, options)
+
+
 @pytest.mark.parametrize(
     ("request_", "code", "remedy"),
     [
-        (BuildRequest("matchanything-roma", coarse=(550, 560)), "size-divisor", "504 and 560"),
+        (BuildRequest("matchanything-roma", family_options={"coarse": (550, 560)}), "size-divisor", "504 and 560"),
         (BuildRequest("matchanything-roma", height=860, width=864), "size-divisor", "856 and 864"),
-        (BuildRequest("matchanything-roma", height=568, width=560, single_pass=True), "size-divisor", "560 and 616"),
-        (BuildRequest("matchanything-roma", coarse=(56, 56)), "size-range", "range"),
+        (
+            BuildRequest("matchanything-roma", height=568, width=560, family_options={"single_pass": True}),
+            "size-divisor",
+            "560 and 616",
+        ),
+        (BuildRequest("matchanything-roma", family_options={"coarse": (56, 56)}), "size-range", "range"),
         (BuildRequest("matchanything-roma", preset="quick"), "preset-unknown", "low-memory"),
-        (BuildRequest("matchanything-roma", coarse=(280, 280), single_pass=True), "preset-size", "one"),
+        (
+            BuildRequest("matchanything-roma", family_options={"coarse": (280, 280), "single_pass": True}),
+            "preset-size",
+            "one",
+        ),
+        (BuildRequest("matchanything-roma", family_options={"coarse": 560}), "size-syntax", "(560, 560)"),
+        (BuildRequest("matchanything-roma", family_options={"passes": 3}), "option-model", "Leave"),
+        (BuildRequest("loftr-outdoor", family_options={"single_pass": True}), "option-model", "Leave"),
+        (BuildRequest("eloftr", preset="fast"), "option-model", "Leave"),
         (BuildRequest("loftr-outdoor", dense=True), "option-model", "Leave"),
     ],
 )
 def test_requests_that_do_not_fit(request_: BuildRequest, code: str, remedy: str) -> None:
     with pytest.raises(MatchRTError) as caught:
-        arranged = arrange(get_spec(request_.model), request_)
-        input_contract(arranged.spec.preprocess, arranged.options)
+        _contract(request_)
     assert caught.value.code == code and remedy in caught.value.remedy
 
 
 def test_presets() -> None:
-    for name, preset in ROMA_PRESETS.items():
-        arranged = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset=name))
-        contract = input_contract(arranged.spec.preprocess, arranged.options)
-        assert (contract.height, contract.width) == preset.size and contract.coarse == preset.coarse
-    official = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor"))
-    assert official.options.coarse == (560, 560) and (official.options.height, official.options.width) == (864, 864)
+    for preset in ROMA_PRESETS:
+        contract = _contract(BuildRequest("roma-outdoor", preset=preset.name))
+        assert (contract.height, contract.width) == preset.size and contract.coarse == preset.options["coarse"]
+    official = _contract(BuildRequest("roma-outdoor"))
+    assert official.coarse == (560, 560) and (official.height, official.width) == (864, 864)
     one_way = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast"))
-    assert one_way.mutual is False and one_way.options.coarse is None
+    assert one_way.mutual is False and one_way.spec.family.coarse is None
+    assert arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor")).mutual is None
+    both_ways = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast", mutual=True))
+    assert both_ways.mutual is True

@@ -8,14 +8,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from matchrt.export.precision.families import RULES, lower_model
+from matchrt.export.precision.families import lower_model
+from matchrt.families.loftr import LOFTR_FP16
 from matchrt.families.rules import PrecisionRules
 
 
 def with_saturated_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
     """LoFTR with similarity and softmax in fp16, at a temperature (1e-5) that takes scores past 65504."""
-    flipped = [replace(r, precision="fp16") if r.name == "coarse-matching" else r for r in RULES["loftr"].rules]
-    assert flipped != list(RULES["loftr"].rules)
+    flipped = [replace(r, precision="fp16") if r.name == "coarse-matching" else r for r in LOFTR_FP16.rules]
+    assert flipped != list(LOFTR_FP16.rules)
     lowered, _ = lower_model(model, "loftr", PrecisionRules("loftr", tuple(flipped)))
     named = {node.name: node for node in lowered.graph.node}
     scale = next(i for i in lowered.graph.initializer if i.name == named["coarse_matching/Mul_0"].input[1])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import Tensor
 
+from matchrt.families import registry
+from matchrt.families.roma import ROMA_FAMILY, RoMaFamily
 from matchrt.models.roma.config import DINOv2Config, GPConfig, MatchDecoderConfig, RefinerConfig, RoMaConfig
 from matchrt.models.roma.network import RoMa
 
@@ -25,6 +30,14 @@ TINY = RoMaConfig(
     scale_rule="relative",
     volume_pixels=150,  # of 112 pixels and more, both ways of correlating are used
 )
+
+
+TINY_FAMILY = replace(ROMA_FAMILY, models=tuple(replace(spec, family=RoMaFamily(TINY)) for spec in ROMA_FAMILY.models))
+
+
+def register_tiny(patch: pytest.MonkeyPatch) -> None:
+    """The registry with a small RoMa, for what looks models up by name."""
+    patch.setattr(registry, "FAMILIES", {**registry.FAMILIES, "roma": "support.roma:TINY_FAMILY"})
 
 
 def roma_state(config: RoMaConfig = TINY, seed: int = 0) -> dict[str, Tensor]:

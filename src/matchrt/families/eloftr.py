@@ -205,6 +205,13 @@ _PADDING = Rule(
     (Nodes(("loftr_coarse",), ("Cast", "Div", "Floor", "Sub", "Min", "Abs", "Clip")),
      Nodes(("loftr_coarse",), ("Mul",), operands=("loftr_coarse/Cast_*",))),
 )  # fmt: skip
+_POSITIONS = Rule(
+    "positions",
+    "fp32",
+    "numbers of cells, of which dynamic graphs make interpolation weights; Range has no fp16 form",
+    (Nodes(("loftr_coarse",), ("Range",)),
+     Nodes(("loftr_coarse",), ("Add",), operands=("loftr_coarse/Cast_*",))),
+)  # fmt: skip
 _ATTENTION = Rule(
     "attention",
     "fp16",
@@ -258,7 +265,7 @@ _SCALE = Rule(
 ELOFTR_FP16 = PrecisionRules(
     "eloftr",
     (
-        *(_IMAGE, _PADDING, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _FINE),
+        *(_IMAGE, _PADDING, _POSITIONS, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _FINE),
         *(_SCALE, _COORDINATES, _CONVOLUTION),
     ),
 )

@@ -1,0 +1,73 @@
+"""The table of families, and what general code may ask of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import matchrt
+from matchrt.errors import MatchRTError
+from matchrt.families.registry import FAMILIES, families, family_of, find_family, model_specs
+
+SOURCE = Path(matchrt.__file__).parent
+
+
+def test_every_line_of_the_table_is_a_family_of_that_name() -> None:
+    assert [family.name for family in families()] == list(FAMILIES)
+    for family in families():
+        assert family.models and {spec.family.name for spec in family.models} == {family.name}
+    assert len(model_specs()) == sum(len(family.models) for family in families())
+
+
+def test_unknown_families_are_named_errors() -> None:
+    with pytest.raises(MatchRTError, match="loftr, roma, eloftr") as caught:
+        family_of("superglue")
+    assert caught.value.code == "family-unknown" and find_family("superglue") is None
+
+
+def test_only_roma_refuses_tf32() -> None:
+    assert {family.name: family.tf32 for family in families()} == {"loftr": True, "roma": False, "eloftr": True}
+
+
+def test_dense_outputs_are_those_of_the_graph() -> None:
+    from matchrt.models.roma.engine_graph import DENSE_OUTPUTS
+
+    assert {family.name: family.dense for family in families() if family.dense} == {"roma": DENSE_OUTPUTS}
+
+
+def test_error_codes_of_second_files_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
+    codes = [f"{family.second_file.code}-needed" for family in families() if family.second_file is not None]
+    assert codes == ["dinov2-needed"] and all(f"| `{code}`" in text for code in codes)
+
+
+def test_listing_models_needs_neither_torch_nor_onnx(
+    run_python: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    code = "import sys, matchrt.families.arrange as a; a.families(); print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    ran = run_python(code)
+    assert ran.stdout.strip() == "[]", ran.stderr
+
+
+def test_families_stand_below_export() -> None:
+    for path in (SOURCE / "families").glob("*.py"):
+        assert not re.search(r"(from|import) matchrt\.(export|building|engines|runtime)", path.read_text()), path
+
+
+# Rooms whose code may name a network: their subject is one, or they are the networks.
+_OWN = ("families", "models", "flax")
+
+
+def test_general_code_imports_no_network_and_compares_no_family() -> None:
+    imports = re.compile(
+        r"(?:from|import) matchrt\.(?:models\.(?:loftr|eloftr|roma)|families\.(?:loftr|eloftr|roma|dinov2))"
+    )
+    compares = re.compile(r"[=!]= *\"(?:loftr|eloftr|roma)\"|isinstance\([^)]*(?:LoFTR|RoMa|GridFamily)")
+    for path in SOURCE.rglob("*.py"):
+        if path.relative_to(SOURCE).parts[0] not in _OWN:
+            text = path.read_text(encoding="utf-8")
+            assert not imports.search(text) and not compares.search(text), path
