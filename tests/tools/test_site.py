@@ -32,10 +32,12 @@ def test_names_in_the_middle_of_a_line_begin_an_item() -> None:
 
 
 def test_examples_become_code_and_small_tables_keep_their_lines() -> None:
-    text = ">>> a = 1\n>>> b\n\nkind: one of\n    first   the one\n    second  the other\nnext: more."
+    text = (
+        ">>> a = 1\n>>> b\n\nkind: one of\n    first, 1st   the one\n    second  the other\nnext: more,\n    and more."
+    )
     assert _markdown(text, "kind", "next") == (
-        "```python\na = 1\nb\n```\n\n- **`kind`**: one of<br>\n  first   the one<br>\n  second  the other\n"
-        "- **`next`**: more."
+        "```python\na = 1\nb\n```\n\n- **`kind`**: one of\n  <br>`first`, `1st`: the one\n  <br>`second`: the other\n"
+        "- **`next`**: more,\n  and more."
     )
 
 

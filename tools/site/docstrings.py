@@ -1,8 +1,8 @@
 """An extension of griffe: the docstrings' plain text as Markdown.
 
 A docstring of matchrt is a sentence, paragraphs, and lines of the form `name: what it is`, each of which goes on until
-the next name or the end of its paragraph. Here those lines become lists, examples become code blocks, and what is
-indented keeps its lines.
+the next name or the end of its paragraph. Here those lines become lists, examples become code blocks, and rows
+of two columns stay lines of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import griffe
 # Headings that any docstring may have.
 SECTIONS = {"Error", "Errors", "Source", "Sources", "Shape", "Shapes", "Units", "Returns", "Convention", "Coordinates"}
 _NAME = r"`?[A-Za-z_][A-Za-z0-9_]*`?"
+# A row of a small table inside a docstring: what, two or more blanks, what it is.
+_ROW = re.compile(r" {4,}(\S+(?:, \S+)*) {2,}(\S.*)")
 _ITEM = re.compile(rf"({_NAME}(?:(?:, | and ){_NAME})*): (\S.*)")
 
 
@@ -92,7 +94,7 @@ def _bold(found: str) -> str:
 
 
 def _lines(lines: list[str]) -> Iterator[str]:
-    """Indented lines, which are small tables, keep their ends."""
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        keeps = line.startswith("    ") or following.startswith("    ")
-        yield line.strip() + ("<br>" if keeps and following else "")
+    """Rows of small tables stay lines of their own; other indented lines go on."""
+    for line in lines:
+        row = _ROW.fullmatch(line)
+        yield line.strip() if row is None else f"<br>{_bold(row[1])}: {row[2]}"
