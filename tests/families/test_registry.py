@@ -48,7 +48,12 @@ def test_error_codes_of_second_files_are_documented() -> None:
 def test_listing_models_needs_neither_torch_nor_onnx(
     run_python: Callable[[str], subprocess.CompletedProcess[str]],
 ) -> None:
-    code = "import sys, matchrt.families.arrange as a; a.families(); print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    code = """
+import sys
+from matchrt.families.arrange import families
+families()
+print([name for name in ("torch", "onnx") if name in sys.modules])
+"""
     ran = run_python(code)
     assert ran.stdout.strip() == "[]", ran.stderr
 
