@@ -1,0 +1,78 @@
+"""tools/check_release.py: what a release must be."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tools.check_release import problems
+
+_FILES = {
+    "src/matchrt/_version.py": '__version__ = "0.3.0"\n',
+    "CITATION.cff": "title: matchrt\nversion: 0.3.0\ndate-released: 2030-01-02\n",
+    "CHANGELOG.md": "# Changes\n\n## 0.3.0 (2030-01-02)\n\n- Much.\n\n## 0.2.0 (2029-01-02)\n",
+    "pyproject.toml": '[project.urls]\nSource = "the address"\n',
+}
+_WHEEL = (
+    "matchrt/__init__.py",
+    "matchrt/py.typed",
+    "matchrt/assets/loftr-lite.onnx",
+    "matchrt/assets/loftr-lite.onnx.json",
+)
+
+
+def _release(folder: Path, more: str | None = None) -> tuple[Path, Path]:
+    """A tree, and its two archives; more: another file in the source archive."""
+    for name, text in _FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    dist = folder / "dist"
+    dist.mkdir()
+    with zipfile.ZipFile(dist / "matchrt-0.3.0-py3-none-any.whl", "w") as wheel:
+        for name in _WHEEL:
+            wheel.writestr(name, "")
+    with tarfile.open(dist / "matchrt-0.3.0.tar.gz", "w:gz") as source:
+        for name in ("pyproject.toml", *([more] if more else [])):
+            source.add(folder / "pyproject.toml", f"matchrt-0.3.0/{name}")
+    return folder, dist
+
+
+def test_a_release_that_is_ready(tmp_path: Path) -> None:
+    assert list(problems(*_release(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        ("CITATION.cff", "version: 0.3.0", "version: 0.2.0", "CITATION.cff says version 0.2.0"),
+        ("CITATION.cff", "date-released: 2030-01-02", "", "no date-released"),
+        ("CHANGELOG.md", "0.3.0 (2030-01-02)", "0.3.0 (unreleased)", "0.3.0 (unreleased)"),
+        ("CHANGELOG.md", "## 0.3.0 (2030-01-02)", "", "0.2.0"),
+        ("pyproject.toml", "[project.urls]", "# [project.urls]", "[project.urls]"),
+    ],
+)
+def test_what_disagrees_is_named(tmp_path: Path, name: str, old: str, new: str, says: str) -> None:
+    root, dist = _release(tmp_path)
+    text = (root / name).read_text()
+    assert old in text
+    (root / name).write_text(text.replace(old, new))
+    (problem,) = problems(root, dist)
+    assert says in problem
+
+
+@pytest.mark.parametrize("name", ["shared/a.bin", "weights/outdoor_ds.ckpt", ".venv/lib/x.py", "lite.engine"])
+def test_what_is_never_published_is_found(tmp_path: Path, name: str) -> None:
+    (problem,) = problems(*_release(tmp_path, name))
+    assert name in problem and "must not be published" in problem
+
+
+def test_archives_that_are_missing_or_of_another_version(tmp_path: Path) -> None:
+    root, dist = _release(tmp_path)
+    (root / "src/matchrt/_version.py").write_text('__version__ = "0.4.0"\n')
+    found = list(problems(root, dist))
+    assert sum("is not of version 0.4.0" in problem for problem in found) == 2
+    (dist / "matchrt-0.3.0.tar.gz").unlink()
+    assert "0 source archives" in list(problems(root, dist))[-1]

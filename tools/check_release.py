@@ -1,0 +1,81 @@
+"""What must be true before a release is published: docs/releasing.md names the steps around it.
+
+    python tools/check_release.py dist
+
+It compares the versions in the package, the changelog, CITATION.cff and the archives' names, and looks into the
+archives. It prints what is wrong, and exits with 1 if anything is.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_WHEEL_HAS = ("matchrt/py.typed", "matchrt/assets/loftr-lite.onnx", "matchrt/assets/loftr-lite.onnx.json")
+_NEVER = re.compile(r"(^|/)(shared|\.git|\.venv|site)/|\.(ckpt|pth|pt|engine)$|(^|/)\.(photos|train)/")
+
+
+def problems(root: Path, archives: Path) -> Iterator[str]:
+    """What is wrong with a release of the tree `root` whose archives lie in the folder `archives`."""
+    version = _one(root / "src/matchrt/_version.py", r'__version__ = "([^"]+)"')
+    cited = _one(root / "CITATION.cff", r"(?m)^version: (\S+)$")
+    if cited != version:
+        yield f"CITATION.cff says version {cited}, the package says {version}"
+    if _find(root / "CITATION.cff", r"(?m)^date-released: \d{4}-\d{2}-\d{2}$") is None:
+        yield "CITATION.cff has no date-released"
+    heading = _one(root / "CHANGELOG.md", r"(?m)^## (.+)$")
+    if re.fullmatch(re.escape(version) + r" \(\d{4}-\d{2}-\d{2}\)", heading) is None:
+        yield f"the changelog begins with '{heading}', not with '{version} (YEAR-MONTH-DAY)'"
+    if _find(root / "pyproject.toml", r"(?m)^\[project\.urls\]$") is None:
+        yield "pyproject.toml has no [project.urls]: set the project's public addresses"
+    yield from _archive_problems(version, archives)
+
+
+def _archive_problems(version: str, archives: Path) -> Iterator[str]:
+    wheels, sources = sorted(archives.glob("*.whl")), sorted(archives.glob("*.tar.gz"))
+    if len(wheels) != 1 or len(sources) != 1:
+        yield f"'{archives}' has {len(wheels)} wheels and {len(sources)} source archives, not one of each"
+        return
+    for path in (*wheels, *sources):
+        if not path.name.startswith(f"matchrt-{version}"):
+            yield f"{path.name} is not of version {version}"
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = wheel.namelist()
+    yield from (f"{wheels[0].name} lacks {name}" for name in _WHEEL_HAS if name not in names)
+    yield from (f"{wheels[0].name} holds {name}" for name in names if name.split("/")[0] == "tests")
+    with tarfile.open(sources[0]) as source:
+        names += source.getnames()
+    yield from (f"{name} must not be published" for name in names if _NEVER.search(name))
+
+
+def _find(path: Path, pattern: str) -> str | None:
+    found = re.search(pattern, path.read_text(encoding="utf-8"))
+    return None if found is None else found[found.re.groups and 1]
+
+
+def _one(path: Path, pattern: str) -> str:
+    found = _find(path, pattern)
+    if found is None:
+        raise SystemExit(f"{path.name} has no line like {pattern}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Checks the folder of archives that is named; the exit code."""
+    if len(arguments) != 1:
+        print("usage: python tools/check_release.py FOLDER_OF_THE_ARCHIVES", file=sys.stderr)
+        return 2
+    found = list(problems(ROOT, Path(arguments[0])))
+    for problem in found:
+        print(problem)
+    print("ready" if not found else f"{len(found)} problems")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
