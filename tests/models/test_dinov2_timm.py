@@ -20,7 +20,9 @@ TOKENS = 1e-5  # absolute; the tokens are of unit variance
 def _theirs(name: str) -> Any:
     """timm's architecture of that name, small: everything but the sizes is timm's own choice."""
     side = CONFIG.patch * CONFIG.grid
-    network = oracle("timm").create_model(name, embed_dim=CONFIG.dim, depth=CONFIG.depth, num_heads=CONFIG.heads, img_size=side)
+    network = oracle("timm").create_model(
+        name, embed_dim=CONFIG.dim, depth=CONFIG.depth, num_heads=CONFIG.heads, img_size=side
+    )
     generator = torch.Generator().manual_seed(5)
     state = {key: _values(key, value, generator) for key, value in network.state_dict().items()}
     network.load_state_dict(state, strict=True)
