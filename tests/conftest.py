@@ -13,7 +13,15 @@ take_own_cores()
 # An export makes millions of objects that live until it ends, and the collector would look at them over and over.
 gc.set_threshold(100_000, 20, 20)
 
+EXPORTING = {"exported", "static_graph", "dynamic_graph"}
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs a fixture that exports a network of its own is slow."""
+    for item in items:
+        if EXPORTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +68,18 @@ def coarse_engine(tmp_path_factory: pytest.TempPathFactory, coarse_checkpoint: P
     return once(shared_folder(tmp_path_factory) / "engines", fill) / "coarse.onnx"
 
 
-@pytest.fixture
-def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Graphs that were exported in this run, by whatever test and worker, are not exported again."""
-    from support import exports
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `support.exports` keeps the graphs of this run, for all workers."""
+    return shared_folder(tmp_path_factory) / "exports"
 
-    with exports.exported_once(shared_folder(tmp_path_factory) / "exports"):
+
+@pytest.fixture
+def exported_once(exports: Path) -> Iterator[None]:
+    """Graphs that were exported in this run, by whatever test and worker, are not exported again."""
+    from support.exports import exported_once
+
+    with exported_once(exports):
         yield
 
 

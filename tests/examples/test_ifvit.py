@@ -72,6 +72,7 @@ def test_the_true_places_are_true() -> None:
     assert right > 0.5 and right > wrong + 0.2
 
 
+@pytest.mark.slow
 def test_the_transformer_starts_from_loftr() -> None:
     config = read_config(CONFIGS / "tiny.json")
     abstract = nnx.eval_shape(lambda: create_model(replace(config, loftr_pretrained_ckpt=None)))
@@ -88,6 +89,7 @@ def test_the_transformer_starts_from_loftr() -> None:
     assert caught.value.code == "flax-shape" and "width" in caught.value.message
 
 
+@pytest.mark.slow
 def test_it_trains_and_resumes(tmp_path: Path) -> None:
     curve = train(replace(TINY, steps=2), tmp_path)
     assert [point.step for point in curve] == [0, 2] and np.isfinite([point.loss for point in curve]).all()

@@ -30,6 +30,8 @@ from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.runtime.matcher import Matcher, MatcherOptions
 from matchrt.store import EngineStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[None]:
