@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.workers import once, shared_folder, take_own_cores
 
+take_own_cores()
+# An export makes millions of objects that live until it ends, and the collector would look at them over and over.
+gc.set_threshold(100_000, 20, 20)
+
+EXPORTING = {"exported", "static_graph", "dynamic_graph"}
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs a fixture that exports a network of its own is slow."""
+    for item in items:
+        if EXPORTING & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -27,25 +41,46 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture(scope="session")
 def coarse_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights that the model `coarse-loftr` accepts."""
-    import torch
-    from support.weights import coarse_loftr_state
 
-    path = tmp_path_factory.mktemp("checkpoints") / "coarse.ckpt"
-    torch.save({"state_dict": {f"matcher.{k}": v for k, v in coarse_loftr_state().items()}, "epoch": 3}, path)
-    return path
+    def fill(folder: Path) -> None:
+        import torch
+        from support.weights import coarse_loftr_state
+
+        state = {f"matcher.{key}": value for key, value in coarse_loftr_state().items()}
+        torch.save({"state_dict": state, "epoch": 3}, folder / "coarse.ckpt")
+
+    return once(shared_folder(tmp_path_factory) / "checkpoints", fill) / "coarse.ckpt"
 
 
 @pytest.fixture(scope="session")
 def coarse_engine(tmp_path_factory: pytest.TempPathFactory, coarse_checkpoint: Path) -> Path:
-    """A static 192x256 engine with random weights, built once."""
-    from matchrt.building.pipeline import BuildRequest, build
-    from matchrt.store import EngineStore
+    """A static 192x256 engine with random weights, built once for all workers."""
 
-    folder = tmp_path_factory.mktemp("engines")
-    request = BuildRequest(
-        "coarse-loftr", coarse_checkpoint, height=192, width=256, max_matches=256, output=folder / "coarse.onnx"
-    )
-    return build(request, EngineStore(folder / "store")).path
+    def fill(folder: Path) -> None:
+        from matchrt.building.pipeline import BuildRequest, build
+        from matchrt.store import EngineStore
+
+        request = BuildRequest(
+            "coarse-loftr", coarse_checkpoint, height=192, width=256, max_matches=256, output=folder / "coarse.onnx"
+        )
+        build(request, EngineStore(folder / "store"))
+
+    return once(shared_folder(tmp_path_factory) / "engines", fill) / "coarse.onnx"
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `support.exports` keeps the graphs of this run, for all workers."""
+    return shared_folder(tmp_path_factory) / "exports"
+
+
+@pytest.fixture
+def exported_once(exports: Path) -> Iterator[None]:
+    """Graphs that were exported in this run, by whatever test and worker, are not exported again."""
+    from support.exports import exported_once
+
+    with exported_once(exports):
+        yield
 
 
 @pytest.fixture

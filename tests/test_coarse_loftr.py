@@ -12,6 +12,7 @@ import pytest
 from matchrt import BuildRequest, Matcher, build
 from matchrt.store import EngineStore
 
+pytestmark = pytest.mark.slow
 CELL = 16
 PAIRS = ("v_dogman/1_2", *(f"synthetic/{name}_{how}" for name in ("astronaut", "chelsea") for how in ("mild", "hard")))
 

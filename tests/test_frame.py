@@ -120,21 +120,3 @@ def test_every_error_code_is_documented() -> None:
     text = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
     documented = set(re.findall(r"^\| `([a-z0-9-]+)`", text, re.M))
     assert len(codes) > 40 and not codes - documented
-
-
-def test_available_memory_counts_the_file_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matchrt._util import memory
-
-    meminfo, limit = tmp_path / "meminfo", tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
-    monkeypatch.setattr(memory, "_CGROUP_LIMIT", limit)
-    assert memory.available_bytes() is None
-    memory.require_memory((10_000, 10_000), (10_000, 10_000), 8)  # unknown: nothing is refused
-    meminfo.write_text("MemTotal: 9000000 kB\nMemFree: 1000 kB\nMemAvailable: 8000000 kB\n")
-    limit.write_text("max\n")
-    assert memory.available_bytes() == 8_000_000 * 1024
-    limit.write_text("1000000000\n")
-    assert memory.available_bytes() == 1_000_000_000
-    memory.require_memory((480, 640), (480, 640), 8)
-    with pytest.raises(MatchRTError):
-        memory.require_memory((1024, 1024), (1024, 1024), 8)

@@ -51,6 +51,27 @@ def test_folders(tmp_path: Path, root: str | None) -> None:
     assert all((source.base / name).is_file() for pair in wanted for name in pair)
 
 
+@pytest.mark.parametrize(
+    ("folder", "root"), [("in", "{here}"), ("{here}/in", "."), ("in", "."), ("{here}/in", "{here}")]
+)
+def test_folder_and_root_may_each_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, root: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).touch()
+    source = PairSource(Path(folder.format(here=tmp_path)), Path(root.format(here=tmp_path)))
+    assert list(source.pairs()) == [("in/a.png", "in/b.png")]
+
+
+def test_absolute_paths_below_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.txt").write_text(f"{tmp_path}/in/a.png in/b.png\n")
+    assert list(PairSource(Path("pairs.txt"), Path()).pairs()) == [("in/a.png", "in/b.png")]
+    assert list(PairSource(Path("pairs.txt")).pairs()) == [("in/a.png", "in/b.png")]
+
+
 def test_what_is_no_list(tmp_path: Path) -> None:
     listing = tmp_path / "pairs.txt"
     fails("pairs-missing", listing)

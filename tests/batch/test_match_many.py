@@ -132,6 +132,7 @@ def test_images_are_decoded_once_while_they_are_near(scene: Path, monkeypatch: p
         assert isinstance(result.outcome, MatchRTError) and result.outcome.code == "image-missing"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_equal_to_one_run(tmp_path: Path) -> None:
     """The short form of bench/kill_resume.py."""
     pytest.importorskip("h5py")
@@ -142,6 +143,7 @@ def test_killed_and_resumed_is_equal_to_one_run(tmp_path: Path) -> None:
     assert tally["kills"] == 2 and tally["pairs"] == 15 and tally["compared"] and not tally["faults"]
 
 
+@pytest.mark.slow
 def test_ray_gives_what_one_process_gives(pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine) -> None:
     pytest.importorskip("h5py")
     ray = pytest.importorskip("ray")

@@ -40,6 +40,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "list.txt"
 
 
+@pytest.mark.slow
 def test_build_verify_and_take_apart(cli: CommandLine, small: EngineFile, pairs: Path, tmp_path: Path) -> None:
     engine = tmp_path / "int8.onnx"
     told = ("--calibration", pairs, "--calibration-method", "max", "--keep-fp32", "loftr_fine")

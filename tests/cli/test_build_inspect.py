@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 from support.commands import CommandLine
 from support.weights import coarse_loftr_state
 
+pytestmark = pytest.mark.usefixtures("exported_once")
 SMALL = ("--height", "128", "--width", "128", "--max-matches", "64")
 
 
+@pytest.mark.slow
 def test_build_then_hit_then_list_then_match(cli: CommandLine, coarse_checkpoint: Path, tmp_path: Path) -> None:
     store = ("--store", tmp_path / "store")
     ran = cli("build", "coarse-loftr", "--checkpoint", coarse_checkpoint, *SMALL, *store)
@@ -143,6 +145,7 @@ def test_too_large_for_memory(cli: CommandLine, monkeypatch: pytest.MonkeyPatch)
     cli.fails("size-memory", "build", "loftr-lite", "--height", "480", "--width", "640")
 
 
+@pytest.mark.slow
 def test_a_high_threshold_is_proven_too(cli: CommandLine, coarse_checkpoint: Path, tmp_path: Path) -> None:
     ran = cli("build", "coarse-loftr", "--checkpoint", coarse_checkpoint, *SMALL, "--threshold", "0.999",
               "--output", tmp_path / "e.onnx", "--json")  # fmt: skip
@@ -150,6 +153,7 @@ def test_a_high_threshold_is_proven_too(cli: CommandLine, coarse_checkpoint: Pat
     assert ran.json["manifest"]["matching"]["threshold"] == 0.999
 
 
+@pytest.mark.slow
 def test_an_engine_with_gaps_says_so(cli: CommandLine, tmp_path: Path) -> None:
     state = coarse_loftr_state()
     del state["loftr_coarse.layers.1.merge.weight"]

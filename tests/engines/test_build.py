@@ -14,6 +14,7 @@ from matchrt.export.weights.read import read_checkpoint
 from matchrt.manifest import read_manifest
 from matchrt.store import EngineStore
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("exported_once")]
 REQUEST = BuildRequest("coarse-loftr", height=128, width=128, max_matches=64)
 
 

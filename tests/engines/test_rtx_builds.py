@@ -31,6 +31,7 @@ from matchrt.store import EngineStore
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra: rtx)")
 
+pytestmark = pytest.mark.slow
 TARGETS = ("8.0", "8.9")
 Weights = Callable[[ModelSpec], dict[str, torch.Tensor]]
 # How a family's models get random weights that their key map takes.

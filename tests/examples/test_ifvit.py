@@ -37,9 +37,18 @@ def test_configs(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"lofter": 1}')
     with pytest.raises(ValueError, match="lofter"):
         read_config(tmp_path / "x.json")
-    for wrong in ({"attention_type": "both"}, {"image_size": 100}, {"transformer_layers": 3}, {"hidden_dim": 30}):
+    for wrong in (
+        {"attention_type": "both"},
+        {"image_size": 100},
+        {"image_size": 24},
+        {"transformer_layers": 3},
+        {"hidden_dim": 30, "num_heads": 2},  # position codes come in fours
+        {"hidden_dim": 36, "num_heads": 8},
+        {"loftr_pretrained_ckpt": "loftr-lite", "use_loftr": False},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Config(**wrong)  # type: ignore[arg-type]
+    assert Config(hidden_dim=36, num_heads=6, image_size=32).transformer.d_model == 36
 
 
 def test_the_true_places_are_true() -> None:
@@ -63,6 +72,7 @@ def test_the_true_places_are_true() -> None:
     assert right > 0.5 and right > wrong + 0.2
 
 
+@pytest.mark.slow
 def test_the_transformer_starts_from_loftr() -> None:
     config = read_config(CONFIGS / "tiny.json")
     abstract = nnx.eval_shape(lambda: create_model(replace(config, loftr_pretrained_ckpt=None)))
@@ -79,6 +89,7 @@ def test_the_transformer_starts_from_loftr() -> None:
     assert caught.value.code == "flax-shape" and "width" in caught.value.message
 
 
+@pytest.mark.slow
 def test_it_trains_and_resumes(tmp_path: Path) -> None:
     curve = train(replace(TINY, steps=2), tmp_path)
     assert [point.step for point in curve] == [0, 2] and np.isfinite([point.loss for point in curve]).all()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from matchrt.bench.scene import image_pair
@@ -134,6 +135,7 @@ def test_constants_are_split_as_the_graph_splits() -> None:
     assert np.array_equal(run(model, {"x": values})["high"], high) and np.array_equal(high + rest, values)
 
 
+@pytest.mark.slow
 def test_the_bundled_network_keeps_its_matches() -> None:
     """In emulated TF32 the bundled network's matches move; with split products they do not."""
     model = onnx.load_model_from_string(read_engine("loftr-lite").data)

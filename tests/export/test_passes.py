@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.exports import exported_once
 
 from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
@@ -28,8 +29,9 @@ OPTIONS = ExportOptions(192, 256, max_matches=128)
 
 
 @pytest.fixture(scope="module")
-def exported(coarse_checkpoint: Path) -> onnx.ModelProto:
-    return export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
+def exported(coarse_checkpoint: Path, exports: Path) -> onnx.ModelProto:
+    with exported_once(exports):
+        return export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

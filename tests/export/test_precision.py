@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.exports import exported_once
 from support.quantised import assert_claimed
 
 import matchrt
@@ -40,10 +41,11 @@ def dynamic() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def static(coarse_checkpoint: Path) -> onnx.ModelProto:
+def static(coarse_checkpoint: Path, exports: Path) -> onnx.ModelProto:
     """A static graph: masks, folded normalisations."""
     loaded = load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0)
-    return run_passes(export_onnx(loaded, SMALL), standard_passes())[0]
+    with exported_once(exports):
+        return run_passes(export_onnx(loaded, SMALL), standard_passes())[0]
 
 
 @pytest.fixture(scope="module")

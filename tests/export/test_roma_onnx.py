@@ -30,6 +30,8 @@ from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[None]:

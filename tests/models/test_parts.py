@@ -40,6 +40,20 @@ def test_linear_attention_is_the_normalised_kernel_sum() -> None:
     assert torch.allclose(linear_attention(q, k, v, None, None), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [4, 16])
+def test_full_attention_is_the_scaled_softmax(width: int) -> None:
+    """softmax(q k / sqrt(d)) v, written out for every query and head, and as torch's own operator computes it."""
+    torch.manual_seed(0)
+    q, k, v = (2 * torch.randn(1, 2, length, width) for length in (7, 9, 9))
+    found = full_attention(q, k, v, None, None)
+    for head in range(2):
+        for query in range(7):
+            weights = [math.exp(float(q[0, head, query] @ k[0, head, j]) / math.sqrt(width)) for j in range(9)]
+            expected = sum(w / sum(weights) * v[0, head, j] for j, w in enumerate(weights))
+            assert torch.allclose(found[0, head, query], expected, atol=1e-5)
+    assert torch.allclose(found, F.scaled_dot_product_attention(q, k, v), atol=1e-5)
+
+
 @pytest.mark.parametrize("attend", [linear_attention, full_attention])
 def test_masked_source_equals_shorter_source(attend) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)

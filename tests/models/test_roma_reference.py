@@ -16,6 +16,7 @@ from matchrt.families.roma import MATCHANYTHING_ROMA, ROMA
 from matchrt.models.roma.dinov2 import resample_position
 from matchrt.models.roma.network import RoMa
 
+pytestmark = pytest.mark.slow
 RELATIVE = 1e-3  # to the stage's largest value
 COARSE, FINE = (280, 280), (448, 448)
 CASE = "real_280_448"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from support.eloftr import filled
+from support.oracles import oracle
 from support.pictures import shifted_pair
 from support.weights import sharp_state
 from torch import Tensor
@@ -17,11 +17,11 @@ from torch import Tensor
 from matchrt.families.eloftr import ELOFTR, ELoFTRFamily
 from matchrt.models.eloftr.network import ELoFTR
 
-transformers = pytest.importorskip("transformers")
 SCORES = 1e-3  # relative to the largest
 
 
 def _theirs() -> Any:
+    transformers = oracle("transformers")
     network = transformers.EfficientLoFTRForKeypointMatching(transformers.EfficientLoFTRConfig()).eval()
     state = sharp_state(network)
     # Large outputs of the last norm make the scores sharp; else a flat matrix would equal any other.

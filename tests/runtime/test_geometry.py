@@ -134,6 +134,39 @@ def test_a_tighter_threshold_keeps_fewer():
     assert tight.threshold_px == 0.8
 
 
+@pytest.mark.parametrize("option", ["confidence", "max_iterations"])
+def test_the_search_ends_as_asked(option):
+    """Most matches are wrong: a search of one sample, or one that is content early, finds another matrix."""
+    estimator = "magsac"
+    points0, points1, _ = two_views(count=120, outliers=72, noise=1.0)
+    long, short = ({"confidence": 0.9999, "max_iterations": 10000}, {"confidence": 0.01, "max_iterations": 1})
+    whole = estimate(points0, points1, "fundamental", estimator=estimator, **long)
+    hasty = estimate(points0, points1, "fundamental", estimator=estimator, **{**long, option: short[option]})
+    assert hasty.matrix is None or not np.array_equal(hasty.matrix, whole.matrix)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_poselib_is_told_everything(kind, monkeypatch):
+    """It makes at least 1000 samples whatever the confidence, after which nothing better is found in small cases."""
+    poselib = pytest.importorskip("poselib")
+    told = {}
+
+    def record(real):
+        def call(*arguments):
+            told.update(arguments[-1])
+            return real(*arguments)
+
+        return call
+
+    for name in ("estimate_homography", "estimate_fundamental", "estimate_relative_pose"):
+        monkeypatch.setattr(poselib, name, record(getattr(poselib, name)))
+    points0, points1, _ = two_views()
+    options = {"threshold": 1.5, "seed": 7, "confidence": 0.75, "max_iterations": 1234}
+    estimate(points0, points1, kind, K0=K0, K1=K1, estimator="poselib", **options)
+    assert (told["success_prob"], told["max_iterations"], told["seed"]) == (0.75, 1234, 7)
+    assert told["max_reproj_error" if kind == "homography" else "max_epipolar_error"] == 1.5
+
+
 def assert_nothing(geometry: Geometry, count: int):
     assert not geometry.found
     assert geometry.matrix is None

@@ -26,6 +26,12 @@ def matcher() -> Matcher:
     return Matcher("loftr-lite")
 
 
+@pytest.fixture(scope="module")
+def small() -> Matcher:
+    """Images stay at their own size, which is small: by default they are enlarged, at four times the cost."""
+    return Matcher("loftr-lite", MatcherOptions(resize=320))
+
+
 def _errors(matches: Matches, homography: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     truth = cv2.perspectiveTransform(matches.keypoints0[None].astype(np.float64), homography)[0]
     return np.asarray(np.linalg.norm(truth - matches.keypoints1, axis=1))
@@ -63,9 +69,9 @@ def test_images_of_different_size_and_shape(matcher: Matcher) -> None:
     assert (matches.image0.height, matches.image1.width) == (480, 250)
 
 
-def test_every_kind_of_array_gives_the_same_matches(matcher: Matcher) -> None:
+def test_every_kind_of_array_gives_the_same_matches(small: Matcher) -> None:
     image0, image1 = shifted_pair(256, 320, (16, 8))
-    expected = matcher.match(image0, image1)
+    expected = small.match(image0, image1)
 
     def as_rgb(image: Any) -> Any:
         return np.repeat(image[:, :, None], 3, axis=2)
@@ -75,15 +81,15 @@ def test_every_kind_of_array_gives_the_same_matches(matcher: Matcher) -> None:
         "uint16": lambda i: i.astype(np.uint16) * 257, "not contiguous": np.asfortranarray,
     }  # fmt: skip
     for kind, convert in kinds.items():
-        matches = matcher.match(convert(image0), convert(image1))
+        matches = small.match(convert(image0), convert(image1))
         assert np.array_equal(matches.keypoints1, expected.keypoints1), kind
 
 
-def test_channel_order(matcher: Matcher) -> None:
+def test_channel_order(small: Matcher) -> None:
     image0, image1 = shifted_pair(256, 320, (16, 8))
     colour = np.stack([image0, texture(256, 320, 9), texture(256, 320, 8)], axis=2)
-    as_rgb = matcher.match(colour, image1)
-    with Matcher("loftr-lite", MatcherOptions(channel_order="bgr")) as bgr:
+    as_rgb = small.match(colour, image1)
+    with Matcher("loftr-lite", MatcherOptions(channel_order="bgr", resize=320)) as bgr:
         as_bgr = bgr.match(np.ascontiguousarray(colour[:, :, ::-1]), image1)
     assert np.array_equal(as_rgb.keypoints1, as_bgr.keypoints1)
 
@@ -100,37 +106,37 @@ def test_files_and_exif(matcher: Matcher, tmp_path: Path) -> None:
         assert stored.match(tmp_path / "a.png", tmp_path / "b.png").image1.height == 320
 
 
-def test_unrelated_images_give_few_matches(matcher: Matcher) -> None:
-    related = len(matcher.match(*shifted_pair(256, 320, (16, 8))))
-    assert len(matcher.match(texture(256, 320, 1), texture(256, 320, 2))) < 0.15 * related
+def test_unrelated_images_give_few_matches(small: Matcher) -> None:
+    related = len(small.match(*shifted_pair(256, 320, (16, 8))))
+    assert len(small.match(texture(256, 320, 1), texture(256, 320, 2))) < 0.15 * related
 
 
-def test_two_runs_are_identical(matcher: Matcher) -> None:
+def test_two_runs_are_identical(small: Matcher) -> None:
     image0, image1 = shifted_pair(256, 320, (16, 8))
-    first, second = matcher.match(image0, image1), matcher.match(image0, image1)
+    first, second = small.match(image0, image1), small.match(image0, image1)
     assert np.array_equal(first.keypoints1, second.keypoints1) and np.array_equal(first.scores, second.scores)
 
 
-def test_match_many_keeps_the_order_and_equals_match(matcher: Matcher) -> None:
+def test_match_many_keeps_the_order_and_equals_match(small: Matcher) -> None:
     pairs = [shifted_pair(192, 256, (8 * i, 8), i) for i in range(1, 4)]
-    many = list(matcher.match_many(iter(pairs)))
+    many = list(small.match_many(iter(pairs)))
     for pair, matches in zip(pairs, many, strict=True):
         assert isinstance(matches, Matches)
-        assert np.array_equal(matches.keypoints1, matcher.match(*pair).keypoints1)
-    assert list(matcher.match_many([])) == []
+        assert np.array_equal(matches.keypoints1, small.match(*pair).keypoints1)
+    assert list(small.match_many([])) == []
 
 
-def test_match_many_with_a_bad_pair(matcher: Matcher) -> None:
+def test_match_many_with_a_bad_pair(small: Matcher) -> None:
     good = shifted_pair(192, 256, (8, 8))
     pairs = [good, (good[0], "missing.png"), good]
-    results = list(matcher.match_many(pairs, return_errors=True))
+    results = list(small.match_many(pairs, return_errors=True))
     assert [isinstance(result, Matches) for result in results] == [True, False, True]
     assert isinstance(results[1], MatchRTError) and results[1].code == "image-missing"
     with pytest.raises(MatchRTError):
-        list(matcher.match_many(pairs))
+        list(small.match_many(pairs))
 
 
-def test_what_comes_before_a_failing_iterator_is_delivered(matcher: Matcher) -> None:
+def test_what_comes_before_a_failing_iterator_is_delivered(small: Matcher) -> None:
     def pairs() -> Iterator[object]:
         yield shifted_pair(192, 256, (8, 8))
         yield None
@@ -138,12 +144,12 @@ def test_what_comes_before_a_failing_iterator_is_delivered(matcher: Matcher) -> 
 
     results: list[object] = []
     with pytest.raises(ZeroDivisionError):
-        results.extend(matcher.match_many(pairs(), return_errors=True))  # type: ignore[arg-type]
+        results.extend(small.match_many(pairs(), return_errors=True))  # type: ignore[arg-type]
     assert isinstance(results[0], Matches)
     assert isinstance(results[1], MatchRTError) and results[1].code == "pair-invalid"
 
 
-def test_a_closed_generator_stops_the_work(matcher: Matcher) -> None:
+def test_a_closed_generator_stops_the_work(small: Matcher) -> None:
     taken = []
 
     def pairs() -> Iterator[object]:
@@ -151,7 +157,7 @@ def test_a_closed_generator_stops_the_work(matcher: Matcher) -> None:
             taken.append(index)
             yield shifted_pair(192, 256, (8, 8), index)
 
-    results = matcher.match_many(pairs())  # type: ignore[arg-type]
+    results = small.match_many(pairs())  # type: ignore[arg-type]
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert len(taken) <= 3

@@ -89,6 +89,30 @@ def test_verify_passes_its_options_on(matches):
     assert caught.value.code == "intrinsics-missing"
 
 
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        ({"threshold": 0.0}, "geometry-input"),
+        ({"confidence": 1.0}, "geometry-input"),
+        ({"max_iterations": 0}, "geometry-input"),
+        ({"seed": -1}, "geometry-input"),
+        ({"estimator": "ransac"}, "geometry-estimator"),
+    ],
+)
+def test_verify_drops_none_of_its_options(matches, option, code):
+    with pytest.raises(MatchRTError) as caught:
+        matches.verify("homography", **option)
+    assert caught.value.code == code
+
+
+def test_verify_passes_both_cameras_on(matches):
+    camera = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    for cameras, wrong in (({"K0": -camera, "K1": camera}, "K0"), ({"K0": camera, "K1": -camera}, "K1")):
+        with pytest.raises(MatchRTError) as caught:
+            matches.verify("essential", **cameras)
+        assert caught.value.code == "intrinsics-invalid" and wrong in caught.value.message
+
+
 def test_filter_cuts_the_inliers_too(matches):
     verified = matches.verify("homography")
     assert np.array_equal(verified.top(31).inliers, verified.inliers[:31])

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,21 @@ def test_too_large_too_many_too_late_too_soon(monkeypatch: pytest.MonkeyPatch) -
         assert not (await ask("ServerReady", b"")).ready and (await ask("ServerLive", b"")).live
 
     asked(monkeypatch, session, test, queue=0, max_body=50_000)
+
+
+def test_the_shorter_of_both_deadlines_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own limit ends a call whose caller would wait longer."""
+    session = StubSession()
+
+    async def test(ask: Ask, service: Any) -> None:
+        session.go.clear()
+        start = time.perf_counter()
+        assert await ask("ModelInfer", infer(), timeout=4) == "DEADLINE_EXCEEDED"
+        assert time.perf_counter() - start < 2
+        session.go.set()
+        assert (await ask("ModelInfer", infer(), timeout=4)).outputs
+
+    asked(monkeypatch, session, test, timeout=0.3)
 
 
 def test_the_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -49,6 +50,13 @@ def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
     return asyncio.run(main())
 
 
+def pairs_run(service: Service) -> float:
+    """The pairs of all runs so far, by the metrics."""
+    found = re.search(rb'^matchrt_run_pairs_sum\{engine="loftr-lite"\} (\S+)$', service.metrics.text(), re.M)
+    assert found is not None
+    return float(found[1])
+
+
 def codes(answers: list[Any]) -> list[str]:
     return [answer.code if isinstance(answer, MatchRTError) else "ok" for answer in answers]
 
@@ -86,9 +94,11 @@ def test_pairs_that_wait_together_share_a_run(monkeypatch: pytest.MonkeyPatch) -
             session.go.set()
             return await asyncio.gather(*works)
 
+        before = pairs_run(service)
         # Everybody gets the answer to its own pair.
         assert asyncio.run(crowd()) == [*range(10, 130, 10)]
         assert session.runs == [4, 4, 4]
+        assert pairs_run(service) - before == 12
 
 
 def test_a_lone_pair_waits_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ def _train(pack: Path, out: Path, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_it_trains_and_its_weights_load(pack: Path, tmp_path: Path) -> None:
     ran = _train(pack, tmp_path / "a", "--steps", "2")
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -79,6 +79,7 @@ class IExecutionContext(Recorded):
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)
         self._raced = 0
+        self._raced_in_a_graph = False
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         known = self._engine._tensors[name][1]
@@ -121,7 +122,9 @@ class IExecutionContext(Recorded):
             shapes_text = ";".join(str(shape) for shape in self._shapes.values())
             self._cache._data = self._cache._data or f"kernels of {shapes_text}".encode()
         addresses, shapes = dict(self._addresses), dict(self._shapes)
-        races = self._script.races_in_graphs and cuda.capturing(stream_handle)
+        # As measured on a GPU: a context that was captured once goes on racing, outside graphs too.
+        self._raced_in_a_graph |= self._script.races_in_graphs and cuda.capturing(stream_handle)
+        races = self._raced_in_a_graph
         cuda.put(stream_handle, lambda: self._run(addresses, shapes, races))
         return True
 
