@@ -85,7 +85,7 @@ class Trial:
 
     def content(self) -> str:
         """The digest of output, and of the list of failed pairs."""
-        return content_digest(self.output.files) + self.output.failed.read_text(encoding="utf-8")
+        return content_digest(self.output) + self.output.failed.read_text(encoding="utf-8")
 
     def temporary(self) -> list[Path]:
         """Files of an output that is being written."""

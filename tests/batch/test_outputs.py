@@ -17,12 +17,11 @@ import pytest
 from PIL import Image as PILImage
 from support.pictures import texture
 
-from matchrt.batch.colmap import ColmapOptions
 from matchrt.batch.content import content_digest
-from matchrt.batch.hloc import Layout
 from matchrt.batch.journal import Journal
 from matchrt.batch.merging import MergeOptions
-from matchrt.batch.output import Output, OutputOptions
+from matchrt.batch.options import ColmapOptions, Layout, OutputOptions
+from matchrt.batch.output import Output
 from matchrt.batch.results import Result, unpack
 from matchrt.errors import MatchRTError
 
@@ -65,8 +64,8 @@ def test_hloc_finds_keypoints_and_matches(tmp_path: Path, filled: Filled, layout
     with filled() as journal:
         output = write(journal, tmp_path / "m.h5", layout=layout, merge=MergeOptions(1.0, None))
         raw = {(pair.first, pair.second): unpack(data) for pair, data in journal.matches()}
-    assert output.features == tmp_path / "feats_m.h5"
-    with h5py.File(output.features) as features:
+    assert output.files[0] == tmp_path / "feats_m.h5"
+    with h5py.File(output.files[0]) as features:
         keypoints = {name: features[name]["keypoints"][()] for name in ("a.png", "sub/b.png", "c.png")}
         fields = set(features["sub/b.png"])
         assert fields == ({"keypoints", "score"} if layout == "dense" else {"keypoints", "scores", "image_size"})
@@ -107,7 +106,7 @@ def test_colmap_reads_its_database(tmp_path: Path, filled: Filled) -> None:
         output = write(journal, tmp_path / "c.db", tmp_path, colmap=options, merge=MergeOptions(1.0, None))
         bare = write(journal, tmp_path / "bare.db", tmp_path, colmap=ColmapOptions(verify=False))
         again = write(journal, tmp_path / "again.db", tmp_path, colmap=options, merge=MergeOptions(1.0, None))
-    assert content_digest(output.files) == content_digest(again.files) != content_digest(bare.files)
+    assert content_digest(output) == content_digest(again) != content_digest(bare)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(("c.db-", ".", "filled.journal."))]
     with pycolmap.Database.open(output.path) as base:
         images = {image.name: image for image in base.read_all_images()}
@@ -135,7 +134,7 @@ def test_colmap_origin_is_the_corner(tmp_path: Path, filled: Filled) -> None:
         PILImage.fromarray(texture(*SIZE)).save(tmp_path / name)
     with filled() as journal:
         output = write(journal, tmp_path / "c.db", tmp_path, colmap=ColmapOptions(verify=False))
-        features = write(journal, tmp_path / "m.h5").features
+        features = write(journal, tmp_path / "m.h5").files[0]
     with h5py.File(features) as file, closing(sqlite3.connect(output.path)) as base:
         (data,) = base.execute(
             "SELECT data FROM keypoints JOIN images USING (image_id) WHERE name = 'a.png'"
@@ -195,11 +194,11 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, filled: Filled) -> Non
     pytest.importorskip("h5py")
     output = Output(tmp_path / "m.h5")
     with filled() as journal:
-        output.features.write_text("precious")
+        output.files[0].write_text("precious")
         with pytest.raises(MatchRTError) as caught:
             output.require_own(journal)
         assert caught.value.code == "output-exists" and "feats_m.h5" in caught.value.message
-        output.features.unlink()
+        output.files[0].unlink()
         write(journal, output.path)
         output.require_own(journal)
 
@@ -214,5 +213,5 @@ def test_places_and_kinds_that_do_not_work(tmp_path: Path, name: str) -> None:
 
 def test_digest_needs_a_known_kind(tmp_path: Path) -> None:
     with pytest.raises(MatchRTError) as caught:
-        content_digest([tmp_path / "m.txt"])
+        content_digest(Output(tmp_path / "m.txt"))
     assert caught.value.code == "output-format"

@@ -12,11 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import Pass, PassResult, run_passes
+from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.passes.fold import FoldConstants, RemoveDeadNodes, RemoveIdentities
 from matchrt.export.passes.half_storage import HalfStorage
 from matchrt.export.passes.stable_names import StableNames
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.passes.supported import RequireSupported
+from matchrt.export.precision.exact_products import ExactProducts
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import load_network
 from matchrt.families.loftr import COARSE_LOFTR_INPUT
@@ -69,9 +71,9 @@ def test_names_are_module_paths_and_stable(exported: onnx.ModelProto, coarse_che
     model, _ = run_passes(_copy(exported), [StableNames()])
     names = {node.name for node in model.graph.node}
     assert any(name.startswith("loftr_coarse.layers.3.") for name in names)
-    twin = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
-    model_twin, _ = run_passes(twin, [StableNames()])
-    assert model.SerializeToString(deterministic=True) == model_twin.SerializeToString(deterministic=True)
+    again = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
+    model_again, _ = run_passes(again, [StableNames()])
+    assert model.SerializeToString(deterministic=True) == model_again.SerializeToString(deterministic=True)
 
 
 def test_no_path_of_this_machine_is_left(exported: onnx.ModelProto) -> None:
@@ -84,7 +86,7 @@ def test_no_path_of_this_machine_is_left(exported: onnx.ModelProto) -> None:
 def _model(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto] | None = None) -> onnx.ModelProto:
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        nodes, "g", [value("x", TensorProto.FLOAT, [2, 3])], [value("y", TensorProto.FLOAT, None)], weights or []
+        nodes, "g", [value("x", TensorProto.FLOAT, [2, 3])], [value("y", TensorProto.FLOAT, ["a", "b"])], weights or []
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -198,9 +200,102 @@ def test_a_pass_that_changes_matches_is_caught(exported: onnx.ModelProto) -> Non
     assert caught.value.code == "parity"
 
 
-def test_names_need_a_flat_graph() -> None:
-    model = _model([helper.make_node("Relu", ["x"], ["y"], "relu")])
+def _relu() -> onnx.ModelProto:
+    return _model([helper.make_node("Relu", ["x"], ["y"], "relu")])
+
+
+def _with_subgraph() -> onnx.ModelProto:
+    value = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["z"], "inner")], "branch", [], [value])
+    node = helper.make_node("If", ["c"], ["y"], "if", then_branch=branch, else_branch=branch)
+    return _model([node], [numpy_helper.from_array(np.array(True), "c")])
+
+
+def _with_function() -> onnx.ModelProto:
+    model = _relu()
     model.functions.add().name = "f"
-    with pytest.raises(MatchRTError) as caught:
-        StableNames().requires(model)
-    assert caught.value.code == "pass-requirement"
+    return model
+
+
+def _with_weight_outside() -> onnx.ModelProto:
+    model = _model([helper.make_node("Add", ["x", "w"], ["y"], "add")], [numpy_helper.from_array(np.ones(3), "w")])
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    return model
+
+
+def _with_name_twice() -> onnx.ModelProto:
+    return _model([helper.make_node("Relu", ["x"], ["z"], "same"), helper.make_node("Abs", ["z"], ["y"], "same")])
+
+
+def _in_training() -> onnx.ModelProto:
+    norm = helper.make_node("BatchNormalization", ["x", *"sbmv"], ["y", "m2", "v2"], "norm", training_mode=1)
+    return _model([norm], [numpy_helper.from_array(np.ones(3, np.float32), name) for name in "sbmv"])
+
+
+def _of_opset_12() -> onnx.ModelProto:
+    model = _relu()
+    model.opset_import[0].version = 12
+    return model
+
+
+@pytest.mark.parametrize(
+    ("step", "model", "reason"),
+    [
+        (StableNames(), _with_subgraph(), "subgraphs"),
+        (StableNames(), _with_function(), "functions"),
+        (FoldConstants(), _with_weight_outside(), "outside the file"),
+        (RemoveIdentities(), _with_subgraph(), "subgraphs"),
+        (RemoveDeadNodes(), _with_subgraph(), "subgraphs"),
+        (RemoveDeadNodes(), _with_function(), "functions"),
+        (RequireSupported(), _with_function(), "functions"),
+        (HalfStorage(), _with_weight_outside(), "outside the file"),
+        (FoldBatchNorm(), _with_subgraph(), "subgraphs"),
+        (FoldBatchNorm(), _with_weight_outside(), "outside the file"),
+        (FoldBatchNorm(), _with_name_twice(), "'same'"),
+        (FoldBatchNorm(), _in_training(), "training mode"),
+        (ExactProducts(), _with_subgraph(), "subgraphs"),
+        (ExactProducts(), _with_weight_outside(), "outside the file"),
+        (ExactProducts(), _of_opset_12(), "bfloat16"),
+    ],
+    ids=lambda value: value.name if hasattr(value, "name") else value if isinstance(value, str) else "",
+)
+def test_a_pass_refuses_a_graph_that_it_would_get_wrong(step: Pass, model: onnx.ModelProto, reason: str) -> None:
+    before = model.SerializeToString(deterministic=True)
+    with pytest.raises(MatchRTError, match=reason) as caught:
+        run_passes(model, [step])
+    assert caught.value.code == "pass-requirement" and step.name in caught.value.message
+    assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("step", [*standard_passes(), FoldBatchNorm(), ExactProducts()], ids=lambda step: step.name)
+def test_a_pass_takes_a_plain_graph(step: Pass) -> None:
+    _, records = run_passes(_relu(), [step])
+    assert records[0].name == step.name
+
+
+def test_a_convolution_that_is_returned_too_keeps_its_normalisation() -> None:
+    """Folded, the graph would not give the convolution's own result any more."""
+    weights = {"w": np.full((2, 3, 1, 1), 2), "s": [1, 2], "b": [0, 1], "m": [1, 0], "v": [1, 4]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["conv"], "conv"),
+        helper.make_node("BatchNormalization", ["conv", *"sbmv"], ["y"], "norm"),
+    ]
+    value = helper.make_tensor_value_info
+    for returned, folds in ((("y", "conv"), 0), (("y",), 1)):
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [value("x", TensorProto.FLOAT, [1, 3, 2, 2])],
+            [value(name, TensorProto.FLOAT, [1, 2, 2, 2]) for name in returned],
+            [numpy_helper.from_array(np.array(numbers, np.float32), name) for name, numbers in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        inputs = {"x": np.random.default_rng(0).random((1, 3, 2, 2), np.float32)}
+        before = run_onnx(model, inputs)
+        after, records = run_passes(model, [FoldBatchNorm()])
+        assert records[0].changed is bool(folds) and len(after.graph.node) == 2 - folds
+        found = run_onnx(after, inputs)
+        assert all(np.allclose(before[name], found[name], atol=1e-5) for name in returned)

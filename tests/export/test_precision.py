@@ -18,7 +18,7 @@ from matchrt.export import precision
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision.emulation import emulate
-from matchrt.export.precision.families import RULES, lower_model
+from matchrt.export.precision.families import RULES, model_to_fp16
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.precision.rules import Nodes, PrecisionRules, Rule, fits
 from matchrt.export.quantization.families import quant_rules
@@ -46,7 +46,7 @@ def static(coarse_checkpoint: Path) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def lowered(dynamic: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+def half(dynamic: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     return precision.apply(dynamic, "fp16", "loftr")
 
 
@@ -108,8 +108,8 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
         assert {types[node.output[0]] for node in found} == {kind}, op
 
 
-def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
-    model = lowered[0]
+def test_weights_change_type_with_their_users(half: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
+    model = half[0]
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     for node in (*_nodes(model, "Conv"), *_nodes(model, "LayerNormalization")):
         assert {kinds[name] for name in node.input[1:]} == {TensorProto.FLOAT16}
@@ -119,16 +119,16 @@ def test_weights_change_type_with_their_users(lowered: tuple[onnx.ModelProto, tu
     assert model.ByteSize() < 5.2e6
 
 
-def test_nothing_leaves_fp16_in_the_fine_transformer(lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
-    added = [n.name for n in lowered[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
+def test_nothing_leaves_fp16_in_the_fine_transformer(half: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:
+    added = [n.name for n in half[0].graph.node if n.name.endswith(("/to_fp16", "/to_fp32"))]
     assert not [name for name in added if name.startswith("loftr_fine.layers.0")]
     assert len(added) <= 75
 
 
 def test_every_rule_hits_something(
-    lowered: tuple[onnx.ModelProto, tuple[PassRecord, ...]], static: onnx.ModelProto
+    half: tuple[onnx.ModelProto, tuple[PassRecord, ...]], static: onnx.ModelProto
 ) -> None:
-    dynamic_records = lowered[1]
+    dynamic_records = half[1]
     static_records = precision.apply(static, "fp16", "loftr")[1]
     hit = {record.name for record in (*dynamic_records, *static_records) if record.changed}
     assert hit >= {f"fp16:{rule.name}" for rule in RULES["loftr"].rules}
@@ -153,7 +153,7 @@ def test_padding_stays_finite(graph: onnx.ModelProto) -> None:
 def test_folding_normalisations_changes_no_match(dynamic: onnx.ModelProto) -> None:
     assert _nodes(dynamic, "BatchNormalization")
     rules = PrecisionRules("loftr", tuple(replace(rule, precision="fp32") for rule in RULES["loftr"].rules))
-    folded, records = lower_model(dynamic, "loftr", rules)
+    folded, records = model_to_fp16(dynamic, "loftr", rules)
     assert records[0].name == "fold-batch-norm" and records[0].changed
     assert not _nodes(folded, "BatchNormalization")
     contract = input_contract(
@@ -186,20 +186,20 @@ ALL_HALF = _rules(("all", "fp16", ()))
 def test_a_weight_that_overflows_is_refused_by_name() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "head/MatMul_0")
     weight = np.ones((3, 3), np.float32)
-    lower_model(_model([node], {"w": weight * 65504}), "test", ALL_HALF)
+    model_to_fp16(_model([node], {"w": weight * 65504}), "test", ALL_HALF)
     with pytest.raises(MatchRTError) as caught:
-        lower_model(_model([node], {"w": weight * 70000}), "test", ALL_HALF)
+        model_to_fp16(_model([node], {"w": weight * 70000}), "test", ALL_HALF)
     assert caught.value.code == "precision-overflow"
     assert "weight w of head/MatMul_0" in caught.value.message and "70000" in caught.value.message
     # The same weight in fp32 is nobody's trouble; an infinite mask is one in both types.
-    lower_model(_model([node], {"w": weight * 70000}), "test", _rules(("all", "fp32", ())))
-    lower_model(_model([node], {"w": weight * -np.inf}), "test", ALL_HALF)
+    model_to_fp16(_model([node], {"w": weight * 70000}), "test", _rules(("all", "fp32", ())))
+    model_to_fp16(_model([node], {"w": weight * -np.inf}), "test", ALL_HALF)
 
 
 def test_values_that_vanish_are_counted() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], "head/MatMul_0")
     weight = np.array([[1, 1e-9, 0]] * 3, np.float32)
-    _, records = lower_model(_model([node], {"w": weight}), "test", ALL_HALF)
+    _, records = model_to_fp16(_model([node], {"w": weight}), "test", ALL_HALF)
     assert "3 of their values became 0" in records[-1].summary
 
 
@@ -227,7 +227,7 @@ def test_every_rule_is_documented() -> None:
 def test_a_node_without_a_rule_is_named() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["r"], "a/Relu_0"), helper.make_node("Tanh", ["r"], ["y"], "a/Tanh_0")]
     with pytest.raises(InternalError, match="a/Tanh_0") as caught:
-        lower_model(_model(nodes), "test", _rules(("relu", "fp16", ("Relu",))))
+        model_to_fp16(_model(nodes), "test", _rules(("relu", "fp16", ("Relu",))))
     assert caught.value.code == "precision-unruled"
 
 
@@ -238,7 +238,7 @@ def test_a_rule_that_asks_for_the_impossible_is_named() -> None:
     ]
     numbers = {"o": np.float32(0.5), "l": np.float32(2.0)}
     with pytest.raises(InternalError, match="a/Range_0") as caught:
-        lower_model(_model(nodes, {k: np.array(v) for k, v in numbers.items()}), "test", ALL_HALF)
+        model_to_fp16(_model(nodes, {k: np.array(v) for k, v in numbers.items()}), "test", ALL_HALF)
     assert caught.value.code == "precision-rule"
 
 
@@ -248,7 +248,7 @@ def test_rounding_that_the_network_does_itself_is_not_undone() -> None:
         helper.make_node("Cast", ["h"], ["y"], "a/Cast_1", to=TensorProto.FLOAT),
     ]
     with pytest.raises(MatchRTError) as caught:
-        lower_model(_model(nodes), "test", ALL_HALF)
+        model_to_fp16(_model(nodes), "test", ALL_HALF)
     assert caught.value.code == "pass-requirement"
 
 
@@ -262,13 +262,13 @@ def test_shared_tensors_are_cast_once_and_shared_weights_copied() -> None:
     ]
     weights = {"w": np.array([0.1], np.float32), "shape": np.array([2, 3], np.int64)}
     rules = _rules(("half", "fp16", ("Relu", "Mul", "Sub")), ("float", "fp32", ("Add",)))
-    model, _ = lower_model(_model(nodes, weights), "test", rules)
+    model, _ = model_to_fp16(_model(nodes, weights), "test", rules)
     casts = [n.name for n in model.graph.node if n.op_type == "Cast"]
     assert casts == ["a/to_fp16", "y/to_fp32"]
     kinds = {i.name: i.data_type for i in model.graph.initializer}
     assert kinds == {"w": TensorProto.FLOAT, "w/fp16": TensorProto.FLOAT16, "shape": TensorProto.INT64}
     assert model.graph.output[0].name == "y"
-    again, _ = lower_model(model, "test", rules)
+    again, _ = model_to_fp16(model, "test", rules)
     assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
@@ -277,7 +277,7 @@ def test_transposed_weights_take_the_type_of_their_reader() -> None:
         helper.make_node("Transpose", ["w"], ["t"], "m/Transpose_0"),
         helper.make_node("MatMul", ["x", "t"], ["y"], "m/MatMul_0"),
     ]
-    model, _ = lower_model(_model(nodes, {"w": np.ones((3, 3), np.float32)}), "test", ALL_HALF)
+    model, _ = model_to_fp16(_model(nodes, {"w": np.ones((3, 3), np.float32)}), "test", ALL_HALF)
     assert [i.data_type for i in model.graph.initializer] == [TensorProto.FLOAT16]
     assert sum(n.op_type == "Cast" for n in model.graph.node) == 2
 
@@ -290,7 +290,7 @@ def test_emulation_rounds_and_overflows_where_the_runtime_does_not() -> None:
         helper.make_node("Mul", ["p", "s"], ["y"], "m/Mul_0"),
     ]
     weights = {"w": np.full((3, 3), 300, np.float32), "s": np.array([1e-3], np.float32)}
-    model, _ = lower_model(_model(nodes, weights), "test", ALL_HALF)
+    model, _ = model_to_fp16(_model(nodes, weights), "test", ALL_HALF)
 
     def run(graph: onnx.ModelProto, value: float) -> float:
         session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.formats import load_matches, save_hdf5, save_matches
+from matchrt.runtime import formats
+from matchrt.runtime.formats import load_matches, save_matches
+from matchrt.runtime.hloc import save_pairs
 from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.record import arrays, metadata
 
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
 
@@ -67,6 +70,22 @@ def test_json_floats_are_short(tmp_path, matches):
 def test_unknown_suffix(tmp_path, matches, name):
     fails("output-format", save_matches, matches, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_of_the_table_is_a_format(tmp_path, matches, monkeypatch):
+    """A function that saves and one that reads back are all that a format of one pair needs."""
+
+    def save(found, path, root):
+        path.write_text(json.dumps(metadata(found) | {name: array.tolist() for name, array in arrays(found).items()}))
+
+    monkeypatch.setattr(formats, "FORMATS", {**formats.FORMATS, ".txt": formats.Format(save, json.loads)})
+    matches.save(tmp_path / "m.TXT")
+    assert_same(matches, Matches.load(tmp_path / "m.TXT"))
+    monkeypatch.setattr(formats, "FORMATS", {".txt": formats.Format(save)})
+    fails("matches-format", load_matches, tmp_path / "m.TXT")
+    with pytest.raises(MatchRTError, match="known suffix") as caught:
+        matches.save(tmp_path / "m.npz")
+    assert ".txt" in caught.value.remedy
 
 
 def test_unwritable_folder(tmp_path, matches):
@@ -128,6 +147,16 @@ def test_load_of_json_with_a_wrong_field(tmp_path, matches, change):
 # -------------------------------------------------------------------------------------------------------------- hdf5
 
 
+def test_files_of_version_1_are_read(tmp_path, matches):
+    path = tmp_path / "m.json"
+    matches.save(path)
+    record = json.loads(path.read_text())
+    record["version"] = 1
+    record["provenance"]["flavor"] = record["provenance"].pop("backend")
+    path.write_text(json.dumps(record))
+    assert Matches.load(path).provenance == matches.provenance
+
+
 def test_hdf5_has_hlocs_dense_layout(tmp_path, matches):
     h5py = pytest.importorskip("h5py")
     matches.save(tmp_path / "m.h5")
@@ -145,8 +174,8 @@ def test_hdf5_adds_pairs_and_replaces_equal_ones(tmp_path, matches, no_matches):
     h5py = pytest.importorskip("h5py")
     other = replace(no_matches, image1=ImageRef("c.jpg", 5, 6))
     path = tmp_path / "m.hdf5"
-    save_hdf5([matches, other], path)
-    save_hdf5([matches.top(3)], path)
+    save_pairs([matches, other], path)
+    save_pairs([matches.top(3)], path)
     with h5py.File(path) as file:
         assert len(file["db-left.jpg/query-right.jpg/scores"]) == 3
         assert file["db-left.jpg/c.jpg/keypoints0"].shape == (0, 2)

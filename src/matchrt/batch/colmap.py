@@ -13,33 +13,45 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from matchrt._util.atomic import atomic_path
-from matchrt.batch.merged import ImageKeypoints, Merged
+from matchrt.batch.format import OutputFormat
+from matchrt.batch.journal import Journal
+from matchrt.batch.merged import ImageKeypoints, Merged, merged
+from matchrt.batch.options import ColmapOptions, OutputOptions
 from matchrt.errors import MatchRTError, missing_package
 
-Cameras = Literal["per-image", "per-folder", "single"]
-CAMERAS: tuple[Cameras, ...] = get_args(Cameras)
 _COLMAP_ORIGIN = 0.5
 _SEED = 0
 _WARNING = 1
 
 
-@dataclass(frozen=True)
-class ColmapOptions:
-    """camera_model: COLMAP's name for it. cameras: which images share one; those of a camera must be of one size.
+class ColmapOutput(OutputFormat):
+    """One SQLite database that COLMAP and pycolmap read."""
 
-    verify: estimate two-view geometries, without which COLMAP's mapper sees no pair.
-    """
+    def check(self, options: OutputOptions) -> None:
+        """Errors: package-missing, package-version, colmap-camera."""
+        require_pycolmap(options.colmap)
 
-    camera_model: str = "SIMPLE_RADIAL"
-    cameras: Cameras = "per-image"
-    verify: bool = True
+    def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
+        """Writes the database atomically. Errors: those of the module, output-unwritable."""
+        with merged(journal, options.merge) as found:
+            _write(found, path, root, options.colmap)
+
+    def content(self, path: Path) -> Iterator[bytes]:
+        """Every table by its name: all rows, sorted; every column's type and value."""
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base:
+            tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+            for (table,) in tables.fetchall():
+                yield str(table).encode()
+                columns = [row[1] for row in base.execute(f'PRAGMA table_info("{table}")')]
+                order = ", ".join(f'"{column}"' for column in columns)
+                for row in base.execute(f'SELECT {order} FROM "{table}" ORDER BY {order}'):
+                    yield repr(row).encode()
 
 
 def require_pycolmap(options: ColmapOptions) -> Any:
@@ -62,16 +74,15 @@ def require_pycolmap(options: ColmapOptions) -> Any:
     return pycolmap
 
 
-def write_colmap(merged: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
-    """Writes the database atomically. root: the folder of the images. Errors: the module's, output-unwritable."""
+def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
     pycolmap = require_pycolmap(options)
     part_name = f".{output.name}.part"
     for suffix in ("-wal", "-shm", "-journal"):  # of a killed run
         output.with_name(part_name + suffix).unlink(missing_ok=True)
     with atomic_path(output, part_name) as part:
         with pycolmap.Database.open(part) as base:
-            ids = _Images(pycolmap, base, root, options).write(merged)
-            _write_matches(pycolmap, base, merged, ids)
+            ids = _Images(pycolmap, base, root, options).write(found)
+            _write_matches(pycolmap, base, found, ids)
         if options.verify:
             with _quiet(pycolmap):
                 pycolmap.geometric_verification(part, two_view_geometry_options={"ransac": {"random_seed": _SEED}})
@@ -85,11 +96,11 @@ class _Images:
         self._pycolmap, self._base, self._root, self._options = pycolmap, base, root, options
         self._cameras: dict[str, Any] = {}
 
-    def write(self, merged: Merged) -> dict[str, int]:
+    def write(self, found: Merged) -> dict[str, int]:
         """The images' numbers in the database, by name."""
         ids = {}
         with self._pycolmap.DatabaseTransaction(self._base):
-            for image in merged.images():
+            for image in found.images():
                 ids[image.name] = self._image(image)
                 points = image.keypoints.points + np.float32(_COLMAP_ORIGIN)
                 self._base.write_keypoints(ids[image.name], points)
@@ -136,9 +147,9 @@ class _Images:
             ) from error
 
 
-def _write_matches(pycolmap: Any, base: Any, merged: Merged, ids: dict[str, int]) -> None:
+def _write_matches(pycolmap: Any, base: Any, found: Merged, ids: dict[str, int]) -> None:
     with pycolmap.DatabaseTransaction(base):
-        for pair in merged.pairs():
+        for pair in found.pairs():
             base.write_matches(ids[pair.pair.first], ids[pair.pair.second], pair.matches)
 
 

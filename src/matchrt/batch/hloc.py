@@ -1,97 +1,89 @@
-"""hloc's HDF5 files: keypoints of images, and matches of pairs as indices of keypoints.
+"""hloc's HDF5 output, dense or sparse: merged keypoints of images, and matches of pairs as indices of keypoints.
 
-| file     | group                                         | datasets                                               |
-| -------- | --------------------------------------------- | ------------------------------------------------------ |
-| features | the image's name, '/' in it as nested groups  | keypoints float32 [M, 2]; dense: score float32 [M];    |
-|          |                                               | sparse: scores float32 [M], image_size int64 (w, h)    |
-| matches  | `name0/name1`, in each '/' replaced by '-'    | matches0 int32, matching_scores0 float16; dense:       |
-|          |                                               | keypoints0, keypoints1 float32 [N, 2], scores [N] too  |
-
-`matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. The dense layout is what
-hloc/match_dense.py leaves behind, with `matches0` as long as the last matched keypoint asks; the sparse one is what
-extract_features.py and match_features.py leave, with `matches0` for all keypoints, but for descriptors, which these
-networks do not have. Keypoints have the centre of the top-left pixel at (0, 0): hloc adds COLMAP's 0.5 on import.
+The layouts are those of `runtime.hloc`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import numpy as np
+from typing import Any
 
 from matchrt._util.atomic import atomic_path
-from matchrt.batch.merged import ImageKeypoints, Merged, PairMatches
-from matchrt.errors import MatchRTError, missing_package
-
-Layout = Literal["dense", "sparse"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-
-
-def require_h5py() -> Any:
-    """The module. Error: package-missing."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
-    return h5py
+from matchrt.batch.format import OutputFormat
+from matchrt.batch.journal import Journal
+from matchrt.batch.merged import ImageKeypoints, Merged, PairMatches, merged
+from matchrt.batch.options import Layout, OutputOptions
+from matchrt.errors import MatchRTError
+from matchrt.runtime import hloc
 
 
-def default_features(output: Path) -> Path:
-    """Where keypoints go unless told otherwise: hloc names them so."""
-    return output.with_name(f"feats_{output.name}")
+class HlocOutput(OutputFormat):
+    """Two files: keypoints by image in `feats_OUTPUT`, matches by pair in the output."""
+
+    def files(self, path: Path, options: OutputOptions) -> list[Path]:
+        """The keypoints' file, then the matches'."""
+        return [options.features_of(path), path]
+
+    def check(self, options: OutputOptions) -> None:
+        """Error: package-missing."""
+        hloc.require_h5py()
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raises `matches-name` where two images would have one name in pairs' groups: a/b.jpg and a-b.jpg."""
+        seen: dict[str, str] = {}
+        for name in names:
+            other = seen.setdefault(hloc.flat_name(name), name)
+            if other != name:
+                raise MatchRTError(
+                    "matches-name",
+                    f"'{other}' and '{name}' have the same name in hloc's files.",
+                    "Rename one, or write a .db or .parquet file.",
+                )
+
+    def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
+        """Writes both files, each atomically, the matches last. Errors: package-missing, output-unwritable."""
+        with merged(journal, options.merge) as found:
+            _write(found, path, options.features_of(path), options.layout)
+
+    def content(self, path: Path) -> Iterator[bytes]:
+        """Every dataset by its path: path, type, shape, bytes; in the order of paths."""
+        h5py = hloc.require_h5py()
+        with h5py.File(path, "r") as file:
+            yield from _datasets(h5py, file)
 
 
-def group_name(name0: str, name1: str) -> str:
-    """A pair's group in the matches file."""
-    return "/".join(name.replace("/", "-") for name in (name0, name1))
-
-
-def require_distinct_names(names: list[str]) -> None:
-    """Raises `matches-name` where two images would have one name in pairs' groups: a/b.jpg and a-b.jpg."""
-    seen: dict[str, str] = {}
-    for name in names:
-        other = seen.setdefault(name.replace("/", "-"), name)
-        if other != name:
-            raise MatchRTError(
-                "matches-name",
-                f"'{other}' and '{name}' have the same name in hloc's files.",
-                "Rename one, or write a .db or .parquet file.",
-            )
-
-
-def write_hloc(merged: Merged, output: Path, features: Path, layout: Layout) -> None:
-    """Writes both files, each atomically, the matches last. Errors: package-missing, output-unwritable."""
-    h5py = require_h5py()
+def _write(found: Merged, output: Path, features: Path, layout: Layout) -> None:
+    h5py = hloc.require_h5py()
     with atomic_path(output, f".{output.name}.part") as part:
         with atomic_path(features, f".{features.name}.part") as features_part, h5py.File(features_part, "w") as file:
-            for image in merged.images():
-                _write_image(file, image, layout)
+            for image in found.images():
+                hloc.write_group(file, image.name, _image(image, layout))
         with h5py.File(part, "w") as file:
-            for pair in merged.pairs():
-                _write_pair(file, pair, layout)
+            for pair in found.pairs():
+                hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
 
 
-def _write_image(file: Any, image: ImageKeypoints, layout: Layout) -> None:
-    group = file.create_group(image.name)
-    group.create_dataset("keypoints", data=image.keypoints.points)
+def _image(image: ImageKeypoints, layout: Layout) -> hloc.Datasets:
+    points, scores = image.keypoints.points, image.keypoints.scores
     if layout == "dense":
-        group.create_dataset("score", data=image.keypoints.scores)
-        return
-    group.create_dataset("scores", data=image.keypoints.scores)
-    group.create_dataset("image_size", data=np.array([image.width, image.height], np.int64))
+        return hloc.dense_keypoints(points, scores)
+    return hloc.sparse_keypoints(points, scores, image.height, image.width)
 
 
-def _write_pair(file: Any, pair: PairMatches, layout: Layout) -> None:
-    group = file.create_group(group_name(pair.pair.first, pair.pair.second))
-    if layout == "dense":
-        group.create_dataset("keypoints0", data=pair.keypoints0)
-        group.create_dataset("keypoints1", data=pair.keypoints1)
-        group.create_dataset("scores", data=pair.raw_scores)
-    last = int(pair.matches[:, 0].max()) + 1 if len(pair.matches) else 0
-    length = pair.counts[0] if layout == "sparse" else last
-    matches0, scores0 = np.full(length, -1, np.int32), np.zeros(length, np.float16)
-    matches0[pair.matches[:, 0]] = pair.matches[:, 1]
-    scores0[pair.matches[:, 0]] = pair.scores
-    group.create_dataset("matches0", data=matches0)
-    group.create_dataset("matching_scores0", data=scores0)
+def _pair(pair: PairMatches, layout: Layout) -> hloc.Datasets:
+    if layout == "sparse":
+        return hloc.indexed_matches(pair.matches, pair.scores, pair.counts[0])
+    raw = hloc.raw_matches(pair.keypoints0, pair.keypoints1, pair.raw_scores)
+    return {**raw, **hloc.indexed_matches(pair.matches, pair.scores, None)}
+
+
+def _datasets(h5py: Any, group: Any) -> Iterator[bytes]:
+    for name in sorted(group):
+        entry = group[name]
+        if isinstance(entry, h5py.Group):
+            yield from _datasets(h5py, entry)
+            continue
+        values = entry[()]
+        yield f"{entry.name} {values.dtype.str} {values.shape}".encode()
+        yield values.tobytes()

@@ -54,7 +54,14 @@ Plan = Mapping[str, Any]
 
 
 class Counts(NamedTuple):
-    """Pairs by their state; listed: lines of the list, duplicates included."""
+    """Pairs by their state.
+
+    listed: lines of the list, duplicates included.
+    pairs: different pairs.
+    matched: pairs with matches.
+    failed: pairs with an error.
+    images: different images.
+    """
 
     listed: int
     pairs: int
@@ -69,7 +76,13 @@ class Counts(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A pair that could not be matched, and its error."""
+    """A pair that could not be matched.
+
+    pair: number and names.
+    code: the error's code.
+    message: what went wrong.
+    remedy: what to do about it.
+    """
 
     pair: ListedPair
     code: str
@@ -78,7 +91,13 @@ class Failure(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """An image of the list; height and width are None where none of its pairs was matched."""
+    """An image of the list.
+
+    id: its number in the journal.
+    name: its name below the root.
+    height: in pixels; None where none of its pairs was matched.
+    width: in pixels; None where none of its pairs was matched.
+    """
 
     id: int
     name: str

@@ -20,9 +20,10 @@ NamePair = tuple[str, str]
 
 @dataclass(frozen=True)
 class PairSource:
-    """A text file with two paths a line, or a folder of images.
+    """Where the pairs come from.
 
-    root: the folder that names start from; None for the list's folder, or the folder itself.
+    path: text file with two paths a line, or a folder of images.
+    root: folder that names start from; None for the list's folder, or the folder itself.
     window: of a folder, match each image with that many that follow; None for every pair.
     """
 

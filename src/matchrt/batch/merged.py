@@ -22,7 +22,13 @@ from matchrt.batch.results import Float32Array, ListedPair, unpack
 
 @dataclass(frozen=True, eq=False)
 class ImageKeypoints:
-    """An image with its keypoints; height and width in pixels."""
+    """An image with its keypoints.
+
+    name: the image's name below the root.
+    height: in pixels.
+    width: in pixels.
+    keypoints: points [M, 2] and scores [M].
+    """
 
     name: str
     height: int
@@ -32,9 +38,15 @@ class ImageKeypoints:
 
 @dataclass(frozen=True, eq=False)
 class PairMatches:
-    """A pair: matches uint32 [K, 2], indices of keypoints, best first; scores float32 [K]; and what the engine found.
+    """A pair: its matches as indices of keypoints, and what the engine found.
 
-    keypoints0, keypoints1: float32 [N, 2] before merging. raw_scores: float32 [N]. counts: keypoints of both images.
+    pair: number and names.
+    matches: uint32 [K, 2], indices of keypoints of image 0 and image 1; best first.
+    scores: float32 [K], of these matches.
+    keypoints0: float32 [N, 2], pixels of image 0 before merging.
+    keypoints1: float32 [N, 2], pixels of image 1 before merging.
+    raw_scores: float32 [N], of the matches before merging; descending.
+    counts: how many keypoints image 0 and image 1 have.
     """
 
     pair: ListedPair

@@ -27,10 +27,12 @@ _TINY = 1e-9
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """cell_size: side in pixels of the cells that hold one keypoint each.
+    """How points of an image become keypoints.
 
-    max_error: a match is dropped where one of its points is farther than this from its keypoint, in pixels; None for no
-    limit. max_keypoints: of an image, those whose points' scores sum up to most; None for all.
+    cell_size: side in pixels of the cells that hold one keypoint each.
+    max_error: pixels; a match is dropped where one of its points is farther than this from its keypoint; None for no
+        limit.
+    max_keypoints: so many keypoints of an image are kept, those whose points' scores sum up to most; None for all.
     """
 
     cell_size: float = 1.0
@@ -50,7 +52,11 @@ class MergeOptions:
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """points: float32 [M, 2], pixels of the image as in `Matches`; scores: float32 [M], sums over the points merged."""
+    """Keypoints of an image.
+
+    points: float32 [M, 2], (x, y) in pixels of the image, as in `Matches`.
+    scores: float32 [M], sums over the points that were merged.
+    """
 
     points: Float32Array
     scores: Float32Array

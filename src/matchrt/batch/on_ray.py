@@ -45,7 +45,16 @@ _DECODE_CPUS = 0.25
 
 @dataclass(frozen=True)
 class RayWork:
-    """What nodes need. actors: engines in the cluster; cpus, gpus: what Ray sets aside for each."""
+    """What nodes need to match pairs.
+
+    engine: the engine, which is sent to them.
+    options: the matcher's options.
+    root: folder of the images; a node finds it under the same path.
+    actors: how many engines the cluster holds.
+    cpus: CPU cores that Ray sets aside for each actor.
+    gpus: GPUs that Ray sets aside for each actor.
+    version: matchrt's version, which nodes must have too.
+    """
 
     engine: EngineFile
     options: MatcherOptions

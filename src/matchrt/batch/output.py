@@ -1,68 +1,61 @@
 """From a finished journal to the output, by its suffix.
 
-| suffix       | written                                     | by          |
-| ------------ | ------------------------------------------- | ----------- |
-| .h5, .hdf5   | hloc's matches, and keypoints beside them   | `hloc`      |
-| .db          | a COLMAP database                           | `colmap`    |
-| .parquet     | a table, one row a pair                     | `parquet`   |
-
 Pairs that failed are listed in `OUTPUT.failed.txt`: images, code and message, with tabs between; no such file where all
 pairs were matched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matchrt._util.atomic import atomic_path, require_writable
-from matchrt.batch.colmap import ColmapOptions, require_pycolmap, write_colmap
-from matchrt.batch.hloc import Layout, default_features, require_distinct_names, require_h5py, write_hloc
+from matchrt.batch.colmap import ColmapOutput
+from matchrt.batch.format import OutputFormat
+from matchrt.batch.hloc import HlocOutput
 from matchrt.batch.journal import Journal
-from matchrt.batch.merged import merged
-from matchrt.batch.merging import MergeOptions
-from matchrt.batch.parquet import require_pyarrow, write_parquet
+from matchrt.batch.options import OutputOptions
+from matchrt.batch.parquet import ParquetOutput
 from matchrt.errors import MatchRTError
 
-HDF5 = (".h5", ".hdf5")
-COLMAP = (".db",)
-PARQUET = (".parquet",)
-SUFFIXES = (*HDF5, *COLMAP, *PARQUET)
+FORMATS: Mapping[str, OutputFormat] = {
+    ".h5": HlocOutput(),
+    ".hdf5": HlocOutput(),
+    ".db": ColmapOutput(),
+    ".parquet": ParquetOutput(),
+}
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """merge: for .h5 and .db. layout, features: for .h5; features None for `feats_OUTPUT`. colmap: for .db."""
-
-    merge: MergeOptions = field(default_factory=MergeOptions)
-    layout: Layout = "dense"
-    features: Path | None = None
-    colmap: ColmapOptions = field(default_factory=ColmapOptions)
+def format_of(path: Path) -> OutputFormat:
+    """The format of a file, by its suffix. Error: output-format."""
+    found = FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise MatchRTError("output-format", f"'{path}' is of no known kind.", f"Use one of {', '.join(FORMATS)}.")
+    return found
 
 
 @dataclass(frozen=True)
 class Output:
-    """What to write, and how."""
+    """What to write, and how.
+
+    path: the output; its suffix says the format.
+    options: options of all formats.
+    """
 
     path: Path
     options: OutputOptions = field(default_factory=OutputOptions)
 
     @property
-    def kind(self) -> str:
-        """The suffix in lower case."""
-        return self.path.suffix.lower()
+    def format(self) -> OutputFormat:
+        """How it is written. Error: output-format."""
+        return format_of(self.path)
 
     @property
     def files(self) -> list[Path]:
-        """What is written, but for the list of failed pairs."""
-        return [self.features, self.path] if self.kind in HDF5 else [self.path]
-
-    @property
-    def features(self) -> Path:
-        """Where hloc's keypoints go."""
-        return self.options.features or default_features(self.path)
+        """What is written, but for the list of failed pairs. Error: output-format."""
+        return self.format.files(self.path, self.options)
 
     @property
     def failed(self) -> Path:
@@ -74,23 +67,13 @@ class Output:
 
         Errors: output-format, output-unwritable, package-missing, package-version, colmap-camera.
         """
-        if self.kind not in SUFFIXES:
-            raise MatchRTError(
-                "output-format", f"'{self.path}' is of no known kind.", f"Use one of {', '.join(SUFFIXES)}."
-            )
         for path in (*self.files, self.failed):
             require_writable(path)
-        if self.kind in HDF5:
-            require_h5py()
-        elif self.kind in COLMAP:
-            require_pycolmap(self.options.colmap)
-        else:
-            require_pyarrow()
+        self.format.check(self.options)
 
     def check_names(self, names: Iterable[str]) -> None:
         """Raises `matches-name` where images of these names could not be told apart in the output."""
-        if self.kind in HDF5:
-            require_distinct_names(list(names))
+        self.format.check_names(names)
 
     def require_own(self, journal: Journal) -> None:
         """Raises `output-exists` where writing would replace a file that this journal did not write."""
@@ -108,7 +91,7 @@ class Output:
 
     def state(self, journal: Journal) -> Any:
         """What the output depends on, as JSON values."""
-        options = {**asdict(self.options), "features": str(self.features)}
+        options = {**asdict(self.options), "features": str(self.options.features_of(self.path))}
         return {"revision": journal.revision, "options": options}
 
     def is_written(self, journal: Journal) -> bool:
@@ -117,16 +100,9 @@ class Output:
         return there and journal.written(self._key) == self.state(journal)
 
     def write(self, journal: Journal, root: Path) -> None:
-        """Writes everything atomically. Errors: those of the formats' modules."""
+        """Writes everything atomically. root: the folder of the images. Errors: those of the formats' modules."""
         journal.mark_written(self._key, "begun")  # what is there from now on is ours, even if this is killed
-        if self.kind in PARQUET:
-            write_parquet(journal, self.path)
-        else:
-            with merged(journal, self.options.merge) as found:
-                if self.kind in HDF5:
-                    write_hloc(found, self.path, self.features, self.options.layout)
-                else:
-                    write_colmap(found, self.path, root, self.options.colmap)
+        self.format.write(journal, self.path, root, self.options)
         self._write_failed(journal)
         journal.mark_written(self._key, self.state(journal))
 

@@ -13,6 +13,7 @@ Nothing is merged or rounded. The matched pairs come first, in the list's order,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._util.atomic import atomic_path
+from matchrt.batch.format import OutputFormat
 from matchrt.batch.journal import Failure, Journal
+from matchrt.batch.options import OutputOptions
 from matchrt.batch.results import ListedPair, unpack
 from matchrt.errors import missing_package
 
@@ -40,15 +43,30 @@ def require_pyarrow() -> Any:
     return pyarrow
 
 
-def write_parquet(journal: Journal, output: Path) -> None:
-    """Writes the table atomically. Errors: package-missing, output-unwritable."""
-    arrow = require_pyarrow()
-    schema = _schema(arrow)
-    with atomic_path(output, f".{output.name}.part") as part, arrow.parquet.ParquetWriter(part, schema) as writer:
-        for matched in _groups(journal.matches()):
-            writer.write_table(arrow.Table.from_arrays(_matched(arrow, matched), schema=schema))
-        for failed in _groups(journal.failures()):
-            writer.write_table(arrow.Table.from_arrays(_failed(arrow, failed, schema), schema=schema))
+class ParquetOutput(OutputFormat):
+    """One table."""
+
+    def check(self, options: OutputOptions) -> None:
+        """Error: package-missing."""
+        require_pyarrow()
+
+    def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
+        """Writes the table atomically. Errors: package-missing, output-unwritable."""
+        arrow = require_pyarrow()
+        schema = _schema(arrow)
+        with atomic_path(path, f".{path.name}.part") as part, arrow.parquet.ParquetWriter(part, schema) as writer:
+            for matched in _groups(journal.matches()):
+                writer.write_table(arrow.Table.from_arrays(_matched(arrow, matched), schema=schema))
+            for failed in _groups(journal.failures()):
+                writer.write_table(arrow.Table.from_arrays(_failed(arrow, failed, schema), schema=schema))
+
+    def content(self, path: Path) -> Iterator[bytes]:
+        """Every row as JSON with sorted keys, in order."""
+        arrow = require_pyarrow()
+        with arrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for row in batch.to_pylist():
+                    yield json.dumps(row, sort_keys=True).encode()
 
 
 def _groups(rows: Iterable[T]) -> Iterator[list[T]]:

@@ -35,7 +35,12 @@ _GPU_WORKERS = 2
 
 @dataclass(frozen=True)
 class PoolSize:
-    """workers: pairs matched at a time. threads: of the CPU, for each. decoders: images decoded at a time."""
+    """How many threads a pool has.
+
+    workers: pairs that are matched at a time.
+    threads: CPU threads of each worker.
+    decoders: images that are decoded at a time.
+    """
 
     workers: int
     threads: int

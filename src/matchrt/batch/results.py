@@ -18,7 +18,12 @@ _COLUMNS = 5
 
 
 class ListedPair(NamedTuple):
-    """A pair of the journal: its number, and the images' names below the root."""
+    """A pair of the journal.
+
+    number: its number in the journal, in the list's order.
+    first: name of image 0 below the root.
+    second: name of image 1 below the root.
+    """
 
     number: int
     first: str
@@ -27,9 +32,13 @@ class ListedPair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Matches of a pair: keypoints0, keypoints1 float32 [N, 2], pixels as in `Matches`; scores float32 [N], descending.
+    """Matches of a pair.
 
-    size0, size1: (height, width) of the images.
+    keypoints0: float32 [N, 2], (x, y) in pixels of image 0, as in `Matches`.
+    keypoints1: float32 [N, 2], (x, y) in pixels of image 1.
+    scores: float32 [N], descending.
+    size0: (height, width) of image 0 in pixels.
+    size1: (height, width) of image 1 in pixels.
     """
 
     keypoints0: Float32Array
@@ -48,7 +57,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a pair: matches, or the error that this pair alone ends with."""
+    """The outcome of a pair.
+
+    pair: number and names.
+    outcome: matches, or the error that this pair alone ends with.
+    """
 
     pair: ListedPair
     outcome: Found | MatchRTError

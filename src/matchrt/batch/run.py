@@ -26,8 +26,14 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ManyRun:
-    """What a run is about. journal: None for `OUTPUT.journal`, beside the output."""
+class BatchRun:
+    """What a run is about.
+
+    source: the pairs.
+    output: what is written at the end.
+    journal: file that keeps results; None for `OUTPUT.journal`, beside the output.
+    retry_failed: whether pairs that failed in an earlier run are tried again.
+    """
 
     source: PairSource
     output: Output
@@ -41,8 +47,14 @@ class ManyRun:
 
 
 @dataclass(frozen=True)
-class ManyReport:
-    """What a run did. now: pairs that were tried in this run. written: False where the output was there already."""
+class BatchReport:
+    """What a run did.
+
+    counts: pairs by their state after the run.
+    now: pairs that were tried in this run.
+    written: whether the output was written; False where it was there already.
+    seconds: time that the run took.
+    """
 
     counts: Counts
     now: int
@@ -75,8 +87,8 @@ def plan_of(source: PairSource, manifest: EngineManifest, options: MatcherOption
 
 
 def match_pairs(
-    run: ManyRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
-) -> tuple[ManyReport, list[Failure]]:
+    run: BatchRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
+) -> tuple[BatchReport, list[Failure]]:
     """Matches the pairs that have no result yet, and writes the output; returns what was done and the first failures.
 
     Killed at any moment, the next call goes on where the last commit ended. match: gives results for pairs, in any
@@ -95,7 +107,7 @@ def match_pairs(
         if written:
             run.output.write(journal, run.source.base)
         failures = list(_first(journal.failures(), 100))
-        report = ManyReport(journal.counts(), before.waiting, written, time.perf_counter() - start)
+        report = BatchReport(journal.counts(), before.waiting, written, time.perf_counter() - start)
         return report, failures
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import known_device, store_at
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MinScoreOption,
+    NoCudaGraphOption,
+    ResizeOption,
+    StoreOption,
+    ThreadsOption,
+    known_device,
+    store_at,
+)
+from matchrt.cli.output import print_json, print_written, stdout
+from matchrt.cli.report_file import check_report, write_report
+from matchrt.cli.sizes import parse_size
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -24,6 +35,8 @@ EPILOG = (
 
 # More tables than this scroll the figures away; then each comparison gets a line.
 _COMPARISONS_SHOWN = 2
+# Of a generated pair, in pixels.
+_SMALLEST_SIDE = 32
 
 
 def bench(
@@ -53,12 +66,10 @@ def bench(
         Path | None, typer.Option(help="Distribution of latencies: .png, .svg or .pdf (needs matplotlib).")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Recall curves: .png, .svg or .pdf (needs matplotlib).")] = None,
-    resize: Annotated[int | None, typer.Option(help="Long side at which dynamic engines see the images.")] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    resize: ResizeOption = None,
+    min_score: MinScoreOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(help="Of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeatable, to compare."),
@@ -66,12 +77,10 @@ def bench(
     compare_launch: Annotated[
         bool, typer.Option("--compare-launch", help="TensorRT engines also without CUDA graphs, in the same run.")
     ] = False,
-    no_cuda_graph: Annotated[
-        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
-    ] = False,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    no_cuda_graph: NoCudaGraphOption = False,
+    store: StoreOption = None,
     output: Annotated[Path | None, typer.Option(help="Write the report here: .md or .json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure engines on this machine: latency in turn on one pair, throughput and, with --eval, accuracy."""
     from matchrt.bench.accuracy import AccuracyOptions
@@ -132,14 +141,11 @@ def _check_outputs(output: Path | None, plots: tuple[Path | None, ...]) -> None:
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
-    if output is not None and output.suffix.lower() not in (".md", ".json"):
-        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    check_report(output)
     for plot in plots:
         if plot is not None:
             check_plot(plot)
-    for path in (output, *plots):
-        if path is not None:
-            require_writable(path)
+            require_writable(plot)
 
 
 def _folder(evaluation: Path | None, sets: list[str] | None, first: int | None) -> EvalFolder | None:
@@ -163,30 +169,18 @@ def _images(pairs: tuple[Path, Path] | None, size: str) -> tuple[Any, Any]:
 
     if pairs is not None:
         return pairs
-    try:
-        height, width = (int(side) for side in size.lower().split("x"))
-        if min(height, width) < 32:
-            raise ValueError(f"{min(height, width)} pixels are too few")
-    except ValueError as error:
-        raise MatchRTError("size-syntax", f"--size '{size}' is not HxW: {error}.", "Write e.g. 480x640.") from error
-    image0, image1, _ = image_pair(height, width)
+    image0, image1, _ = image_pair(*parse_size(size, "--size", _SMALLEST_SIDE))
     return image0, image1
 
 
 def _deliver(
     results: Results, output: Path | None, plot: Path | None, latency_plot: Path | None, as_json: bool
 ) -> None:
-    from matchrt._util import atomic
     from matchrt.bench.plots import save_latency_plot, save_plot
     from matchrt.bench.report import report_markdown, report_value
 
     if output is not None:
-        as_text = (
-            report_markdown(results)
-            if output.suffix.lower() == ".md"
-            else json.dumps(report_value(results), indent=2, allow_nan=False)
-        )
-        atomic.write_text(output, as_text.rstrip() + "\n")
+        write_report(output, report_markdown(results), report_value(results))
     if plot is not None:
         save_plot(results.accuracy, plot)
     if latency_plot is not None and results.latency is not None:
@@ -195,9 +189,7 @@ def _deliver(
         print_json(report_value(results))
         return
     _print(results)
-    for path in (output, plot, latency_plot):
-        if path is not None:
-            stdout().print(f"wrote {path}")
+    print_written(output, plot, latency_plot)
 
 
 def _print(results: Results) -> None:

@@ -22,9 +22,19 @@ from matchrt.store import EngineStore
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. choices: engines by name, of which `without_graphs` are others launched without graphs.
+    """What to measure.
 
-    streams: measure throughput with up to so many; 0 for none. folder: measure accuracy there.
+    choices: engines by the name that reports give them.
+    without_graphs: names of those among them that are other engines launched without CUDA graphs.
+    store: where engines given by name lie.
+    options: the matcher's options, the same for all engines.
+    images: the pair that latency and throughput are measured on.
+    latency: how many runs; with 0, no latency.
+    streams: throughput is measured with 1 to so many threads; 0 for none.
+    throughput: how long each number of streams runs.
+    folder: evaluation folder that accuracy is measured on; None for no accuracy.
+    measured_by: estimator and thresholds of accuracy.
+    baselines: figures of others to compare accuracy with.
     """
 
     choices: dict[str, Choice]

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from matchrt.cli.options import require_new_output, store_at
+from matchrt.cli.options import JsonOption, StoreOption, require_new_output, store_at
 from matchrt.cli.output import print_json, stages, stderr, stdout
+from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError
-from matchrt.manifest import Profile
 from matchrt.runtime.backend import building_backends, get_backend
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
@@ -86,7 +86,7 @@ def build(
     ] = False,
     timing_cache: Annotated[Path | None, typer.Option(help="tensorrt: kernel timings, to build faster.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    store: StoreOption = None,
     allow_missing: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
     ] = None,
@@ -95,7 +95,7 @@ def build(
     ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
     check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
     from matchrt.building.calibration.advice import advice
@@ -198,28 +198,3 @@ def _built_for(manifest: Any, seconds: dict[str, float]) -> list[str]:
     if seconds:
         lines.append("  time      " + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items()))
     return lines
-
-
-def parse_profile(text: str) -> Profile:
-    """`MIN,OPT,MAX` with sizes as HxW or one number for a square. Error: profile-syntax."""
-    try:
-        minimum, optimum, maximum = (_size(part) for part in text.split(","))
-    except ValueError as error:
-        raise MatchRTError(
-            "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
-        ) from error
-    return Profile(minimum, optimum, maximum)
-
-
-def parse_size(text: str, option: str) -> tuple[int, int]:
-    """`HxW`, or one number for a square. Error: size-syntax."""
-    try:
-        return _size(text)
-    except ValueError as error:
-        raise MatchRTError("size-syntax", f"{option} '{text}' is not HxW.", "Write e.g. 560x560 or 560.") from error
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = [int(side) for side in text.lower().split("x")]
-    height, width = sides * 2 if len(sides) == 1 else sides
-    return height, width

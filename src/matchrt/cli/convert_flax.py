@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import require_new_output
-from matchrt.cli.output import print_json, stages, stdout
-from matchrt.errors import missing_package
+from matchrt.cli.options import JsonOption, require_new_output
+from matchrt.cli.output import print_json, print_written, stages, stdout, tensor_json
+from matchrt.cli.packages import packages_for
 
 if TYPE_CHECKING:
     from matchrt.export.weights.report import LoadReport
@@ -35,14 +35,11 @@ def convert_flax(
     part: Annotated[str, typer.Option(help="transformer (the coarse one), backbone or all.")] = "all",
     back: Annotated[bool, typer.Option("--back", help="From Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Convert LoFTR weights to Flax's layout, or back, without loss; every tensor's fate is reported."""
-    try:
+    with packages_for("Converting weights to Flax"):
         from matchrt.flax.conversion import convert_file, restore_file
-    except ModuleNotFoundError as error:
-        extra = "flax" if error.name in ("jax", "flax", "ml_dtypes") else "export"
-        raise missing_package(str(error.name), extra, "Converting weights to Flax") from error
     require_new_output(output, [checkpoint])
     with stages(as_json) as tell:
         tell("converting", 0.1)
@@ -61,7 +58,7 @@ def convert_flax(
     if verbose:
         for entry in report.file:
             console.print(f"  {entry.fate}: {entry.key} {list(entry.shape)} -> {entry.detail}")
-    console.print(f"wrote {output}")
+    print_written(output)
     return 0
 
 
@@ -73,10 +70,6 @@ def _document(report: LoadReport, output: Path, model: str, digest: str) -> dict
         "tensors_sha256": digest,
         "counts": report.counts(),
         "complete": report.complete,
-        "checkpoint": [_entry(entry) for entry in report.file],
-        "network": [_entry(entry) for entry in report.network],
+        "checkpoint": [tensor_json(entry) for entry in report.file],
+        "network": [tensor_json(entry) for entry in report.network],
     }
-
-
-def _entry(entry: Any) -> dict[str, Any]:
-    return {"key": entry.key, "shape": list(entry.shape), "fate": entry.fate, "detail": entry.detail}

@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from matchrt.cli.options import require_new_output
-from matchrt.cli.output import print_json, stdout
-from matchrt.errors import missing_package
+from matchrt.cli.options import JsonOption, require_new_output
+from matchrt.cli.output import print_json, print_written, stdout, tensor_json
+from matchrt.cli.packages import packages_for
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates
@@ -27,14 +27,12 @@ def diagnose(
     model: Annotated[str, typer.Option(help="The model that it should be; `matchrt models` lists them.")],
     dinov2: Annotated[Path | None, typer.Option(help="RoMa: DINOv2's weights, which its checkpoint lacks.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with a bar for each part here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Say what becomes of every tensor of a checkpoint, and what to do; exits with 0 only when all is explained."""
-    try:
+    with packages_for("Reading checkpoints"):
         from matchrt.export.weights.diagnose import diagnose as run
         from matchrt.export.weights.diagnose_html import to_html
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Reading checkpoints") from error
     from matchrt._util import atomic
 
     require_new_output(html, [file for file in (checkpoint, dinov2) if file is not None])
@@ -73,18 +71,14 @@ def _document(found: Diagnosis) -> dict[str, Any]:
             for side, parts in sides.items()
         },
         "near_misses": [vars(miss) for miss in found.near_misses],
-        "conflicts": [_entry(e) for e in found.conflicts],
+        "conflicts": [tensor_json(e) for e in found.conflicts],
         "repeated": [list(keys) for keys in found.repeated],
         "tensors": {
-            "checkpoint": [_entry(e) for e in found.report.file],
-            "second": [_entry(e) for e in found.report.supplement],
-            "network": [_entry(e) for e in found.report.network],
+            "checkpoint": [tensor_json(e) for e in found.report.file],
+            "second": [tensor_json(e) for e in found.report.supplement],
+            "network": [tensor_json(e) for e in found.report.network],
         },
     }
-
-
-def _entry(entry: Any) -> dict[str, Any]:
-    return {"key": entry.key, "shape": list(entry.shape), "fate": entry.fate, "detail": entry.detail}
 
 
 def _print(found: Diagnosis, html: Path | None) -> None:
@@ -109,8 +103,7 @@ def _print(found: Diagnosis, html: Path | None) -> None:
     _list("the same values", [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated])
     console.print(Text(found.verdict, style="bold green" if found.explained else "bold red"))
     console.print(Text(f"next: {found.next_command}"))
-    if html is not None:
-        console.print(f"wrote {html}")
+    print_written(html)
 
 
 def _table(title: str, parts: tuple[PartFates, ...]) -> Table:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from matchrt.cli.options import store_at
+from matchrt.cli.options import JsonOption, StoreOption, store_at
 from matchrt.cli.output import print_json, stdout
 
 if TYPE_CHECKING:
@@ -21,8 +18,8 @@ _NAMES = 16
 
 
 def doctor(
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Say what is installed, which backends build and run here, and what would help. Exit code 0: matching works."""
     from matchrt.doctor.report import examine

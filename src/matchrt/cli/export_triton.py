@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from matchrt.cli.options import store_at
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
+from matchrt.cli.output import print_json, print_written, stdout
 
 EPILOG = "Example: matchrt export-triton loftr-lite models/"
 
@@ -29,9 +29,9 @@ def export_triton(
     instances: Annotated[int, typer.Option(help="Copies that run side by side on each device.")] = 1,
     kind: Annotated[Kind, typer.Option(help="Where they run; auto: on GPUs where there are any.")] = Kind.auto,
     queue_delay: Annotated[int, typer.Option(help="Microseconds to wait for more pairs; --batch engines.")] = 2000,
-    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backend: BackendOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a model repository from which Triton Inference Server serves an engine."""
     from matchrt.serving.triton import TritonOptions, export_triton
@@ -41,6 +41,5 @@ def export_triton(
     if as_json:
         print_json({"model": folder.name, "folder": str(folder)})
         return
-    console = stdout()
-    console.print(f"wrote {folder}", style="bold")
-    console.print(f"  tritonserver --model-repository={repository.resolve()}")
+    print_written(folder, style="bold")
+    stdout().print(f"  tritonserver --model-repository={repository.resolve()}")

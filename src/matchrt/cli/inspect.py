@@ -10,8 +10,10 @@ from rich.table import Table
 
 from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
+from matchrt.cli.options import JsonOption
 from matchrt.cli.output import facts, print_json, stdout
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.cli.packages import packages_for
+from matchrt.errors import MatchRTError
 
 EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nOf a TensorRT engine: matchrt inspect lite.engine --layers"
 
@@ -21,7 +23,7 @@ def inspect(
     layers: Annotated[
         bool, typer.Option("--layers", help="Of an engine: layers with precision, and memory (TensorRT: on the GPU).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Show what a file is: the models it fits, tensors by part, digest and size. Exit code 2: no layers to show."""
     if not file.is_file():
@@ -51,10 +53,8 @@ def _is_engine(file: Path) -> bool:
 
 
 def _needs_export(file: Path) -> dict[str, Any]:
-    try:
+    with packages_for("Inspecting checkpoints and ONNX files"):
         from matchrt.export.weights.inspect import inspect_checkpoint, inspect_onnx
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Inspecting checkpoints and ONNX files") from error
     # An ONNX file begins with the field of its IR version. So may the length that safetensors begins with, but there
     # a brace follows.
     with file.open("rb") as stream:

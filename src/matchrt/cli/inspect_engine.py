@@ -10,7 +10,8 @@ from rich.table import Table
 
 from matchrt.cli.inspect_onnx import counts, print_graph
 from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.cli.packages import packages_for
+from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 
 if TYPE_CHECKING:
@@ -47,10 +48,8 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
 
 def _graph(path: Path, quiet: bool) -> dict[str, Any]:
     """ONNX Runtime's engines are graphs. Error: package-missing."""
-    try:
+    with packages_for("Showing the nodes of an ONNX engine"):
         from matchrt.export.weights.inspect import inspect_onnx
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Showing the nodes of an ONNX engine") from error
     graph = inspect_onnx(path)
     if not quiet:
         print_graph(graph, operators=True)

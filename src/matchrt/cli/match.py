@@ -12,8 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
-from matchrt.cli.options import known_device, require_new_output, store_at
-from matchrt.cli.output import print_json, stdout
+from matchrt.cli.options import (
+    DeviceOption,
+    IgnoreExifOption,
+    JsonOption,
+    MaxMegapixelsOption,
+    MinScoreOption,
+    NoCudaGraphOption,
+    ResizeOption,
+    SampleOption,
+    SeedOption,
+    StoreOption,
+    ThreadsOption,
+    WindowOption,
+    matcher_options,
+    require_new_output,
+    store_at,
+)
+from matchrt.cli.output import print_json, print_written, stdout
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -34,7 +50,12 @@ class Verify(str, Enum):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How to verify matches, as the options say."""
+    """How to verify matches, as the options say.
+
+    kind: the two-view geometry, or none.
+    threshold: inlier threshold in pixels; None for the usual one.
+    intrinsics: K0 and K1, 3x3 in pixels; None each where they are not given.
+    """
 
     kind: Verify
     threshold: float | None
@@ -63,41 +84,33 @@ def match(
     intrinsics: Annotated[
         Path | None, typer.Option(help='JSON {"K0": 3x3, "K1": 3x3} in pixels, for --verify essential.')
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
-    ] = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N as RoMa's sampler does."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
-    resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
-    window: Annotated[int | None, typer.Option(help="Of one folder: match each image with the N that follow.")] = None,
+    min_score: MinScoreOption = None,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
+    resize: ResizeOption = None,
+    window: WindowOption = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the paths of a list, and the names in an .h5 file, start from.")
     ] = None,
     allow_unpaired: Annotated[
         bool, typer.Option("--allow-unpaired", help="Of two folders: skip names that only one has.")
     ] = False,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
-    ignore_exif: Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
+    max_megapixels: MaxMegapixelsOption = 50.0,
+    ignore_exif: IgnoreExifOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
     backend: Annotated[
         str | None,
         typer.Option(
             help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several; jax: the Flax model."
         ),
     ] = None,
-    no_cuda_graph: Annotated[
-        bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")
-    ] = False,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    no_cuda_graph: NoCudaGraphOption = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.options import MatcherOptions
     from matchrt.runtime.pairs import read_pairs
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
@@ -117,17 +130,17 @@ def match(
     if not single:
         require_other_folder(draw, pairs)
         check_hdf5(save, pairs, root)
-    options = MatcherOptions(
+    options = matcher_options(
         resize=resize,
+        min_score=min_score,
         sample=sample,
         seed=seed,
-        min_score=min_score,
-        apply_exif=not ignore_exif,
-        max_pixels=int(max_megapixels * 1e6),
+        ignore_exif=ignore_exif,
+        max_megapixels=max_megapixels,
         threads=threads,
-        device=known_device(device),
+        device=device,
         backend=backend,
-        cuda_graph=not no_cuda_graph,
+        no_cuda_graph=no_cuda_graph,
     )
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:
@@ -139,12 +152,12 @@ def match(
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
     """Says before any work what could not be written after it. Errors: output-format, output-unwritable."""
     from matchrt._util.atomic import require_writable
+    from matchrt.runtime import formats, hloc
     from matchrt.runtime.draw import PICTURE_SUFFIXES
-    from matchrt.runtime.formats import HDF5_SUFFIXES
 
     wanted: tuple[tuple[Path | None, tuple[str, ...], str], ...] = (
         (draw, tuple(PICTURE_SUFFIXES) if single else ("",), "--draw"),
-        (save, (".npz", ".json", *HDF5_SUFFIXES) if single else ("", *HDF5_SUFFIXES), "--save"),
+        (save, tuple(formats.FORMATS) if single else ("", *hloc.SUFFIXES), "--save"),
     )
     for path, suffixes, option in wanted:
         if path is None or (not single and path.is_dir()):
@@ -198,8 +211,9 @@ def _match_one(
     console = stdout()
     first, *rest = describe(matches)
     console.print(first, style="bold")
-    for line in (*rest, *(f"wrote {path}" for path in (draw, save) if path is not None)):
+    for line in rest:
         console.print(line)
+    print_written(draw, save)
 
 
 def describe(matches: Matches) -> list[str]:

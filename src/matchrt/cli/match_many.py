@@ -8,14 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from matchrt.cli.options import known_device, require_new_output, store_at
+from matchrt.cli.options import (
+    BackendOption,
+    DeviceOption,
+    IgnoreExifOption,
+    JsonOption,
+    MaxMegapixelsOption,
+    MinScoreOption,
+    ResizeOption,
+    SampleOption,
+    SeedOption,
+    StoreOption,
+    WindowOption,
+    matcher_options,
+    require_new_output,
+    store_at,
+)
 from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
     from matchrt.batch.journal import Failure
     from matchrt.batch.output import Output
-    from matchrt.batch.run import ManyReport, ManyRun, Match
+    from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.options import MatcherOptions
 
@@ -45,7 +60,7 @@ def match_many(
     root: Annotated[
         Path | None, typer.Option(help="Folder that names start from; default: the list's folder, or the folder.")
     ] = None,
-    window: Annotated[int | None, typer.Option(help="Of a folder: match each image with the N that follow.")] = None,
+    window: WindowOption = None,
     journal: Annotated[Path | None, typer.Option(help="Where results are kept; default: OUTPUT.journal.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed pairs again.")] = False,
     workers: Annotated[
@@ -64,41 +79,34 @@ def match_many(
     camera_model: Annotated[str, typer.Option(help=".db: COLMAP's name for it.")] = "SIMPLE_RADIAL",
     cameras: Annotated[Cameras, typer.Option(help=".db: which images share a camera.")] = Cameras.per_image,
     no_verify: Annotated[bool, typer.Option("--no-verify", help=".db: no two-view geometries.")] = False,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
-    ] = None,
-    resize: Annotated[int | None, typer.Option(help="Long side at which the network sees the images.")] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N matches.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of --sample.")] = 0,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
-    ignore_exif: Annotated[
-        bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not either.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
+    min_score: MinScoreOption = None,
+    resize: ResizeOption = None,
+    sample: SampleOption = None,
+    seed: SeedOption = 0,
+    max_megapixels: MaxMegapixelsOption = 50.0,
+    ignore_exif: IgnoreExifOption = False,
+    device: DeviceOption = None,
+    backend: BackendOption = None,
     digest: Annotated[bool, typer.Option("--digest", help="Print a digest of the output's content.")] = False,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Match many pairs, resumably: killed at any moment, the same command goes on where it was.
 
     Exit code 2 where pairs failed; they are listed in OUTPUT.failed.txt, and do not stop the rest.
     """
-    from matchrt.batch.colmap import ColmapOptions
     from matchrt.batch.listing import PairSource
     from matchrt.batch.merging import MergeOptions
-    from matchrt.batch.output import Output, OutputOptions
-    from matchrt.batch.run import ManyRun
+    from matchrt.batch.options import ColmapOptions, OutputOptions
+    from matchrt.batch.output import Output
+    from matchrt.batch.run import BatchRun
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.options import MatcherOptions
 
     if ray_address is not None and not ray:
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
     colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
-    run = ManyRun(
+    run = BatchRun(
         PairSource(pairs, root, window),
         Output(output, OutputOptions(merge, layout.value, features, colmap)),
         journal,
@@ -107,15 +115,15 @@ def match_many(
     run.output.check()
     for path in (*run.output.files, run.journal_path):
         require_new_output(path, [pairs] if pairs.is_file() else [])
-    options = MatcherOptions(
+    options = matcher_options(
         resize=resize,
         min_score=min_score,
         sample=sample,
         seed=seed,
-        apply_exif=not ignore_exif,
-        max_pixels=int(max_megapixels * 1e6),
+        ignore_exif=ignore_exif,
+        max_megapixels=max_megapixels,
         threads=threads,
-        device=known_device(device),
+        device=device,
         backend=backend,
     )
     found = read_engine(engine, store_at(store), backend)
@@ -127,10 +135,10 @@ def match_many(
     return 2 if report.counts.failed else 0
 
 
-Done = tuple["ManyReport", list["Failure"]]
+Done = tuple["BatchReport", list["Failure"]]
 
 
-def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
+def _here(run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
     from dataclasses import replace
 
     from matchrt.batch.pool import match_in_pool, pool_size
@@ -146,7 +154,7 @@ def _here(run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: in
 
 
 def _on_ray(
-    run: ManyRun, engine: EngineFile, options: MatcherOptions, workers: int | None, address: str | None, quiet: bool
+    run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: int | None, address: str | None, quiet: bool
 ) -> Done:
     from matchrt.batch.on_ray import RayWork, cluster, match_on_ray
 
@@ -155,7 +163,7 @@ def _on_ray(
         return _matched(run, engine, options, lambda todo: match_on_ray(work, todo), quiet)
 
 
-def _matched(run: ManyRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
+def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
     from matchrt.batch.run import match_pairs, plan_of
 
     plan = plan_of(run.source, engine.manifest, options)
@@ -163,10 +171,10 @@ def _matched(run: ManyRun, engine: EngineFile, options: MatcherOptions, match: M
         return match_pairs(run, plan, match, tell)
 
 
-def _print(output: Output, report: ManyReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
+def _print(output: Output, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
     from matchrt.batch.content import content_digest
 
-    content = content_digest(output.files) if digest else None
+    content = content_digest(output) if digest else None
     if as_json:
         listed = [
             {

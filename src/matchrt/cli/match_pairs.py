@@ -57,17 +57,17 @@ def _row(
 
 def writes_hdf5(save: Path | None) -> bool:
     """Whether `--save` names an .h5 file; a folder may have a dot in its name."""
-    from matchrt.runtime.formats import HDF5_SUFFIXES
+    from matchrt.runtime import hloc
 
-    return save is not None and save.suffix.lower() in HDF5_SUFFIXES and not save.is_dir()
+    return save is not None and save.suffix.lower() in hloc.SUFFIXES and not save.is_dir()
 
 
 def check_hdf5(save: Path | None, pairs: list[Pair], root: Path | None) -> None:
-    """Says before any work what could not be written to an .h5 file after it; errors as `formats.check_hdf5`."""
+    """Says before any work what could not be written to an .h5 file after it; errors as `hloc.check_pairs`."""
     if save is not None and writes_hdf5(save):
-        from matchrt.runtime import formats
+        from matchrt.runtime import hloc
 
-        formats.check_hdf5(save, {path.as_posix() for pair in pairs for path in pair}, root)
+        hloc.check_pairs(save, {path.as_posix() for pair in pairs for path in pair}, root)
 
 
 def require_other_folder(draw: Path | None, pairs: list[Pair]) -> None:
@@ -112,10 +112,10 @@ class _Writer:
 
     def _flush(self) -> None:
         if self._waiting and self._save is not None:
-            from matchrt.runtime.formats import save_hdf5
+            from matchrt.runtime import hloc
 
             waiting, self._waiting = self._waiting, []
-            save_hdf5(waiting, self._save, root=self._root)
+            hloc.save_pairs(waiting, self._save, root=self._root)
 
 
 def pair_names(pairs: list[Pair]) -> list[str]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from matchrt.cli.options import store_at
+from matchrt.cli.options import JsonOption, StoreOption, store_at
 from matchrt.cli.output import print_json, stdout
 
 EPILOG = "Example: matchrt models"
 ENGINES_EPILOG = "Example: matchrt engines --json"
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def models(as_json: JsonOption = False) -> None:
     """List the models that can be built, with their licence and where the weights come from."""
     from matchrt.families.specs import model_specs
 
@@ -35,8 +32,8 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 def engines(
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the engines in the store, newest first."""
     opened = store_at(store)

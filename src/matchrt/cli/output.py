@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt.errors import MatchRTError
+
+if TYPE_CHECKING:
+    from matchrt.export.weights.report import Entry
 
 
 def stdout() -> Console:
@@ -51,6 +55,18 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
 def megabytes(size: int) -> str:
     """`12.34 MB`, small sizes as `1.2 kB`."""
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def tensor_json(entry: Entry) -> dict[str, Any]:
+    """A tensor and what became of it, as JSON values."""
+    return {"key": entry.key, "shape": list(entry.shape), "fate": entry.fate, "detail": entry.detail}
+
+
+def print_written(*paths: Path | None, style: str = "") -> None:
+    """A line for every file that was written; None stands for one that was not asked for."""
+    for path in paths:
+        if path is not None:
+            stdout().print(f"wrote {path}", style=style)
 
 
 def error_json(error: MatchRTError) -> dict[str, str]:

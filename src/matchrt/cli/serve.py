@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matchrt.cli.options import known_device, store_at
+from matchrt.cli.options import BackendOption, DeviceOption, MaxMegapixelsOption, StoreOption, known_device, store_at
 from matchrt.cli.output import stderr, stdout
 from matchrt.errors import MatchRTError, missing_package
 
@@ -47,11 +47,11 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 60.0,
     drain: Annotated[float, typer.Option(help="Seconds to finish requests in after SIGTERM.")] = 30.0,
     max_body: Annotated[float, typer.Option(help="Megabytes of a request.")] = 64.0,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")] = 50.0,
+    max_megapixels: MaxMegapixelsOption = 50.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")] = None,
-    backend: Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    device: DeviceOption = None,
+    backend: BackendOption = None,
+    store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as JSON.")] = False,
 ) -> int:
     """Serve engines over HTTP and gRPC (Open Inference Protocol), with a page to try them on."""

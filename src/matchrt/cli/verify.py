@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matchrt.cli.options import store_at
-from matchrt.cli.output import print_json, stages, stdout
+from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
+from matchrt.cli.output import print_json, print_written, stages, stdout
+from matchrt.cli.report_file import check_report, write_report
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ def verify(
     ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Worst pairs drawn in the HTML.")] = 3,
     gate: Annotated[bool, typer.Option("--gate", help="End with an error where ENGINE is beyond its limits.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: ThreadsOption = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with the worst pairs drawn.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the report as .json or .md.")] = None,
     plot: Annotated[Path | None, typer.Option(help="--per-block: .png, .svg or .pdf (needs matplotlib).")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")] = None,
+    store: StoreOption = None,
     flax: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Instead: the model in Flax against torch, stage by stage.")
     ] = None,
@@ -68,7 +69,7 @@ def verify(
         float | None, typer.Option(min=0, max=1, help="--flax: of the confidence; default: the model's.")
     ] = None,
     device: Annotated[str, typer.Option(help="--flax: where it runs, cpu or cuda; torch runs on the CPU.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs.
 
@@ -112,13 +113,12 @@ def _check(output: Path | None, html: Path | None, plot: Path | None, per_block:
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
-    if output is not None and output.suffix.lower() not in (".md", ".json"):
-        raise MatchRTError("output-format", f"--output '{output}' is of no known kind.", "Use .md or .json.")
+    check_report(output)
     if plot is not None:
         if not per_block:
             raise MatchRTError("bench-nothing", "--plot without --per-block has nothing to draw.", "Leave it out.")
         check_plot(plot)
-    for path in (output, html, plot):
+    for path in (html, plot):
         if path is not None:
             require_writable(path)
 
@@ -132,8 +132,6 @@ def _deliver(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    import json
-
     from matchrt._util import atomic
     from matchrt.bench import verify_report as report
     from matchrt.bench.per_block import save_sensitivity_plot
@@ -143,9 +141,7 @@ def _deliver(
     tables += [] if sensitivity is None else [report.sensitivity_table(sensitivity)]
     line = None if verdict is None else report.verdict_line(verdict)
     if output is not None:
-        as_text = "\n".join([*(table.markdown() for table in tables), line or ""])
-        chosen = as_text if output.suffix.lower() == ".md" else json.dumps(document, indent=2, allow_nan=False)
-        atomic.write_text(output, chosen.rstrip() + "\n")
+        write_report(output, "\n".join([*(table.markdown() for table in tables), line or ""]), document)
     if html is not None:
         atomic.write_text(html, report.to_html(verdict, sensitivity, pictures))
     if plot is not None and sensitivity is not None:
@@ -155,6 +151,6 @@ def _deliver(
         return
     for table in tables:
         stdout().print(table.rich())
-    for text in (line, *(f"wrote {path}" for path in (output, html, plot) if path is not None)):
-        if text is not None:
-            stdout().print(text)
+    if line is not None:
+        stdout().print(line)
+    print_written(output, html, plot)

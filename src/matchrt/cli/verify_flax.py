@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from matchrt.cli.output import print_json, stages, stdout
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.cli.packages import packages_for
+from matchrt.cli.sizes import parse_size
 
 if TYPE_CHECKING:
     from matchrt.flax.proof import FlaxProof
@@ -25,17 +26,14 @@ def verify_flax(
     as_json: bool,
 ) -> int:
     """Compares, prints, and gives the exit code: 0 when all stages and the matches agree, else 1."""
-    try:
+    with packages_for("Comparing torch with Flax"):
         from matchrt.flax.proof import prove_flax
-    except ModuleNotFoundError as error:
-        extra = "flax" if error.name in ("jax", "flax") else "export"
-        raise missing_package(str(error.name), extra, "Comparing torch with Flax") from error
     with stages(as_json) as tell:
         proof = prove_flax(
             model,
             checkpoint,
             images,
-            size=None if size is None else _size(size),
+            size=None if size is None else parse_size(size, "--size"),
             threshold=threshold,
             device=device,
             tell=tell,
@@ -79,10 +77,3 @@ def show(proof: FlaxProof) -> None:
         console.print(f"from torch in float64: torch {ours.pixels:.1e} px, Flax {theirs.pixels:.1e} px")
     if not found.matches:
         console.print("There is no match to compare: give --threshold, or other images.", style="bold red")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()):
-        raise MatchRTError("size-syntax", f"'{text}' is no size.", "Give HxW, e.g. 480x640.")
-    return int(height), int(width)

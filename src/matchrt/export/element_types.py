@@ -14,7 +14,11 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class PartTypes:
-    """A part of the network: its nodes by the type of their first output, the bytes of its weights by type."""
+    """The types in one part of the network.
+
+    nodes: the number of nodes by the type of their first output.
+    weights: the bytes of weights by their type.
+    """
 
     nodes: Counter[str] = field(default_factory=Counter)
     weights: Counter[str] = field(default_factory=Counter)
@@ -22,14 +26,18 @@ class PartTypes:
 
 @dataclass(frozen=True)
 class ElementTypes:
-    """operators: nodes by operator and type. parts: by the first two steps of module paths, in the graph's order."""
+    """The types in a whole graph.
+
+    operators: the number of nodes by operator and by type.
+    parts: the types by part; a part is the first two steps of a module path. Parts are in the order of the graph.
+    """
 
     operators: dict[str, Counter[str]]
     parts: dict[str, PartTypes]
 
 
 def element_types(model: onnx.ModelProto) -> ElementTypes:
-    """Counts them; types that the file does not state are inferred, and `unknown` where that fails."""
+    """Counts the types. Types that the file does not state are inferred, and are `unknown` where inference fails."""
     types = _value_types(model)
     operators: dict[str, Counter[str]] = {}
     parts: dict[str, PartTypes] = {}
@@ -59,7 +67,7 @@ def _name(data_type: int) -> str:
 
 
 def _bytes(weight: onnx.TensorProto) -> int:
-    """From its shape: the data may lie in a file beside, which is not read."""
+    """The size of a weight, computed from its shape: its values may be in another file, which is not read."""
     count = 1
     for side in weight.dims:
         count *= side

@@ -1,8 +1,8 @@
 """torch to ONNX with torch's own `torch.export`-based exporter.
 
-One exporter for every family: it gives the smaller graph, carries the module path of every node, writes weights beyond
-2 GB as external data and exports RoMa's operators, none of which the older TorchScript exporter does; and it is the one
-that torch maintains. Opset 18: opset 20's GridSample is reported wrong in some TensorRT versions.
+Every family uses this exporter. It gives the smaller graph, keeps the module path of every node, writes weights beyond
+2 GB as external data and exports RoMa's operators; the older TorchScript exporter does none of this, and torch does not
+maintain it any more. The opset is 18, because opset 20's GridSample is reported wrong in some TensorRT versions.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ OPSET = 18
 class ExportOptions:
     """What the graph is built for.
 
-    Static: `height` x `width` inputs, padding masked by `size0`, `size1`. Dynamic: with `profile`, images of any size
-    within it, each at its own size, no padding and no size inputs. batch: pairs that one run matches.
+    height: the height of both images, in pixels; padding is masked by the inputs `size0` and `size1`.
+    width: the width of both images, in pixels.
+    max_matches: the number of matches that one pair can give at most.
+    profile: where given, images of any size within it, each at its own size, without padding and size inputs.
+    batch: the number of pairs that one run matches.
     coarse: (height, width) of the smaller copies of the images, for models that take such.
-    dense: return the dense warp and its certainty too, for models that have them.
+    dense: whether the dense warp and its certainty are returned too, for models that have them.
     """
 
     height: int

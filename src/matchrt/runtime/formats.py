@@ -1,13 +1,9 @@
-"""Matches in files.
+"""Matches in files: one entry of `FORMATS` for each suffix.
 
 .npz   arrays keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); if verified, inliers (bool [N]) and, where
        found, matrix, rotation, translation (float64); `meta`, a JSON string with the rest. Contains no pickles.
 .json  the same as one object, readable anywhere; float32 values are written so that they read back exactly.
-.h5    hloc's layout of dense matches (hloc/match_dense.py before it aggregates): a group `name0/name1`, in each name
-       '/' replaced by '-', with datasets keypoints0 [N, 2], keypoints1 [N, 2] and scores [N], float32. hloc keeps
-       keypoints in these files with the centre of the top-left pixel at (0, 0), as we do, and adds the 0.5 of COLMAP
-       only on import: nothing is shifted here. `matches0` and `matching_scores0` are not written: hloc's aggregation
-       makes them, and fails where they exist. A pair that is in the file is replaced, all others stay.
+.h5    hloc's raw matches, see `hloc`. A pair that is in the file is replaced, all others stay.
 
 Errors:
 
@@ -26,53 +22,42 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from matchrt._util import atomic
-from matchrt.errors import MatchRTError, missing_package
-from matchrt.runtime.geometry import Geometry
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
-
-FORMAT = "matchrt-matches"
-VERSION = 1
-HDF5_SUFFIXES = (".h5", ".hdf5")
-SUFFIXES = (".npz", ".json", *HDF5_SUFFIXES)
-
-_ARRAYS = ("keypoints0", "keypoints1", "scores")
-_GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
+from matchrt.errors import MatchRTError
+from matchrt.runtime import hloc
+from matchrt.runtime.hloc import Root
+from matchrt.runtime.matches import Matches
+from matchrt.runtime.record import arrays, from_record, metadata
 
 
-def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> None:
+def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: Root = None) -> None:
     """Writes matches by suffix, atomically. .npz and .json are replaced; in .h5 the pair is added or replaced.
 
     root: .h5 only; image names are written relative to this folder, as hloc wants them.
     """
     target = Path(path)
-    suffix = target.suffix.lower()
-    if suffix == ".npz":
-        atomic.write_bytes(target, _to_npz(matches))
-    elif suffix == ".json":
-        atomic.write_text(target, _to_json(matches))
-    elif suffix in HDF5_SUFFIXES:
-        save_hdf5([matches], target, root=root)
-    else:
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
         raise MatchRTError(
-            "output-format", f"'{target}' has no known suffix for matches.", f"Use one of {', '.join(SUFFIXES)}."
+            "output-format", f"'{target}' has no known suffix for matches.", f"Use one of {', '.join(FORMATS)}."
         )
+    kind.save(matches, target, root)
 
 
 def load_matches(path: str | os.PathLike[str]) -> Matches:
     """Reads what `save_matches` wrote as .npz or .json; everything comes back exactly, provenance and geometry too."""
     source = Path(path)
-    suffix = source.suffix.lower()
-    if suffix not in (".npz", ".json"):
+    kind = FORMATS.get(source.suffix.lower())
+    if kind is None or kind.read is None:
         raise MatchRTError(
             "matches-format", f"'{source}': matches are loaded from .npz or .json.", "Save as .npz to load later."
         )
@@ -81,8 +66,7 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
     except OSError as error:
         raise MatchRTError("matches-missing", f"No '{source}': {error.strerror}.", "Check the path.") from error
     try:
-        record = _npz_record(data) if suffix == ".npz" else _json_record(data)
-        return _from_record(record)
+        return from_record(kind.read(data))
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise _format_error(source, str(error)) from error
     except MatchRTError as error:  # the arrays are there, but are no matches
@@ -98,39 +82,30 @@ def _format_error(source: Path, detail: str) -> MatchRTError:
 # ------------------------------------------------------------------------------------------- npz, json
 
 
-def _meta(matches: Matches) -> dict[str, Any]:
-    """All that is not an array."""
-    geometry = matches.geometry
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "image0": vars(matches.image0),
-        "image1": vars(matches.image1),
-        "timings_ms": dict(matches.timings),
-        "provenance": vars(matches.provenance),
-        "geometry": geometry
-        and {"kind": geometry.kind, "threshold_px": geometry.threshold_px, "estimator": geometry.estimator},
-    }
+def _save_npz(matches: Matches, target: Path, root: Root) -> None:
+    atomic.write_bytes(target, _to_npz(matches))
 
 
-def _arrays(matches: Matches) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {name: getattr(matches, name) for name in _ARRAYS}
-    found = ((name, getattr(matches.geometry, name, None)) for name in _GEOMETRY_ARRAYS)
-    return arrays | {name: array for name, array in found if array is not None}
+def _save_json(matches: Matches, target: Path, root: Root) -> None:
+    atomic.write_text(target, _to_json(matches))
+
+
+def _save_hloc(matches: Matches, target: Path, root: Root) -> None:
+    hloc.save_pairs([matches], target, root=root)
 
 
 def _to_npz(matches: Matches) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # what np.savez does, less its way to pickles
-        for name, array in {"meta": np.array(json.dumps(_meta(matches))), **_arrays(matches)}.items():
+        for name, array in {"meta": np.array(json.dumps(metadata(matches))), **arrays(matches)}.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def _to_json(matches: Matches) -> str:
-    arrays = {name: _listed(array) for name, array in _arrays(matches).items()}
-    return json.dumps(_meta(matches) | arrays, allow_nan=False) + "\n"
+    values = {name: _listed(array) for name, array in arrays(matches).items()}
+    return json.dumps(metadata(matches) | values, allow_nan=False) + "\n"
 
 
 def _listed(array: npt.NDArray[Any]) -> Any:
@@ -156,128 +131,23 @@ def _json_record(data: bytes) -> dict[str, Any]:
     return record
 
 
-def _from_record(record: Mapping[str, Any]) -> Matches:
-    if record.get("format") != FORMAT or record.get("version") != VERSION:
-        raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")
-    made_by = dict(record["provenance"])
-    for name in ("network_size0", "network_size1"):
-        height, width = made_by[name]
-        made_by[name] = (int(height), int(width))
-    return Matches(
-        keypoints0=_points(record["keypoints0"]),
-        keypoints1=_points(record["keypoints1"]),
-        scores=np.asarray(record["scores"], np.float32),
-        image0=ImageRef(**record["image0"]),
-        image1=ImageRef(**record["image1"]),
-        timings=record["timings_ms"],
-        provenance=Provenance(**made_by),
-        geometry=_geometry(record),
-    )
+# --------------------------------------------------------------------------------------------- the table
 
 
-def _points(values: Any) -> npt.NDArray[np.float32]:
-    array = np.asarray(values, np.float32)
-    return array.reshape(0, 2) if array.size == 0 else array  # an empty JSON list has lost its second axis
+@dataclass(frozen=True)
+class Format:
+    """How matches are written to a file, and read back.
 
-
-def _geometry(record: Mapping[str, Any]) -> Geometry | None:
-    stored = record["geometry"]
-    if stored is None:
-        return None
-    if stored["kind"] not in ("homography", "fundamental", "essential"):
-        raise ValueError(f"unknown geometry {stored['kind']!r}")
-    return Geometry(
-        kind=stored["kind"],
-        matrix=_optional(record, "matrix", (3, 3)),
-        inliers=np.asarray(record["inliers"], bool),
-        threshold_px=float(stored["threshold_px"]),
-        estimator=str(stored["estimator"]),
-        rotation=_optional(record, "rotation", (3, 3)),
-        translation=_optional(record, "translation", (3,)),
-    )
-
-
-def _optional(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
-    if record.get(name) is None:
-        return None
-    array = np.asarray(record[name], np.float64)
-    if array.shape != shape:
-        raise ValueError(f"{name} has the shape {array.shape}")
-    return array
-
-
-# ------------------------------------------------------------------------------------------------ hdf5
-
-
-def save_hdf5(
-    pairs: Sequence[Matches], path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
-) -> None:
-    """Adds pairs to an .h5 file in hloc's dense layout (module docstring), creating it where there is none.
-
-    The file is copied, the copy is extended and renamed: an interruption leaves the old file whole. Give many pairs in
-    one call, because each call copies the file. One writer at a time: of two, the later wins.
-    The group's attribute `matchrt` holds the metadata of the .npz format as JSON; hloc ignores it.
+    save: writes the matches of one pair to a path; the third argument is the folder that image names start from.
+    read: metadata and arrays from a file's bytes; None where matches are not loaded from such files.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
-    target = Path(path)
-    named = [(_pair_name(matches, root), matches) for matches in pairs]
-    _require_hdf5(target)
-    with atomic.atomic_path(target) as temporary:
-        if target.exists():
-            shutil.copyfile(target, temporary)
-        with h5py.File(temporary, "r+" if target.exists() else "w") as file:
-            for name, matches in named:
-                if name in file:
-                    del file[name]
-                group = file.create_group(name)
-                group.attrs["matchrt"] = json.dumps(_meta(matches))
-                for array in _ARRAYS:
-                    group.create_dataset(array, data=getattr(matches, array))
+
+    save: Callable[[Matches, Path, Root], None]
+    read: Callable[[bytes], dict[str, Any]] | None = None
 
 
-def check_hdf5(path: str | os.PathLike[str], names: Iterable[str], root: str | os.PathLike[str] | None = None) -> None:
-    """Raises, before any work, what `save_hdf5` would raise after it for images of these names."""
-    target = Path(path)
-    _require_hdf5(target)
-    for name in names:
-        _hloc_name(name, root)
-
-
-def _require_hdf5(target: Path) -> None:
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
-    if not target.exists():
-        return
-    try:
-        with h5py.File(target, "r"):
-            return
-    except OSError as error:
-        raise MatchRTError(
-            "output-format",
-            f"'{target}' exists and is not a whole HDF5 file.",
-            "Choose another name; it was left as it is.",
-        ) from error
-
-
-def _pair_name(matches: Matches, root: str | os.PathLike[str] | None) -> str:
-    return "/".join(_hloc_name(image.name, root) for image in (matches.image0, matches.image1))
-
-
-def _hloc_name(name: str, root: str | os.PathLike[str] | None) -> str:
-    path = PurePosixPath(name)
-    if root is not None:
-        try:
-            path = path.relative_to(Path(root).as_posix())
-        except ValueError as error:
-            raise MatchRTError(
-                "matches-name", f"The image '{name}' is not under the root folder '{root}'.", "Name another root."
-            ) from error
-    flat = path.as_posix().replace("/", "-")
-    if flat in (".", "..") or "\0" in flat:
-        raise MatchRTError("matches-name", f"The image name {name!r} cannot be stored.", "Give the image a name.")
-    return flat
+FORMATS: Mapping[str, Format] = {
+    ".npz": Format(_save_npz, _npz_record),
+    ".json": Format(_save_json, _json_record),
+    **dict.fromkeys(hloc.SUFFIXES, Format(_save_hloc)),
+}

@@ -1,4 +1,7 @@
-"""Weights out of the way while passes run: of a network of 2 GB, every pass would make several copies."""
+"""Takes the large weights out of a graph while passes run.
+
+Every pass copies the graph a few times. For a network of 2 GB these copies do not fit into memory.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from collections.abc import Mapping
 
 import onnx
 
-# Operators whose weight no pass looks into: their other input is computed.
+from matchrt.export.graph import GraphEditor
+
+# No pass looks into the weight of these operators where their other input is computed.
 _HEAVY = ("MatMul", "Conv", "Gemm")
-# Smaller weights stay: they cost nothing, and some of them fold.
+# Smaller weights stay in the graph: they cost little, and constant folding needs some of them.
 MIN_BYTES = 1 << 20
-# Graphs below this run through the passes as they are.
+# Graphs whose weights are smaller than this, in bytes, stay as they are.
 MIN_TOTAL = 1 << 28
 
 Weights = Mapping[str, onnx.TensorProto]
@@ -28,23 +33,21 @@ def set_aside(model: onnx.ModelProto) -> Weights:
         computed = any(name and name not in fixed for name in node.input)
         (heavy if node.op_type in _HEAVY and computed else used_otherwise).update(node.input)
     aside = {i.name: i for i in graph.initializer if len(i.raw_data) >= MIN_BYTES and i.name in heavy - used_otherwise}
-    kept = [i for i in graph.initializer if i.name not in aside]
     weights = {name: _moved(tensor) for name, tensor in aside.items()}
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    GraphEditor(graph).drop_weights(aside.keys())
     graph.input.extend(onnx.helper.make_tensor_value_info(n, t.data_type, list(t.dims)) for n, t in weights.items())
     return weights
 
 
 def _moved(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    """A copy whose original gives up its bytes, so that they are in memory once."""
+    """A copy of a weight. The original is emptied, so that the bytes are in memory once."""
     copy = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=tensor.raw_data)
     tensor.ClearField("raw_data")
     return copy
 
 
 def put_back(model: onnx.ModelProto, weights: Weights, prefix: str) -> None:
-    """Undoes `set_aside`. prefix: what a pass took off the names of weights, which inputs kept."""
+    """Undoes `set_aside`. prefix: the passes removed it from the names of weights, but not from those of inputs."""
     if not weights:
         return
     graph = model.graph
@@ -52,8 +55,9 @@ def put_back(model: onnx.ModelProto, weights: Weights, prefix: str) -> None:
     del graph.input[:]
     graph.input.extend(inputs)
     names = {name: name.removeprefix(prefix) for name in weights}
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
+    editor = GraphEditor(graph)
+    editor.rewire(names)
+    editor.finish()
     for name, tensor in weights.items():
         tensor.name = names[name]
         graph.initializer.append(tensor)

@@ -1,4 +1,4 @@
-"""What a pass is, and how a list of them runs."""
+"""What a graph pass is, and how a list of passes runs. docs/contributing/add-a-pass.md shows how to write one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ ParityCheck = Callable[[onnx.ModelProto, onnx.ModelProto], None]
 
 @dataclass(frozen=True)
 class PassResult:
-    """The graph after a pass, and what the pass changed (0 changes: the graph is as it was)."""
+    """What a pass gives back.
+
+    model: the graph after the pass.
+    changes: how many things the pass changed; 0 means that the graph is as it was.
+    summary: what the pass did, in words for the manifest.
+    """
 
     model: onnx.ModelProto
     changes: int
@@ -25,30 +30,34 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """One graph fix. `requires` and `ensures` raise when their condition does not hold."""
+    """One change of a graph. `requires` and `ensures` raise when their condition does not hold."""
 
     @property
     def name(self) -> str:
-        """Stable name, recorded in the manifest."""
+        """The name of the pass in the manifest; it must not change between releases."""
         ...
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Checks what the pass needs of the graph that it gets."""
+        """Checks what the pass needs of the graph that it gets. Error: `pass-requirement`."""
         ...
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
-        """Changes the graph."""
+        """Changes the graph, which it may do in place."""
         ...
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Checks what the pass promises of the graph that it gives."""
+        """Checks what the pass promises of the graph that it gives. Error: `pass-promise`."""
         ...
 
 
 def run_passes(
     model: onnx.ModelProto, passes: Sequence[Pass], parity: ParityCheck | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """Runs the passes in order; with `parity`, compares the graph before and after every pass that changed it."""
+    """Runs the passes in order and returns the last graph with one record a pass.
+
+    parity: called with the graph before and after every pass that changed it. Errors: `pass-requirement`,
+    `pass-promise`, `pass-invalid` (a pass left a graph that ONNX's checker refuses), and those of the passes.
+    """
     records = []
     for step in passes:
         step.requires(model)
@@ -86,13 +95,3 @@ def broken_promise(name: str, what: str) -> InternalError:
 def unmet_requirement(name: str, what: str) -> MatchRTError:
     """The error of a pass that cannot work on the graph that it got."""
     return MatchRTError("pass-requirement", f"Pass {name}: {what}.", "Export the graph with `matchrt build`.")
-
-
-def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Puts these nodes in the place of all; constants that nothing reads any more go."""
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input} | {value.name for value in graph.output}
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in used:
-            del graph.initializer[index]

@@ -9,21 +9,23 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from matchrt.export.passes.base import PassResult, broken_promise
+from matchrt.export.passes.conditions import require_flat, require_weights_inside
 
 
 @dataclass(frozen=True)
 class FoldConstants:
     """Computes at build time what depends on no input.
 
-    max_bytes: constants larger than this stay computed at run time, because a file full of position grids is a worse
-    bargain than a few sines.
+    max_bytes: larger constants stay computed at run time; it is cheaper to compute sines than to store position grids.
+    name: the name of the pass in the manifest.
     """
 
     max_bytes: int = 1 << 20
     name: str = "fold-constants"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Any graph."""
+        """Weights inside the file."""
+        require_weights_inside(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Folds, then drops the nodes whose results are stored now."""
@@ -40,12 +42,16 @@ class FoldConstants:
 
 @dataclass(frozen=True)
 class RemoveIdentities:
-    """Removes Identity, Dropout at inference, and Casts to the type that the tensor has."""
+    """Removes Identity, Dropout at inference, and Casts to the type that the tensor has.
+
+    name: the name of the pass in the manifest.
+    """
 
     name: str = "remove-identities"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Any graph."""
+        """One flat graph."""
+        require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Connects the consumers of such a node to its input."""
@@ -71,12 +77,16 @@ class RemoveIdentities:
 
 @dataclass(frozen=True)
 class RemoveDeadNodes:
-    """Removes nodes and weights that no output depends on."""
+    """Removes nodes and weights that no output depends on.
+
+    name: the name of the pass in the manifest.
+    """
 
     name: str = "remove-dead-nodes"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Any graph."""
+        """One flat graph."""
+        require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Keeps what can be reached backwards from the outputs."""

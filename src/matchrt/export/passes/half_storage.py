@@ -8,14 +8,22 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from matchrt.export.passes.base import PassResult, broken_promise, unmet_requirement
+from matchrt.export.graph import GraphEditor
+from matchrt.export.passes.base import PassResult, broken_promise
+from matchrt.export.passes.conditions import require_weights_inside
+
+# The end of the name of a weight that is stored in half precision.
+STORED = ":half"
 
 
 @dataclass(frozen=True)
 class HalfStorage:
     """Replaces a float32 weight whose every value is a float16 by that float16 tensor and a Cast.
 
-    Arithmetic stays float32; runtimes fold the Cast when they load the graph. min_elements: smaller ones stay.
+    Arithmetic stays float32; runtimes fold the Cast when they load the graph.
+
+    min_elements: weights of fewer values stay float32.
+    name: the name of the pass in the manifest.
     """
 
     min_elements: int = 256
@@ -23,26 +31,23 @@ class HalfStorage:
 
     def requires(self, model: onnx.ModelProto) -> None:
         """Weights inside the file."""
-        if any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer):
-            raise unmet_requirement(self.name, "weights are stored outside the file")
+        require_weights_inside(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Converts exactly representable weights only."""
-        casts: list[onnx.NodeProto] = []
-        saved = 0
-        for initializer in model.graph.initializer:
-            half = _exact_half(initializer, self.min_elements)
+        editor = GraphEditor(model.graph)
+        count = saved = 0
+        for name, weight in tuple(editor.weights.items()):
+            half = _exact_half(weight, self.min_elements)
             if half is None:
                 continue
-            name = initializer.name
-            initializer.CopyFrom(numpy_helper.from_array(half, f"{name}:half"))
-            node = onnx.helper.make_node("Cast", [f"{name}:half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT)
-            casts.append(node)
+            stored = f"{name}{STORED}"
+            editor.replace_weight(name, half, stored)
+            editor.before(onnx.helper.make_node("Cast", [stored], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
+            count += 1
             saved += half.nbytes
-        nodes = [*casts, *model.graph.node]
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
-        return PassResult(model, len(casts), f"stored {len(casts)} weights in half, {saved} bytes saved")
+        editor.finish()
+        return PassResult(model, count, f"stored {count} weights in half, {saved} bytes saved")
 
     def ensures(self, model: onnx.ModelProto) -> None:
         """Every half-precision weight goes through a Cast to float32 before it is used."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from matchrt.export.passes.base import PassResult, broken_promise, unmet_requirement
+from matchrt.export.graph import GraphEditor
+from matchrt.export.passes.base import PassResult, broken_promise
+from matchrt.export.passes.conditions import require_flat
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # The network's name in the engine graph: every module path begins with it.
@@ -20,28 +22,33 @@ class StableNames:
     """`node_add_22` of layer 1 becomes `loftr_coarse.layers.1/Add_2`; the exporter's metadata goes.
 
     The metadata holds stack traces with the paths of the machine that exported, which nobody else should get.
+
+    name: the name of the pass in the manifest.
     """
 
     name: str = "stable-names"
 
     def requires(self, model: onnx.ModelProto) -> None:
         """One flat graph."""
-        if model.functions or any(a.HasField("g") for n in model.graph.node for a in n.attribute):
-            raise unmet_requirement(self.name, "the graph has functions or subgraphs")
+        require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Renames nodes and intermediate tensors; inputs, outputs and weights keep their tensor names."""
+        editor = GraphEditor(model.graph)
         fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
         counts: Counter[str] = Counter()
-        renamed: dict[str, str] = {i.name: i.name.removeprefix(ROOT) for i in model.graph.initializer}
-        for node in model.graph.node:
+        renamed: dict[str, str] = {name: name.removeprefix(ROOT) for name in editor.weights}
+        for node in editor.rewrite():
             stem = f"{_scope(node)}/{node.op_type}"
             node.name = f"{stem}_{counts[stem]}"
             counts[stem] += 1
             for position, output in enumerate(node.output):
                 if output and output not in fixed:
                     renamed[output] = node.name if position == 0 else f"{node.name}:{position}"
-        _rename_tensors(model.graph, renamed)
+        editor.rename(renamed)
+        editor.finish()
+        # Inferred shapes of intermediate tensors carry names and metadata; whoever needs them infers them again.
+        del model.graph.value_info[:]
         _drop_metadata(model)
         return PassResult(model, len(model.graph.node), f"named {len(model.graph.node)} nodes by module")
 
@@ -58,16 +65,6 @@ def _scope(node: onnx.NodeProto) -> str:
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), "[]")
     modules = [s for s in ast.literal_eval(scopes)[:-1] if s]
     return modules[-1].removeprefix(ROOT) if modules else "graph"
-
-
-def _rename_tensors(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [renamed.get(name, name) for name in names]
-    for initializer in graph.initializer:
-        initializer.name = renamed.get(initializer.name, initializer.name)
-    # Inferred shapes of intermediate tensors carry names and metadata; whoever needs them infers them again.
-    del graph.value_info[:]
 
 
 def _drop_metadata(model: onnx.ModelProto) -> None:

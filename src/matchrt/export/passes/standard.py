@@ -16,7 +16,7 @@ from matchrt.manifest import PassRecord
 def run_standard(
     model: onnx.ModelProto, parity: ParityCheck | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """The graph after all of them. Large weights are out of their way, unless the graph has to run between passes."""
+    """Runs the standard passes. Large weights are taken out meanwhile, unless `parity` has to run the graph."""
     weights = set_aside(model) if parity is None else {}
     model, records = run_passes(model, standard_passes(), parity)
     put_back(model, weights, ROOT)
@@ -24,5 +24,16 @@ def run_standard(
 
 
 def standard_passes() -> tuple[Pass, ...]:
-    """In order: names first, while the exporter's metadata is there; storage last, so that folding sees floats."""
-    return (StableNames(), FoldConstants(), RemoveIdentities(), RemoveDeadNodes(), RequireSupported(), HalfStorage())
+    """The passes in the order in which they run.
+
+    `stable-names` is the first, because it needs the exporter's metadata. `half-storage` is the last, so that constant
+    folding works on float32 weights.
+    """
+    return (
+        StableNames(),
+        FoldConstants(),
+        RemoveIdentities(),
+        RemoveDeadNodes(),
+        RequireSupported(),
+        HalfStorage(),
+    )

@@ -8,6 +8,7 @@ import onnx
 
 from matchrt.errors import InternalError
 from matchrt.export.passes.base import PassResult
+from matchrt.export.passes.conditions import require_no_functions
 
 # Operators that no engine graph may have, and why.
 FORBIDDEN = {
@@ -23,18 +24,22 @@ FORBIDDEN = {
 }
 
 
-# Types of constants that TensorRT does not take; the exporter writes some index tables in the smallest type.
+# TensorRT takes no constants of these types. The exporter may write an index table in such a type to save space.
 FORBIDDEN_TYPES = {onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64, onnx.TensorProto.INT16}
 
 
 @dataclass(frozen=True)
 class RequireSupported:
-    """A check: no forbidden operator or constant, no antialiased Resize, no Einsum that TensorRT rejects."""
+    """A check: no forbidden operator or constant, no antialiased Resize, no Einsum that TensorRT rejects.
+
+    name: the name of the pass in the manifest.
+    """
 
     name: str = "require-supported"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Any graph."""
+        """No functions in the file: an operator inside one would not be seen."""
+        require_no_functions(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Changes nothing."""

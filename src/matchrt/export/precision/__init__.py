@@ -31,7 +31,7 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
     Errors: `precision-unknown`, `precision-family` (no rules for the family), `precision-overflow` (a weight beyond
     fp16), `precision-unruled`, `precision-rule`, `pass-requirement`, `pass-invalid`.
     """
-    from matchrt.export.precision.families import lower_model
+    from matchrt.export.precision.families import model_to_fp16
 
     require_precision(precision)
     if precision in QUANTIZED:
@@ -40,4 +40,4 @@ def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.Mod
             f"{precision} is not written without ranges.",
             f"Use `matchrt build --precision {precision}` or matchrt.building, which calibrate; or fp16 or fp32.",
         )
-    return lower_model(model, family) if precision == "fp16" else (model, ())
+    return model_to_fp16(model, family) if precision == "fp16" else (model, ())

@@ -1,8 +1,8 @@
-"""What an fp16 graph computes on hardware that computes in fp16, on a runtime that does not.
+"""Makes a graph that computes on a CPU what an fp16 graph computes on hardware with fp16 kernels.
 
-ONNX Runtime's CPU provider has no fp16 kernels for most operators: it runs them in fp32 and removes the casts between
-them, so that nothing is rounded and nothing overflows. An fp16 graph run there says nothing about fp16. Casts between
-fp32 operators it leaves alone, which this uses.
+ONNX Runtime's CPU provider has no fp16 kernels for most operators. It runs these operators in fp32 and removes the
+Casts between them, so that nothing is rounded and nothing overflows: an fp16 graph that runs there says nothing about
+fp16. It does not remove Casts between fp32 operators, so the graph made here rounds with such Casts.
 """
 
 from __future__ import annotations
@@ -11,38 +11,35 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.precision.rules import MOVEMENT
 from matchrt.export.precision.to_fp32 import set_source_type
 
 
-def emulate(lowered: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in fp32, with every fp16 result rounded to fp16 by a pair of Casts; overflow gives infinity.
+def emulate(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The fp16 graph in fp32, with every fp16 result rounded to fp16 by a pair of Casts; overflow gives infinity.
 
-    Sums inside one operator (MatMul, Conv, LayerNormalization) stay fp32, as in kernels that accumulate in fp32.
-    A kernel that fuses several operators may round less often than this.
+    The given model is not changed. Sums inside one operator (MatMul, Conv, LayerNormalization) stay fp32, as in kernels
+    that accumulate in fp32. A kernel that fuses several operators may round less often than this.
     """
-    halves = {name for name, kind in element_types(lowered).items() if kind == TensorProto.FLOAT16}
-    model = onnx.ModelProto()
-    model.CopyFrom(lowered)
-    del model.graph.value_info[:]
-    for weight in model.graph.initializer:
+    halves = {name for name, kind in element_types(model).items() if kind == TensorProto.FLOAT16}
+    emulated = onnx.ModelProto()
+    emulated.CopyFrom(model)
+    del emulated.graph.value_info[:]
+    editor = GraphEditor(emulated.graph)
+    for name, weight in tuple(editor.weights.items()):
         if weight.data_type == TensorProto.FLOAT16:
-            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name))
-    nodes: list[onnx.NodeProto] = []
-    for original in lowered.graph.node:
-        node = onnx.NodeProto()
-        node.CopyFrom(original)
-        nodes.append(node)
+            editor.replace_weight(name, numpy_helper.to_array(weight).astype(np.float32))
+    for node in editor.rewrite():
         set_source_type(node, TensorProto.FLOAT16, TensorProto.FLOAT)
         if node.op_type not in MOVEMENT:
             for position, name in enumerate(node.output):
                 if name in halves:
                     node.output[position] = f"{name}/exact"
-                    nodes += _rounded(f"{name}/exact", name)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return model
+                    editor.after(*_rounded(f"{name}/exact", name))
+    editor.finish()
+    return emulated
 
 
 def _rounded(source: str, result: str) -> list[onnx.NodeProto]:

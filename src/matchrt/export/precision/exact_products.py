@@ -6,9 +6,9 @@ bfloat16, h of 8 bits, and the rest x - h, which fp32 holds exactly and of which
     x y = h h' + h (y - h') + (x - h) h' + (x - h)(y - h')
 
 is right to about 2^-20 of each term, and all four are one product: the parts of x side by side along the depth, the
-parts of y below one another. Casts rather than Dekker's and Veltkamp's subtractions split x, because compilers that
-simplify arithmetic take those for zero; one deep product rather than four that are added, because it is one kernel. An
-infinite factor gives NaN, where fp32 may give infinity.
+parts of y below one another. The graph splits x with Casts. Dekker's and Veltkamp's subtractions would do it too, but
+compilers that simplify arithmetic replace them by zero. One deep product is one kernel; four products with a sum would
+be several. An infinite factor gives NaN, where fp32 may give infinity.
 
 Source: Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision
 Computations", 2019 (arXiv:1904.06376).
@@ -16,8 +16,8 @@ Computations", 2019 (arXiv:1904.06376).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,23 +25,28 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from matchrt.export.passes.base import PassResult, broken_promise, replace_nodes, run_passes
+from matchrt.export.graph import GraphEditor
+from matchrt.export.passes.base import PassResult, broken_promise, run_passes, unmet_requirement
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision.graph_types import inferred_types
-from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.export.passes.conditions import require_flat, require_weights_inside
+from matchrt.export.precision.graph_types import inferred_types, opset
+from matchrt.export.precision.to_fp32 import to_fp32
 from matchrt.manifest import PassRecord
 
 Values = npt.NDArray[np.float32]
-# Weights take four times their bytes, and an ONNX file ends at 2 GB: beyond this the products with weights stay.
+# Split weights take four times their bytes, and an ONNX file holds 2 GB at most. Where split weights would take more
+# bytes than this, the products with weights are not split.
 MAX_WEIGHT_BYTES = 400 * 2**20
+# The first opset whose Cast knows bfloat16.
+BFLOAT16_OPSET = 13
 
 
 def write_exact_products(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """The fp32 graph with its products split; the given model is not changed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    raise_to_fp32(copy)
-    # Before the weights are split: a scale that is folded in later would give the parts all their bits back.
+    to_fp32(copy)
+    # Normalisations are folded before the split: a part that is scaled later would not fit into 8 bits any more.
     return run_passes(copy, [FoldBatchNorm(), ExactProducts()])
 
 
@@ -49,41 +54,43 @@ def write_exact_products(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple
 class ExactProducts:
     """Splits the factors of every fp32 MatMul, and of every Conv without groups whose kernel is a constant.
 
-    max_weight_bytes: where the weights together have more, only products of two computed tensors are split.
+    max_weight_bytes: where the split weights together have more, only products of two computed tensors are split.
+    name: the name of the pass in the manifest.
     """
 
     max_weight_bytes: int = MAX_WEIGHT_BYTES
     name: str = "exact-products"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Any graph; the parts of a constant are made of what it holds, so its type is fp32 already."""
+        """One flat graph, weights inside the file, and an opset that has Casts to bfloat16."""
+        require_flat(self.name, model)
+        require_weights_inside(self.name, model)
+        if opset(model) < BFLOAT16_OPSET:
+            raise unmet_requirement(self.name, f"opset {opset(model)} has no bfloat16; {BFLOAT16_OPSET} has")
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Splits; products whose factors have fewer than two dimensions stay."""
         ranks = _fp32_ranks(model)
         weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
         heavy = sum(4 * int(np.prod(w.dims)) for w in weights.values()) > self.max_weight_bytes
-        writer = _Writer(weights)
-        nodes: list[onnx.NodeProto] = []
+        editor = GraphEditor(model.graph)
+        factors = _DeepFactors(editor, weights)
         split = left = 0
-        for node in model.graph.node:
+        for node in editor.rewrite():
             if _fits(node, ranks, weights, heavy):
-                product = writer.split(node)
-                nodes += [*writer.take(), product]
+                factors.deepen(node)
                 split += 1
             else:
-                nodes.append(node)
                 left += node.op_type in ("MatMul", "Conv")
-        model.graph.initializer.extend(writer.constants.values())
-        replace_nodes(model.graph, nodes)
+        editor.finish(prune=True)
         return PassResult(model, split, _summary(split, left, heavy))
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Nothing is read that nothing makes."""
+        """Every tensor that is read is computed by a node, stored as a weight, or an input."""
         made = {name for node in model.graph.node for name in node.output} | {"", *(i.name for i in model.graph.input)}
         made |= {weight.name for weight in model.graph.initializer}
         if missing := [name for node in model.graph.node for name in node.input if name not in made]:
-            raise broken_promise(self.name, f"{missing[0]} is read and made by nothing")
+            raise broken_promise(self.name, f"{missing[0]} is read, and no node computes it")
 
 
 def _summary(split: int, left: int, heavy: bool) -> str:
@@ -92,58 +99,48 @@ def _summary(split: int, left: int, heavy: bool) -> str:
     return f"{split} products of four times the depth, right to fp32 where kernels multiply in TF32{stay}"
 
 
-@dataclass
-class _Writer:
-    """What is added to the graph: nodes, not yet taken, and constants. Each tensor is split once for each side."""
+class _DeepFactors:
+    """The deep form of every factor that was asked for: each tensor is split once for each side."""
 
-    weights: dict[str, onnx.TensorProto]
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    parts: dict[str, tuple[str, str]] = field(default_factory=dict)
-    deep: dict[tuple[str, int, bool], str] = field(default_factory=dict)
+    def __init__(self, editor: GraphEditor, weights: Mapping[str, onnx.TensorProto]) -> None:
+        self._editor = editor
+        self._weights = weights
+        self._parts: dict[str, tuple[str, str]] = {}
+        self._deep: dict[tuple[str, int, bool], str] = {}
 
-    def split(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """The node on deep factors."""
-        product = onnx.NodeProto()
-        product.CopyFrom(node)
+    def deepen(self, node: onnx.NodeProto) -> None:
+        """Lets a product read the deep form of both factors."""
         # MatMul adds up over the last side of the first factor and the last but one of the second, Conv over channels.
         first, second = (1, 1) if node.op_type == "Conv" else (-1, -2)
-        product.input[0] = self._deep(node.input[0], first, second=False)
-        product.input[1] = self._deep(node.input[1], second, second=True)
-        return product
+        node.input[0] = self._factor(node.input[0], first, second=False)
+        node.input[1] = self._factor(node.input[1], second, second=True)
 
-    def take(self) -> list[onnx.NodeProto]:
-        """The nodes that were added since the last call."""
-        taken, self.nodes = self.nodes, []
-        return taken
-
-    def _deep(self, name: str, axis: int, second: bool) -> str:
+    def _factor(self, name: str, axis: int, second: bool) -> str:
         """The parts along the depth, so that the smallest products are added first."""
         key = (name, axis, second)
-        if key not in self.deep:
+        if key not in self._deep:
             order = (0, 0, 1, 1) if second else (0, 1, 0, 1)
             deep = f"{name}/deep{axis}{'second' if second else 'first'}"
-            if name in self.weights:
-                parts = _parts(numpy_helper.to_array(self.weights[name]))
-                joined = np.concatenate([parts[index] for index in order], axis=axis)
-                self.constants[deep] = numpy_helper.from_array(joined, deep)
+            if name in self._weights:
+                parts = _parts(numpy_helper.to_array(self._weights[name]))
+                self._editor.constant(deep, np.concatenate([parts[index] for index in order], axis=axis))
             else:
                 named = self._named_parts(name)
                 self._add("Concat", [named[index] for index in order], deep, axis=axis)
-            self.deep[key] = deep
-        return self.deep[key]
+            self._deep[key] = deep
+        return self._deep[key]
 
     def _named_parts(self, name: str) -> tuple[str, str]:
-        if name not in self.parts:
+        if name not in self._parts:
             high, rest = f"{name}/high", f"{name}/rest"
             self._add("Cast", [name], f"{name}/bf16", to=TensorProto.BFLOAT16)
             self._add("Cast", [f"{name}/bf16"], high, to=TensorProto.FLOAT)
             self._add("Sub", [name, high], rest)
-            self.parts[name] = (rest, high)
-        return self.parts[name]
+            self._parts[name] = (rest, high)
+        return self._parts[name]
 
     def _add(self, op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(op_type, inputs, [output], f"{output}/{op_type}", **attributes))
+        self._editor.before(helper.make_node(op_type, inputs, [output], f"{output}/{op_type}", **attributes))
 
 
 def _parts(values: npt.NDArray[np.float32]) -> tuple[Values, Values]:

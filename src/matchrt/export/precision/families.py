@@ -12,8 +12,8 @@ from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.loftr import LOFTR
 from matchrt.export.precision.roma import ROMA
 from matchrt.export.precision.rules import PrecisionRules
-from matchrt.export.precision.to_fp16 import Lowered, lower
-from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.export.precision.to_fp16 import Fp16Summary, to_fp16
+from matchrt.export.precision.to_fp32 import to_fp32
 from matchrt.manifest import PassRecord
 
 RULES = {rules.family: rules for rules in (LOFTR, ELOFTR, ROMA)}
@@ -30,27 +30,27 @@ def rules_for(family: str) -> PrecisionRules:
     return RULES[family]
 
 
-def lower_model(
+def model_to_fp16(
     model: onnx.ModelProto, family: str, rules: PrecisionRules | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """See `precision.apply`. rules: others than the family's, to measure what one of them is worth."""
     rules = rules or rules_for(family)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    raise_to_fp32(copy)
+    to_fp32(copy)
     copy, records = run_passes(copy, [FoldBatchNorm()])
-    done = lower(copy, rules)
+    done = to_fp16(copy, rules)
     _check(copy, model)
     return copy, (*records, *_records(rules, done))
 
 
-def lower_plain(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
+def plain_to_fp16(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
     """Changes a plain fp32 graph in place, Q/DQ pairs in it included: these take the type of what they round."""
     rules = rules_for(family)
-    return _records(rules, lower(model, rules))
+    return _records(rules, to_fp16(model, rules))
 
 
-def _records(rules: PrecisionRules, done: Lowered) -> tuple[PassRecord, ...]:
+def _records(rules: PrecisionRules, done: Fp16Summary) -> tuple[PassRecord, ...]:
     each = []
     for rule in rules.rules:
         count = done.claimed[rule.name]
@@ -62,13 +62,13 @@ def _records(rules: PrecisionRules, done: Lowered) -> tuple[PassRecord, ...]:
     return (*each, PassRecord("fp16", True, summary))
 
 
-def _check(lowered: onnx.ModelProto, model: onnx.ModelProto) -> None:
+def _check(half: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Types that fit everywhere, inputs and outputs as they were."""
     try:
-        onnx.checker.check_model(skeleton(lowered), full_check=True)
+        onnx.checker.check_model(skeleton(half), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(
             "pass-invalid", f"Writing fp16 left an invalid graph: {error}.", "Report this as a bug."
         ) from error
     for side in ("input", "output"):
-        assert [*getattr(lowered.graph, side)] == [*getattr(model.graph, side)]
+        assert [*getattr(half.graph, side)] == [*getattr(model.graph, side)]

@@ -1,4 +1,4 @@
-"""What the lowering has to know of a graph: element types, and which inputs and outputs follow a node's precision."""
+"""What `to_fp16` has to know of a graph: element types, and which inputs and outputs may be float16 or float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
-# Weights above this need not be seen to infer types; shapes and axes are smaller.
+# Type inference reads the values of shapes and axes. Weights of more bytes than this are neither.
 _SMALL = 1024
 
 

@@ -1,16 +1,18 @@
-"""Writes a precision into the graph: every node gets a type, Casts join the regions, weights change type with them."""
+"""Writes fp16 into a graph: every node gets a type, Casts join nodes of different types, weights follow their nodes."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import FLOATS, element_types, follows_input, follows_output, opset
 from matchrt.export.precision.rules import PASSING, NodeType, PrecisionRules
 from matchrt.export.precision.to_fp32 import COPY, TO_FP16, TO_FP32, set_source_type
@@ -20,10 +22,14 @@ _CAST = {"fp16": TO_FP16, "fp32": TO_FP32}
 
 
 @dataclass(frozen=True)
-class Lowered:
-    """What was done: nodes that each rule claimed, nodes that compute in each type, Casts added, weights in float16.
+class Fp16Summary:
+    """What `to_fp16` did.
 
-    flushed: weight values that were not zero and are now, being too small for float16.
+    claimed: the number of nodes that each rule decided on, by the rule's name.
+    computing: the number of nodes that compute in `fp16` and in `fp32`, without those that only move data.
+    casts: the number of Casts that were added.
+    weights: the number of weights that are stored as float16 now.
+    flushed: the number of weight values that became 0, because they are too small for float16.
     """
 
     claimed: Counter[str]
@@ -35,7 +41,12 @@ class Lowered:
 
 @dataclass
 class _Plan:
-    """Decisions by name, before anything changes."""
+    """All decisions, made before anything changes.
+
+    nodes: the type of each node by its name; nodes without floats are missing.
+    tensors: the type of each tensor by its name; weights and inputs of the graph are missing.
+    claimed, computing: see `Fp16Summary`.
+    """
 
     nodes: dict[str, NodeType] = field(default_factory=dict)
     tensors: dict[str, NodeType] = field(default_factory=dict)
@@ -43,21 +54,22 @@ class _Plan:
     computing: Counter[str] = field(default_factory=Counter)
 
     def settle(self, node: onnx.NodeProto, kind: NodeType) -> None:
-        """The node and all that it gives are of this type; what is no float never asks."""
+        """Sets the type of the node and of all its outputs; for an output that is no float it is never looked up."""
         self.nodes[node.name] = kind
         self.tensors.update(dict.fromkeys(node.output, kind))
 
 
-def lower(model: onnx.ModelProto, rules: PrecisionRules) -> Lowered:
+def to_fp16(model: onnx.ModelProto, rules: PrecisionRules) -> Fp16Summary:
     """Changes a plain fp32 model in place. Errors: `precision-unruled`, `precision-overflow`, `precision-rule`."""
     types = element_types(model)
     floats = {name for name, kind in types.items() if kind in FLOATS}
     plan = _decide(model, rules, floats)
-    weights = {w.name: w for w in model.graph.initializer if w.name in floats}
-    writer = _Writer(model, plan, floats, weights)
-    casts = writer.write()
-    halves, flushed = _convert_weights(model.graph, writer.wanted, weights)
-    return Lowered(plan.claimed, plan.computing, casts, halves, flushed)
+    editor = GraphEditor(model.graph)
+    typed = _TypedNodes(editor, plan, floats, opset(model))
+    typed.write()
+    weights, flushed = _convert_weights(editor, typed.wanted)
+    editor.finish()
+    return Fp16Summary(plan.claimed, plan.computing, typed.casts, weights, flushed)
 
 
 def _decide(model: onnx.ModelProto, rules: PrecisionRules, floats: set[str]) -> _Plan:
@@ -81,7 +93,7 @@ def _decide(model: onnx.ModelProto, rules: PrecisionRules, floats: set[str]) -> 
 
 
 def _decide_constants(graph: onnx.GraphProto, constants: list[onnx.NodeProto], plan: _Plan) -> None:
-    """What moves only weights takes the type of those who read it: fp16 when all of them do."""
+    """A node that moves only weights takes the type of its readers: fp16 where all of them are fp16."""
     for node in reversed(constants):
         kinds = {plan.nodes[n.name] for n in graph.node if n.name in plan.nodes and set(n.input) & set(node.output)}
         plan.settle(node, "fp16" if kinds == {"fp16"} else "fp32")
@@ -101,131 +113,113 @@ def _operands(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto]) -> Ite
 
 
 def _moved(node: onnx.NodeProto, plan: _Plan) -> NodeType | None:
-    """The type of what is moved: fp32 where parts differ, which loses nothing; None where all of it is constant."""
+    """The type of a node that only moves data: fp32 where its inputs differ, None where all of them are constant."""
     kinds = {plan.tensors[name] for name in node.input if name in plan.tensors}
     if not kinds:
         return None
     return kinds.pop() if len(kinds) == 1 else "fp32"
 
 
-class _Writer:
-    """Gives every node its inputs in its type; a tensor is cast once, whoever needs it."""
+class _TypedNodes:
+    """Gives every node its inputs in its type; a tensor is cast once, whoever needs it.
 
-    def __init__(
-        self, model: onnx.ModelProto, plan: _Plan, floats: set[str], weights: dict[str, onnx.TensorProto]
-    ) -> None:
-        self.graph = model.graph
-        self.plan = plan
-        self.floats = floats
-        self.weights = weights
-        self.version = opset(model)
-        self.outputs = {value.name for value in model.graph.output}
-        self.wanted: dict[str, set[NodeType]] = defaultdict(set)  # weights, by who needs them
-        self.cast: dict[tuple[str, NodeType], str] = {}
+    wanted: for each weight, the types in which nodes read it.
+    casts: the number of Casts that were added.
+    """
 
-    def write(self) -> int:
-        """Rewrites the nodes; returns the number of Casts."""
-        nodes: list[onnx.NodeProto] = []
-        for original in self.graph.node:
-            node = onnx.NodeProto()
-            node.CopyFrom(original)
-            casts: list[onnx.NodeProto] = []
-            if node.name in self.plan.nodes:
-                casts = self._take_inputs(node, self.plan.nodes[node.name])
-            nodes += [*casts, node, *self._give_outputs(node)]
-        before = len(self.graph.node)
-        del self.graph.node[:]
-        self.graph.node.extend(nodes)
-        return len(nodes) - before
+    def __init__(self, editor: GraphEditor, plan: _Plan, floats: set[str], version: int) -> None:
+        self.wanted: dict[str, set[NodeType]] = defaultdict(set)
+        self.casts = 0
+        self._editor = editor
+        self._plan = plan
+        self._floats = floats
+        self._version = version
+        self._cast: dict[tuple[str, NodeType], str] = {}
 
-    def _take_inputs(self, node: onnx.NodeProto, kind: NodeType) -> list[onnx.NodeProto]:
-        casts = []
+    def write(self) -> None:
+        """Rewrites the nodes."""
+        for node in self._editor.rewrite():
+            kind = self._plan.nodes.get(node.name)
+            if kind is not None:
+                self._read_inputs(node, kind)
+            if kind == "fp16":
+                self._write_outputs(node)
+
+    def _read_inputs(self, node: onnx.NodeProto, kind: NodeType) -> None:
         for position, name in enumerate(node.input):
-            if name not in self.floats:
-                continue
-            # A Cast takes any type, and a comparison or an index takes what there is only if the schema says so.
-            wanted = kind if follows_input(node.op_type, position, self.version) else "fp32"
-            if name in self.weights:
-                self.wanted[name].add(wanted)
-                node.input[position] = f"{name}{COPY}" if wanted == "fp16" else name
-                continue
-            given = self.plan.tensors.get(name, "fp32")
-            if given == wanted:
-                node.input[position] = self._written(name)
-                continue
-            if (name, wanted) not in self.cast:
-                self.cast[name, wanted] = f"{name}{_CAST[wanted]}"
-                casts.append(_cast_node(self._written(name), self.cast[name, wanted], wanted, name))
-            node.input[position] = self.cast[name, wanted]
-        return casts
+            if name in self._floats:
+                # A Cast takes any type, and a comparison or an index takes what there is only if the schema says so.
+                wanted = kind if follows_input(node.op_type, position, self._version) else "fp32"
+                read_weight = name in self._editor.weights
+                node.input[position] = self._weight(name, wanted) if read_weight else self._tensor(name, wanted)
 
-    def _give_outputs(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        kind = self.plan.nodes.get(node.name, "fp32")
-        if kind == "fp32":
-            return []
-        casts = []
+    def _weight(self, name: str, wanted: NodeType) -> str:
+        self.wanted[name].add(wanted)
+        return f"{name}{COPY}" if wanted == "fp16" else name
+
+    def _tensor(self, name: str, wanted: NodeType) -> str:
+        """The name of the tensor in the wanted type; a Cast is put before the node where it needs one."""
+        if self._plan.tensors.get(name, "fp32") == wanted:
+            return self._computed(name)
+        if (name, wanted) not in self._cast:
+            self._cast[name, wanted] = f"{name}{_CAST[wanted]}"
+            self._editor.before(self._add_cast(self._computed(name), self._cast[name, wanted], wanted, name))
+        return self._cast[name, wanted]
+
+    def _write_outputs(self, node: onnx.NodeProto) -> None:
         set_source_type(node, TensorProto.FLOAT, TensorProto.FLOAT16)
         for position, name in enumerate(node.output):
-            if name not in self.floats:
+            if name not in self._floats:
                 continue
-            if not follows_output(node.op_type, position, self.version):
+            if not follows_output(node.op_type, position, self._version):
                 raise _impossible(node)
-            node.output[position] = self._written(name)
-            if name in self.outputs:
-                casts.append(_cast_node(node.output[position], name, "fp32", name))
-                self.cast[name, "fp32"] = name
-        return casts
+            node.output[position] = self._computed(name)
+            if name in self._editor.outputs:
+                self._editor.after(self._add_cast(node.output[position], name, "fp32", name))
+                self._cast[name, "fp32"] = name
 
-    def _written(self, name: str) -> str:
+    def _computed(self, name: str) -> str:
         """The name under which a tensor is computed: an fp16 graph output is cast, and the cast has its name."""
-        return f"{name}{COPY}" if name in self.outputs and self.plan.tensors.get(name) == "fp16" else name
+        return f"{name}{COPY}" if name in self._editor.outputs and self._plan.tensors.get(name) == "fp16" else name
+
+    def _add_cast(self, source: str, result: str, kind: NodeType, tensor: str) -> onnx.NodeProto:
+        self.casts += 1
+        return onnx.helper.make_node("Cast", [source], [result], f"{tensor}{_CAST[kind]}", to=_ONNX_TYPE[kind])
 
 
-def _cast_node(source: str, result: str, kind: NodeType, tensor: str) -> onnx.NodeProto:
-    return onnx.helper.make_node("Cast", [source], [result], f"{tensor}{_CAST[kind]}", to=_ONNX_TYPE[kind])
-
-
-def _convert_weights(
-    graph: onnx.GraphProto, wanted: dict[str, set[NodeType]], weights: dict[str, onnx.TensorProto]
-) -> tuple[int, int]:
+def _convert_weights(editor: GraphEditor, wanted: Mapping[str, set[NodeType]]) -> tuple[int, int]:
     """Weights that only fp16 nodes use change type and keep their name; those that both use get a float16 copy."""
-    renamed: dict[str, str] = {}
-    flushed = 0
-    halves: list[onnx.TensorProto] = []
+    names: dict[str, str] = {}
+    count = flushed = 0
     for name, kinds in wanted.items():
         if "fp16" not in kinds:
             continue
-        both = "fp32" in kinds
-        half, lost = _half(weights[name], _users(graph, f"{name}{COPY}"))
+        half, lost = _half(editor, name)
+        count += 1
         flushed += lost
-        tensor = numpy_helper.from_array(half, f"{name}{COPY}" if both else name)
-        halves.append(tensor)
-        if both:
-            graph.initializer.append(tensor)
+        if "fp32" in kinds:
+            editor.constant(f"{name}{COPY}", half)
         else:
-            weights[name].CopyFrom(tensor)
-            renamed[f"{name}{COPY}"] = name
-    for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    return len(halves), flushed
+            editor.replace_weight(name, half)
+            names[f"{name}{COPY}"] = name
+    editor.rewire(names)
+    return count, flushed
 
 
-def _half(weight: onnx.TensorProto, users: Iterable[str]) -> tuple[np.ndarray, int]:
-    values = numpy_helper.to_array(weight)
+def _half(editor: GraphEditor, name: str) -> tuple[npt.NDArray[np.float16], int]:
+    """The weight in float16, and how many of its values became 0. Error: `precision-overflow`."""
+    values = numpy_helper.to_array(editor.weights[name])
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if (np.isfinite(values) & ~np.isfinite(half)).any():
         largest = float(np.abs(values[np.isfinite(values)]).max())
+        user = editor.readers()[f"{name}{COPY}"][0]
         raise MatchRTError(
             "precision-overflow",
-            f"The weight {weight.name} of {next(iter(users), 'the graph')} reaches {largest:.6g}; fp16 ends at 65504.",
+            f"The weight {name} of {user.name} reaches {largest:.6g}; fp16 ends at 65504.",
             "Build with fp32, or use a checkpoint whose weights are in range.",
         )
     return half, int(np.count_nonzero((half == 0) & (values != 0)))
-
-
-def _users(graph: onnx.GraphProto, name: str) -> Iterator[str]:
-    return (node.name for node in graph.node if name in node.input)
 
 
 def _impossible(node: onnx.NodeProto) -> InternalError:

@@ -1,31 +1,36 @@
-"""Back to a plain fp32 graph: what `half-storage` and an earlier lowering wrote is undone, so that rules see one form.
+"""Back to a plain fp32 graph, so that rules always see the same form.
 
-Undoing first makes lowering idempotent: a lowered graph is raised and lowered to the same bytes.
+It undoes what the pass `half-storage` and an earlier conversion to fp16 wrote. An fp16 graph that goes back to fp32 and
+to fp16 again has the same bytes as before.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from matchrt.export.graph import GraphEditor
 from matchrt.export.passes.base import unmet_requirement
+from matchrt.export.passes.half_storage import STORED
 from matchrt.export.precision.graph_types import element_types
 
-# Ends of the names of the casts and weight copies that lowering adds; nothing else in a graph is named like this.
+# Ends of the names of the Casts and weight copies that `to_fp16` adds; nothing else in a graph is named like this.
 TO_FP16, TO_FP32, COPY = "/to_fp16", "/to_fp32", "/fp16"
-STORED = ":half"
 
 
-def raise_to_fp32(model: onnx.ModelProto) -> None:
-    """Changes the model in place. Error: `pass-requirement` for float16 that neither of the two wrote."""
+def to_fp32(model: onnx.ModelProto) -> None:
+    """Changes the model in place. Error: `pass-requirement` for float16 arithmetic of the network itself."""
     _require_no_rounding(model)
     del model.graph.value_info[:]  # types that were inferred before are not those after
-    _load_stored_weights(model.graph)
-    _remove_casts(model.graph)
-    _raise_weights(model.graph)
-    for node in model.graph.node:
+    editor = GraphEditor(model.graph)
+    _load_stored_weights(editor)
+    _remove_casts(editor)
+    _restore_weights(editor)
+    for node in editor.nodes:
         set_source_type(node, TensorProto.FLOAT16, TensorProto.FLOAT)
+    editor.finish()
 
 
 def set_source_type(node: onnx.NodeProto, old: int, new: int) -> None:
@@ -47,47 +52,38 @@ def _require_no_rounding(model: onnx.ModelProto) -> None:
         raise unmet_requirement("precision", f"{own[0]} rounds to float16 in the network itself")
 
 
-def _load_stored_weights(graph: onnx.GraphProto) -> None:
+def _load_stored_weights(editor: GraphEditor) -> None:
     """A float16 weight and its Cast become the float32 weight that they stand for."""
-    weights = {i.name: i for i in graph.initializer if i.name.endswith(STORED)}
-    casts = [n for n in graph.node if n.op_type == "Cast" and n.input[0] in weights]
+    casts = [node for node in editor.nodes if node.op_type == "Cast" and _is_stored(node.input[0], editor)]
     for cast in casts:
-        weights[cast.input[0]].CopyFrom(_converted(weights[cast.input[0]], np.float32, cast.output[0]))
-    _drop(graph, casts)
+        editor.replace_weight(cast.input[0], _float32(editor.weights[cast.input[0]]), cast.output[0])
+    editor.drop(casts)
 
 
-def _remove_casts(graph: onnx.GraphProto) -> None:
-    outputs = {value.name for value in graph.output}
-    added = [n for n in graph.node if n.op_type == "Cast" and n.name.endswith((TO_FP16, TO_FP32))]
-    renamed: dict[str, str] = {}
+def _is_stored(name: str, editor: GraphEditor) -> bool:
+    return name.endswith(STORED) and name in editor.weights
+
+
+def _remove_casts(editor: GraphEditor) -> None:
+    """Removes the Casts of an earlier fp16 graph. A Cast that gives an output of the graph leaves it its name."""
+    added = [node for node in editor.nodes if node.op_type == "Cast" and node.name.endswith((TO_FP16, TO_FP32))]
+    names: dict[str, str] = {}
     for cast in added:
         source, result = cast.input[0], cast.output[0]
-        renamed[source if result in outputs else result] = result if result in outputs else source
-    _drop(graph, added)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [renamed.get(name, name) for name in names]
+        names[source if result in editor.outputs else result] = result if result in editor.outputs else source
+    editor.drop(added)
+    editor.rename(names)
 
 
-def _drop(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    names = {node.name for node in nodes}
-    kept = [node for node in graph.node if node.name not in names]
-    del graph.node[:]
-    graph.node.extend(kept)
+def _restore_weights(editor: GraphEditor) -> None:
+    """Nodes read the float32 weight again where it stands beside its float16 copy; other weights become float32."""
+    copies = {name for name in editor.weights if name.endswith(COPY) and name.removesuffix(COPY) in editor.weights}
+    editor.rewire({name: name.removesuffix(COPY) for name in copies})
+    editor.drop_weights(copies)
+    for name, weight in tuple(editor.weights.items()):
+        if weight.data_type == TensorProto.FLOAT16:
+            editor.replace_weight(name, _float32(weight))
 
 
-def _raise_weights(graph: onnx.GraphProto) -> None:
-    whole = {i.name for i in graph.initializer}
-    copies = {i.name for i in graph.initializer if i.name.endswith(COPY) and i.name.removesuffix(COPY) in whole}
-    for node in graph.node:
-        node.input[:] = [name.removesuffix(COPY) if name in copies else name for name in node.input]
-    for index in reversed(range(len(graph.initializer))):
-        weight = graph.initializer[index]
-        if weight.name in copies:
-            del graph.initializer[index]
-        elif weight.data_type == TensorProto.FLOAT16:
-            weight.CopyFrom(_converted(weight, np.float32, weight.name))
-
-
-def _converted(weight: onnx.TensorProto, dtype: type[np.floating], name: str) -> onnx.TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(weight).astype(dtype), name)
+def _float32(weight: onnx.TensorProto) -> npt.NDArray[np.float32]:
+    return numpy_helper.to_array(weight).astype(np.float32)

@@ -1,1 +1,1 @@
-"""INT8 and FP8 are Q/DQ pairs in the graph: which operators get them, from which numbers, and how they are written."""
+"""Quantization to INT8 and FP8: which operators get Q/DQ pairs, with which ranges, and how the pairs are written."""

@@ -1,4 +1,4 @@
-"""The whole way from an fp32 graph and ranges to a quantised one."""
+"""Quantization of a graph: from an fp32 graph to a plan, and from the plan and measured ranges to the result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import onnx
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
-from matchrt.export.precision.families import lower_plain
+from matchrt.export.precision.families import plain_to_fp16
 from matchrt.export.precision.graph_types import skeleton
-from matchrt.export.precision.to_fp32 import raise_to_fp32
+from matchrt.export.precision.to_fp32 import to_fp32
 from matchrt.export.quantization.families import quant_rules
 from matchrt.export.quantization.rules import QuantRules, Selection, select
 from matchrt.export.quantization.styles import QuantStyle
@@ -23,7 +23,15 @@ from matchrt.manifest import PassRecord
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """A plain fp32 graph, what of it is to be quantised, and which ranges that needs (`placement.tensors`)."""
+    """What is to be quantised in a graph, before ranges are measured.
+
+    model: the plain fp32 graph.
+    rules: the rules of the network's family.
+    selection: the products that the rules choose.
+    placement: the activations that get a Q/DQ pair; ranges are needed for `placement.tensors`.
+    style: the runtime's style of Q/DQ.
+    folded: the records of the passes that made the graph plain.
+    """
 
     model: onnx.ModelProto
     rules: QuantRules
@@ -51,7 +59,7 @@ def plan_quantization(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    raise_to_fp32(copy)
+    to_fp32(copy)
     copy, folded = run_passes(copy, [FoldBatchNorm()])
     rules = quant_rules(family)
     selection = _taken(copy, select(copy, rules, style.unsigned, keep, only), style)
@@ -65,7 +73,7 @@ def plan_quantization(
 
 
 def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> Selection:
-    """What the style takes of it."""
+    """The selection without the products that the style does not quantise."""
     if style.convolutions:
         return selection
     convolutions = {node.name for node in model.graph.node if node.op_type == "Conv"}
@@ -76,21 +84,21 @@ def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> S
 def quantize(plan: QuantPlan, ranges: Ranges) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """The quantised graph, its rest in the type that the style says, and what each rule did.
 
-    Inputs and outputs keep their types. Errors: pass-invalid, and those of lowering to fp16.
+    Inputs and outputs keep their types. Errors: pass-invalid, and those of `to_fp16`.
     """
     model = onnx.ModelProto()
     model.CopyFrom(plan.model)
     written = write(model, plan.selection.products, plan.placement, ranges, plan.style)
-    lowered: tuple[PassRecord, ...] = ()
+    in_fp16: tuple[PassRecord, ...] = ()
     if plan.style.rest == "fp16":
-        lowered = lower_plain(model, plan.rules.family)
+        in_fp16 = plain_to_fp16(model, plan.rules.family)
     try:
         onnx.checker.check_model(skeleton(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(
             "pass-invalid", f"Writing Q/DQ left an invalid graph: {error}.", "Report this as a bug."
         ) from error
-    return model, (*plan.folded, *_records(plan, written), *lowered)
+    return model, (*plan.folded, *_records(plan, written), *in_fp16)
 
 
 def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:

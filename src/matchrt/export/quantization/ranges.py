@@ -1,6 +1,6 @@
 """The ranges of activations: measured by running the fp32 graph on calibration pairs.
 
-`max` takes all values in. `percentile` and `entropy` leave out rare large ones; their histograms and thresholds are
+`max` covers all values. `percentile` and `entropy` leave out rare large values; their histograms and thresholds are
 those of `onnxruntime.quantization.calibrate`.
 """
 
@@ -19,12 +19,12 @@ from matchrt.errors import InternalError, MatchRTError
 
 Method = Literal["max", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
-# Of all values of a tensor, so many per cent are inside: 1 in 100,000 is clipped.
+# The share of a tensor's values that the range covers, in per cent: 1 value in 100,000 is clipped.
 PERCENTILE = 99.999
-# Bytes of activations that one run hands out; more tensors take more runs.
+# How many bytes of activations one run returns at most; where there are more, the graph runs several times.
 _BUDGET = 1 << 29
 _BINS = 2048
-# The library tries every range of whole bins, in Python: more of them take minutes.
+# The library tries every range of whole bins in Python; with more bins that takes minutes.
 _ENTROPY_BINS = 1024
 _SAMPLES = 1 << 19
 
@@ -33,14 +33,14 @@ Collected = dict[str, tuple[float, float]]
 
 
 class Collector(Protocol):
-    """Sees values, then says ranges."""
+    """Is shown the values of all runs, then gives the ranges."""
 
     def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Values of tensors by name."""
+        """Takes in the values of tensors, by their names."""
         ...
 
     def ranges(self) -> Collected:
-        """Low and high end by name."""
+        """The low and the high end of each tensor's range, by its name."""
         ...
 
 
@@ -78,7 +78,7 @@ def measure_ranges(
 def _probe(
     model: onnx.ModelProto, tensors: Sequence[str]
 ) -> Callable[[Inputs], Iterator[dict[str, npt.NDArray[np.float32]]]]:
-    """Runs the graph with these tensors as outputs; hands them out in portions that fit the budget."""
+    """A function that runs the graph and yields the values of these tensors, some at a time, within `_BUDGET`."""
     import onnxruntime
 
     probed = onnx.ModelProto()
@@ -88,7 +88,7 @@ def _probe(
     probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Fusions change which tensors exist; what is probed must be what is quantised.
+    # Fusions remove tensors. The graph that is measured must have the tensors that are quantised.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     portion = 8
@@ -118,7 +118,7 @@ def _require_finite(values: Mapping[str, npt.NDArray[np.float32]]) -> None:
 
 
 class _Extremes:
-    """The smallest and the largest value."""
+    """Ranges from the smallest to the largest value."""
 
     def __init__(self) -> None:
         self._found: Collected = {}
@@ -133,7 +133,7 @@ class _Extremes:
 
 
 class _Histograms:
-    """Histograms of all values, and the library's thresholds."""
+    """Ranges by the library's thresholds, from histograms of the values."""
 
     def __init__(self, method: Method) -> None:
         from onnxruntime.quantization.calibrate import HistogramCollector
@@ -143,7 +143,7 @@ class _Histograms:
         self._collector = HistogramCollector(method, False, bins, 128, PERCENTILE, "same")
 
     def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        with contextlib.redirect_stdout(io.StringIO()):  # the library prints
             self._collector.collect({name: _sampled(value) for name, value in values.items()})
 
     def ranges(self) -> Collected:
@@ -153,7 +153,7 @@ class _Histograms:
 
 
 def _sampled(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Of large tensors every n-th value: a histogram of half a million says what one of ten million does."""
+    """Every n-th value of a large tensor: half a million values give nearly the same histogram as ten million."""
     flat = np.asarray(value, np.float32).ravel()
-    # An odd step: an even one would meet the same channels again and again.
+    # The step is odd: an even one would take the values of the same channels again and again.
     return flat[:: len(flat) // _SAMPLES | 1]

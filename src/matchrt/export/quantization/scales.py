@@ -17,7 +17,11 @@ _SMALLEST_SCALE = 2.0**-24  # of float16
 
 @dataclass(frozen=True)
 class Affine:
-    """real = scale * (q - zero). scale: float32 scalar, or [C] of weights; zero: an array of the 8-bit type."""
+    """How an 8-bit number q means a real one: real = scale * (q - zero).
+
+    scale: float32; a scalar for an activation, [C] for a weight of C output channels.
+    zero: the zero point, of the shape of `scale` and of the type of q.
+    """
 
     scale: FloatArray
     zero: npt.NDArray[np.generic]
@@ -63,7 +67,7 @@ def quantize_bias(
 
 
 def _float8() -> np.dtype[np.generic]:
-    """onnx brings the package, in the versions that know float8."""
+    """The dtype of e4m3 without infinities. The package ml_dtypes is a dependency of onnx."""
     import ml_dtypes
 
     found: np.dtype[np.generic] = np.dtype(ml_dtypes.float8_e4m3fn)
@@ -71,7 +75,7 @@ def _float8() -> np.dtype[np.generic]:
 
 
 def _scales(values: npt.ArrayLike) -> FloatArray:
-    """Rounded up to float16 values: the same in graphs whose rest is fp16 and in those whose rest is fp32."""
+    """Scales rounded up to float16 values, so that graphs with fp16 and with fp32 around Q/DQ have the same scales."""
     exact = np.maximum(np.asarray(values, np.float32), np.float32(_SMALLEST_SCALE))
     half = exact.astype(np.float16)
     up = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half)

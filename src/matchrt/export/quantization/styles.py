@@ -1,4 +1,4 @@
-"""How the runtimes want their Q/DQ: one placement for every TensorRT, one for ONNX Runtime's CPU kernels."""
+"""Where each runtime needs Q/DQ pairs: one style for all TensorRT versions, one for ONNX Runtime's CPU kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ Kind = Literal["int8", "uint8", "fp8"]
 
 @dataclass(frozen=True)
 class QuantStyle:
-    """activations: their type; int8 and fp8 are symmetric, uint8 has a zero point.
+    """How Q/DQ pairs are placed for one runtime.
 
-    results: results of convolutions are quantised too, and what stands between two of them (Relu, Add, Resize).
-    bias: biases become int32, in units of input scale times weight scale. rest: type of all that is not quantised.
-    convolutions: whether they are quantised, or products of matrices only.
+    name: the name of the style in the manifest.
+    activations: the 8-bit type of activations; int8 and fp8 are symmetric, uint8 has a zero point.
+    results: whether results of convolutions are quantised too, and the Relu, Add and Resize between two of them.
+    bias: whether biases become int32, in units of input scale times weight scale.
+    rest: the type of everything that is not quantised.
+    convolutions: whether convolutions are quantised, or products of matrices only.
     """
 
     name: str
@@ -26,18 +29,18 @@ class QuantStyle:
 
     @property
     def unsigned(self) -> bool:
-        """Whether activations have a zero point: all 8 bits are for what comes out of a Relu."""
+        """Whether activations have a zero point, so that a tensor behind a Relu uses all 8 bits."""
         return self.activations == "uint8"
 
 
-# TensorRT 10, 11 and RTX: symmetric, biases in floating point; the builder fuses Q/DQ with what is around.
+# TensorRT 10, 11 and RTX: symmetric, biases in floating point; the builder fuses Q/DQ with the operators around them.
 TENSORRT = QuantStyle("tensorrt", "int8", results=False, bias=False, rest="fp16")
 # TensorRT-RTX 1.4 stops at int8 convolutions (cudnn_impl.cpp: float, half, bfloat16 or float8 only); 1.7.1 takes them.
 TENSORRT_MATRICES = QuantStyle("tensorrt-matrices", "int8", results=False, bias=False, rest="fp16", convolutions=False)
-# FP8 (e4m3) has three bits behind the point: convolutions lose twice as many matches with it as products of matrices.
+# FP8 (e4m3) has three bits of mantissa: convolutions in it lose twice as many matches as products of matrices.
 TENSORRT_FP8 = QuantStyle("tensorrt-fp8", "fp8", results=False, bias=False, rest="fp16", convolutions=False)
-# ONNX Runtime has 8-bit convolutions only where inputs, result and bias are quantised; a Relu vanishes into the lower
-# end of an unsigned range. On x86 its unsigned kernels are the fast ones.
+# ONNX Runtime has 8-bit convolutions only where inputs, result and bias are quantised. It removes a Relu where the
+# unsigned range begins at 0. On x86 its unsigned kernels are faster than its signed ones.
 ONNXRUNTIME = QuantStyle("onnxruntime-cpu", "uint8", results=True, bias=True, rest="fp32")
 # By the names that backends ask for them by.
 STYLES = {style.name: style for style in (TENSORRT, TENSORRT_MATRICES, TENSORRT_FP8, ONNXRUNTIME)}

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import opset
 from matchrt.export.quantization.scales import Affine, activation_affine, quantize_bias, quantize_weight
-from matchrt.export.quantization.styles import QuantStyle
+from matchrt.export.quantization.styles import Kind, QuantStyle
 
 # Low and high end of a tensor's values, by its name.
 Ranges = Mapping[str, tuple[float, float]]
 # Q/DQ in float16 and in float8 begin with this opset; the graph's other operators mean the same in 18 and 19.
 OPSET = 19
 QUANTIZE, DEQUANTIZE = "/quantize", "/dequantize"
-# What may stand between two quantised convolutions and has an 8-bit form of its own.
+# Operators that may stand between two quantised convolutions and have 8-bit kernels of their own.
 _GLUE = ("Add", "LeakyRelu", "MaxPool", "Resize")
 
 
@@ -27,7 +28,8 @@ _GLUE = ("Add", "LeakyRelu", "MaxPool", "Resize")
 class Placement:
     """Which activations get a Q/DQ pair.
 
-    everywhere: tensors that all who read them read rounded; products: those that only the chosen products read so.
+    everywhere: tensors of which every reader gets the rounded values.
+    products: tensors of which only the chosen products get the rounded values.
     """
 
     everywhere: frozenset[str]
@@ -41,7 +43,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Written:
-    """What was done."""
+    """What `write` did.
+
+    pairs: the number of activations that have a Q/DQ pair.
+    weights: the number of weights and biases that are stored in 8 bits or int32.
+    weight_bytes: the bytes that the weights take less than before.
+    """
 
     pairs: int
     weights: int
@@ -49,7 +56,7 @@ class Written:
 
 
 def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle) -> Placement:
-    """Where the pairs go, for these products; what must be known of a graph before its ranges are measured."""
+    """Decides which activations get Q/DQ pairs, so that their ranges can be measured. products: rule by node name."""
     chosen = [node for node in model.graph.node if node.name in products]
     everywhere = {node.input[0] for node in chosen if node.op_type == "Conv"}
     if style.results:
@@ -59,14 +66,16 @@ def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle
 
 
 def _results(model: onnx.ModelProto, chosen: list[onnx.NodeProto]) -> set[str]:
-    """Results of convolutions, and of the glue whose inputs are all quantised; behind a Relu where one follows."""
-    readers = _readers(model)
-    outputs = {value.name for value in model.graph.output}
-    weights = {i.name for i in model.graph.initializer}
+    """Results of convolutions, and of operators in `_GLUE` whose inputs are all quantised.
+
+    Where a Relu follows, its result is meant.
+    """
+    editor = GraphEditor(model.graph)
+    readers, outputs = editor.readers(), editor.outputs
     found = {_behind_relu(node, readers, outputs) for node in chosen if node.op_type == "Conv"}
     quantised = found | {node.input[0] for node in chosen if node.op_type == "Conv"}
-    for node in model.graph.node:  # in topological order
-        inputs = [name for name in node.input if name and name not in weights]
+    for node in editor.nodes:  # in topological order
+        inputs = [name for name in node.input if name and name not in editor.weights]
         if node.op_type not in _GLUE or not inputs or not quantised.issuperset(inputs):
             continue
         result = _behind_relu(node, readers, outputs)
@@ -75,7 +84,7 @@ def _results(model: onnx.ModelProto, chosen: list[onnx.NodeProto]) -> set[str]:
     return found - outputs
 
 
-def _behind_relu(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]], outputs: set[str]) -> str:
+def _behind_relu(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]], outputs: Collection[str]) -> str:
     """The node's result, or that of the Relu that alone reads it."""
     name = node.output[0]
     follows = readers.get(name, [])
@@ -84,116 +93,94 @@ def _behind_relu(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto
     return str(name)
 
 
-def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    return readers
-
-
 def write(
     model: onnx.ModelProto, products: Mapping[str, str], placement: Placement, ranges: Ranges, style: QuantStyle
 ) -> Written:
-    """Changes the graph in place."""
-    return _Writer(model, products, placement, ranges, style).write()
+    """Writes the pairs into a plain fp32 graph, in place. Every tensor of `placement` needs a range."""
+    _raise_opset(model)
+    editor = GraphEditor(model.graph)
+    scales = {name: activation_affine(*ranges[name], style.activations) for name in placement.tensors}
+    weights = _QuantizedWeights(editor, scales, style)
+    for value in model.graph.input:
+        if value.name in scales:
+            editor.before(*_pair(editor, value.name, scales[value.name]))
+    for node in editor.rewrite():
+        source = node.input[0] if node.input else ""
+        chosen = node.name in products
+        for position, name in enumerate(node.input):
+            rounded = name in placement.everywhere or (chosen and position == 0)
+            if rounded and name in scales:
+                node.input[position] = f"{name}{DEQUANTIZE}"
+        if chosen:
+            weights.read_by(node, source)
+        for name in node.output:
+            if name in scales:
+                editor.after(*_pair(editor, name, scales[name]))
+    editor.before(*weights.nodes)
+    editor.finish(prune=True)
+    return Written(len(scales), len(weights.nodes), weights.saved_bytes)
 
 
-class _Writer:
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        products: Mapping[str, str],
-        placement: Placement,
-        ranges: Ranges,
-        style: QuantStyle,
-    ) -> None:
-        self.graph = model.graph
-        self.products, self.placement, self.style = products, placement, style
-        self.scales = {name: activation_affine(*ranges[name], style.activations) for name in placement.tensors}
-        self.weights = {i.name: i for i in model.graph.initializer}
-        self.constants: dict[str, onnx.TensorProto] = {}
-        self.heads: list[onnx.NodeProto] = []  # what dequantises weights, before all else
-        self.saved = 0
-        _raise_opset(model)
+def _pair(editor: GraphEditor, name: str, affine: Affine) -> tuple[onnx.NodeProto, onnx.NodeProto]:
+    """The two nodes that round a tensor to 8 bits."""
+    middle, result = f"{name}{QUANTIZE}", f"{name}{DEQUANTIZE}"
+    scale, zero = _affine(editor, middle, affine)
+    make = onnx.helper.make_node
+    return (
+        make("QuantizeLinear", [name, scale, zero], [middle], middle),
+        make("DequantizeLinear", [middle, scale, zero], [result], result),
+    )
 
-    def write(self) -> Written:
-        body: list[onnx.NodeProto] = []
-        for value in self.graph.input:
-            body += self._pair(value.name)
-        for original in self.graph.node:
-            node = onnx.NodeProto()
-            node.CopyFrom(original)
-            chosen = node.name in self.products
-            for position, name in enumerate(node.input):
-                rounded = name in self.placement.everywhere or (chosen and position == 0)
-                if rounded and name in self.scales:
-                    node.input[position] = f"{name}{DEQUANTIZE}"
-            if chosen:
-                self._take_weight(node, original.input[0])
-            body.append(node)
-            for name in original.output:
-                body += self._pair(name)
-        del self.graph.node[:]
-        self.graph.node.extend([*self.heads, *body])
-        weights = len(self.heads)
-        self._settle_constants()
-        return Written(len(self.scales), weights, self.saved)
 
-    def _pair(self, name: str) -> list[onnx.NodeProto]:
-        if name not in self.scales:
-            return []
-        affine = self.scales[name]
-        scale, zero = self._affine(f"{name}{QUANTIZE}", affine)
-        make, middle = onnx.helper.make_node, f"{name}{QUANTIZE}"
-        return [
-            make("QuantizeLinear", [name, scale, zero], [middle], middle),
-            make("DequantizeLinear", [middle, scale, zero], [f"{name}{DEQUANTIZE}"], f"{name}{DEQUANTIZE}"),
-        ]
+class _QuantizedWeights:
+    """The 8-bit weights and the int32 biases of the chosen products; each is stored once.
 
-    def _take_weight(self, node: onnx.NodeProto, source: str) -> None:
-        weight, axis = node.input[1], _channel_axis(node)
-        result = f"{weight}{DEQUANTIZE}"
-        if f"{weight}:q" not in self.constants:
-            kind = "fp8" if self.style.activations == "fp8" else "int8"
-            values = numpy_helper.to_array(self.weights[weight]).astype(np.float32)
-            eighth, affine = quantize_weight(values, axis, kind)  # type: ignore[arg-type]
-            self.saved += values.nbytes - eighth.nbytes
-            self._constant(f"{weight}:q", eighth)
-            scale, zero = self._affine(weight, affine)
-            inputs = [f"{weight}:q", scale, zero]
-            self.heads.append(onnx.helper.make_node("DequantizeLinear", inputs, [result], result, axis=axis))
-        node.input[1] = result
-        if self.style.bias and node.op_type == "Conv" and len(node.input) > 2 and node.input[2]:
+    nodes: the nodes that dequantise them; they stand before all others.
+    saved_bytes: the bytes that 8-bit weights take less than float32.
+    """
+
+    def __init__(self, editor: GraphEditor, scales: Mapping[str, Affine], style: QuantStyle) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.saved_bytes = 0
+        self._editor, self._scales, self._style = editor, scales, style
+
+    def read_by(self, node: onnx.NodeProto, source: str) -> None:
+        """Lets a product read its weight, and where the style asks for it its bias, dequantised. source: its input."""
+        weight = node.input[1]
+        node.input[1] = self._weight(weight, _channel_axis(node))
+        if self._style.bias and node.op_type == "Conv" and len(node.input) > 2 and node.input[2]:
             node.input[2] = self._bias(node.input[2], source, weight)
+
+    def _weight(self, weight: str, axis: int) -> str:
+        if f"{weight}:q" not in self._editor.constants:
+            kind: Kind = "fp8" if self._style.activations == "fp8" else "int8"
+            values = numpy_helper.to_array(self._editor.weights[weight]).astype(np.float32)
+            eighth, affine = quantize_weight(values, axis, kind)
+            self.saved_bytes += values.nbytes - eighth.nbytes
+            self._add(weight, eighth, affine, axis)
+        return f"{weight}{DEQUANTIZE}"
 
     def _bias(self, bias: str, source: str, weight: str) -> str:
         """One bias may serve two layers with different inputs: its units are in its name."""
         name = f"{bias}:{source}"
-        if f"{name}:q" not in self.constants:
-            units = numpy_helper.to_array(self.constants[f"{weight}:scale"])
-            values = numpy_helper.to_array(self.weights[bias]).astype(np.float32)
-            whole, unit = quantize_bias(values, self.scales[source].scale, units)
-            self._constant(f"{name}:q", whole)
-            scale, zero = self._affine(name, Affine(unit, np.zeros(unit.shape, np.int32)))
-            inputs, result = [f"{name}:q", scale, zero], f"{name}{DEQUANTIZE}"
-            self.heads.append(onnx.helper.make_node("DequantizeLinear", inputs, [result], result, axis=0))
+        if f"{name}:q" not in self._editor.constants:
+            units = numpy_helper.to_array(self._editor.constants[f"{weight}:scale"])
+            values = numpy_helper.to_array(self._editor.weights[bias]).astype(np.float32)
+            whole, unit = quantize_bias(values, self._scales[source].scale, units)
+            self._add(name, whole, Affine(unit, np.zeros(unit.shape, np.int32)), axis=0)
         return f"{name}{DEQUANTIZE}"
 
-    def _affine(self, name: str, affine: Affine) -> tuple[str, str]:
-        return self._constant(f"{name}:scale", affine.scale), self._constant(f"{name}:zero", affine.zero)
+    def _add(self, name: str, whole: npt.NDArray[np.generic], affine: Affine, axis: int) -> None:
+        stored = self._editor.constant(f"{name}:q", _tensor(whole, f"{name}:q"))
+        scale, zero = _affine(self._editor, name, affine)
+        result = f"{name}{DEQUANTIZE}"
+        self.nodes.append(onnx.helper.make_node("DequantizeLinear", [stored, scale, zero], [result], result, axis=axis))
 
-    def _constant(self, name: str, values: np.ndarray) -> str:
-        if name not in self.constants:
-            self.constants[name] = _tensor(values, name)
-        return name
 
-    def _settle_constants(self) -> None:
-        """Weights that nobody reads any more go, the new constants come."""
-        used = {name for node in self.graph.node for name in node.input}
-        kept = [i for i in self.graph.initializer if i.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, *self.constants.values()])
+def _affine(editor: GraphEditor, name: str, affine: Affine) -> tuple[str, str]:
+    """The names of the scale and of the zero point."""
+    scale, zero = f"{name}:scale", f"{name}:zero"
+    return editor.constant(scale, _tensor(affine.scale, scale)), editor.constant(zero, _tensor(affine.zero, zero))
 
 
 def _tensor(values: np.ndarray, name: str) -> onnx.TensorProto:

@@ -1,0 +1,38 @@
+"""Sizes as the command line writes them."""
+
+from __future__ import annotations
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import Profile
+
+
+def parse_size(text: str, option: str, smallest: int = 1) -> tuple[int, int]:
+    """(height, width) in pixels of `HxW`, or of one number for a square. Error: size-syntax.
+
+    option: its name, for the error. smallest: the shortest side that is allowed.
+    """
+    try:
+        return _size(text, smallest)
+    except ValueError as error:
+        raise MatchRTError(
+            "size-syntax", f"{option} '{text}' is not HxW: {error}.", "Write e.g. 480x640, or 560 for a square."
+        ) from error
+
+
+def parse_profile(text: str) -> Profile:
+    """`MIN,OPT,MAX` with sizes as `parse_size` reads them. Error: profile-syntax."""
+    try:
+        minimum, optimum, maximum = (_size(part) for part in text.split(","))
+    except ValueError as error:
+        raise MatchRTError(
+            "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
+        ) from error
+    return Profile(minimum, optimum, maximum)
+
+
+def _size(text: str, smallest: int = 1) -> tuple[int, int]:
+    sides = [int(side) for side in text.lower().split("x")]
+    height, width = sides * 2 if len(sides) == 1 else sides
+    if min(height, width) < smallest:
+        raise ValueError(f"{min(height, width)} pixels are too few")
+    return height, width

@@ -1,0 +1,173 @@
+"""hloc's HDF5 files: the names of groups, the datasets in them, and the file of raw matches that `match` writes.
+
+| file     | group                                        | datasets                                                |
+| -------- | -------------------------------------------- | ------------------------------------------------------- |
+| features | the image's name, '/' in it as nested groups | keypoints float32 [M, 2]; dense: score float32 [M];     |
+|          |                                              | sparse: scores float32 [M], image_size int64 (w, h)     |
+| matches  | `name0/name1`, in each '/' replaced by '-'   | raw, dense: keypoints0, keypoints1 float32 [N, 2],      |
+|          |                                              | scores float32 [N]                                      |
+|          |                                              | dense, sparse: matches0 int32, matching_scores0 float16 |
+
+raw     what hloc/match_dense.py writes before it aggregates. `matchrt match` writes this: `matches0` is missing because
+        hloc's aggregation makes it, and fails where it exists.
+dense   what hloc/match_dense.py leaves behind. `matches0` is as long as the last matched keypoint asks.
+sparse  what extract_features.py and match_features.py leave behind, but for descriptors, which these networks do not
+        have. `matches0` has a value for every keypoint.
+
+`matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
+the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
+
+Errors: package-missing (h5py), matches-name (an image name that cannot be a name in the file), output-format (the
+existing file is not HDF5), output-unwritable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt._util import atomic
+from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.matches import Matches
+from matchrt.runtime.record import metadata
+
+SUFFIXES = (".h5", ".hdf5")
+
+Datasets = Mapping[str, npt.NDArray[Any]]
+Root = str | os.PathLike[str] | None
+Float32Array = npt.NDArray[np.float32]
+
+
+def require_h5py() -> Any:
+    """The module. Error: package-missing."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing_package("h5py", "hdf5", "Writing .h5 files") from error
+    return h5py
+
+
+# ------------------------------------------------------------------------------------------------------- names
+
+
+def flat_name(name: str) -> str:
+    """An image's name as one part of a pair's group. Error: matches-name."""
+    flat = name.replace("/", "-")
+    if flat in (".", "..") or "\0" in flat:
+        raise MatchRTError("matches-name", f"The image name {name!r} cannot be stored.", "Give the image a name.")
+    return flat
+
+
+def pair_group(name0: str, name1: str) -> str:
+    """A pair's group in the file of matches. Error: matches-name."""
+    return f"{flat_name(name0)}/{flat_name(name1)}"
+
+
+def name_below(root: Root, name: str) -> str:
+    """The name of an image relative to the folder `root`; as it is where root is None. Error: matches-name."""
+    path = PurePosixPath(name)
+    if root is None:
+        return path.as_posix()
+    try:
+        return path.relative_to(Path(root).as_posix()).as_posix()
+    except ValueError as error:
+        raise MatchRTError(
+            "matches-name", f"The image '{name}' is not under the root folder '{root}'.", "Name another root."
+        ) from error
+
+
+# ---------------------------------------------------------------------------------------------------- datasets
+
+
+def write_group(file: Any, name: str, datasets: Datasets) -> Any:
+    """Writes datasets into a new group, in place of one of this name, and returns the group."""
+    if name in file:
+        del file[name]
+    group = file.create_group(name)
+    for key, values in datasets.items():
+        group.create_dataset(key, data=values)
+    return group
+
+
+def raw_matches(keypoints0: Float32Array, keypoints1: Float32Array, scores: Float32Array) -> Datasets:
+    """Of a pair: keypoints0 and keypoints1 [N, 2], scores [N]."""
+    return {"keypoints0": keypoints0, "keypoints1": keypoints1, "scores": scores}
+
+
+def indexed_matches(matches: npt.NDArray[np.integer], scores: Float32Array, length: int | None) -> Datasets:
+    """Of a pair: matches [K, 2] as indices of keypoints, scores [K].
+
+    length: how many keypoints of image 0 have a value; None for as many as the last matched one asks.
+    """
+    if length is None:
+        length = int(matches[:, 0].max()) + 1 if len(matches) else 0
+    matches0, scores0 = np.full(length, -1, np.int32), np.zeros(length, np.float16)
+    matches0[matches[:, 0]] = matches[:, 1]
+    scores0[matches[:, 0]] = scores
+    return {"matches0": matches0, "matching_scores0": scores0}
+
+
+def dense_keypoints(points: Float32Array, scores: Float32Array) -> Datasets:
+    """Of an image: points [M, 2] in pixels, scores [M]."""
+    return {"keypoints": points, "score": scores}
+
+
+def sparse_keypoints(points: Float32Array, scores: Float32Array, height: int, width: int) -> Datasets:
+    """Of an image: points [M, 2] in pixels, scores [M]; height and width in pixels."""
+    return {"keypoints": points, "scores": scores, "image_size": np.array([width, height], np.int64)}
+
+
+# ------------------------------------------------------------------------------------- the file of raw matches
+
+
+def save_pairs(pairs: Sequence[Matches], path: str | os.PathLike[str], *, root: Root = None) -> None:
+    """Adds pairs to a file of raw matches, creating it where there is none; a pair that is there is replaced.
+
+    The file is copied, the copy is extended and renamed: an interruption leaves the old file whole. Give many pairs in
+    one call, because each call copies the file. One writer at a time: of two, the later wins.
+    The group's attribute `matchrt` holds the metadata of the .npz format as JSON; hloc ignores it.
+    root: image names are written relative to this folder, as hloc wants them. Errors: those of the module.
+    """
+    h5py = require_h5py()
+    target = Path(path)
+    named = [
+        (pair_group(*(name_below(root, image.name) for image in (found.image0, found.image1))), found)
+        for found in pairs
+    ]
+    _require_hdf5(target)
+    with atomic.atomic_path(target) as temporary:
+        if target.exists():
+            shutil.copyfile(target, temporary)
+        with h5py.File(temporary, "r+" if target.exists() else "w") as file:
+            for name, found in named:
+                group = write_group(file, name, raw_matches(found.keypoints0, found.keypoints1, found.scores))
+                group.attrs["matchrt"] = json.dumps(metadata(found))
+
+
+def check_pairs(path: str | os.PathLike[str], names: Iterable[str], root: Root = None) -> None:
+    """Raises, before any work, what `save_pairs` would raise after it for images of these names."""
+    _require_hdf5(Path(path))
+    for name in names:
+        flat_name(name_below(root, name))
+
+
+def _require_hdf5(target: Path) -> None:
+    h5py = require_h5py()
+    if not target.exists():
+        return
+    try:
+        with h5py.File(target, "r"):
+            return
+    except OSError as error:
+        raise MatchRTError(
+            "output-format",
+            f"'{target}' exists and is not a whole HDF5 file.",
+            "Choose another name; it was left as it is.",
+        ) from error

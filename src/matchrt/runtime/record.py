@@ -1,0 +1,103 @@
+"""Matches as named values: arrays, and metadata that JSON can hold. The file formats write and read these.
+
+Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); if verified, inliers (bool [N]) and, where found,
+matrix [3, 3], rotation [3, 3], translation [3] (float64). All else is metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.runtime.geometry import Geometry
+from matchrt.runtime.matches import ImageRef, Matches, Provenance
+
+FORMAT = "matchrt-matches"
+VERSION = 2
+# Version 1 called the backend by another name; its files are read too.
+_VERSION_1_BACKEND = "flavor"
+
+_ARRAYS = ("keypoints0", "keypoints1", "scores")
+_GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
+
+
+def metadata(matches: Matches) -> dict[str, Any]:
+    """All that is not an array, as JSON values."""
+    geometry = matches.geometry
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "image0": vars(matches.image0),
+        "image1": vars(matches.image1),
+        "timings_ms": dict(matches.timings),
+        "provenance": vars(matches.provenance),
+        "geometry": geometry
+        and {"kind": geometry.kind, "threshold_px": geometry.threshold_px, "estimator": geometry.estimator},
+    }
+
+
+def arrays(matches: Matches) -> dict[str, npt.NDArray[Any]]:
+    """The arrays by name; those that the matches do not have are left out."""
+    found: dict[str, npt.NDArray[Any]] = {name: getattr(matches, name) for name in _ARRAYS}
+    optional = ((name, getattr(matches.geometry, name, None)) for name in _GEOMETRY_ARRAYS)
+    return found | {name: array for name, array in optional if array is not None}
+
+
+def from_record(record: Mapping[str, Any]) -> Matches:
+    """The matches of metadata and arrays together.
+
+    Errors: KeyError, TypeError, ValueError and AttributeError where a value is missing or of another kind;
+    MatchRTError where the arrays do not belong together.
+    """
+    if record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
+        raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")
+    made_by = dict(record["provenance"])
+    if record["version"] == 1:
+        made_by["backend"] = made_by.pop(_VERSION_1_BACKEND)
+    for name in ("network_size0", "network_size1"):
+        height, width = made_by[name]
+        made_by[name] = (int(height), int(width))
+    return Matches(
+        keypoints0=_points(record["keypoints0"]),
+        keypoints1=_points(record["keypoints1"]),
+        scores=np.asarray(record["scores"], np.float32),
+        image0=ImageRef(**record["image0"]),
+        image1=ImageRef(**record["image1"]),
+        timings=record["timings_ms"],
+        provenance=Provenance(**made_by),
+        geometry=_geometry(record),
+    )
+
+
+def _points(values: Any) -> npt.NDArray[np.float32]:
+    array = np.asarray(values, np.float32)
+    return array.reshape(0, 2) if array.size == 0 else array  # an empty JSON list has lost its second axis
+
+
+def _geometry(record: Mapping[str, Any]) -> Geometry | None:
+    stored = record["geometry"]
+    if stored is None:
+        return None
+    if stored["kind"] not in ("homography", "fundamental", "essential"):
+        raise ValueError(f"unknown geometry {stored['kind']!r}")
+    return Geometry(
+        kind=stored["kind"],
+        matrix=_optional(record, "matrix", (3, 3)),
+        inliers=np.asarray(record["inliers"], bool),
+        threshold_px=float(stored["threshold_px"]),
+        estimator=str(stored["estimator"]),
+        rotation=_optional(record, "rotation", (3, 3)),
+        translation=_optional(record, "translation", (3,)),
+    )
+
+
+def _optional(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
+    if record.get(name) is None:
+        return None
+    array = np.asarray(record[name], np.float64)
+    if array.shape != shape:
+        raise ValueError(f"{name} has the shape {array.shape}")
+    return array
