@@ -44,7 +44,7 @@ def engine_for(model: str, checkpoint: Path | None, folder: Path) -> EngineFile:
     """The bundled engine where there is one and no checkpoint is given; else a new 480x640 one in `folder`."""
     if checkpoint is None and model in BUNDLED and engine_path(model).is_file():
         return read_engine(model)
-    request = BuildRequest(model, checkpoint, HEIGHT, WIDTH, output=folder / f"{model}.onnx")
+    request = BuildRequest(model, checkpoint, height=HEIGHT, width=WIDTH, output=folder / f"{model}.onnx")
     return read_engine(build(request, open_store(folder / "store")).path)
 
 

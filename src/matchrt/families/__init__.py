@@ -1,1 +1,1 @@
-"""What exporting knows about each family of networks: `base` says what that is, one file a family."""
+"""Each family of networks in one file; `registry` lists them, `definition` and `base` say what a family is."""
