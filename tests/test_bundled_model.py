@@ -44,7 +44,7 @@ def test_homographies(shared: Path) -> None:
 
 @pytest.mark.slow
 def test_poses(shared: Path) -> None:
-    """Every third of the card's 45 pairs, of which it finds 38; all of them are `matchrt bench accuracy`'s."""
+    """Every third of the card's 45 pairs, of which it finds 14; `matchrt bench accuracy` takes all of them."""
     folder = read_folder(shared / "eval").only(("reichstag",))
     figures = _report(replace(folder, pose=folder.pose[::3]), 832).summary()
-    assert figures["reichstag"]["pairs"] == 15 and figures["reichstag"]["under_10"] >= 12
+    assert figures["reichstag"]["pairs"] == 15 and figures["reichstag"]["under_10"] >= 13

@@ -222,3 +222,12 @@ def test_matchanything_input_is_the_official_one(shared: Path, case: str, index:
     cells = -(-fit.resized_height // 8), -(-fit.resized_width // 8)
     mask = vectors[f"{case}/mask{index}_c"]
     assert mask[: cells[0], : cells[1]].all() and mask.sum() == cells[0] * cells[1]
+
+
+def test_both_sides_are_resized_alike():
+    """A picture lying on its side gives its result lying on its side, where one side shrinks and the other grows."""
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 4000), dtype=np.uint8)
+    wide = apply_fit(pixels, fit_long_side(pixels.shape, 640, 32))[:, :, 0]
+    tall = apply_fit(np.ascontiguousarray(pixels.T), fit_long_side(pixels.T.shape, 640, 32))[:, :, 0]
+    assert wide.shape == (128, 640)
+    assert np.abs(wide.astype(int) - tall.T.astype(int)).max() <= 1
