@@ -72,6 +72,7 @@ def test_one_spec_and_every_command_knows_the_model(cli: CommandLine, aerial_fil
     assert ran.json["counts"]["file"] == {"loaded": 161, "dropped": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_aerial")
 def test_the_engine_matches_as_these_weights_do(
     cli: CommandLine, aerial_file: Path, coarse_engine: Path, tmp_path: Path
