@@ -104,6 +104,12 @@ def test_the_manifest_gets_the_same_figures_of_every_precision(precision: str) -
     assert "precision_accuracy" not in verdict_of(precision, GOOD).checks()
 
 
+def test_the_manifest_gets_no_infinity() -> None:
+    """JSON has none; a count is infinite where fp32 finds nothing and somebody accepted the loss."""
+    checks = verdict_of("fp16", *[Agreement(0, 5, (0, 0, 0), 1.0)] * 2).checks()
+    assert "precision_count" not in checks and checks["precision_kept"] == 0.0
+
+
 def test_the_manifest_gets_the_worst_score() -> None:
     fewer = Agreement(100, 103, (90, 95, 96), 1.0)
     for agreements in ((GOOD, fewer), (fewer, GOOD)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -114,7 +115,7 @@ class Verdict:
         return [f"accuracy {accuracy[1]:.2%} instead of {accuracy[0]:.2%} (limit {100 * limit:g} points)"]
 
     def checks(self) -> dict[str, float]:
-        """For the manifest: the figures at the score where each is worst."""
+        """For the manifest: the figures at the score where each is worst; those that are not finite are left out."""
         accuracy = self.verification.accuracy
         found = {
             "precision_matches": float(self.matches),
@@ -127,7 +128,8 @@ class Verdict:
         }
         if accuracy is not None:
             found |= {"precision_accuracy_fp32": accuracy[0], "precision_accuracy": accuracy[1]}
-        return found
+        # JSON has no infinity, which a count is where fp32 finds nothing and the loss was accepted.
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _worst(self, figure: Callable[[Agreement], float]) -> float:
         return min(figure(agreement) for agreement in self.verification.agreements)

@@ -186,12 +186,16 @@ def _print(result: Any) -> None:
     if "precision_kept" in checks:
         console.print(
             f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
-            f"matches within 1 px, count {checks['precision_count']:.2%}{_accuracy(checks)}"
+            f"matches within 1 px{_count(checks)}{_accuracy(checks)}"
         )
     if missing := manifest.source.allowed_missing:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
         )
+
+
+def _count(checks: dict[str, float]) -> str:
+    return f", count {checks['precision_count']:.2%}" if "precision_count" in checks else ""
 
 
 def _accuracy(checks: dict[str, float]) -> str:
