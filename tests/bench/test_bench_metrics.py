@@ -106,3 +106,11 @@ def test_disparity_errors_leave_out_what_is_not_known():
     points1 = points0 - [4, 0] + [[0, 0], [0, 0], [3, 4], [0, 0], [0, 0]]
     np.testing.assert_allclose(metrics.disparity_errors(disparity, points0, points1), [0, 5], atol=1e-12)
     assert metrics.disparity_errors(disparity, np.zeros((0, 2)), np.zeros((0, 2))).shape == (0,)
+
+
+def test_disparity_reaches_to_every_edge_and_no_farther():
+    disparity = np.ones((3, 4), np.float32)
+    within = np.array([[0, 0], [3, 0], [0, 2], [3, 2], [3.4, 2.4], [-0.4, -0.4]])
+    beyond = np.array([[-1, 0], [4, 0], [0, -1], [0, 3]])
+    assert metrics.disparity_errors(disparity, within, within - [1, 0]) == pytest.approx(np.zeros(6))
+    assert len(metrics.disparity_errors(disparity, beyond, beyond)) == 0

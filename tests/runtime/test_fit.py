@@ -231,3 +231,10 @@ def test_both_sides_are_resized_alike():
     tall = apply_fit(np.ascontiguousarray(pixels.T), fit_long_side(pixels.T.shape, 640, 32))[:, :, 0]
     assert wide.shape == (128, 640)
     assert np.abs(wide.astype(int) - tall.T.astype(int)).max() <= 1
+
+
+def test_the_aliased_bicubic_kernel_is_bicubic():
+    """Between two flat halves a bicubic kernel overshoots on both sides; a linear one never does."""
+    pixels = np.repeat(np.array([[50, 200]], np.uint8), 64, axis=1).repeat(128, axis=0)
+    enlarged = apply_fit(pixels, fit_letterbox((128, 128), (256, 256)), "bicubic-aliased")
+    assert enlarged.min() < 50 and enlarged.max() > 200

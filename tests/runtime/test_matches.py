@@ -56,7 +56,8 @@ def test_what_is_refused(matches, change):
 
 
 def test_scores_a_rounding_error_above_one_are_clipped(matches):
-    assert replace(matches, scores=np.full(120, 1.0004)).scores.max() == 1.0
+    clipped = replace(matches, scores=np.full(120, 1.0004)).scores
+    assert clipped.max() == 1.0 and not clipped.flags.writeable
 
 
 def test_filter_and_top(matches):
