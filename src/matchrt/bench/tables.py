@@ -88,7 +88,7 @@ def throughput_notes(report: ThroughputReport) -> list[str]:
     length = f"{options.seconds:g} s" if options.count is None else f"{options.count} pairs a stream"
     return [
         "A stream is a thread with its own session on the one loaded engine. "
-        f"Each measurement took {length}, engines in turn."
+        f"Engines are measured in turn, for {length} each."
     ]
 
 
