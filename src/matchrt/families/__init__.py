@@ -1,1 +1,1 @@
-"""What exporting knows about each family of networks: `base` says what that is, one file a family."""
+"""The families of networks, in one file each. `base` and `definition` say what a family consists of."""

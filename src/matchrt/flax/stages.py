@@ -58,8 +58,8 @@ class TorchRun:
 
     stages: the values of all stages by name, in order, channels last.
     exact: float64 values of the formulas without weights that multiply rounding errors, from the same inputs.
-    cells: indices [1, N] of the matched cells, of image 0 and image 1. The fine stages of both sides start from them, because
-        slots of nearly equal scores may be in another order in Flax.
+    cells: indices [1, N] of the matched cells, of image 0 and image 1. The fine stages of both sides start from them,
+        because slots of nearly equal scores may be in another order in Flax.
     """
 
     stages: Stages
