@@ -81,7 +81,7 @@ class Family(Protocol):
         ...
 
     def at(self, height: int, width: int) -> Family:
-        """The family for an input of that size in pixels, or with that best size, if its configuration depends on it."""
+        """The family for an input of that size (or best size) in pixels, if its configuration depends on the size."""
         ...
 
     def create(self) -> nn.Module:
