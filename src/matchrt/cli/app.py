@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _current_names(arguments: list[str]) -> list[str]:
-    """The arguments with old option names, which --help does not show, replaced. Arguments after `--` stay as they are."""
+    """The arguments with today's names in place of old option names, which --help does not show; none after `--`."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [*(_current_name(argument) for argument in arguments[:end]), *arguments[end:]]
 
