@@ -81,7 +81,7 @@ def main() -> None:
     except Exception as error:
         sys.exit(fail(_usage_error(error) or error, as_json="--json" in arguments, debug=debug))
     if result == _INTERRUPTED:  # some versions of typer return it instead of raising
-        stderr().print("Interrupted. No file was left half written.")
+        stderr().print("Interrupted; nothing was left half written.")
     sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -43,7 +43,7 @@ def engines(
         return
     console = stdout()
     if not found:
-        console.print(f"There are no engines in {opened.root}. Build one: matchrt build MODEL --checkpoint FILE")
+        console.print(f"No engines in {opened.root}. Build one: matchrt build MODEL --checkpoint FILE")
     for engine in found:
         manifest = engine.manifest
         console.print(
