@@ -51,7 +51,7 @@ def pool_size(manifest: EngineManifest, device: Device | None, workers: int | No
     """The size that suits this machine. workers, threads: None to choose them here.
 
     On a CPU, each core gets one worker with one thread, or fewer workers if their memory would not fit. One thread does
-    less work for a pair in all than several. A GPU gets two workers. Error: device-unknown.
+    less work for a pair in all than several. A GPU gets two workers. Error: backend-unknown.
     """
     cores = _cores()
     if get_backend(manifest.backend).device(device) == "cuda":
