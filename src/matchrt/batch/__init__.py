@@ -1,1 +1,1 @@
-"""Many pairs: matched by a pool of workers or on a Ray cluster, journalled, and written in the formats of SfM tools."""
+"""Matching many pairs: by a pool of workers or on a Ray cluster, with a journal, into the formats of SfM tools."""

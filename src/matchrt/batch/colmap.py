@@ -1,8 +1,8 @@
-"""A COLMAP database: cameras, images, keypoints, matches, and two-view geometries, all through pycolmap.
+"""The COLMAP database: cameras, images, keypoints, matches and two-view geometries, all written with pycolmap.
 
-COLMAP's origin is the top-left corner of the top-left pixel, half a pixel from ours: 0.5 is added to keypoints here.
-COLMAP does not turn images as EXIF says; keypoints of turned images would not lie on its pixels, and are refused.
-Geometries are COLMAP's own, estimated in parallel over all pairs with a fixed seed.
+COLMAP's origin is the top-left corner of the top-left pixel, which is half a pixel from ours. So 0.5 is added to
+keypoints here. COLMAP does not turn images as EXIF says. Keypoints of turned images would not fit its pixels, so they
+are refused. COLMAP itself estimates the geometries, in parallel over all pairs and with a fixed seed.
 
 Errors: package-missing, package-version, colmap-camera (an unknown camera model), colmap-image (an image that COLMAP
 does not read, or sees in another size).
@@ -31,19 +31,19 @@ _WARNING = 1
 
 
 class ColmapOutput(OutputFormat):
-    """One SQLite database that COLMAP and pycolmap read."""
+    """An SQLite database that COLMAP and pycolmap read."""
 
     def check(self, options: OutputOptions) -> None:
-        """Errors: package-missing, package-version, colmap-camera."""
+        """Checks the package and the camera model. Errors: package-missing, package-version, colmap-camera."""
         require_pycolmap(options.colmap)
 
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
-        """Writes the database atomically. Errors: those of the module, output-unwritable."""
+        """Writes the database atomically. root: the folder of the images. Errors: the module's, output-unwritable."""
         with merged(journal, options.merge) as found:
             _write(found, path, root, options.colmap)
 
     def content(self, path: Path) -> Iterator[bytes]:
-        """Every table by its name: all rows, sorted; every column's type and value."""
+        """The name and all rows of every table, sorted, with the type and value of every column."""
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as base:
             tables = base.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
             for (table,) in tables.fetchall():
@@ -55,7 +55,7 @@ class ColmapOutput(OutputFormat):
 
 
 def require_pycolmap(options: ColmapOptions) -> Any:
-    """The module. Errors: package-missing, package-version, colmap-camera."""
+    """The module pycolmap. Errors: package-missing, package-version, colmap-camera."""
     try:
         import pycolmap
     except ImportError as error:
@@ -63,7 +63,7 @@ def require_pycolmap(options: ColmapOptions) -> Any:
     if not hasattr(pycolmap, "geometric_verification") or not hasattr(pycolmap, "Rig"):
         raise MatchRTError(
             "package-version",
-            f"pycolmap {pycolmap.__version__} is too old to write databases with rigs.",
+            f"pycolmap {pycolmap.__version__} is too old and cannot write databases with rigs.",
             "Update it: pip install -U 'matchrt[colmap]'.",
         )
     models = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
@@ -77,7 +77,7 @@ def require_pycolmap(options: ColmapOptions) -> Any:
 def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
     pycolmap = require_pycolmap(options)
     part_name = f".{output.name}.part"
-    for suffix in ("-wal", "-shm", "-journal"):  # of a killed run
+    for suffix in ("-wal", "-shm", "-journal"):  # left by a killed run
         output.with_name(part_name + suffix).unlink(missing_ok=True)
     with atomic_path(output, part_name) as part:
         with pycolmap.Database.open(part) as base:
@@ -90,7 +90,7 @@ def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> N
 
 
 class _Images:
-    """Writes cameras, images, keypoints; an image has a frame of its own, a camera a rig of its own."""
+    """Writes cameras, images and keypoints. Each image has its own frame, and each camera has its own rig."""
 
     def __init__(self, pycolmap: Any, base: Any, root: Path, options: ColmapOptions) -> None:
         self._pycolmap, self._base, self._root, self._options = pycolmap, base, root, options
@@ -129,14 +129,14 @@ class _Images:
         if (camera.width, camera.height) != (image.width, image.height):
             raise MatchRTError(
                 "colmap-image",
-                f"COLMAP's camera of '{image.name}' is {camera.width}x{camera.height}, the image was matched as "
+                f"COLMAP's camera of '{image.name}' is {camera.width}x{camera.height}, but the image was matched as "
                 f"{image.width}x{image.height}.",
-                "If EXIF turns it, match with --ignore-exif; if its camera is shared, use --cameras per-image.",
+                "If EXIF turns the image, match with --ignore-exif. If it shares a camera, use --cameras per-image.",
             )
         return camera, int(rig_id)
 
     def _infer(self, name: str) -> Any:
-        """The camera that EXIF tells of, or one of COLMAP's usual guess."""
+        """The camera that EXIF describes, or COLMAP's usual guess. Error: colmap-image."""
         reader = self._pycolmap.ImageReaderOptions()
         reader.camera_model = self._options.camera_model
         try:
@@ -155,7 +155,7 @@ def _write_matches(pycolmap: Any, base: Any, found: Merged, ids: dict[str, int])
 
 @contextmanager
 def _quiet(pycolmap: Any) -> Iterator[None]:
-    """COLMAP tells its progress on stderr, which has ours."""
+    """Silences COLMAP's own progress on stderr, where our progress bar is."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = max(level, _WARNING)
     try:
@@ -165,6 +165,6 @@ def _quiet(pycolmap: Any) -> Iterator[None]:
 
 
 def _as_one_file(path: Path) -> None:
-    """COLMAP leaves a database in write-ahead mode, in which even readers make files beside it."""
+    """Ends the write-ahead mode in which COLMAP leaves a database, because even readers make other files in it."""
     with closing(sqlite3.connect(path)) as base:
         base.execute("PRAGMA journal_mode=DELETE")

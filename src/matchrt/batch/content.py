@@ -1,7 +1,7 @@
-"""A digest of what an output holds, so that two runs can be compared: equal digests, equal content.
+"""A digest of an output's content. Two runs with equal digests have equal content.
 
-Files of one content may differ in their bytes (free pages, order of groups, a library's version). The digest is sha256
-over the canonical form that the file's format gives instead: `OutputFormat.content`.
+Files with the same content may differ in their bytes (free pages, order of groups, a library's version). So the digest
+is the sha256 of the canonical form that the file's format gives: `OutputFormat.content`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from matchrt.batch.output import Output
 
 
 def content_digest(output: Output) -> str:
-    """Hex sha256 of the content of an output's files, one after the other. Error: output-format."""
+    """The hex sha256 of the content of all files of an output. Error: output-format."""
     digest = hashlib.sha256()
     for path in output.files:
         for part in output.format.content(path):

@@ -1,4 +1,4 @@
-"""What an output format of `match-many` has to do. Formats stand in the table `output.FORMATS`."""
+"""The base class of the output formats of `match-many`. The table `output.FORMATS` lists the formats."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _BLOCK = 1 << 20
 
 
 class OutputFormat(ABC):
-    """One kind of output. A format must say how it is written; the other methods suit one file that needs no package.
+    """An output format. A subclass must define `write`; the other methods suit formats of one file without packages.
 
-    Objects hold no state: one writes every output of its kind.
+    Objects have no state, so one object writes all outputs of its format.
     """
 
     def files(self, path: Path, options: OutputOptions) -> list[Path]:
@@ -23,22 +23,22 @@ class OutputFormat(ABC):
         return [path]
 
     def check(self, options: OutputOptions) -> None:  # noqa: B027 - most formats have nothing to check
-        """Says before any work what would make `write` fail: a package that is missing, an option that is wrong."""
+        """Raises before any work if `write` would fail because of a missing package or a wrong option."""
 
     def check_names(self, names: Iterable[str]) -> None:  # noqa: B027 - as above
-        """Raises `matches-name` where images of these names could not be told apart in the output."""
+        """Raises `matches-name` if two of these images would have the same name in the output."""
 
     @abstractmethod
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
-        """Writes what the journal holds to `path`, atomically: at any moment the old file or the whole new one.
+        """Writes the journal's results to `path` atomically: a reader sees the old file or the whole new file.
 
-        root: the folder that image names start from. Error: output-unwritable, and those of the format.
+        root: the folder that image names start from. Errors: output-unwritable, and those of the format.
         """
 
     def content(self, path: Path) -> Iterator[bytes]:
-        """A file's content in a canonical form, piece by piece, for `--digest`; unless told otherwise, its bytes.
+        """A file's content in a canonical form, piece by piece, for `--digest`. By default these are the file's bytes.
 
-        Two runs must give the same pieces. A format whose bytes may differ for one content has to say its own.
+        Two runs must give the same pieces. A format whose bytes may differ for the same content must override this.
         """
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK):

@@ -1,6 +1,6 @@
-"""hloc's HDF5 output, dense or sparse: merged keypoints of images, and matches of pairs as indices of keypoints.
+"""hloc's HDF5 output: merged keypoints of images, and matches of pairs as indices of keypoints.
 
-The layouts are those of `runtime.hloc`.
+The dense and the sparse layout are described in `runtime.hloc`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from matchrt.runtime import hloc
 
 
 class HlocOutput(OutputFormat):
-    """Two files: keypoints by image in `feats_OUTPUT`, matches by pair in the output."""
+    """Two HDF5 files: keypoints by image in `feats_OUTPUT`, and matches by pair in the output."""
 
     def files(self, path: Path, options: OutputOptions) -> list[Path]:
-        """The keypoints' file, then the matches'."""
+        """The file of the keypoints, then that of the matches."""
         return [options.features_of(path), path]
 
     def check(self, options: OutputOptions) -> None:
-        """Error: package-missing."""
+        """Checks that the package is installed. Error: package-missing."""
         hloc.require_h5py()
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raises `matches-name` where two images would have one name in pairs' groups: a/b.jpg and a-b.jpg."""
+        """Raises `matches-name` if two images would have the same name in hloc's groups, as a/b.jpg and a-b.jpg."""
         seen: dict[str, str] = {}
         for name in names:
             other = seen.setdefault(hloc.flat_name(name), name)
@@ -42,12 +42,12 @@ class HlocOutput(OutputFormat):
                 )
 
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
-        """Writes both files, each atomically, the matches last. Errors: package-missing, output-unwritable."""
+        """Writes both files atomically, the matches last. Errors: package-missing, output-unwritable."""
         with merged(journal, options.merge) as found:
             _write(found, path, options.features_of(path), options.layout)
 
     def content(self, path: Path) -> Iterator[bytes]:
-        """Every dataset by its path: path, type, shape, bytes; in the order of paths."""
+        """The path, type, shape and bytes of every dataset, in the order of paths."""
         h5py = hloc.require_h5py()
         with h5py.File(path, "r") as file:
             yield from _datasets(h5py, file)

@@ -1,19 +1,19 @@
-"""The journal of a run: which pairs there are, and what was found, in one SQLite file.
+"""The journal of a run: the pairs and their results, in one SQLite file.
 
-SQLite's write-ahead log makes a commit whole or absent, whenever the process is killed; HDF5 promises nothing of that
-kind, and Parquet files are readable only once they are closed. So results go here first, and the output is written from
-here at the end, in one atomic step. docs/many-pairs.md says more.
+With SQLite's write-ahead log, a commit is whole or absent, whenever the process is killed. HDF5 does not promise that,
+and Parquet files can be read only after they are closed. So results are written here first. At the end, the output is
+written from here in one atomic step. docs/many-pairs.md says more.
 
-A pair is one of two images, whichever comes first: the second listing of a pair, also turned round, is dropped.
+The order of a pair's images does not matter: a second listing of a pair is dropped, also with its images swapped.
 
 Errors:
 
 | code            | meaning                                                                              |
 | --------------- | ------------------------------------------------------------------------------------ |
-| journal-format  | the file is no journal, or one of another layout                                     |
-| journal-plan    | the journal is of another list, engine, options or version; the message says which   |
-| journal-busy    | another process works on it                                                          |
-| journal-failed  | it cannot be read or written: rights, a full or failing disk                         |
+| journal-format  | the file is no journal, or a journal of another layout                               |
+| journal-plan    | the journal is for another list, engine, options or version; the message says which  |
+| journal-busy    | another process uses the journal                                                     |
+| journal-failed  | the journal cannot be read or written: missing rights, a full or failing disk        |
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Plan = Mapping[str, Any]
 
 
 class Counts(NamedTuple):
-    """Pairs by their state.
+    """Numbers of pairs by their state.
 
     listed: lines of the list, duplicates included.
     pairs: different pairs.
@@ -71,14 +71,14 @@ class Counts(NamedTuple):
 
     @property
     def waiting(self) -> int:
-        """Pairs without a result."""
+        """Number of pairs without a result."""
         return self.pairs - self.matched - self.failed
 
 
 class Failure(NamedTuple):
     """A pair that could not be matched.
 
-    pair: number and names.
+    pair: the pair's number and image names.
     code: the error's code.
     message: what went wrong.
     remedy: what to do about it.
@@ -93,10 +93,9 @@ class Failure(NamedTuple):
 class ImageRow(NamedTuple):
     """An image of the list.
 
-    id: its number in the journal.
-    name: its name below the root.
-    height: in pixels; None where none of its pairs was matched.
-    width: in pixels; None where none of its pairs was matched.
+    id: the image's number in the journal.
+    name: the image's path below the root.
+    height, width: of the image in pixels; None if none of its pairs was matched.
     """
 
     id: int
@@ -106,15 +105,18 @@ class ImageRow(NamedTuple):
 
 
 class Journal:
-    """An open journal. One process at a time, one thread."""
+    """An open journal. Only one process may open it at a time, and only one thread may use it.
+
+    All methods raise `journal-busy` or `journal-failed` if SQLite fails.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, or makes an empty one. Errors: those of the module's table, output-unwritable."""
+        """Opens the file, or creates an empty journal. Errors: those of the module's table, output-unwritable."""
         self.path = path
         require_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _as_errors(path):
-            # Autocommit: every transaction is spelt out.
+            # In autocommit mode, every transaction is explicit.
             self._base = sqlite3.connect(path, isolation_level=None, timeout=0.0)
         try:
             with _as_errors(path):
@@ -125,13 +127,13 @@ class Journal:
 
     def _prepare(self) -> None:
         run = self._base.execute
-        run("PRAGMA locking_mode=EXCLUSIVE")  # held until the process ends, however it ends
+        run("PRAGMA locking_mode=EXCLUSIVE")  # the lock is held until the process ends, in whatever way
         empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         marks = tuple(run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if not empty and marks != (_APPLICATION, LAYOUT):
             raise _not_a_journal(self.path)
         run("PRAGMA page_size=16384")
-        # A commit outlives the process as soon as it returns, and the machine at the log's next checkpoint.
+        # A commit survives the end of the process at once, and a crash of the machine after the log's next checkpoint.
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
         run("BEGIN IMMEDIATE")
@@ -145,9 +147,9 @@ class Journal:
     # ------------------------------------------------------------------------------------------- the plan
 
     def begin(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
-        """Takes up the plan: a new journal stores it with its pairs, an old one must be of the same plan.
+        """Starts a run: a new journal stores the plan and the pairs, and an old journal must have the same plan.
 
-        plan: JSON values that decide the results. Error: journal-plan.
+        plan: JSON values that decide the results. Errors: journal-plan, pairs-empty.
         """
         with _as_errors(self.path):
             stored = self._fact("plan")
@@ -160,7 +162,7 @@ class Journal:
             raise MatchRTError(
                 "journal-plan",
                 f"'{self.path}' belongs to another run; different: {what}.",
-                "Run it as it was begun, or name another --output or --journal, or remove the journal.",
+                "Use the same options as that run, or name another --output or --journal, or remove the journal.",
             )
 
     def _store(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
@@ -176,7 +178,7 @@ class Journal:
                 listed += 1
                 run("INSERT OR IGNORE INTO pairs (first, second) VALUES (?, ?)", (image(first), image(second)))
             if not listed:
-                raise MatchRTError("pairs-empty", "The list gives no pair of images.", "Name at least two images.")
+                raise MatchRTError("pairs-empty", "The list has no pair of images.", "Name at least two images.")
             self._set_fact("listed", listed)
             self._set_fact("plan", dict(plan))
 
@@ -189,24 +191,24 @@ class Journal:
 
     @property
     def revision(self) -> int:
-        """Grows with every commit that changes results."""
+        """A number that grows with every commit that changes results."""
         with _as_errors(self.path):
             return int(self._fact("revision") or 0)
 
     def written(self, output: str) -> Any:
-        """What `mark_written` noted for this output last; None for nothing."""
+        """What `mark_written` noted last for this output; None if it noted nothing."""
         with _as_errors(self.path):
             return self._fact(f"written:{output}")
 
     def mark_written(self, output: str, what: Any) -> None:
-        """Notes that an output was written from the present revision."""
+        """Notes that an output was written, and `what` its content depends on, as JSON values."""
         with self._transaction():
             self._set_fact(f"written:{output}", what)
 
     # ---------------------------------------------------------------------------------------- the results
 
     def commit(self, results: Sequence[Result]) -> None:
-        """Stores results, all or none of them. A pair that has a result already gets the new one."""
+        """Stores all results or none of them. A new result replaces an earlier one of the same pair."""
         if not results:
             return
         with self._transaction():
@@ -226,7 +228,7 @@ class Journal:
             run("UPDATE images SET height = ?, width = ? WHERE name = ? AND height IS NULL", (*size, name))
 
     def forget_failures(self) -> int:
-        """Makes failed pairs wait again; returns how many."""
+        """Forgets the errors of failed pairs, so that they are tried again. Returns the number of these pairs."""
         with self._transaction():
             count = int(self._base.execute("DELETE FROM failures").rowcount)
             if count:
@@ -236,21 +238,21 @@ class Journal:
     # ------------------------------------------------------------------------------------------- reading
 
     def counts(self) -> Counts:
-        """How many pairs are in which state."""
+        """The numbers of pairs by their state."""
         tables = ("pairs", "matches", "failures", "images")
         with _as_errors(self.path):
             numbers = [int(self._base.execute(f"SELECT count(*) FROM {t}").fetchone()[0]) for t in tables]
             return Counts(int(self._fact("listed") or 0), *numbers)
 
     def waiting(self) -> Iterator[ListedPair]:
-        """Pairs without a result, in the list's order; results may be committed meanwhile."""
+        """The pairs without a result, in the list's order. Results may be committed during the iteration."""
         last = 0
         while rows := self._rows(f"{_NAMED} WHERE pairs.id > ? AND {_WAITING} ORDER BY pairs.id LIMIT {_CHUNK}", last):
             yield from (ListedPair(*row) for row in rows)
             last = rows[-1][0]
 
     def matches(self) -> Iterator[tuple[ListedPair, bytes]]:
-        """Matched pairs in the list's order, with their packed matches."""
+        """The matched pairs in the list's order, with their matches as `results.pack` packed them."""
         query = _NAMED.replace("two.name FROM", "two.name, matches.data FROM", 1)
         query += " JOIN matches ON matches.pair = pairs.id ORDER BY pairs.id"
         with _as_errors(self.path):
@@ -258,7 +260,7 @@ class Journal:
                 yield ListedPair(number, first, second), data
 
     def failures(self) -> Iterator[Failure]:
-        """Failed pairs in the list's order."""
+        """The failed pairs in the list's order."""
         query = _NAMED.replace("two.name FROM", "two.name, code, message, remedy FROM", 1)
         query += " JOIN failures ON failures.pair = pairs.id ORDER BY pairs.id"
         with _as_errors(self.path):
@@ -266,11 +268,11 @@ class Journal:
                 yield Failure(ListedPair(number, first, second), *error)
 
     def images(self) -> list[ImageRow]:
-        """All images, by name."""
+        """All images, sorted by name."""
         return [ImageRow(*row) for row in self._rows("SELECT id, name, height, width FROM images ORDER BY name")]
 
     def matches_of(self, image: int) -> Iterator[tuple[int, int, bytes]]:
-        """(pair's number, 0 or 1 for the image's side, packed matches) of an image, by the pair's number."""
+        """The matched pairs of an image: (pair's number, 0 or 1 for the image's side, packed matches), by number."""
         query = """SELECT pairs.id, pairs.second = ?1, data FROM pairs JOIN matches ON matches.pair = pairs.id
         WHERE pairs.id IN (SELECT id FROM pairs WHERE first = ?1 UNION ALL SELECT id FROM pairs WHERE second = ?1)
         ORDER BY pairs.id"""
@@ -278,7 +280,7 @@ class Journal:
             yield from self._base.execute(query, (image,))
 
     def index_by_image(self) -> None:
-        """Makes `matches_of` fast; done once, before outputs are written."""
+        """Makes the index that makes `matches_of` fast. It is called once, before outputs are written."""
         with self._transaction():
             for side in ("first", "second"):
                 self._base.execute(f"CREATE INDEX IF NOT EXISTS pairs_by_{side} ON pairs ({side})")
@@ -296,13 +298,13 @@ class Journal:
             try:
                 yield
             except BaseException:
-                if self._base.in_transaction:  # SQLite rolls back itself where the disk fails
+                if self._base.in_transaction:  # SQLite itself has rolled back if the disk failed
                     self._base.execute("ROLLBACK")
                 raise
             self._base.execute("COMMIT")
 
     def close(self) -> None:
-        """Puts the log into the file and lets go of it."""
+        """Writes the log into the file and closes it."""
         with _as_errors(self.path):
             self._base.close()
 
@@ -317,23 +319,27 @@ class Journal:
 
 @contextmanager
 def _as_errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
+    """Turns SQLite's errors into ours."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "locked" in text:
             raise MatchRTError(
-                "journal-busy", f"Another process works on '{path}'.", "Wait for it, or name another --journal."
+                "journal-busy", f"Another process uses '{path}'.", "Wait for it to end, or name another --journal."
             ) from error
         if "not a database" in text:
             raise _not_a_journal(path) from error
         raise MatchRTError(
-            "journal-failed", f"'{path}' cannot be used: {text}.", "Check rights and room on the disk, and run again."
+            "journal-failed",
+            f"'{path}' cannot be used: {text}.",
+            "Check the rights to the file and the free space of the disk, and run the command again.",
         ) from error
 
 
 def _not_a_journal(path: Path) -> MatchRTError:
     return MatchRTError(
-        "journal-format", f"'{path}' is no journal of this matchrt.", "Name another --journal; it was left as it is."
+        "journal-format",
+        f"'{path}' is not a journal of this version of matchrt.",
+        "Name another --journal; this file was not changed.",
     )

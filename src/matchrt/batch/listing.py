@@ -1,7 +1,7 @@
-"""Which pairs to match, as names below one root folder, streamed: a list may hold millions.
+"""The pairs to match, as names below one root folder. They are streamed, because a list may have millions of lines.
 
-Errors: those of `runtime.pairs`, and `pairs-same` (a line names one image twice), `matches-name` (an image that is not
-below the root, or whose name has `.` or `..` in it: it could not be the image's name in the output).
+Errors: those of `runtime.pairs`; `pairs-same` (a line names one image twice); `matches-name` (an image is not below the
+root, or its path contains `..`, so that the output could not hold its name).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ NamePair = tuple[str, str]
 class PairSource:
     """Where the pairs come from.
 
-    path: text file with two paths a line, or a folder of images.
-    root: folder that names start from; None for the list's folder, or the folder itself.
-    window: of a folder, match each image with that many that follow; None for every pair.
+    path: text file with two paths in each line, or folder of images.
+    root: folder that names start from; None for the list's folder, or the folder of images itself.
+    window: for a folder, each image is matched with so many images that follow it; None for all pairs.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class PairSource:
             raise MatchRTError("pairs-missing", f"There is no file or folder '{self.path}'.", "Check the path.")
         if self.window is not None and not self.path.is_dir():
             raise MatchRTError(
-                "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
+                "pairs-window", "--window is for the images of one folder.", "Leave --window out, or name a folder."
             )
 
     @property
@@ -45,7 +45,10 @@ class PairSource:
         return self.root or (self.path if self.path.is_dir() else self.path.parent)
 
     def pairs(self) -> Iterator[NamePair]:
-        """The pairs' names, in order; an image is at `base / name`. What is listed twice comes twice."""
+        """The names of the pairs, in order. An image is at `base / name`. A pair that is listed twice comes twice.
+
+        Errors: those of the module.
+        """
         name_of = lru_cache(1 << 16)(self._name)
         if self.path.is_dir():
             below = self.path if self.root is None else self.path.absolute()
@@ -56,11 +59,14 @@ class PairSource:
             first_name, second_name = name_of(first_field), name_of(second_field)
             if first_name == second_name:
                 where = f"{self.path}:{number}"
-                raise MatchRTError("pairs-same", f"{where}: '{first_name}' with itself.", "Remove the line.")
+                raise MatchRTError("pairs-same", f"{where}: '{first_name}' is paired with itself.", "Remove the line.")
             yield first_name, second_name
 
     def digest(self) -> str:
-        """Hex sha256 of the names in their order. Reads the whole list, so that its errors come before any work."""
+        """The hex sha256 of the names in their order. It reads the whole list, so that errors come before any work.
+
+        Errors: those of the module.
+        """
         digest = hashlib.sha256()
         for first, second in self.pairs():
             digest.update(f"{first}\0{second}\n".encode())
@@ -75,12 +81,14 @@ class PairSource:
                 path = path.relative_to(self.base.as_posix())
         except ValueError as error:
             raise MatchRTError(
-                "matches-name", f"The image '{field}' is not under the root folder '{self.base}'.", "Name another root."
+                "matches-name",
+                f"The image '{field}' is not under the root folder '{self.base}'.",
+                "Name another folder with --root.",
             ) from error
         if ".." in path.parts or path.name in ("", ".") or "\0" in field:
             raise MatchRTError(
                 "matches-name",
                 f"The image name {field!r} cannot be stored.",
-                "Write paths from the root, without '..'.",
+                "Write paths relative to the root, without '..'.",
             )
         return path.as_posix()

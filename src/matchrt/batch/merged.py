@@ -1,7 +1,8 @@
-"""The journal's matches as keypoints of images and matches of keypoints, streamed.
+"""Streams the journal's matches as keypoints of images and matches of keypoints.
 
-Two passes, so that memory holds one image's points or one pair at a time: over the images, which gives keypoints and
-notes in a scratch file which keypoint each point became; then over the pairs.
+There are two passes, so that memory holds the points of one image or of one pair at a time. The first pass goes over
+the images. It gives keypoints, and notes in a scratch file which keypoint each point became. The second pass goes over
+the pairs.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ from matchrt.batch.results import Float32Array, ListedPair, unpack
 class ImageKeypoints:
     """An image with its keypoints.
 
-    name: the image's name below the root.
-    height: in pixels.
-    width: in pixels.
-    keypoints: points [M, 2] and scores [M].
+    name: the image's path below the root.
+    height, width: of the image in pixels.
+    keypoints: the M merged points and their scores.
     """
 
     name: str
@@ -38,15 +38,15 @@ class ImageKeypoints:
 
 @dataclass(frozen=True, eq=False)
 class PairMatches:
-    """A pair: its matches as indices of keypoints, and what the engine found.
+    """A pair with its matches, both as indices of keypoints and as the engine found them.
 
-    pair: number and names.
+    pair: the pair's number and image names.
     matches: uint32 [K, 2], indices of keypoints of image 0 and image 1; best first.
     scores: float32 [K], of these matches.
-    keypoints0: float32 [N, 2], pixels of image 0 before merging.
-    keypoints1: float32 [N, 2], pixels of image 1 before merging.
+    keypoints0: float32 [N, 2], (x, y) in pixels of image 0 before merging.
+    keypoints1: float32 [N, 2], (x, y) in pixels of image 1 before merging.
     raw_scores: float32 [N], of the matches before merging; descending.
-    counts: how many keypoints image 0 and image 1 have.
+    counts: numbers of keypoints of image 0 and image 1.
     """
 
     pair: ListedPair
@@ -59,14 +59,14 @@ class PairMatches:
 
 
 class Merged:
-    """First take all of `images()`, then `pairs()`."""
+    """The merged content of a journal. Use all of `images()` first, then `pairs()`."""
 
     def __init__(self, journal: Journal, scratch: sqlite3.Connection, options: MergeOptions) -> None:
         self._journal, self._scratch, self._options = journal, scratch, options
         self._counts: dict[str, int] = {}
 
     def images(self) -> Iterator[ImageKeypoints]:
-        """Every image that a matched pair has, by name."""
+        """Every image of a matched pair, sorted by name. Error: journal-failed."""
         self._journal.index_by_image()
         for row in self._journal.images():
             if row.height is None or row.width is None:
@@ -80,7 +80,7 @@ class Merged:
             yield ImageKeypoints(row.name, row.height, row.width, keypoints)
 
     def _points_of(self, image: int) -> tuple[list[tuple[int, int]], Float32Array, Float32Array]:
-        """Where the image's points come from, as (key, how many); the points; their scores."""
+        """The sources of the image's points as (key, number of points), the points [N, 2], and their scores [N]."""
         keys: list[tuple[int, int]] = []
         points: list[Float32Array] = []
         scores: list[Float32Array] = []
@@ -99,7 +99,7 @@ class Merged:
         self._scratch.executemany("INSERT INTO ids VALUES (?, ?)", rows)
 
     def pairs(self) -> Iterator[PairMatches]:
-        """Every matched pair, in the list's order."""
+        """Every matched pair, in the list's order. Error: journal-failed."""
         for pair, data in self._journal.matches():
             keypoints0, keypoints1, scores = unpack(data)
             matches, kept = one_to_one(self._ids(2 * pair.number), self._ids(2 * pair.number + 1), scores)
@@ -113,7 +113,7 @@ class Merged:
 
 @contextmanager
 def merged(journal: Journal, options: MergeOptions) -> Iterator[Merged]:
-    """Opens the scratch file beside the journal, and removes it; one that a killed run has left is replaced."""
+    """Opens a scratch file beside the journal and removes it at the end. A file that a killed run left is replaced."""
     path = Path(f"{journal.path}.scratch")
     path.unlink(missing_ok=True)
     try:

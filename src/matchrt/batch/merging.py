@@ -1,10 +1,10 @@
-"""Matches of pairs to keypoints of images: points of many pairs that fall into one cell become one keypoint.
+"""Turns matches of pairs into keypoints of images: points of many pairs that fall into one cell become one keypoint.
 
-Detector-free networks give every pair points of its own. SfM needs tracks, so points of one image are merged by
-quantisation, as hloc's dense matching does (Sarlin et al., hloc; Sun et al., LoFTR, CVPR 2021, section 4.3 "visual
-localisation"). Two things differ from hloc, so that the result does not depend on the order of pairs but for the last
-bits of sums: a keypoint lies at the mean of its points, weighted by their scores, and not at the centre of the fullest
-bin; and keypoints are numbered by their cells, row by row.
+Detector-free networks find other points in every pair. SfM needs tracks, so the points of an image are merged on a grid
+of cells, as in hloc's dense matching (Sarlin et al., hloc; Sun et al., LoFTR, CVPR 2021, section 4.3 "visual
+localisation"). Two things differ from hloc, so that the order of pairs changes only the last bits of sums. A keypoint
+is the mean of its points, weighted by their scores, and not the centre of the fullest bin. Keypoints are numbered by
+their cells, row by row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matchrt.errors import MatchRTError
 
 Int32Array = npt.NDArray[np.int32]
 
-# Points may lie a little outside of the image.
+# The shift keeps cell numbers positive, because points may be a little outside of the image.
 _ROW = 1 << 32
 _SHIFT = 1 << 20
 _TINY = 1e-9
@@ -27,12 +27,12 @@ _TINY = 1e-9
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """How points of an image become keypoints.
+    """How the points of an image become keypoints.
 
-    cell_size: side in pixels of the cells that hold one keypoint each.
-    max_error: pixels; a match is dropped where one of its points is farther than this from its keypoint; None for no
+    cell_size: side of a cell in pixels; the points in a cell become one keypoint.
+    max_error: a match is dropped if one of its points is farther than this from its keypoint, in pixels; None for no
         limit.
-    max_keypoints: so many keypoints of an image are kept, those whose points' scores sum up to most; None for all.
+    max_keypoints: number of keypoints of an image that are kept, those with the largest sums of scores; None for all.
     """
 
     cell_size: float = 1.0
@@ -65,7 +65,10 @@ class Keypoints:
 def merge_points(
     points: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], options: MergeOptions
 ) -> tuple[Keypoints, Int32Array]:
-    """Keypoints from all points [N, 2] of an image, and for each point its keypoint's index, -1 where it has none."""
+    """Merges all points of an image. Returns the keypoints, and for each point its keypoint's index, -1 without one.
+
+    points: [N, 2], (x, y) in pixels of the image. scores: [N].
+    """
     cells = np.floor((points.astype(np.float64) + 0.5) / options.cell_size).astype(np.int64) + _SHIFT
     _, ids = np.unique(cells[:, 1] * _ROW + cells[:, 0], return_inverse=True)
     count = int(ids.max()) + 1 if len(ids) else 0
@@ -80,7 +83,7 @@ def merge_points(
 
 
 def _strongest(keypoints: Keypoints, ids: Int32Array, most: int | None) -> tuple[Keypoints, Int32Array]:
-    """Without keypoints that no point has any more, and those beyond the `most` strongest."""
+    """The keypoints that still have points, at most the `most` strongest of them, and the points' new indices."""
     used = np.bincount(ids[ids >= 0], minlength=len(keypoints.points)) > 0
     kept = np.flatnonzero(used)
     if most is not None and len(kept) > most:
@@ -91,9 +94,10 @@ def _strongest(keypoints: Keypoints, ids: Int32Array, most: int | None) -> tuple
 
 
 def one_to_one(ids0: Int32Array, ids1: Int32Array, scores: Float32Array) -> tuple[npt.NDArray[np.uint32], Float32Array]:
-    """Matches of keypoints [K, 2] and their scores [K]: of those that share a keypoint, only the best for both.
+    """The matches of keypoints uint32 [K, 2] and their scores [K], in which every keypoint has one match at most.
 
-    scores: descending, as `Matches` has them.
+    A match is kept if it is the best one of both of its keypoints.
+    ids0, ids1: [N], the keypoints of each match in image 0 and image 1; -1 for none. scores: [N], descending.
     """
     kept = (ids0 >= 0) & (ids1 >= 0)
     pairs, kept_scores = np.column_stack([ids0[kept], ids1[kept]]).astype(np.uint32), scores[kept]

@@ -1,11 +1,11 @@
-"""Pairs matched on a Ray cluster, by Ray Data: tasks decode images, actors hold one engine each.
+"""Matches pairs on a Ray cluster with Ray Data. Tasks decode images, and each actor holds one engine.
 
-The driver keeps the journal, as in `pool`; it sends blocks of neighbouring pairs, so that an image is decoded once a
-block, and takes results as they come. Nodes need matchrt of this version and see the images under the same root; the
-engine is sent to them. Ray retries what a lost node had; results that come twice replace each other.
+The driver keeps the journal, as in `pool`. It sends blocks of neighbouring pairs, so that an image is decoded only once
+in a block, and it takes results as they come. Nodes need the same version of matchrt, and must see the images under the
+same root. The engine is sent to them. Ray repeats the work of a lost node; results that come twice replace each other.
 
 Errors: package-missing, ray-cluster (it cannot be reached or started, or has no GPU for the engine), ray-version (a
-node has another matchrt), ray-failed (what Ray itself raises), and what `pool` raises.
+node has another version of matchrt), ray-failed (Ray itself failed), and those of `pool`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import SessionOptions
 
-# Pairs that travel together; an image is decoded once for them.
+# Number of pairs in a block; an image is decoded once in a block.
 _BLOCK = 16
-# Of a short list, so that every actor has work to the end.
+# Blocks of a short list are smaller, so that each actor gets at least so many and has work to the end.
 _BLOCKS_PER_ACTOR = 4
-# Blocks of one execution: their names wait in Ray's object store, which spills to disk.
+# Blocks of one execution. Their names wait in Ray's object store, which may spill to disk.
 _BLOCKS_AT_ONCE = 4096
-# Actors on CPUs leave room for the tasks that decode.
+# Actors on CPUs leave a share of a core to the tasks that decode images.
 _ACTOR_SHARE = 0.75
 _DECODE_CPUS = 0.25
 
@@ -47,12 +47,12 @@ _DECODE_CPUS = 0.25
 class RayWork:
     """What nodes need to match pairs.
 
-    engine: the engine, which is sent to them.
+    engine: the engine, which is sent to the nodes.
     options: the matcher's options.
-    root: folder of the images; a node finds it under the same path.
-    actors: how many engines the cluster holds.
-    cpus: CPU cores that Ray sets aside for each actor.
-    gpus: GPUs that Ray sets aside for each actor.
+    root: folder of the images, which has the same path on all nodes.
+    actors: number of engines in the cluster.
+    cpus: number of CPU cores that Ray reserves for each actor.
+    gpus: number of GPUs that Ray reserves for each actor.
     version: matchrt's version, which nodes must have too.
     """
 
@@ -66,10 +66,13 @@ class RayWork:
 
     @classmethod
     def of(cls, engine: EngineFile, options: MatcherOptions, root: Path, workers: int | None) -> RayWork:
-        """One engine for each GPU of the cluster, or for each CPU. Errors: ray-cluster, those of `PairAdapter`."""
+        """Plans one engine for each GPU of the cluster, or for each CPU core; at most `workers` engines.
+
+        root: folder of the images. Errors: ray-cluster, those of `PairAdapter`.
+        """
         import ray
 
-        PairAdapter(engine.manifest, options)  # refuses here what it would refuse on every node
+        PairAdapter(engine.manifest, options)  # raises here the errors that it would raise on every node
         on_gpu = get_backend(engine.manifest.backend).device(options.device) == "cuda"
         kind, threads = ("GPU", 1) if on_gpu else ("CPU", options.threads or 1)
         there = int(ray.cluster_resources().get(kind, 0)) // (1 if on_gpu else threads)
@@ -92,7 +95,7 @@ def cluster(address: str | None) -> Iterator[None]:
         import ray.data
     except ImportError as error:
         raise missing_package("ray[data]", "ray", "Matching on Ray") from error
-    if ray.is_initialized():  # by the caller, who ends it
+    if ray.is_initialized():  # the caller has started Ray and will stop it
         yield
         return
     try:
@@ -100,8 +103,8 @@ def cluster(address: str | None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise MatchRTError(
             "ray-cluster",
-            f"No Ray cluster to work on: {error}.",
-            "Check --ray-address, or RAY_ADDRESS, or `ray status`.",
+            f"No Ray cluster can be reached or started: {error}.",
+            "Check --ray-address, RAY_ADDRESS and the output of `ray status`.",
         ) from error
     try:
         yield
@@ -110,7 +113,10 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def match_on_ray(work: RayWork, pairs: Iterable[ListedPair]) -> Iterator[Result]:
-    """Matches pairs, in any order. Errors that are not one pair's own end the iteration."""
+    """Matches pairs and yields the results in any order.
+
+    Errors of one pair are its result. Errors that are raised: those of the module.
+    """
     import ray
 
     held = ray.put(work)
@@ -148,7 +154,7 @@ def _execute(work: RayWork, held: Any, pairs: list[ListedPair]) -> Iterator[Resu
         raise MatchRTError(
             "ray-failed",
             f"Ray could not do the work: {what}",
-            "See Ray's logs, and run again: it goes on where it was.",
+            "Read Ray's logs and run the command again. It goes on where it ended.",
         ) from error
 
 
@@ -156,7 +162,7 @@ Images = dict[str, PreparedImage | MatchRTError]
 
 
 def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
-    """A task: the images of a block of pairs, each once; a bad one is its error."""
+    """A task that prepares the images of a block of pairs, each image once. A bad image is replaced by its error."""
     import ray
 
     work: RayWork = ray.get(held)
@@ -171,7 +177,7 @@ def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
 
 
 class _Engine:
-    """An actor: one engine, which matches blocks."""
+    """An actor with one engine, which matches blocks of pairs."""
 
     def __init__(self, held: Any) -> None:
         import ray
@@ -182,11 +188,11 @@ class _Engine:
             _require_version(work.version)
             chosen = SessionOptions(threads=work.options.threads, device=work.options.device)
             self._matcher = Matcher(open_session(work.engine, chosen), work.options)
-        except MatchRTError as error:  # Ray would start the actor again and again
+        except MatchRTError as error:  # kept, because Ray would start a failed actor again and again
             self._matcher = error
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Results of a block, or the error that ends the run."""
+        """The results of a block, or the error that ends the run."""
         pairs, images = pickle.loads(row["prepared"])
         try:
             results: Any = [Result(pair, self._outcome(pair, images)) for pair in pairs]
@@ -210,5 +216,7 @@ class _Engine:
 def _require_version(version: str) -> None:
     if version != __version__:
         raise MatchRTError(
-            "ray-version", f"A node has matchrt {__version__}, the driver {version}.", "Install one version everywhere."
+            "ray-version",
+            f"A node has matchrt {__version__}, but the driver has {version}.",
+            "Install the same version on all nodes.",
         )

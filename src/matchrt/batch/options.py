@@ -1,4 +1,4 @@
-"""What the user chooses about an output of `match-many`."""
+"""The user's options for an output of `match-many`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Cameras = Literal["per-image", "per-folder", "single"]
 
 @dataclass(frozen=True)
 class ColmapOptions:
-    """How images stand in a COLMAP database.
+    """How images are written to a COLMAP database.
 
-    camera_model: COLMAP's name for it.
-    cameras: which images share a camera; those of one camera must be of one size.
-    verify: whether to estimate two-view geometries, without which COLMAP's mapper sees no pair.
+    camera_model: COLMAP's name of the camera model.
+    cameras: which images share a camera; images that share one must have the same size.
+    verify: whether to estimate two-view geometries; COLMAP's mapper uses no pair without them.
     """
 
     camera_model: str = "SIMPLE_RADIAL"
@@ -28,12 +28,12 @@ class ColmapOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Options of all formats; each format takes its own.
+    """The options of all formats. Each format uses its own.
 
-    merge: how points become keypoints; .h5 and .db.
-    layout: which of hloc's two layouts; .h5.
-    features: file of hloc's keypoints; None for `feats_OUTPUT` beside the output; .h5.
-    colmap: cameras and geometries; .db.
+    merge: how points become keypoints, for .h5 and .db.
+    layout: hloc's layout, for .h5.
+    features: file of hloc's keypoints, for .h5; None for `feats_OUTPUT` beside the output.
+    colmap: cameras and geometries, for .db.
     """
 
     merge: MergeOptions = field(default_factory=MergeOptions)
@@ -42,5 +42,5 @@ class OutputOptions:
     colmap: ColmapOptions = field(default_factory=ColmapOptions)
 
     def features_of(self, output: Path) -> Path:
-        """Where hloc's keypoints go; hloc names the file so."""
+        """The file of hloc's keypoints. The default name is the one that hloc uses."""
         return self.features or output.with_name(f"feats_{output.name}")

@@ -1,7 +1,7 @@
-"""From a finished journal to the output, by its suffix.
+"""Writes the output from a finished journal, in the format of its suffix.
 
-Pairs that failed are listed in `OUTPUT.failed.txt`: images, code and message, with tabs between; no such file where all
-pairs were matched.
+Failed pairs are listed in `OUTPUT.failed.txt`, with images, code and message separated by tabs. If all pairs were
+matched, there is no such file.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ FORMATS: Mapping[str, OutputFormat] = {
 
 
 def format_of(path: Path) -> OutputFormat:
-    """The format of a file, by its suffix. Error: output-format."""
+    """The format that a file's suffix stands for. Error: output-format."""
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise MatchRTError("output-format", f"'{path}' is of no known kind.", f"Use one of {', '.join(FORMATS)}.")
+        raise MatchRTError("output-format", f"'{path}' has no known suffix.", f"Use one of {', '.join(FORMATS)}.")
     return found
 
 
 @dataclass(frozen=True)
 class Output:
-    """What to write, and how.
+    """An output of a run.
 
-    path: the output; its suffix says the format.
-    options: options of all formats.
+    path: the output file, whose suffix says the format.
+    options: the options of all formats.
     """
 
     path: Path
@@ -49,21 +49,21 @@ class Output:
 
     @property
     def format(self) -> OutputFormat:
-        """How it is written. Error: output-format."""
+        """The format of the output. Error: output-format."""
         return format_of(self.path)
 
     @property
     def files(self) -> list[Path]:
-        """What is written, but for the list of failed pairs. Error: output-format."""
+        """All files that are written, except for the list of failed pairs. Error: output-format."""
         return self.format.files(self.path, self.options)
 
     @property
     def failed(self) -> Path:
-        """The list of failed pairs."""
+        """The file that lists failed pairs."""
         return self.path.with_name(f"{self.path.name}.failed.txt")
 
     def check(self) -> None:
-        """Says before any work what could not be written after it.
+        """Checks before any work that the output can be written.
 
         Errors: output-format, output-unwritable, package-missing, package-version, colmap-camera.
         """
@@ -72,17 +72,17 @@ class Output:
         self.format.check(self.options)
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raises `matches-name` where images of these names could not be told apart in the output."""
+        """Raises `matches-name` if two of these images would have the same name in the output."""
         self.format.check_names(names)
 
     def require_own(self, journal: Journal) -> None:
-        """Raises `output-exists` where writing would replace a file that this journal did not write."""
+        """Raises `output-exists` if writing would replace a file that this journal did not write."""
         strange = [path for path in self.files if path.exists()]
         if strange and journal.written(self._key) is None:
             raise MatchRTError(
                 "output-exists",
-                f"'{strange[0]}' is there already, and '{journal.path}' did not write it.",
-                "Remove it, or choose another name.",
+                f"'{strange[0]}' exists already, and '{journal.path}' did not write it.",
+                "Remove the file, or choose another name.",
             )
 
     @property
@@ -90,18 +90,18 @@ class Output:
         return str(self.path.absolute())
 
     def state(self, journal: Journal) -> Any:
-        """What the output depends on, as JSON values."""
+        """Everything that the output depends on, as JSON values."""
         options = {**asdict(self.options), "features": str(self.options.features_of(self.path))}
         return {"revision": journal.revision, "options": options}
 
     def is_written(self, journal: Journal) -> bool:
-        """Whether the output is there already, as this journal would write it."""
+        """Whether the output exists already as this journal would write it."""
         there = all(path.is_file() for path in self.files)
         return there and journal.written(self._key) == self.state(journal)
 
     def write(self, journal: Journal, root: Path) -> None:
-        """Writes everything atomically. root: the folder of the images. Errors: those of the formats' modules."""
-        journal.mark_written(self._key, "begun")  # what is there from now on is ours, even if this is killed
+        """Writes all files atomically. root: folder of the images. Errors: those of the format, output-unwritable."""
+        journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
         self.format.write(journal, self.path, root, self.options)
         self._write_failed(journal)
         journal.mark_written(self._key, self.state(journal))

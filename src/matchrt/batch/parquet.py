@@ -1,4 +1,4 @@
-"""Matches as a Parquet table, one row a pair, for Spark, DuckDB, pandas and the like.
+"""The Parquet table of matches, with one row for each pair, for Spark, DuckDB, pandas and others.
 
 | column                   | type                              |                                                    |
 | ------------------------ | --------------------------------- | -------------------------------------------------- |
@@ -8,7 +8,7 @@
 | error                    | string                            | the error's code; null where the pair was matched  |
 | message                  | string                            | the error's message                                |
 
-Nothing is merged or rounded. The matched pairs come first, in the list's order, then the failed ones.
+Nothing is merged or rounded. The matched pairs come first, then the failed pairs, both in the list's order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def require_pyarrow() -> Any:
-    """The module. Error: package-missing."""
+    """The module pyarrow. Error: package-missing."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -44,10 +44,10 @@ def require_pyarrow() -> Any:
 
 
 class ParquetOutput(OutputFormat):
-    """One table."""
+    """A Parquet file with one table."""
 
     def check(self, options: OutputOptions) -> None:
-        """Error: package-missing."""
+        """Checks that the package is installed. Error: package-missing."""
         require_pyarrow()
 
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:

@@ -1,8 +1,8 @@
-"""Pairs matched by a pool of threads of one process.
+"""Matches pairs with a pool of threads in one process.
 
-Threads, not processes: the engine, Pillow and OpenCV all work outside Python's lock, and forks of one session share its
-weights. Each thread matches whole pairs with a fork of its own; images are decoded by threads beside them, once while
-they are in the cache.
+Threads serve better than processes here: the engine, Pillow and OpenCV all work outside Python's lock, and the forks of
+a session share its weights. Each thread matches whole pairs with its own fork. Other threads decode images, each image
+once while it is in the cache.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.preprocess import PreparedImage, best_side
 from matchrt.runtime.session import Device
 
-# Of prepared images.
+# Limits of the cache of prepared images.
 _CACHE_BYTES = 256 << 20
 _FEWEST_CACHED = 16
 _MOST_DECODERS = 16
-# Of a GPU: one pair is copied while the engine works on another.
+# Workers of a GPU: one pair is copied while the engine works on another.
 _GPU_WORKERS = 2
 
 
@@ -37,9 +37,9 @@ _GPU_WORKERS = 2
 class PoolSize:
     """How many threads a pool has.
 
-    workers: pairs that are matched at a time.
+    workers: number of pairs that are matched at a time.
     threads: CPU threads of each worker.
-    decoders: images that are decoded at a time.
+    decoders: number of images that are decoded at a time.
     """
 
     workers: int
@@ -48,10 +48,10 @@ class PoolSize:
 
 
 def pool_size(manifest: EngineManifest, device: Device | None, workers: int | None, threads: int | None) -> PoolSize:
-    """What suits this machine, where the caller does not say.
+    """The size that suits this machine. workers, threads: None to choose them here.
 
-    On a CPU one worker with one thread for each core, fewer where their memory would not fit: a pair on one thread
-    takes less work in all than on several. On a GPU two workers.
+    On a CPU, each core gets one worker with one thread, or fewer workers if their memory would not fit. One thread does
+    less work for a pair in all than several. A GPU gets two workers. Error: backend-unknown.
     """
     cores = _cores()
     if get_backend(manifest.backend).device(device) == "cuda":
@@ -63,12 +63,16 @@ def pool_size(manifest: EngineManifest, device: Device | None, workers: int | No
 
 
 def _cores() -> int:
-    """That this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], size: PoolSize) -> Iterator[Result]:
-    """Matches pairs, in order; a few are under way at a time. Errors that are not one pair's own end the iteration."""
+    """Matches pairs and yields the results in the order of the pairs; a few pairs are in work at a time.
+
+    root: the folder that the pairs' names start from. Errors of one pair are its result. Other errors, those of the
+    engine or the GPU, are raised.
+    """
     with ExitStack() as stack:
         forks: SimpleQueue[Matcher] = SimpleQueue()
         for _ in range(size.workers):
@@ -90,7 +94,7 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
 
 def _pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads)
-    # Whoever stops early waits for what has begun only.
+    # If the iteration stops early, only work that has begun is waited for.
     stack.callback(pool.shutdown, wait=True, cancel_futures=True)
     return pool
 
@@ -110,26 +114,26 @@ def _match(
 
 
 def own_error(error: MatchRTError) -> MatchRTError:
-    """The error, where it is this pair's alone; what is wrong with the engine or the GPU goes on."""
+    """Returns an error that concerns one pair only, and raises an error of the engine or the GPU."""
     if error.exit_code != MatchRTError.exit_code:
         raise error
     return error
 
 
 def cached(manifest: EngineManifest) -> int:
-    """How many prepared images to keep."""
+    """The number of prepared images that the cache keeps."""
     return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * manifest.input.channels))
 
 
 class ImageCache:
-    """The images that were asked for last, prepared or being prepared. For one thread."""
+    """A cache of the images that were used last, prepared or being prepared. Only one thread may use it."""
 
     def __init__(self, prepare: Callable[[str], Future[PreparedImage]], count: int) -> None:
         self._prepare, self._count = prepare, count
         self._images: OrderedDict[str, Future[PreparedImage]] = OrderedDict()
 
     def get(self, name: str) -> Future[PreparedImage]:
-        """The image, or its error; begun where it is not at hand."""
+        """The future image of that name, whose preparation is begun if it is not in the cache."""
         image = self._images.pop(name, None) or self._prepare(name)
         self._images[name] = image
         if len(self._images) > self._count:

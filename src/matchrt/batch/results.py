@@ -1,4 +1,4 @@
-"""What matching a pair of a list gives."""
+"""The results of matching pairs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ _COLUMNS = 5
 class ListedPair(NamedTuple):
     """A pair of the journal.
 
-    number: its number in the journal, in the list's order.
-    first: name of image 0 below the root.
-    second: name of image 1 below the root.
+    number: the pair's number in the journal, in the list's order.
+    first, second: paths of image 0 and image 1 below the root.
     """
 
     number: int
@@ -32,11 +31,11 @@ class ListedPair(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Matches of a pair.
+    """The matches of a pair.
 
     keypoints0: float32 [N, 2], (x, y) in pixels of image 0, as in `Matches`.
     keypoints1: float32 [N, 2], (x, y) in pixels of image 1.
-    scores: float32 [N], descending.
+    scores: float32 [N], in 0..1, descending.
     size0: (height, width) of image 0 in pixels.
     size1: (height, width) of image 1 in pixels.
     """
@@ -49,7 +48,7 @@ class Found:
 
     @classmethod
     def of(cls, matches: Matches) -> Found:
-        """Without timings, so that equal matches are equal results."""
+        """The result without timings, so that equal matches are equal results."""
         first, second = matches.image0, matches.image1
         sizes = (first.height, first.width), (second.height, second.width)
         return cls(matches.keypoints0, matches.keypoints1, matches.scores, *sizes)
@@ -59,8 +58,8 @@ class Found:
 class Result:
     """The outcome of a pair.
 
-    pair: number and names.
-    outcome: matches, or the error that this pair alone ends with.
+    pair: the pair's number and image names.
+    outcome: the matches, or the error that concerns this pair only.
     """
 
     pair: ListedPair
@@ -68,13 +67,13 @@ class Result:
 
 
 def pack(found: Found) -> bytes:
-    """Little-endian float32: keypoints0, keypoints1, scores."""
+    """The matches as bytes: keypoints0, keypoints1 and scores as little-endian float32."""
     arrays = (found.keypoints0, found.keypoints1, found.scores)
     return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays)
 
 
 def unpack(data: bytes) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """keypoints0 [N, 2], keypoints1 [N, 2], scores [N] as `pack` wrote them."""
+    """The arrays keypoints0 [N, 2], keypoints1 [N, 2] and scores [N] that `pack` wrote."""
     values = np.frombuffer(data, "<f4")
     count = len(values) // _COLUMNS
     return values[: 2 * count].reshape(-1, 2), values[2 * count : 4 * count].reshape(-1, 2), values[4 * count :]

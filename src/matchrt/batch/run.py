@@ -1,4 +1,4 @@
-"""A run over many pairs: the journal, the pairs still to do, and the output at the end."""
+"""A run over many pairs: opens the journal, matches the pairs without a result, and writes the output at the end."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from matchrt.batch.results import ListedPair, Result
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.options import MatcherOptions
 
-# A commit takes milliseconds; a kill costs at most what these allow.
+# A commit takes milliseconds. If the process is killed, at most the results within these limits are lost.
 _COMMIT_PAIRS = 64
 _COMMIT_SECONDS = 1.0
 
 Match = Callable[[Iterable[ListedPair]], Iterator[Result]]
-# Called with the pairs done and the pairs to do in all.
+# Called with the number of pairs done and the number of all pairs.
 Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What a run is about.
+    """The settings of a run.
 
-    source: the pairs.
-    output: what is written at the end.
-    journal: file that keeps results; None for `OUTPUT.journal`, beside the output.
+    source: the pairs to match.
+    output: the output that is written at the end.
+    journal: file that keeps results; None for `OUTPUT.journal` beside the output.
     retry_failed: whether pairs that failed in an earlier run are tried again.
     """
 
@@ -42,17 +42,17 @@ class BatchRun:
 
     @property
     def journal_path(self) -> Path:
-        """Where results are kept."""
+        """The file of the journal."""
         return self.journal or self.output.path.with_name(f"{self.output.path.name}.journal")
 
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a run did.
+    """The report of a run.
 
-    counts: pairs by their state after the run.
-    now: pairs that were tried in this run.
-    written: whether the output was written; False where it was there already.
+    counts: numbers of pairs by their state after the run.
+    now: number of pairs that were tried in this run.
+    written: whether the output was written; False if it was up to date already.
     seconds: time that the run took.
     """
 
@@ -72,7 +72,10 @@ class BatchReport:
 
 
 def plan_of(source: PairSource, manifest: EngineManifest, options: MatcherOptions) -> dict[str, Any]:
-    """All that decides the matches, as JSON values. Reads the whole list."""
+    """Everything that decides the matches, as JSON values. It reads the whole list.
+
+    Errors: those of `PairSource.digest`.
+    """
     return {
         "pairs": source.digest(),
         "engine": manifest.engine_sha256,
@@ -89,10 +92,11 @@ def plan_of(source: PairSource, manifest: EngineManifest, options: MatcherOption
 def match_pairs(
     run: BatchRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
 ) -> tuple[BatchReport, list[Failure]]:
-    """Matches the pairs that have no result yet, and writes the output; returns what was done and the first failures.
+    """Matches the pairs that have no result yet and writes the output. Returns a report and the first 100 failures.
 
-    Killed at any moment, the next call goes on where the last commit ended. match: gives results for pairs, in any
-    order. Errors: those of `journal`, `output` and `match`.
+    If the process is killed at any moment, the next call goes on after the last commit.
+    plan: that of `plan_of`. match: yields results for pairs, in any order. tell: called after every result.
+    Errors: those of `journal`, `output` and `match`.
     """
     start = time.perf_counter()
     with Journal(run.journal_path) as journal:
@@ -117,7 +121,7 @@ def _first(failures: Iterator[Failure], count: int) -> Iterator[Failure]:
 
 
 def _record(journal: Journal, results: Iterator[Result], before: Counts, tell: Tell | None) -> None:
-    """Commits results as they come; also those at hand when something ends the run."""
+    """Commits results as they come. If an error ends the run, the results that have come are committed too."""
     waiting: list[Result] = []
     done, last = before.pairs - before.waiting, time.monotonic()
     try:

@@ -1,11 +1,13 @@
-"""How good matches are, on an evaluation folder.
+"""How accurate matches are, measured on an evaluation folder.
 
-What is evaluated is a callable: two image paths in, `Matches` or two `[N, 2]` arrays of pixels of the stored files out.
+A callable is evaluated. It takes two image paths and returns `Matches`, or two `[N, 2]` arrays in pixels of the stored
+files.
 
-Thresholds in pixels are multiplied by the long side of the image / 640, so that a 1 is as hard at any size; corner
-errors and disparities are in plain pixels. Pairs without matches count: with shares of 0 and infinite errors.
+Thresholds in pixels are multiplied by (long side of the image / 640), so that one pixel is equally strict at any size.
+Corner errors and disparities are in plain pixels. Pairs without matches count too: their shares are 0 and their errors
+are infinite.
 
-Errors: `matcher-result` (what the callable returned), and those of `folder` and `pose`.
+Errors: `matcher-result` (the callable returned something unusable), and those of `folder` and `pose`.
 """
 
 from __future__ import annotations
@@ -38,10 +40,15 @@ EPIPOLAR_THRESHOLD = 1e-4
 
 @dataclass(frozen=True)
 class AccuracyOptions:
-    """pose_estimator: see `pose`. Thresholds of the robust estimators: pixels at a long side of 640.
+    """How homographies, fundamental matrices and poses are estimated from matches.
 
-    homography_px: matches of a coarse-only network lie on its grid, up to half a cell from the truth, and need about
-    that half cell here: with less, the points that happen to agree decide.
+    pose_estimator: which estimator finds relative poses; see `pose`.
+    homography_px: inlier threshold for homographies, in pixels at a long side of 640. A coarse-only network puts
+        matches on a grid, up to half a cell from the truth. It needs about half a cell here. With a smaller value, the
+        few points that agree by chance decide.
+    fundamental_px: inlier threshold for fundamental matrices, in pixels at a long side of 640.
+    pose_px: inlier threshold for poses, in pixels at a long side of 640.
+    seed: seed of the estimators' random sampling.
     """
 
     pose_estimator: PoseEstimator = "ransac"
@@ -53,11 +60,17 @@ class AccuracyOptions:
 
 @dataclass(frozen=True)
 class PairResult:
-    """One pair. figures: what was measured, by name; infinite where there was no result.
+    """The figures of one pair.
 
-    Names (those of the baselines): `pN` share within N px; `corner_err_px`; `err_R`, `err_t` degrees;
-    `epi_precision` share with symmetric epipolar distance < 1e-4 (normalised, squared); `inliers`, `F_inliers`,
-    `H_inliers` counts; `known` matches at a known disparity.
+    id: the pair's id, unique in the folder.
+    set: the name of the set that the pair belongs to.
+    kind: what truth the pair has: `homography`, `pose`, `stereo` or `plain` (none).
+    matches: number of matches.
+    seconds: time that the matcher took, reading of the images included.
+    figures: what was measured, by the names that baselines use; infinite where there was no result. `pN` is the share
+        of matches within N px. `corner_err_px` is in pixels. `err_R` and `err_t` are in degrees. `epi_precision` is the
+        share with a symmetric epipolar distance below 1e-4 (normalised, squared). `inliers`, `F_inliers` and
+        `H_inliers` are counts. `known` counts matches at a known disparity.
     """
 
     id: str
@@ -68,7 +81,7 @@ class PairResult:
     figures: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; a result that is not there is null."""
+        """As JSON values; an infinite figure is null."""
         figures = {name: _finite(value) for name, value in self.figures.items()}
         return {
             "set": self.set,
@@ -80,7 +93,13 @@ class PairResult:
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """All pairs of one matcher, and how they were estimated."""
+    """The accuracy of one matcher on all pairs of a folder.
+
+    name: the matcher's name in reports.
+    options: the estimators and thresholds that were used.
+    opencv: OpenCV's version, on which estimates depend.
+    pairs: the results, in the order in which they were measured.
+    """
 
     name: str
     options: AccuracyOptions
@@ -88,7 +107,7 @@ class AccuracyReport:
     pairs: tuple[PairResult, ...] = field(default_factory=tuple)
 
     def by_id(self) -> dict[str, dict[str, float]]:
-        """Figures with `matches` by pair id: the form of the baselines."""
+        """Figures, including `matches`, by pair id. Baselines have the same form."""
         return {pair.id: {"matches": float(pair.matches), **pair.figures} for pair in self.pairs}
 
     def sets(self) -> dict[str, tuple[PairResult, ...]]:
@@ -97,7 +116,7 @@ class AccuracyReport:
         return {name: tuple(pair for pair in self.pairs if pair.set == name) for name in names}
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Figures by set; see `summarise`."""
+        """Figures by name of set; see `summarise`."""
         return {
             name: summarise([{"matches": float(p.matches), **p.figures} for p in pairs])
             for name, pairs in self.sets().items()
@@ -124,10 +143,11 @@ class AccuracyReport:
 
 
 def summarise(pairs: list[dict[str, float]]) -> dict[str, float]:
-    """Figures of a set from those of its pairs, all pairs weighing the same.
+    """The figures of a set, computed from those of its pairs. All pairs have the same weight.
 
-    Means of counts and shares; corner errors: median, and the share of pairs below 3, 5 and 10 px; poses: the number
-    of pairs whose larger error is below 5, 10 and 20 degrees, and the area under the recall curve up to there.
+    Counts and shares become means. Corner errors become a median and the shares of pairs below 3, 5 and 10 px. Poses
+    become the number of pairs whose larger error is below 5, 10 and 20 degrees, and the area under the recall curve up
+    to each of these.
     """
     result: dict[str, float] = {"pairs": float(len(pairs))}
     for name in ("matches", "inliers", "F_inliers", "H_inliers", "epi_precision", "known"):
@@ -156,9 +176,11 @@ def evaluate(
     name: str = "matcher",
     advance: Callable[[], None] | None = None,
 ) -> AccuracyReport:
-    """Matches every pair of the folder and measures; `advance` is called after each. What the callable raises passes.
+    """Matches every pair of the folder and measures the matches.
 
-    The callable must give pixels of the stored files (`MatcherOptions(apply_exif=False)`).
+    matcher: must return points in pixels of the stored files (`MatcherOptions(apply_exif=False)`).
+    name: the matcher's name in reports. advance: called after each pair.
+    Errors: matcher-result, package-missing (poselib); whatever `matcher` raises is passed on.
     """
     import cv2
 
@@ -178,7 +200,7 @@ def evaluate(
 
 
 def measure_pair(pair: ImagePair, matches: Matches, options: AccuracyOptions) -> tuple[str, dict[str, float]]:
-    """The kind of truth and the figures of one pair's matches (`PairResult`)."""
+    """The kind of truth and the figures of one pair's matches, as in `PairResult`. Error: matcher-result."""
     return _measure(pair, *_points(matches, pair), options)
 
 
@@ -238,7 +260,7 @@ def _plain(pair: PlainPair, points0: FloatArray, points1: FloatArray, options: A
 
 
 def _points(raw: Matches | tuple[npt.ArrayLike, npt.ArrayLike], pair: ImagePair) -> tuple[FloatArray, FloatArray]:
-    """Two finite float64 [N, 2] arrays, and images of the size that the truth is for."""
+    """The points as two finite float64 [N, 2] arrays. Error: matcher-result, also for images of another size."""
     if isinstance(raw, Matches):
         _check_sizes(raw, pair)
         return np.asarray(raw.keypoints0, np.float64), np.asarray(raw.keypoints1, np.float64)
@@ -258,7 +280,9 @@ def _check_sizes(matches: Matches, pair: ImagePair) -> None:
         return
     for ref, size in ((matches.image0, pair.image0_hw), (matches.image1, pair.image1_hw)):
         if (ref.height, ref.width) != size:
-            raise _bad_result(pair, f"is for an image of {ref.height}x{ref.width}, the truth for {size[0]}x{size[1]}")
+            raise _bad_result(
+                pair, f"is for an image of {ref.height}x{ref.width}, but the truth is for {size[0]}x{size[1]}"
+            )
 
 
 def _bad_result(pair: ImagePair, why: str) -> MatchRTError:

@@ -1,6 +1,6 @@
-"""Two engines' matches of one pair, and of many: what is kept, how many there are, in which order.
+"""Comparing the matches of two engines on one pair or many: which are kept, how many there are, and in which order.
 
-Everything that compares matches stands on `nearest`: the gates and `verify` (here), parity (`bench.difference`).
+All comparisons of matches use `nearest`: the gates and `verify` through this module, parity through `bench.difference`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from matchrt.runtime.matches import Matches
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 PIXELS = (0.5, 1.0, 3.0)
-# Scores are compared between matches that are this close.
+# Scores are compared between matches that are this close, in pixels.
 _SAME = 3.0
-# Fewer matches than this prove nothing.
+# A comparison of fewer matches than this says nothing.
 ENOUGH = 20
-# Rows that are compared at once: all distances of many matches would not fit into memory.
+# This many rows are compared at once. All distances of many matches would not fit into memory.
 _BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
 class PairMatches:
-    """The N matches of one pair, ready to be compared; both sides of a comparison are made in the same way.
+    """The N matches of one pair, ready to be compared. Both sides of a comparison must be made in the same way.
 
-    points: float64 [N, 4], x0, y0, x1, y1: x right, y down, the centre of the top-left pixel is (0, 0).
-    scores: float64 [N]. Values may be NaN: such a match is far from every other one, and below every score.
+    points: float64 [N, 4], x0, y0, x1, y1 in pixels; x right, y down, the centre of the top-left pixel is (0, 0).
+    scores: float64 [N], in 0..1. Points and scores may be NaN. Such a match is far from every other one and below every
+        score.
     """
 
     points: FloatArray
@@ -40,7 +41,7 @@ class PairMatches:
 
     @classmethod
     def from_matches(cls, matches: Matches) -> PairMatches:
-        """Points in pixels of images whose long side is 640 (`metrics.pixel_scale`): a 1 is as hard at any size."""
+        """Points in pixels of images scaled to a long side of 640, so that one pixel is equally strict at any size."""
         ends = [
             np.asarray(points, np.float64) / pixel_scale(ref.height, ref.width)
             for points, ref in ((matches.keypoints0, matches.image0), (matches.keypoints1, matches.image1))
@@ -49,7 +50,7 @@ class PairMatches:
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, npt.NDArray[Any]], row: int = 0) -> PairMatches:
-        """The matches of one row of a batch, from what an engine returns by name; points in pixels of its input."""
+        """The matches of one row of a batch, from an engine's outputs by name; points in pixels of its input."""
         count = int(outputs["num_matches"][row])
         ends = [np.asarray(outputs[name][row][:count], np.float64) for name in ("keypoints0", "keypoints1")]
         return cls(np.concatenate(ends, axis=1), np.asarray(outputs["scores"][row][:count], np.float64))
@@ -58,16 +59,16 @@ class PairMatches:
         return len(self.scores)
 
     def above(self, score: float) -> PairMatches:
-        """Those with a score of at least `score`."""
+        """The matches whose score is at least `score`."""
         good = self.scores >= score
         return PairMatches(self.points[good], self.scores[good])
 
 
 def nearest(first: PairMatches, second: PairMatches) -> tuple[IndexArray, FloatArray]:
-    """For every match of `first` the nearest one of `second`: its index [N], and the distance [N] in pixels.
+    """Finds, for every match of `first`, the nearest match of `second`: int64 indices [N] and distances [N] in pixels.
 
-    The distance is the larger of both ends' Euclidean distances. It is infinite where a point is NaN or infinite, and
-    where `second` is empty (the index is 0 then).
+    The distance is the larger of the Euclidean distances of the two ends. It is infinite where a point is NaN or
+    infinite, and where `second` is empty (the index is 0 then).
     """
     index, distance = np.zeros(len(first), np.int64), np.full(len(first), np.inf)
     if not len(second):
@@ -83,9 +84,9 @@ def nearest(first: PairMatches, second: PairMatches) -> tuple[IndexArray, FloatA
 
 
 def partners(first: PairMatches, second: PairMatches, pixels: float) -> IndexArray:
-    """For every match of `first` its nearest one of `second` within `pixels`, each used once; -1 where there is none.
+    """Gives every match of `first` its nearest match of `second` within `pixels`: indices [N], -1 where there is none.
 
-    Where two want the same one, the nearer gets it.
+    Each match of `second` is used once. If two matches have the same nearest one, the nearer of them gets it.
     """
     index, distance = nearest(first, second)
     partner = np.full(len(first), -1, np.int64)
@@ -101,9 +102,12 @@ def partners(first: PairMatches, second: PairMatches, pixels: float) -> IndexArr
 
 @dataclass(frozen=True)
 class Agreement:
-    """expected, actual: matches of the reference and of the engine. kept: of the expected, within PIXELS of an actual.
+    """How well the matches of an engine agree with those of its reference.
 
-    rank: Spearman's correlation of the scores of matches that both have; NaN where there are fewer than three.
+    expected: number of the reference's matches.
+    actual: number of the engine's matches.
+    kept: how many of the expected matches have an actual one within 0.5, 1 and 3 px (`PIXELS`).
+    rank: Spearman's correlation of the scores of matches that both have; NaN if there are fewer than three.
     """
 
     expected: int
@@ -112,20 +116,20 @@ class Agreement:
     rank: float
 
     def share(self, pixels: float) -> float:
-        """Of the reference's matches, the share that is within 0.5, 1 or 3 px; 1 where neither has any."""
+        """The share (0..1) of the reference's matches kept within 0.5, 1 or 3 px; 1 where neither side has any."""
         if not self.expected:
             return float(self.actual == 0)
         return self.kept[PIXELS.index(pixels)] / self.expected
 
     @property
     def count_ratio(self) -> float:
-        """actual / expected; 1 where neither has any, infinite where only the engine has."""
+        """actual / expected; 1 where neither side has matches, infinite where only the engine has some."""
         if self.expected:
             return self.actual / self.expected
         return 1.0 if self.actual == 0 else math.inf
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; what is not finite is null."""
+        """As JSON values; a value that is not finite is null."""
         figures = {f"within_{pixels:g}px": self.share(pixels) for pixels in PIXELS} | {"count_ratio": self.count_ratio}
         return {**asdict(self), "kept": list(self.kept), "rank": _finite(self.rank)} | {
             name: _finite(value) for name, value in figures.items()
@@ -133,7 +137,7 @@ class Agreement:
 
 
 def agree(reference: PairMatches, engine: PairMatches) -> Agreement:
-    """Compares the matches of one pair."""
+    """Compares the matches of one pair. Both sides must be in the same pixels."""
     index, distance = nearest(reference, engine)
     kept = tuple(int(np.count_nonzero(distance <= pixels)) for pixels in PIXELS)
     common = np.flatnonzero(distance <= _SAME)
@@ -142,7 +146,11 @@ def agree(reference: PairMatches, engine: PairMatches) -> Agreement:
 
 
 def together(pairs: Sequence[Agreement]) -> Agreement:
-    """Counts added up; the rank correlation is the mean over the pairs that have one, weighed by their matches."""
+    """The agreement of all pairs together.
+
+    Counts are added up. The rank correlation is the mean over the pairs that have one, weighted by their number of
+    matches.
+    """
     ranked = [(p.rank, p.expected) for p in pairs if math.isfinite(p.rank)]
     weight = sum(count for _, count in ranked)
     rank = sum(value * count for value, count in ranked) / weight if weight else math.nan

@@ -1,7 +1,7 @@
-"""A run beside others: published baselines, or another engine's run.
+"""Comparing a run with others: with published baselines, or with another engine's run.
 
 Two runs are compared on the pairs that both have, set by set. Every figure for which more or less is better gets a
-verdict, also where it is against us; counts without truth get none.
+verdict, favourable or not. Counts without truth get none.
 
 Errors: `baselines-missing`, `baseline-invalid`.
 """
@@ -27,14 +27,18 @@ _BETTER = {
     "corner_3px": "more", "corner_10px": "more", "epi_precision": "more", "under_5": "more", "under_10": "more",
     "under_20": "more", "auc_5": "more", "auc_10": "more", "auc_20": "more", "F_inliers": "", "H_inliers": "",
 }  # fmt: skip
-# Beyond this, a baseline's error is its way of writing "nothing found".
+# A baseline writes "nothing found" as an error of at least this size.
 _FAILED_PX = 1e5
 _FAILED_DEGREES = 180.0
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Figures by pair id, as a file of the baselines folder gives them; failures are infinite."""
+    """The figures of one matcher, as a file of the baselines folder gives them.
+
+    name: the matcher's name, which is the file's name without its suffix.
+    pairs: figures by name, by pair id, in the units of `PairResult.figures`; failures are infinite.
+    """
 
     name: str
     pairs: dict[str, dict[str, float]]
@@ -42,7 +46,15 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one set, over the same `pairs` pairs for both. An infinite median means mostly failures."""
+    """One figure of one set, over the same pairs for both sides.
+
+    set: the name of the set.
+    figure: the name of the figure, as in `summarise`.
+    pairs: number of pairs that both sides have.
+    ours: the run's value; infinite where a median falls on a failure.
+    theirs: the baseline's value; infinite where a median falls on a failure.
+    verdict: `ahead`, `behind` or `level` from the run's side; empty where no value is better.
+    """
 
     set: str
     figure: str
@@ -52,14 +64,20 @@ class Row:
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; infinite is null."""
+        """As JSON values; an infinite value is null."""
         ours, theirs = (value if math.isfinite(value) else None for value in (self.ours, self.theirs))
         return {**asdict(self), "ours": ours, "theirs": theirs}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against one baseline. notes: what makes the two less comparable."""
+    """The comparison of a run with one baseline.
+
+    run: the name of the run.
+    baseline: the name of the baseline.
+    rows: the figures of all sets.
+    notes: sentences that say what makes the two less comparable.
+    """
 
     run: str
     baseline: str
@@ -71,7 +89,7 @@ class Comparison:
         return sum(row.verdict == verdict for row in self.rows)
 
     def line(self) -> str:
-        """The outcome in one line."""
+        """The number of figures by verdict, in one line."""
         return (
             f"{self.run} against {self.baseline}: ahead in {self.count('ahead')} figures, "
             f"behind in {self.count('behind')}, level in {self.count('level')}"
@@ -91,17 +109,17 @@ class Comparison:
 
 
 def read_baselines(folder: Path) -> tuple[Baseline, ...]:
-    """Every `*.json` of a folder, by name: an object of figures by pair id."""
+    """Reads every `*.json` of a folder, sorted by name. Errors: baselines-missing, baseline-invalid."""
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not files:
         raise MatchRTError(
-            "baselines-missing", f"'{folder}' has no baselines.", "Name a folder with one .json a matcher."
+            "baselines-missing", f"'{folder}' has no baselines.", "Name a folder with one .json file for each matcher."
         )
     return tuple(read_baseline(path) for path in files)
 
 
 def compare(report: AccuracyReport, baseline: Baseline) -> Comparison:
-    """The report beside a baseline, on their common pairs."""
+    """Compares a report with a baseline on the pairs that both have."""
     rows: list[Row] = []
     ours = report.by_id()
     for name, pairs in report.sets().items():
@@ -111,14 +129,14 @@ def compare(report: AccuracyReport, baseline: Baseline) -> Comparison:
     notes = []
     estimator = report.options.pose_estimator
     if estimator != "ransac" and any(row.figure.startswith("auc") for row in rows):
-        notes.append(f"The run's poses are by {estimator}; a baseline file's may be by another estimator.")
+        notes.append(f"The run estimates poses with {estimator}; the baseline may use another estimator.")
     if any(row.set == "negative" and row.verdict for row in rows):
-        notes.append("Counts of inliers depend on thresholds, which a baseline file does not state.")
+        notes.append("Counts of inliers depend on thresholds, and a baseline file does not state its thresholds.")
     return Comparison(report.name, baseline.name, tuple(rows), tuple(notes))
 
 
 def as_baseline(report: AccuracyReport) -> Baseline:
-    """A report in the place of a baseline, to compare two runs of ours."""
+    """A report in the form of a baseline, so that two runs can be compared."""
     return Baseline(report.name, report.by_id())
 
 
@@ -134,7 +152,7 @@ def _rows(name: str, ours: list[dict[str, float]], theirs: list[dict[str, float]
 
 
 def _better_in(name: str) -> dict[str, str]:
-    """On pairs of different places, every match that survives verification is false."""
+    """Which way each figure is better. On pairs of different places, every verified match is false."""
     return {**_BETTER, "F_inliers": "less", "H_inliers": "less"} if name == "negative" else _BETTER
 
 
@@ -148,7 +166,7 @@ def _verdict(figure: str, ours: float, theirs: float, better: str) -> Verdict:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Reads one file of figures by pair id; its stem is the name. Error: baseline-invalid."""
+    """Reads one file of figures by pair id; the name is the file's name without suffix. Error: baseline-invalid."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         pairs = {str(key): _figures(entry) for key, entry in raw.items()}
@@ -156,7 +174,7 @@ def read_baseline(path: Path) -> Baseline:
         raise MatchRTError(
             "baseline-invalid",
             f"'{path}' is not a baseline: {error}.",
-            'It should be a JSON object of numbers by pair id, e.g. {"v_dogman/1_2": {"matches": 567}}.',
+            'Write a JSON object of numbers by pair id, such as {"v_dogman/1_2": {"matches": 567}}.',
         ) from error
     return Baseline(path.stem, pairs)
 

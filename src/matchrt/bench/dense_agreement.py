@@ -6,10 +6,11 @@ import numpy as np
 
 from matchrt.bench.difference import Difference, Outputs
 
-# A dense warp is compared where its certainty is above this: half of it within so many pixels, and all but a share of
-# it within one. Where features are much alike, the Gaussian process has no more than three digits in float32 (a
-# float32 Cholesky too), which flips one to three of 1600 patches to another anchor of nearly the same logit; through
-# the refiners that moves everything a little. Measured at 560 and 864 with random weights: docs/models/roma.md.
+# A dense warp is compared where its certainty is above SURE. Half of these pixels must agree within MEDIAN_PIXELS, and
+# all but the share FLIPPED within one pixel. Where features are much alike, the Gaussian process has only three digits
+# in float32 (with a float32 Cholesky too). That flips one to three of 1600 patches to another anchor of nearly the same
+# logit, and the refiners then move all other pixels a little. This was measured at 560 and 864 with random weights:
+# docs/models/roma.md.
 SURE = 0.05
 MEDIAN_PIXELS = 0.02
 MEAN_CERTAINTY = 5e-3
@@ -19,14 +20,15 @@ FLIPPED = 0.05
 def compare_dense(expected: Outputs, actual: Outputs) -> Difference:
     """Compares dense warps and certainties, and the number and scores of the matches that were selected from them.
 
-    expected, actual: `warp` [B, H, W, 4] in -1..1, `certainty` [B, H, W], `scores` and `num_matches`.
-    Of the result, pixels: median distance of the sure part of the warp. score: mean difference of the certainties, or
-    of the sorted scores where that is more. lost: pixels of the warp that moved by more than one, beyond the share
-    `FLIPPED`.
+    expected, actual: outputs by name: `warp` [B, H, W, 4] in -1..1, `certainty` [B, H, W] in 0..1, `scores` and
+    `num_matches`.
+    The fields of the result have these meanings here. pixels: median distance in the certain part of the warp. score:
+    mean difference of the certainties, or of the scores if that is larger. lost: number of pixels of the warp that
+    moved by more than one pixel, beyond the share `FLIPPED`.
     """
     sure = expected["certainty"] > SURE
     height, width = expected["certainty"].shape[1:]
-    # With both directions the map is twice as wide as an image: distances along x then count double.
+    # With both directions, the map is twice as wide as an image. Distances along x count double then.
     half = np.array([width, height, width, height], np.float32) / 2.0
     distance = (np.abs(expected["warp"] - actual["warp"]) * half).max(axis=3)[sure]
     pixels = float(np.median(distance)) if distance.size else 0.0

@@ -1,7 +1,7 @@
-"""Whether two results differ by more than rounding: what parity demands of two forms of the same network.
+"""The parity check: whether the results of two forms of one network differ by more than rounding.
 
-A result is what an engine returns, NumPy arrays by name: `keypoints0`, `keypoints1` [B, N, 2] in pixels of the input,
-`scores` [B, N], `num_matches` [B], and `margin` [B, N] from networks that say by how much a pixel was chosen.
+A result is what an engine returns, as NumPy arrays by name: `keypoints0` and `keypoints1` [B, N, 2] in pixels of the
+input, `scores` [B, N], `num_matches` [B], and `margin` [B, N] from networks that say how clearly each pixel was chosen.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy.typing as npt
 from matchrt.bench.agreement import FloatArray, IndexArray, PairMatches, partners
 
 Outputs = Mapping[str, npt.NDArray[Any]]
-# DESIGN, fidelity: torch to ONNX to session, fp32.
+# Largest distance in pixels that torch, ONNX and a session may be apart in fp32 (the fidelity bar of the design).
 MAX_PIXELS = 1e-3
-# Scores closer to the threshold than this may fall on either side of it.
+# A score that is closer to the threshold than this may fall on either side of it.
 SCORE_TOLERANCE = 1e-4
-# Matches of two results are the same one when their points are closer than this, in pixels; then they are compared.
-# It is half a pixel along both axes at once.
+# Two matches are compared as the same match if their points are closer than this, in pixels. The value is half a pixel
+# along both axes at once.
 SAME_MATCH = 0.71
-# Where torch's own choice of a pixel was closer than this (relative), rounding may choose the other one, which lies
-# within the same windows: not farther than this, in pixels.
+# A pixel that torch chose by a smaller relative margin than TIE may be chosen otherwise by rounding. The other pixel
+# lies in the same window, at most TIE_PIXELS away.
 TIE, TIE_PIXELS = 1e-4, 10.0
 
 
@@ -32,10 +32,14 @@ TIE, TIE_PIXELS = 1e-4, 10.0
 class Difference:
     """How two results of one network differ.
 
-    matches: in both results. lost, extra: only in the expected or only in the actual one, beyond rounding at the
-    threshold. pixels, score: largest differences of matches that both have, in pixels of one coordinate.
-    ties: matches whose pixel the network chose by less than rounding, and the other result chose otherwise.
-    pixel_limit, score_limit: dense warps have others (`bench.dense_agreement`).
+    matches: number of matches that both results have.
+    lost: number of matches that only the expected result has, beyond rounding at the threshold.
+    extra: number of matches that only the actual result has, beyond rounding at the threshold.
+    pixels: largest difference of one coordinate between matches that both have, in pixels.
+    score: largest difference of scores between matches that both have.
+    ties: number of matches whose pixel was chosen by a margin below rounding, so that the other result chose otherwise.
+    pixel_limit: largest value of `pixels` that counts as rounding; dense warps have another (`bench.dense_agreement`).
+    score_limit: largest value of `score` that counts as rounding; dense warps have another.
     """
 
     matches: int
@@ -49,24 +53,25 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Whether this is rounding and nothing else."""
+        """Whether the results differ by rounding only."""
         few_ties = self.ties <= 1 + self.matches // 20
         close = self.pixels <= self.pixel_limit and self.score <= self.score_limit
         return self.lost == self.extra == 0 and few_ties and close
 
 
 def compare_matches(expected: Outputs, actual: Outputs, threshold: float) -> Difference:
-    """Compares the matches as sets, row by row of the batch: near-equal scores may swap places.
+    """Compares matches as sets, row by row of the batch, because matches of nearly equal scores may swap places.
 
-    A match that only one side has counts when its score is clearly above what the other side admits: the threshold,
-    or its weakest match where all its slots are taken. One with a value that is not finite counts always.
+    threshold: the score below which neither side returns matches.
+    A match that only one side has counts if its score is clearly above what the other side admits. That is the
+    threshold, or the weakest match if all slots are taken. A match with a value that is not finite always counts.
     """
     rows = [_compare_row(expected, actual, row, threshold) for row in range(len(expected["num_matches"]))]
     return Difference(
         sum(r.matches for r in rows),
         sum(r.lost for r in rows),
         sum(r.extra for r in rows),
-        float(np.max([r.pixels for r in rows])),  # unlike max(), it hands on a NaN
+        float(np.max([r.pixels for r in rows])),  # np.max passes a NaN on, max() may not
         float(np.max([r.score for r in rows])),
         sum(r.ties for r in rows),
     )
@@ -91,14 +96,14 @@ def _largest(first: FloatArray, second: FloatArray) -> float:
 
 
 def _counted(matches: PairMatches, rows: IndexArray, floor: float) -> IndexArray:
-    """Of the rows, those that are clearly above what the other side admits, or that are no matches at all."""
+    """The rows whose scores are clearly above `floor`, and those that hold a value that is not finite."""
     finite = np.isfinite(matches.points[rows]).all(axis=1) & np.isfinite(matches.scores[rows])
     counted: IndexArray = rows[~finite | (matches.scores[rows] > floor)]
     return counted
 
 
 def _floor(outputs: Outputs, row: int, threshold: float) -> float:
-    """The score from which on a match must be in this result."""
+    """A match of a higher score than this must be in the result."""
     scores = outputs["scores"][row]
     full = int(outputs["num_matches"][row]) == len(scores)
     return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
@@ -107,7 +112,7 @@ def _floor(outputs: Outputs, row: int, threshold: float) -> float:
 def _ties(
     first: PairMatches, second: PairMatches, lost: IndexArray, alone: IndexArray, margin: npt.NDArray[Any] | None
 ) -> dict[int, int]:
-    """Lost matches whose pixel was chosen by a tie -> the other result's match with the pixel chosen otherwise."""
+    """Maps each lost match that was a tie to the other result's match in which the other pixel was chosen."""
     found: dict[int, int] = {}
     if margin is None:
         return found

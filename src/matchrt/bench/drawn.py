@@ -1,8 +1,9 @@
-"""Pairs of drawn scenes with a known homography: what calibrates and judges where the user gives no pairs.
+"""Pairs of drawn scenes with a known homography. They calibrate and judge engines if the user gives no pairs.
 
-Noise alone, as the latency scene has it, is a bad stand-in for photographs: its ranges kept 86 to 89 % of the matches
-of real pairs where those of four real pairs keep 96 to 98 % (docs/quantization.md). Photographs have flat areas,
-straight edges of full contrast, and texture that is strong in one place and absent in another; so do these.
+Noise alone, as in the latency scene, is a bad stand-in for photographs. Ranges measured on noise kept 86 to 89 % of the
+matches of real pairs; ranges measured on four real pairs keep 96 to 98 % (docs/quantization.md). Photographs have flat
+areas, straight edges of full contrast, and texture that is strong in one place and absent in another. Drawn scenes have
+these too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class DrawnPair:
-    """uint8 [H, W, 3] each, and the homography [3, 3] from the first to the second, x1 ~ H x0."""
+    """Two views of one drawn scene.
+
+    image0, image1: uint8 [H, W, 3], RGB.
+    homography: float64 [3, 3], from pixels of image 0 to pixels of image 1: x1 ~ H x0.
+    """
 
     image0: UInt8Array
     image1: UInt8Array
@@ -28,11 +33,15 @@ class DrawnPair:
 
 @dataclass(frozen=True)
 class Conditions:
-    """From where a scene is seen, and how it is lit and taken; a pair of numbers is a range.
+    """How a scene is viewed, lit and photographed. A pair of numbers is a range from which a value is drawn.
 
-    zoom: scene pixels by image pixel. lean: how far corners move, share of the side. blur: sigma, pixels. contrast,
-    noise: of values 0..1. gamma: largest logarithm of the tone curve's exponent. shade: largest share of light that
-    is missing in a part of the image.
+    zoom: scene pixels for each image pixel.
+    lean: how far the corners of the view move, as a share (0..1) of the side.
+    blur: sigma of the Gaussian blur, in pixels.
+    contrast: factor on pixel values.
+    noise: standard deviation of the noise, for pixel values in 0..1.
+    gamma: largest logarithm of the tone curve's exponent; 0 for none.
+    shade: largest share (0..1) of light that is missing in a part of the image; 0 for none.
     """
 
     zoom: tuple[float, float]
@@ -45,13 +54,16 @@ class Conditions:
 
 
 PLAIN = Conditions((1.1, 1.7), 0.09, (0.4, 1.3), (0.6, 1.3), (0.0, 0.02))
-# Dim, noisy, from farther apart: int8 loses on these what it loses on photographs (docs/quantization.md), and on plain
-# ones, where nearly every match is beyond doubt, a third of it.
+# These views are dim, noisy and farther apart. On them int8 loses as many matches as on photographs. On plain views it
+# loses only a third of that, because nearly every match is certain there (docs/quantization.md).
 HARD = Conditions((0.6, 1.6), 0.2, (0.8, 2.2), (0.15, 0.4), (0.03, 0.06), 1.2, 0.8)
 
 
 def drawn_pair(height: int, width: int, seed: int, conditions: Conditions = PLAIN) -> DrawnPair:
-    """The same pair for the same arguments. The second image is seen from another side and exposed otherwise."""
+    """Draws a pair of views of `height` x `width` pixels. The same arguments give the same pair.
+
+    The second view is taken from another side and exposed differently.
+    """
     rng = np.random.default_rng(seed)
     scene = _scene(2 * height, 2 * width, rng)
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
@@ -62,7 +74,7 @@ def drawn_pair(height: int, width: int, seed: int, conditions: Conditions = PLAI
 
 
 def _view(corners: FloatArray, width: int, height: int, rng: np.random.Generator, conditions: Conditions) -> FloatArray:
-    """Scene pixels to image pixels: a quadrilateral of about the middle half of the scene fills the image."""
+    """The homography from scene pixels to image pixels: about the middle half of the scene fills the image."""
     size = np.array([width, height], np.float64)
     zoom = rng.uniform(*conditions.zoom)
     quad = size + (corners - size / 2) * zoom + rng.uniform(-conditions.lean, conditions.lean, (4, 2)) * size
@@ -70,7 +82,7 @@ def _view(corners: FloatArray, width: int, height: int, rng: np.random.Generator
 
 
 def _scene(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """float32 [H, W, 3], 0..1."""
+    """A drawn scene: float32 [H, W, 3], values in 0..1."""
     scene = np.empty((height, width, 3), np.float32)
     scene[:] = rng.random(3) * 0.8 + 0.1
     scene += np.linspace(-0.25, 0.25, height, dtype=np.float32)[:, None, None] * np.float32(rng.uniform(-1, 1))
@@ -83,12 +95,12 @@ def _scene(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[np.
 
 
 def _draw_patch(scene: npt.NDArray[np.float32], reach: float, rng: np.random.Generator) -> None:
-    """A polygon or ellipse, flat or textured; buildings, stones, leaves and windows at once."""
+    """Draws a flat or textured polygon, which stands for buildings, stones, leaves and windows alike."""
     height, width = scene.shape[:2]
     size = reach * width * rng.uniform(0.3, 1.0)
     centre = rng.random(2) * (width, height)
     angles = np.sort(rng.random(rng.integers(3, 8))) * 2 * np.pi
-    if rng.random() < 0.4:  # a rectangle, as most of what people build
+    if rng.random() < 0.4:  # a rectangle, as most man-made things are
         angles = np.array([0.25, 0.75, 1.25, 1.75]) * np.pi + rng.uniform(-0.15, 0.15)
     points = centre + np.column_stack([np.cos(angles), np.sin(angles)]) * size * rng.uniform(0.5, 1.0, 2)
     mask = np.zeros((height, width), np.uint8)
@@ -128,7 +140,7 @@ def _texture(height: int, width: int, rng: np.random.Generator) -> npt.NDArray[n
 
 
 def _developed(image: npt.NDArray[np.float32], rng: np.random.Generator, conditions: Conditions) -> UInt8Array:
-    """Lens and camera: blur, light, exposure, contrast and noise."""
+    """Applies the lens and the camera: blur, light, exposure, contrast and noise."""
     values = cv2.GaussianBlur(image, (0, 0), rng.uniform(*conditions.blur))
     if conditions.gamma:
         values = np.clip(values, 0, 1) ** np.float32(np.exp(rng.uniform(-conditions.gamma, conditions.gamma)))

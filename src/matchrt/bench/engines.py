@@ -1,4 +1,4 @@
-"""What was measured: an engine's backend and precision, how its runs are launched, what memory they take."""
+"""Facts about measured engines: backend, precision, how runs are launched, and how much memory they take."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine to open: by file or model name, of which backend (None: the one that there is), with graphs or not."""
+    """An engine to open.
+
+    engine: file of an engine, or a model's name.
+    backend: which backend's engine is meant if a name has several; None if there is only one.
+    cuda_graph: whether runs are launched as CUDA graphs, where the backend has them.
+    """
 
     engine: str
     backend: str | None = None
@@ -28,7 +33,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """launch: as `Session.launch_mode` said after the runs. memory: of one session, None where it is not known."""
+    """What a report says about a measured engine.
+
+    name: the engine's name in the report.
+    model: the name of the model.
+    backend: the name of the backend.
+    backend_version: the backend's version.
+    precision: `fp32`, `fp16`, `int8` or `fp8`.
+    input: height x width in pixels as text, or the range of sizes of a dynamic engine.
+    launch: how runs were launched, as `Session.launch_mode` said after the runs.
+    engine_bytes: size of the engine file in bytes.
+    memory: memory of one session; None if the backend does not tell.
+    """
 
     name: str
     model: str
@@ -46,7 +62,7 @@ class EngineFacts:
 
 
 def engine_facts(name: str, matcher: Matcher) -> EngineFacts:
-    """Of an open engine; its launch mode is known after a few runs."""
+    """The facts about an open engine. Call it after a few runs: only then is the launch mode known."""
     manifest: EngineManifest = matcher.manifest
     return EngineFacts(
         name=name,
@@ -62,7 +78,7 @@ def engine_facts(name: str, matcher: Matcher) -> EngineFacts:
 
 
 def without_graphs(named: dict[str, Choice], store: EngineStore) -> dict[str, Choice]:
-    """Each TensorRT engine once more, launched kernel by kernel, right after itself. Error: bench-nothing."""
+    """The engines, each TensorRT one followed by itself without CUDA graphs. Error: bench-nothing if there is none."""
     expanded: dict[str, Choice] = {}
     for name, choice in named.items():
         expanded[name] = choice
@@ -71,13 +87,15 @@ def without_graphs(named: dict[str, Choice], store: EngineStore) -> dict[str, Ch
             expanded[f"{name}, no graph"] = Choice(choice.engine, choice.backend, cuda_graph=False)
     if len(expanded) == len(named):
         raise MatchRTError(
-            "bench-nothing", "--compare-launch has no TensorRT engine to compare.", "Name one, or leave it out."
+            "bench-nothing",
+            "--compare-launch has no TensorRT engine to compare.",
+            "Name a TensorRT engine, or leave the option out.",
         )
     return expanded
 
 
 def name_engines(engines: Iterable[str], backends: Iterable[str | None]) -> dict[str, Choice]:
-    """Engines by a short name that tells them apart: no folders, which are nobody's business in a report."""
+    """Engines by a short, unique name. The name has no folders, because private paths do not belong in a report."""
     backends = tuple(backends)
     named: dict[str, Choice] = {}
     for given in engines:

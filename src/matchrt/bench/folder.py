@@ -1,6 +1,6 @@
-"""Reading an evaluation folder: which pairs it has and what is known about them.
+"""Reading an evaluation folder: its pairs of images, and the truth that is known about them.
 
-A folder has any of these, each with a `pairs.json` whose file names are relative to the folder:
+A folder has one or more of these, each with a `pairs.json` whose file names are relative to the folder:
 
 | path          | truth                                                                                           |
 | ------------- | ----------------------------------------------------------------------------------------------- |
@@ -10,8 +10,8 @@ A folder has any of these, each with a `pairs.json` whose file names are relativ
 | `multimodal/` | none                                                                                            |
 | `nogt/`       | none; `negative`: the images show different places                                              |
 
-Everything is in pixels of the stored files, that is, without their EXIF rotation: match with `apply_exif=False`.
-A pair's set is the part of its id before the slash, or its `set`.
+All values are in pixels of the stored files, without their EXIF rotation: match with `apply_exif=False`.
+The set of a pair is the part of its id before the slash, or its field `set`.
 
 Errors: `eval-missing` (no such folder, nothing known in it, or a file that it names is absent), `eval-invalid`.
 """
@@ -35,7 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class ImagePair:
-    """Two image files. id: unique in the folder, and the key under which baselines list the pair."""
+    """Two image files.
+
+    id: unique in the folder; baselines list the pair under it.
+    set: the name of the group of pairs whose figures are reported together.
+    image0, image1: the image files.
+    """
 
     id: str
     set: str
@@ -45,7 +50,11 @@ class ImagePair:
 
 @dataclass(frozen=True, eq=False)
 class HomographyPair(ImagePair):
-    """homography [3, 3]: x1 ~ H x0. Sizes: (height, width) of the stored files."""
+    """A pair of images of a plane.
+
+    homography: float64 [3, 3], from pixels of image 0 to pixels of image 1: x1 ~ H x0.
+    image0_hw, image1_hw: (height, width) of the stored files, in pixels.
+    """
 
     homography: FloatArray
     image0_hw: tuple[int, int]
@@ -54,7 +63,13 @@ class HomographyPair(ImagePair):
 
 @dataclass(frozen=True, eq=False)
 class PosePair(ImagePair):
-    """rotation [3, 3], translation [3]: X1 = R X0 + t; the length of t may mean nothing. K: pixels."""
+    """A pair of images with a known relative pose: X1 = R X0 + t in camera coordinates.
+
+    rotation: R, float64 [3, 3].
+    translation: t, float64 [3]; only its direction is used.
+    intrinsics0, intrinsics1: K of the cameras, float64 [3, 3], in pixels.
+    image0_hw, image1_hw: (height, width) of the stored files, in pixels.
+    """
 
     rotation: FloatArray
     translation: FloatArray
@@ -66,21 +81,33 @@ class PosePair(ImagePair):
 
 @dataclass(frozen=True, eq=False)
 class StereoPair(ImagePair):
-    """disparity [H, W] of image 0, pixels; not finite where unknown."""
+    """A rectified stereo pair.
+
+    disparity: float64 [H, W] for image 0, in pixels: (x, y) lies at (x - d, y) in image 1; not finite where unknown.
+    """
 
     disparity: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class PlainPair(ImagePair):
-    """No truth. negative: the images show different places, so every verified match is false."""
+    """A pair without truth.
+
+    negative: whether the images show different places, so that every verified match is false.
+    """
 
     negative: bool
 
 
 @dataclass(frozen=True)
 class EvalFolder:
-    """The pairs of a folder by kind of truth, in the order of the files."""
+    """The pairs of a folder, in the order of the files.
+
+    homography: pairs with a known homography.
+    pose: pairs with a known relative pose.
+    stereo: pairs with a known disparity.
+    plain: pairs without truth.
+    """
 
     homography: tuple[HomographyPair, ...] = ()
     pose: tuple[PosePair, ...] = ()
@@ -91,7 +118,7 @@ class EvalFolder:
         return len(self.homography) + len(self.pose) + len(self.stereo) + len(self.plain)
 
     def first(self, count: int) -> EvalFolder:
-        """At most `count` pairs of every set: for a quick look."""
+        """The first `count` pairs of every set, for a quick measurement."""
         return EvalFolder(
             _first_of_sets(self.homography, count),
             _first_of_sets(self.pose, count),
@@ -100,7 +127,7 @@ class EvalFolder:
         )
 
     def only(self, sets: tuple[str, ...]) -> EvalFolder:
-        """The pairs of these sets."""
+        """The pairs of these sets. Error: eval-set."""
         chosen = EvalFolder(
             tuple(p for p in self.homography if p.set in sets),
             tuple(p for p in self.pose if p.set in sets),
@@ -110,7 +137,7 @@ class EvalFolder:
         unknown = [name for name in sets if name not in self.sets()]
         if unknown:
             raise MatchRTError(
-                "eval-set", f"The folder has no set '{unknown[0]}'.", f"It has {', '.join(self.sets())}."
+                "eval-set", f"The folder has no set '{unknown[0]}'.", f"Its sets are {', '.join(self.sets())}."
             )
         return chosen
 
@@ -121,7 +148,10 @@ class EvalFolder:
 
 
 def read_folder(root: Path) -> EvalFolder:
-    """Reads every `pairs.json` of the folder and checks that the images are there; reads no image."""
+    """Reads every `pairs.json` of the folder and checks that the image files exist. Errors: eval-missing, eval-invalid.
+
+    Image files are not opened.
+    """
     if not root.is_dir():
         raise MatchRTError("eval-missing", f"There is no evaluation folder '{root}'.", "Name an existing folder.")
     found = EvalFolder(
@@ -134,7 +164,7 @@ def read_folder(root: Path) -> EvalFolder:
         raise MatchRTError(
             "eval-missing",
             f"'{root}' holds no evaluation pairs.",
-            "It should have homography/, pose/, stereo/, multimodal/ or nogt/ with a pairs.json (see bench/README.md).",
+            "Add homography/, pose/, stereo/, multimodal/ or nogt/ with a pairs.json (see bench/README.md).",
         )
     return found
 

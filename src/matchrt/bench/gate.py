@@ -1,4 +1,4 @@
-"""What a variant may lose: the one verdict of `build` and `verify` on every precision."""
+"""The gate: how much a variant may lose. `build` and `verify` use the same verdict for every precision."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _OR_ACCEPT = "or accept the loss with --accept-accuracy-loss"
 class Limits:
     """What a precision may lose, and at which scores it is judged.
 
-    kept: smallest share of the reference's matches within 1 px. count: range of the count ratio. accuracy: largest
-    loss of accuracy, as a share. at_threshold: judge all matches that the engine returns too, not only those from the
-    model's default score on. remedy: what to do about an engine that is beyond its limits.
+    kept: smallest share (0..1) of the reference's matches that the engine must have within 1 px.
+    count: smallest and largest ratio of the engine's number of matches to the reference's.
+    accuracy: largest loss of accuracy, as a difference of shares (0..1).
+    at_threshold: whether all matches that the engine returns are judged too, not only those from the model's default
+        score on.
+    remedy: what to do about an engine that is beyond its limits.
     """
 
     kept: float
@@ -30,12 +33,12 @@ class Limits:
     remedy: str
 
     def scores(self, matching: MatchContract) -> tuple[float, ...]:
-        """The scores from which on matches are counted; the last one is what users get unless they ask for less."""
+        """The smallest scores at which matches are counted. The last one is the default score, which users get."""
         return (*((matching.threshold,) if self.at_threshold else ()), matching.default_score)
 
 
-# DESIGN, fidelity. fp16 promises the same matches, so it is judged at the engine's threshold too: weak matches, which
-# users may ask for, lie near the threshold, where rounding shows first.
+# fp16 promises the same matches. So it is judged at the engine's threshold too: users may ask for weak matches, and
+# rounding shows in these first.
 FP16 = Limits(
     kept=0.99,
     count=(0.98, 1.02),
@@ -43,45 +46,49 @@ FP16 = Limits(
     at_threshold=True,
     remedy=f"Build with --precision fp32, {_OR_ACCEPT}.",
 )
-# int8 states its cost; beyond this it is not the same matcher any more. It is judged on what users get, from the
-# default score on: near the threshold 8 bits exchange matches that are mostly wrong in fp32 too.
+# int8 states its cost; beyond these limits it is another matcher. It is judged from the default score on, which is what
+# users get. Near the threshold, 8 bits exchange matches that are mostly wrong in fp32 too.
 INT8 = Limits(
     kept=0.95,
     count=(0.9, 1.1),
     accuracy=0.02,
     at_threshold=False,
-    remedy="`matchrt verify --per-block` says what costs matches and --keep-fp32 holds it back; or build with "
-    f"--precision fp16 or fp32, {_OR_ACCEPT}.",
+    remedy="Find the parts that cost matches with `matchrt verify --per-block` and keep them in floating point with "
+    f"--keep-fp32; or build with --precision fp16 or fp32, {_OR_ACCEPT}.",
 )
-# An fp32 engine of another backend has to keep what fp16 keeps, at least.
+# An fp32 engine of another backend must keep at least what fp16 keeps.
 LIMITS = {"fp32": FP16, "fp16": FP16, "int8": INT8, "fp8": INT8}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The figures, the limits, and what is beyond them in words."""
+    """The gate's answer on one engine.
+
+    verification: the figures of all pairs.
+    limits: what the figures are compared with.
+    """
 
     verification: Verification
     limits: Limits
 
     @property
     def matches(self) -> int:
-        """Matches of the reference at the lowest score: the fewer, the less this proves."""
+        """Number of the reference's matches at the lowest score. The fewer there are, the less the verdict proves."""
         return max(agreement.expected for agreement in self.verification.agreements)
 
     @property
     def enough(self) -> bool:
-        """Whether the reference finds enough matches to judge by."""
+        """Whether the reference finds enough matches for a verdict."""
         return self.matches >= ENOUGH
 
     @property
     def too_few(self) -> str:
-        """What is said where there are not `enough`."""
+        """The sentence that says that there are not `enough` matches."""
         return f"fp32 finds {self.matches} matches in {len(self.verification.pairs)} pairs: too few to judge"
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Empty where there is enough to judge and everything is within the limits."""
+        """What is beyond the limits, in words. Empty if there are `enough` matches and all figures are within them."""
         if not self.enough:
             return (self.too_few,)
         found = self._invalid()
@@ -115,7 +122,10 @@ class Verdict:
         return [f"accuracy {accuracy[1]:.2%} instead of {accuracy[0]:.2%} (limit {100 * limit:g} points)"]
 
     def checks(self) -> dict[str, float]:
-        """For the manifest: the figures at the score where each is worst; those that are not finite are left out."""
+        """The figures for the manifest, each at the score where it is worst. Shares and ratios are 0..1.
+
+        A figure that is not finite is left out.
+        """
         accuracy = self.verification.accuracy
         found = {
             "precision_matches": float(self.matches),
@@ -135,7 +145,10 @@ class Verdict:
         return min(figure(agreement) for agreement in self.verification.agreements)
 
     def require(self, precision: str) -> None:
-        """Raises `precision-gate` with the figures, or `precision-gate-empty` where there is too little to judge."""
+        """Raises an error unless the engine passes. precision: the engine's, for the message.
+
+        Errors: precision-gate, with the figures; precision-gate-empty if there are too few matches for a verdict.
+        """
         if not self.enough:
             raise InternalError(
                 "precision-gate-empty",

@@ -1,4 +1,4 @@
-"""Runs an engine and its reference on pairs of images and compares their matches: what every verdict comes from."""
+"""Runs an engine and its reference on pairs of images and compares their matches. All verdicts come from here."""
 
 from __future__ import annotations
 
@@ -24,30 +24,34 @@ from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import Session
 
 Advance = Callable[[], None]
-# Everything that the engine returns: the limits say which scores count. Images are taken as they are stored, which is
-# what is known about the pairs of evaluation folders.
+# All matches that the engine returns are read, because the limits decide which scores count. Images are not turned as
+# EXIF says, because the truth of evaluation folders is for the stored pixels.
 JUDGED = MatcherOptions(apply_exif=False, min_score=0.0)
-# Of each kind of truth, the share of matches that says how good they are.
+# For each kind of truth, the figure that counts as accuracy: a share of correct matches.
 MAIN_FIGURE = {"homography": "p3", "stereo": "p3", "pose": "epi_precision"}
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the reference finds: its matches, pair by pair, and what its matching stage was built with."""
+    """What the reference finds.
+
+    matches: its matches, pair by pair.
+    matching: what its matching stage was built with: thresholds and number of slots.
+    """
 
     matches: tuple[Matches, ...]
     matching: MatchContract
 
     def count(self) -> int:
-        """Matches from the default score on, of all pairs."""
+        """Number of matches in all pairs, from the default score on."""
         return sum(len(found.filter(self.matching.default_score)) for found in self.matches)
 
 
 def match_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -> Iterator[Matches | MatchRTError]:
-    """The matches of every pair in order, as many pairs a run as the engine takes; `advance` is called after each.
+    """Matches all pairs in order, as many in a run as the engine takes. `advance` is called after each pair.
 
-    Output that holds no valid matches (NaN, scores out of range) gives the error `matches-invalid` in their place.
-    Errors: image-*, size-memory, session-*.
+    If the output of a pair holds no valid matches (NaN, scores out of range), the error `matches-invalid` is yielded
+    instead of its matches. Errors that are raised: image-*, size-memory, session-*.
     """
     adapter, rows = PairAdapter(session.manifest, JUDGED), session.manifest.input.batch
     for start in range(0, len(pairs), rows):
@@ -68,7 +72,7 @@ def match_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance)
 
 
 def _stacked(inputs: Sequence[Mapping[str, npt.NDArray[Any]]], rows: int) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of single pairs as those of one run; the last pair fills the rows that are left."""
+    """Joins the inputs of single pairs to those of one run. The last pair is repeated in rows that are left over."""
     if rows == 1:
         return dict(inputs[0])
     filled = [*inputs, *[inputs[-1]] * (rows - len(inputs))]
@@ -76,9 +80,9 @@ def _stacked(inputs: Sequence[Mapping[str, npt.NDArray[Any]]], rows: int) -> dic
 
 
 def reference_matches(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -> Expected:
-    """The reference's matches: found once, however many engines are compared with it.
+    """Matches all pairs with the reference. The result serves for any number of engines.
 
-    Errors: those of `match_pairs`; matches-invalid.
+    Errors: those of `match_pairs`, and matches-invalid.
     """
     found = []
     for matches in match_pairs(session, pairs, advance):
@@ -98,16 +102,18 @@ def judge_engine(
     *,
     accuracy: bool = True,
 ) -> Verdict:
-    """Matches every pair and compares.
+    """Matches every pair with the engine in `session` and compares the matches with the expected ones.
 
-    Each side counts from its own scores on: a reference of another model has others. names: of the reference and of
-    the engine, for reports. accuracy: measure against the truth of the pairs too. Errors: those of `match_pairs`.
+    Each side is counted from its own default score on, because a reference of another model has another.
+    limits: what the engine may lose. names: names of the reference and of the engine, for reports.
+    advance: called after each pair. accuracy: whether matches are also measured against the truth of the pairs.
+    Errors: those of `match_pairs`.
     """
     ours, theirs = limits.scores(session.manifest.matching), limits.scores(expected.matching)
     found = []
     for reference, actual, pair in zip(expected.matches, match_pairs(session, pairs, advance), pairs, strict=True):
         invalid = actual.message if isinstance(actual, MatchRTError) else None
-        # Of output that is no matches nothing is kept.
+        # An invalid output counts as no matches at all.
         usable = reference.top(0) if isinstance(actual, MatchRTError) else actual
         agreements = _agreements(reference, theirs, usable, ours)
         right, figures = _NONE
@@ -129,12 +135,12 @@ def _agreements(
 
 
 def _measurable(pair: JudgedPair) -> bool:
-    """Whether `measure_pair` takes it: where there is no truth, it reads the images' files."""
+    """Whether `measure_pair` can measure the pair. Without truth it needs image files, not arrays."""
     return not isinstance(pair.truth, PlainPair) or isinstance(pair.image1, Path)
 
 
 def _accuracy(pair: JudgedPair, reference: Matches, actual: Matches) -> Accuracy:
-    """The share of both sides' matches that is right, and all figures against the truth."""
+    """The shares (0..1) of correct matches on both sides, and all figures against the truth."""
     kind, before = measure_pair(pair.truth, reference, AccuracyOptions())
     _, after = measure_pair(pair.truth, actual, AccuracyOptions())
     main = MAIN_FIGURE.get(kind)

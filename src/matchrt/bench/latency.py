@@ -1,7 +1,7 @@
-"""How long a pair takes, from images in host memory (or files) to matches in host memory.
+"""Measuring how long a pair takes, from images in host memory (or files) to matches in host memory.
 
-Several subjects are measured in turn, A B A B, so that a machine that gets slower or faster meanwhile does so for all.
-Between two calls there is a pause: thread pools spin for a while after their work, and would slow the next subject.
+Several subjects are measured in turn, A B A B, so that a machine that becomes slower or faster does so for all of them.
+There is a pause between two calls. Thread pools spin for a while after their work and would slow the next subject down.
 
 Errors: `bench-runs`.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from matchrt.runtime.session import Arrays, Session
 
 TOTAL = "total"
-# What a GPU engine's own time leaves of the whole call: preparation, copies, waiting, Python.
+# OVERHEAD is the time of a call less the GPU's own time: preparation, copies, waiting, Python.
 GPU, OVERHEAD = "gpu", "overhead"
-# One call on prepared arguments; returns milliseconds by stage, or nothing when there are no stages.
+# One call on prepared arguments. It returns milliseconds by stage, or None if it has no stages.
 Subject = Callable[[], "Mapping[str, float] | None"]
 
 
@@ -32,13 +32,18 @@ class Matching(Protocol):
     """What `matcher_subject` needs of a Matcher."""
 
     def match(self, image0: Any, image1: Any) -> Matches:
-        """Matches two images."""
+        """Matches two images, given as paths or arrays."""
         ...
 
 
 @dataclass(frozen=True)
 class LatencyOptions:
-    """runs: measured calls a subject. warm_up: calls before, not counted. pause: seconds between calls."""
+    """How often a subject is called.
+
+    runs: measured calls of each subject.
+    warm_up: calls of each subject before these, which are not counted.
+    pause: seconds between two calls.
+    """
 
     runs: int = 30
     warm_up: int = 3
@@ -47,7 +52,14 @@ class LatencyOptions:
 
 @dataclass(frozen=True)
 class Stage:
-    """Milliseconds of one stage over all runs. Percentiles are interpolated linearly."""
+    """The time of one stage over all runs, in milliseconds. Percentiles are interpolated linearly.
+
+    p50: median.
+    p90: 90th percentile.
+    p99: 99th percentile.
+    fastest: smallest time.
+    slowest: largest time.
+    """
 
     p50: float
     p90: float
@@ -57,7 +69,7 @@ class Stage:
 
     @staticmethod
     def of(samples: list[float]) -> Stage:
-        """From milliseconds."""
+        """The figures of a non-empty list of milliseconds."""
         p50, p90, p99 = (float(value) for value in np.percentile(samples, (50, 90, 99)))
         return Stage(p50, p90, p99, min(samples), max(samples))
 
@@ -68,7 +80,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class SubjectLatency:
-    """One subject: stages in their order, `total` (measured outside, host to host) last. samples: all totals."""
+    """The latency of one subject.
+
+    name: the subject's name.
+    stages: figures by stage, in the order of the stages; the last one, `total`, is measured around the whole call.
+    samples: the total of every run, in milliseconds.
+    """
 
     name: str
     stages: dict[str, Stage]
@@ -76,19 +93,23 @@ class SubjectLatency:
 
     @property
     def median(self) -> float:
-        """Median of the total, milliseconds."""
+        """Median of the total, in milliseconds."""
         return self.stages[TOTAL].p50
 
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """All subjects of one interleaved run. The first is the one that the others are compared with."""
+    """The latency of all subjects that were measured in turn.
+
+    options: how often they were called.
+    subjects: the results; the others are compared with the first one.
+    """
 
     options: LatencyOptions
     subjects: tuple[SubjectLatency, ...]
 
     def ratios(self) -> dict[str, float]:
-        """Median total of each subject over that of the first: 0.5 is twice as fast as the first."""
+        """Each subject's median total divided by that of the first; 0.5 means twice as fast as the first."""
         return {subject.name: subject.median / self.subjects[0].median for subject in self.subjects}
 
     def to_json(self) -> dict[str, Any]:
@@ -118,13 +139,18 @@ def measure(
     sleep: Callable[[float], None] = time.sleep,
     advance: Callable[[], None] | None = None,
 ) -> LatencyReport:
-    """Measures the subjects in turn; `advance` is called after each round, warm-up included."""
+    """Measures the subjects in turn.
+
+    clock: gives seconds. sleep: waits for so many seconds. advance: called after each round, those of the warm-up
+    included. Error: bench-runs, if there is no subject or no run.
+    """
     options = options or LatencyOptions()
     if not subjects or options.runs < 1 or options.warm_up < 0:
         raise MatchRTError(
             "bench-runs",
-            f"{len(subjects)} subjects, {options.runs} runs and {options.warm_up} warm-up runs measure nothing.",
-            "Use at least one engine and one run.",
+            f"There is nothing to measure with {len(subjects)} subjects, {options.runs} runs and {options.warm_up} "
+            "warm-up runs.",
+            "Use at least one engine and one run, and no negative number of warm-up runs.",
         )
     totals: dict[str, list[float]] = {name: [] for name in subjects}
     stages: dict[str, dict[str, list[float]]] = {name: {} for name in subjects}
@@ -149,12 +175,15 @@ def _with_overhead(timings: Mapping[str, float], elapsed: float) -> dict[str, fl
 
 
 def matcher_subject(matcher: Matching, image0: Any, image1: Any) -> Subject:
-    """A matcher on one pair: paths (then decoding counts) or arrays; stages as the matcher reports them."""
+    """A subject that matches one pair and has the stages that the matcher reports.
+
+    image0, image1: paths, whose decoding counts then, or arrays as `Matcher.match` takes them.
+    """
     return lambda: matcher.match(image0, image1).timings
 
 
 def session_subject(session: Session, inputs: Arrays) -> Subject:
-    """A bare session on prepared arrays."""
+    """A subject that runs a session on prepared inputs, by name. It has no stages."""
 
     def call() -> None:
         session.run(inputs)

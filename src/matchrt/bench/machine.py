@@ -1,4 +1,4 @@
-"""The machine that figures were measured on, named by what it is and not by whose it is: no host or user names."""
+"""A description of the machine on which figures were measured. It contains no host or user names."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from matchrt.nvidia.device import current_gpu
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
 
-# Besides those of the backends.
+# Packages whose versions are reported, besides those of the backends.
 _PACKAGES = ("opencv-python-headless", "opencv-python", "numpy", "pillow", "cuda-python")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """cores: logical cores that this process may use. load: average of runnable processes over the last minute.
+    """The machine on which figures were measured.
 
-    gpu: the one that CUDA uses, before the run; gpu_after: right after it, when its clocks are still those of work.
+    cpu: the CPU's name.
+    cores: number of logical cores that this process may use.
+    system: operating system and architecture.
+    python: Python's version.
+    versions: versions of the installed packages, by name.
+    load: average number of runnable processes over the last minute, before the run; None where it is not known.
+    gpu: the GPU that CUDA uses, before the run; None without a GPU.
+    gpu_after: the same GPU right after the run, when its clocks are still those under load; None if not read then.
     """
 
     cpu: str
@@ -37,7 +44,7 @@ class Machine:
     gpu_after: Board | None = None
 
     def line(self) -> str:
-        """The machine in one line."""
+        """The description in one line."""
         runtime = next((f", ONNX Runtime {v}" for n, v in self.versions.items() if n.startswith(DEFAULT_BACKEND)), "")
         busy = "" if self.load is None else f", load {self.load:.1f} before the run"
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
@@ -45,7 +52,7 @@ class Machine:
         return f"{self.cpu}, {cores}, {self.system}{runtime}{busy}{gpu}"
 
     def after(self) -> Machine:
-        """With the GPU as it is now. Call it right after the work."""
+        """The description with the GPU's present state as `gpu_after`. Call it right after the work."""
         return self if self.gpu is None else replace(self, gpu_after=this_gpu())
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +61,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What can be found out here and now."""
+    """The description of this machine at this moment."""
     versions = {"matchrt": __version__}
     backends = [get_backend(name) for name in backend_names()]
     runtimes = [package for backend in backends if not backend.takes_weights for package in backend.distributions]
@@ -70,7 +77,7 @@ def this_machine() -> Machine:
 
 
 def this_gpu() -> Board | None:
-    """The GPU that CUDA uses, as it is now; without clocks where the driver cannot be asked; None without a GPU."""
+    """The present state of the GPU that CUDA uses; None without a GPU. Clocks are None if they cannot be read."""
     if boards := read_boards():
         return board_in_use(boards)
     try:
@@ -81,7 +88,7 @@ def this_gpu() -> Board | None:
 
 
 def gpu_line(before: Board, after: Board | None) -> str:
-    """Name, driver and clocks: of the work where they were read then, else of the time before."""
+    """The GPU's name, driver and clocks in one line; clocks after the run if they are known, else before it."""
     at, when = (before, "before the run") if after is None else (after, "right after the run")
     clocks = f"SM clock {_clock(at.sm_clock, at.sm_clock_max)}, memory clock "
     return f"{at.name}, driver {at.driver}, {clocks}{_clock(at.memory_clock, at.memory_clock_max)} {when}"
@@ -94,7 +101,7 @@ def _clock(now: int | None, most: int | None) -> str:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name as the system gives it."""
+    """The CPU's name as the operating system gives it. cpuinfo: the file that Linux has it in."""
     try:
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -106,7 +113,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may use."""
+    """Number of logical cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

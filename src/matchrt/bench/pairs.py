@@ -1,4 +1,4 @@
-"""Pairs of images that engines are judged on: the user's own, or drawn ones."""
+"""The pairs of images on which engines are judged: the user's own, or drawn ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _EVALUATION = ("homography", "pose", "stereo", "multimodal", "nogt")
 
 @dataclass(frozen=True, eq=False)
 class JudgedPair:
-    """Two images, as files or uint8 arrays, and what is known about them; truth.id names the pair."""
+    """Two images and what is known about them.
+
+    image0, image1: a file, or uint8 [H, W, C].
+    truth: the kind of pair with its truth; `truth.id` names the pair in reports.
+    """
 
     image0: Any
     image1: Any
@@ -25,7 +29,7 @@ class JudgedPair:
 
 
 def drawn_pairs(contract: InputContract, seeds: Sequence[int], conditions: Conditions = PLAIN) -> list[JudgedPair]:
-    """Drawn scenes of the engine's size, of at most 640 pixels where it is dynamic."""
+    """Draws a pair for each seed, in the engine's size, or with sides of at most 640 pixels for a dynamic engine."""
     height, width = _size(contract)
     found = []
     for seed in seeds:
@@ -46,9 +50,10 @@ def _size(contract: InputContract) -> tuple[int, int]:
 
 
 def user_pairs(source: Path) -> list[JudgedPair]:
-    """A list of pairs, an evaluation folder (with its truth), or a folder whose images follow each other.
+    """The user's pairs.
 
-    Errors: pairs-*, eval-*.
+    source: a list of pairs, an evaluation folder (whose truth is kept), or a folder of images, each of which is paired
+    with the next one. Errors: pairs-*, eval-*.
     """
     if source.is_dir() and any((source / part / "pairs.json").is_file() for part in _EVALUATION):
         return folder_pairs(read_folder(source))

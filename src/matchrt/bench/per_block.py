@@ -1,4 +1,4 @@
-"""What each part of a network costs in matches when it alone is lowered to 8 bits."""
+"""How many matches each part of a network costs if it alone is quantized."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ Tell = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class BlockCost:
-    """One part lowered alone. products: layers in it; lost: share of the reference's matches not within 1 px."""
+    """The cost of quantizing one part alone.
+
+    block: the part's module path; `(all)` for all parts together.
+    products: number of quantized layers in it.
+    lost: share (0..1) of the reference's matches that are not kept within 1 px.
+    count_ratio: number of matches divided by the reference's.
+    """
 
     block: str
     products: int
@@ -34,7 +40,15 @@ class BlockCost:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """All parts, the costliest first, and all of them together (`whole`)."""
+    """The cost of quantizing each part of a network.
+
+    precision: `int8` or `fp8`.
+    backend: the backend whose placement of Q/DQ nodes was used.
+    pairs: number of pairs that were matched.
+    expected: number of matches that fp32 finds in all pairs.
+    whole: the cost of all parts together.
+    blocks: the cost of each part, the costliest first.
+    """
 
     precision: str
     backend: str
@@ -49,7 +63,10 @@ class Sensitivity:
 
 
 def block_of(node: str) -> str:
-    """`backbone.layer1.0.bn1/Conv_0` -> `backbone.layer1.0`: up to the first number, else two parts."""
+    """The block of a node: its module path up to the first number, else the first two parts.
+
+    For example, `backbone.layer1.0.bn1/Conv_0` belongs to `backbone.layer1.0`.
+    """
     parts = node.rpartition("/")[0].split(".")
     number = next((index for index, part in enumerate(parts) if part.isdigit()), 1)
     return ".".join(parts[: number + 1])
@@ -64,10 +81,12 @@ def measure_sensitivity(
     open_variant: Callable[[tuple[str, ...]], Session],
     tell: Tell,
 ) -> Sensitivity:
-    """Lowers one block after another and counts the matches that are left, of those that fp32 finds.
+    """Quantizes one block after another and counts how many of fp32's matches are kept.
 
-    products: names of the nodes that the precision lowers. open_variant: opens the network with these nodes alone
-    lowered, all of them together where none are named. expected: what fp32 finds in `pairs`.
+    products: names of the nodes that the precision quantizes. expected: what fp32 finds in `pairs`.
+    open_variant: opens the network with only the given nodes quantized, or all of them if none is given.
+    tell: called with the step that begins and the share (0..1) of the work done.
+    Errors: those of `judge_engine` and of `open_variant`.
     """
     blocks = blocks_of(products)
     costs = []
@@ -80,7 +99,7 @@ def measure_sensitivity(
 
 
 def blocks_of(products: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The nodes of every block, in the order of the network."""
+    """The node names of every block, in the order of the network."""
     found: dict[str, list[str]] = {}
     for name in products:
         found.setdefault(block_of(name), []).append(name)
@@ -88,14 +107,17 @@ def blocks_of(products: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _cost(block: str, products: int, session: Session, pairs: Sequence[JudgedPair], expected: Expected) -> BlockCost:
-    # Only the figures are wanted here, and of them those from the default score on, which all limits have.
+    # Only the figures from the default score on are used, and these are the same for all limits.
     verdict = judge_engine(expected, session, pairs, INT8, ("fp32", block), lambda: None, accuracy=False)
     agreement = verdict.verification.agreement
     return BlockCost(block, products, 1 - agreement.share(1.0), agreement.count_ratio)
 
 
 def save_sensitivity_plot(sensitivity: Sensitivity, path: Path) -> None:
-    """Bars, the costliest part on top: .png, .svg or .pdf. Errors: output-format, package-missing."""
+    """Draws the costs as bars, the costliest part on top, into a .png, .svg or .pdf file.
+
+    Errors: output-format, output-unwritable, package-missing.
+    """
     from matchrt.bench.plots import figure_class
 
     check_plot(path)
@@ -103,7 +125,7 @@ def save_sensitivity_plot(sensitivity: Sensitivity, path: Path) -> None:
     figure = figure_class()(figsize=(8, 0.26 * len(blocks) + 1.5), layout="constrained")
     axes = figure.subplots()
     axes.barh([cost.block for cost in blocks], [100 * cost.lost for cost in blocks])
-    axes.set(xlabel="matches of fp32 lost within 1 px, %", title=f"{sensitivity.precision}: each part lowered alone "
+    axes.set(xlabel="matches of fp32 lost within 1 px, %", title=f"{sensitivity.precision}: each part quantized alone "
              f"(all: {100 * sensitivity.whole.lost:.2f} %)")  # fmt: skip
     axes.tick_params(axis="y", labelsize="small")
     axes.grid(axis="x", alpha=0.3)

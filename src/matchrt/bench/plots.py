@@ -1,4 +1,4 @@
-"""Recall curves and latencies as pictures. Needs matplotlib, which nothing else here does.
+"""Plots of recall curves and latencies. Only this module and `per_block` need matplotlib.
 
 Error: `package-missing`.
 """
@@ -25,7 +25,7 @@ _LARGEST_DEGREES = 20.0
 
 
 def check_plot(path: Path) -> None:
-    """Says before any work what could not be drawn after it. Errors: output-format, package-missing."""
+    """Checks before any work that a plot can be drawn into this file. Errors: output-format, package-missing."""
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise MatchRTError(
             "output-format", f"A plot cannot be written as '{path}'.", f"Use {', '.join(PLOT_SUFFIXES)}."
@@ -34,7 +34,10 @@ def check_plot(path: Path) -> None:
 
 
 def pose_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[float], list[float]]]:
-    """Degrees and recall by run and set: steps from (0, 0) to 20 degrees; the error is the larger of R's and t's."""
+    """The recall curves of poses by run and set: degrees and shares of pairs, as steps from (0, 0) to 20 degrees.
+
+    The error of a pose is the larger one of its rotation and its translation.
+    """
     curves = {}
     for report in reports:
         for name, pairs in report.sets().items():
@@ -50,7 +53,7 @@ def pose_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[float
 
 
 def pixel_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[float], list[float]]]:
-    """Pixels (at a long side of 640) and the mean share of matches within them, by run and homography set."""
+    """The curves of homographies by run and set: pixels at a long side of 640, and mean shares of matches within."""
     curves = {}
     for report in reports:
         for name, figures in report.summary().items():
@@ -61,7 +64,10 @@ def pixel_curves(reports: Sequence[AccuracyReport]) -> dict[str, tuple[list[floa
 
 
 def save_plot(reports: Sequence[AccuracyReport], path: Path) -> None:
-    """Draws both kinds of curves, left pixels and right degrees, into a .png, .svg or .pdf."""
+    """Draws the curves of homographies (left) and poses (right) into a .png, .svg or .pdf file.
+
+    Errors: output-format, output-unwritable, package-missing.
+    """
     check_plot(path)
     figure = figure_class()(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -81,7 +87,7 @@ def save_plot(reports: Sequence[AccuracyReport], path: Path) -> None:
 
 
 def latency_curves(report: LatencyReport) -> dict[str, tuple[list[float], list[float]]]:
-    """Milliseconds and the share of runs that took no longer, by engine: every run is one step."""
+    """The latency curves by engine: milliseconds, and the shares of runs that took no longer. Each run is one step."""
     curves = {}
     for subject in report.subjects:
         ordered = sorted(subject.samples)
@@ -91,7 +97,11 @@ def latency_curves(report: LatencyReport) -> dict[str, tuple[list[float], list[f
 
 
 def save_latency_plot(report: LatencyReport, facts: Sequence[EngineFacts], path: Path) -> None:
-    """Draws the totals of all engines as distributions, with a line at p50 and p99."""
+    """Draws the distribution of every engine's totals, with lines at p50 and p99, into a .png, .svg or .pdf file.
+
+    facts: backend and precision of the engines, for the legend.
+    Errors: output-format, output-unwritable, package-missing.
+    """
     check_plot(path)
     kinds = {entry.name: f" ({entry.backend}, {entry.precision})" for entry in facts}
     figure = figure_class()(figsize=(8, 4.5), layout="constrained")
@@ -112,7 +122,10 @@ def save_latency_plot(report: LatencyReport, facts: Sequence[EngineFacts], path:
 
 
 def figure_class() -> Any:
-    """matplotlib's Figure, without pyplot: no windows and no global state."""
+    """matplotlib's class Figure. It is used without pyplot, which would open windows and keep global state.
+
+    Error: package-missing.
+    """
     try:
         return importlib.import_module("matplotlib.figure").Figure
     except ImportError as error:

@@ -1,9 +1,9 @@
-"""Relative pose from matches, with the estimator that is asked for.
+"""Relative pose from matches, with a choice of estimators.
 
-The result depends on the estimator as much as on the matches, so reports state it:
+The result depends on the estimator as much as on the matches, so reports name it:
 
-- `ransac`: OpenCV's findEssentialMat with RANSAC on normalised points. What most papers and our baselines use.
-- `magsac`, `poselib`: `matchrt.runtime.geometry`.
+- `ransac`: OpenCV's findEssentialMat with RANSAC on normalised points. Most papers and our baselines use it.
+- `magsac`, `poselib`: see `matchrt.runtime.geometry`.
 
 Errors: `pose-estimator`, and for poselib `package-missing`.
 """
@@ -25,7 +25,7 @@ Pose = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]
 
 
 def check_estimator(name: str) -> PoseEstimator:
-    """The name, if it is one of the three. Error: pose-estimator."""
+    """The name, if it is the name of an estimator. Error: pose-estimator."""
     for known in get_args(PoseEstimator):
         if name == known:
             return known  # type: ignore[no-any-return]
@@ -42,9 +42,10 @@ def relative_pose(
     estimator: PoseEstimator,
     seed: int = 0,
 ) -> Pose | None:
-    """R [3, 3], t [3] of unit length, number of inliers; None when no pose was found.
+    """Estimates R [3, 3], t [3] of unit length, and the number of inliers; None if no pose was found.
 
-    points0, points1: [N, 2] pixels. intrinsics: K0, K1.
+    points0, points1: [N, 2] in pixels. intrinsics: K0 and K1, [3, 3] each, in pixels. threshold_px: inlier threshold in
+    pixels. seed: seed of the random sampling. Error: package-missing, for poselib.
     """
     if estimator == "ransac":
         return _ransac(points0, points1, intrinsics, threshold_px, seed)
@@ -70,7 +71,7 @@ def _ransac(
     threshold_px: float,
     seed: int,
 ) -> Pose | None:
-    if len(points0) < 6:  # five determine it exactly, which is no evidence
+    if len(points0) < 6:  # five points always fit some pose, so they prove nothing
         return None
     rays0, rays1 = (normalise_points(p, k) for p, k in zip((points0, points1), intrinsics, strict=True))
     focal = float(np.mean([k[i, i] for k in intrinsics for i in (0, 1)]))

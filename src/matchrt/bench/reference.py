@@ -1,4 +1,4 @@
-"""Which engine a variant is compared with, and which gate it has."""
+"""Finding the engine that a variant is compared with."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from matchrt.store import EngineStore
 
 
 def find_reference(manifest: EngineManifest, store: EngineStore, named: str = "fp32") -> EngineFile:
-    """The engine that `--reference` names, by path or model; `fp32`: the one that the variant was made from.
+    """The engine that `--reference` names.
 
-    That one has the same weights, input and matching. Errors: reference-missing, and those of `read_engine`.
+    manifest: the variant's. named: a path, a model's name, or `fp32` for the engine that the variant was made from;
+    that is an fp32 ONNX engine with the same weights, input and matching.
+    Errors: reference-missing, and those of `read_engine`.
     """
     if named != "fp32":
         return read_engine(named, store)
@@ -27,7 +29,7 @@ def find_reference(manifest: EngineManifest, store: EngineStore, named: str = "f
     raise MatchRTError(
         "reference-missing",
         f"The store has no fp32 engine of {manifest.model} with the same weights, input and matching.",
-        "Name the .onnx that the engine was built from with --reference, or build it again.",
+        "Name the .onnx engine that this one was built from with --reference, or build that one again.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A whole run as one document: JSON with every number, or Markdown with the tables."""
+"""A whole run as one document: JSON with all numbers, or Markdown with tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ from matchrt.bench.throughput import ThroughputReport
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured."""
+    """Everything that a run of `matchrt bench` measured.
+
+    machine: where it was measured.
+    engines: facts about the engines.
+    latency: None if it was not measured.
+    throughput: None if it was not measured.
+    accuracy: one report for each engine; empty if it was not measured.
+    comparisons: the accuracy of each engine compared with baselines and with the first engine.
+    """
 
     machine: Machine
     engines: tuple[EngineFacts, ...] = ()
@@ -36,7 +44,7 @@ class Results:
 
 
 def report_value(results: Results) -> dict[str, Any]:
-    """As JSON values."""
+    """The results as JSON values."""
     return {
         "machine": results.machine.to_json(),
         "engines": [facts.to_json() for facts in results.engines],
@@ -63,7 +71,7 @@ def report_tables(results: Results) -> list[tuple[Cells, list[str]]]:
 
 
 def report_markdown(results: Results) -> str:
-    """As Markdown."""
+    """The results as a Markdown document."""
     parts = ["## matchrt bench", "", f"Measured on: {results.machine.line()}", ""]
     for table, notes in report_tables(results):
         parts += [table.markdown(), *(f"{note}\n" for note in notes)]

@@ -1,4 +1,4 @@
-"""A pair of images made from a seed, so that latency can be measured anywhere on the same pixels."""
+"""A pair of images generated from a seed, so that latency can be measured on the same pixels everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def textured_image(height: int, width: int, seed: int = 0) -> UInt8Array:
-    """uint8 [H, W, 3]: noise of several scales, which has corners at every scale as photographs have."""
+    """A generated image, uint8 [H, W, 3]: noise of several scales, which has corners at all scales, as photographs."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3), np.float32)
     for cell in (64, 24, 8, 3):
@@ -28,7 +28,7 @@ def textured_image(height: int, width: int, seed: int = 0) -> UInt8Array:
 
 
 def view_change(height: int, width: int) -> FloatArray:
-    """A homography [3, 3] like a small step to the side: some rotation, scale, perspective."""
+    """A homography [3, 3] in pixels, like that of a small step to the side: some rotation, scale and perspective."""
     source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     shift = np.array([[0.05, 0.06], [-0.02, 0.01], [-0.04, -0.05], [0.03, -0.01]], np.float32)
     target = source + shift * np.array([width, height], np.float32)
@@ -44,7 +44,10 @@ def image_pair(height: int, width: int, seed: int = 0) -> tuple[UInt8Array, UInt
 
 
 def engine_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
-    """The generated pair as inputs of an engine of one channel or three, at its size (dynamic: 480x640), unpadded."""
+    """The generated pair as inputs of an engine, by name, without padding.
+
+    The images have the engine's channels and size, or 480x640 for a dynamic engine.
+    """
     contract = manifest.input
     height, width = contract.height or 480, contract.width or 640
     inputs: dict[str, npt.NDArray[Any]] = {}

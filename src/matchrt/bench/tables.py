@@ -1,4 +1,4 @@
-"""Reports as tables: Markdown for files, rich for terminals, from the same cells."""
+"""Reports as tables. The same cells become Markdown for files and rich tables for terminals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Cells:
-    """A table: one heading a column, the first column left-aligned."""
+    """The cells of a table, as text. The first column is left-aligned, the others are right-aligned.
+
+    title: the text above the table.
+    headings: one for each column.
+    rows: the cells, one tuple for each row, as long as `headings`.
+    """
 
     title: str
     headings: tuple[str, ...]
@@ -45,7 +50,7 @@ class Cells:
         return "\n".join(lines) + "\n"
 
     def rich(self) -> Table:
-        """For a terminal; verdicts are coloured."""
+        """As a table for a terminal, in which verdicts are coloured."""
         from rich.table import Table
         from rich.text import Text
 
@@ -58,7 +63,7 @@ class Cells:
 
 
 def engines_table(engines: Sequence[EngineFacts]) -> Cells:
-    """What each name stands for."""
+    """A row for each engine with its facts, which says what each name stands for."""
     rows = []
     for facts in engines:
         memory = facts.memory
@@ -70,7 +75,7 @@ def engines_table(engines: Sequence[EngineFacts]) -> Cells:
 
 
 def throughput_table(report: ThroughputReport) -> Cells:
-    """Pairs a second by engine and number of streams."""
+    """Pairs per second by engine and number of streams."""
     most = max(len(rates) for rates in report.rates.values())
     rows = tuple((name, *(f"{rate.per_second:.1f}" for rate in rates)) for name, rates in report.rates.items())
     headings = ("engine", *(f"{count} stream{'s' if count > 1 else ''}" for count in range(1, most + 1)))
@@ -78,14 +83,17 @@ def throughput_table(report: ThroughputReport) -> Cells:
 
 
 def throughput_notes(report: ThroughputReport) -> list[str]:
-    """What a stream is."""
+    """A sentence that says what a stream is."""
     options = report.options
     length = f"{options.seconds:g} s" if options.count is None else f"{options.count} pairs a stream"
-    return [f"A stream is a thread with its own session on the one loaded engine; {length} each, engines in turn."]
+    return [
+        "A stream is a thread with its own session on the one loaded engine. "
+        f"Engines are measured in turn, for {length} each."
+    ]
 
 
 def latency_table(report: LatencyReport) -> Cells:
-    """Milliseconds by subject and stage."""
+    """Milliseconds by engine and stage."""
     ratios = report.ratios()
     rows = []
     for subject in report.subjects:
@@ -98,14 +106,14 @@ def latency_table(report: LatencyReport) -> Cells:
 
 
 def latency_notes(report: LatencyReport) -> list[str]:
-    """What a reader should know about the figures."""
+    """Sentences that a reader should know beside the figures."""
     if report.options.runs < 100:
         return [f"With {report.options.runs} runs, p99 is close to the slowest one."]
     return []
 
 
 def accuracy_table(reports: Sequence[AccuracyReport]) -> Cells:
-    """Figures by set, one column a run."""
+    """Figures by set, with one column for each run."""
     summaries = [report.summary() for report in reports]
     rows = []
     for name in dict.fromkeys(set_name for summary in summaries for set_name in summary):
@@ -121,7 +129,7 @@ def accuracy_table(reports: Sequence[AccuracyReport]) -> Cells:
 
 
 def comparison_table(comparison: Comparison) -> Cells:
-    """A run beside a baseline with the verdicts."""
+    """A run and a baseline side by side, with the verdicts."""
     rows = tuple(
         (row.set, label(row.figure), str(row.pairs), number(row.figure, row.ours), number(row.figure, row.theirs),
          row.verdict)
@@ -132,7 +140,7 @@ def comparison_table(comparison: Comparison) -> Cells:
 
 
 def label(figure: str) -> str:
-    """A figure's name for people."""
+    """A figure's name in plain words."""
     if figure in _LABELS:
         return _LABELS[figure]
     kind, _, value = figure.partition("_")
@@ -148,7 +156,7 @@ def label(figure: str) -> str:
 
 
 def number(figure: str, value: float | None) -> str:
-    """A figure's value for people; a dash where there is none, `failed` where it is infinite."""
+    """A figure's value as text; `-` if there is none, `failed` if it is not finite."""
     if value is None:
         return "-"
     if not math.isfinite(value):

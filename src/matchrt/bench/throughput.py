@@ -1,7 +1,7 @@
-"""Pairs a second with several threads, each with a session of its own on one loaded engine.
+"""Measuring pairs per second with several threads, each with its own session on one loaded engine.
 
 The threads belong to one Python process, as in a program that serves several cameras. Each matches the same pair over
-and over; the clock runs from the moment that all begin to the moment that the last one ends.
+and over. The clock runs from the moment when all begin to the moment when the last one ends.
 
 Error: `bench-runs`.
 """
@@ -22,9 +22,12 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class ThroughputOptions:
-    """seconds: how long each number of streams is measured, unless `count` pairs a stream are asked for.
+    """How long throughput is measured.
 
-    warm_up: calls of each stream before, not counted: the third one of a TensorRT session captures its graph.
+    seconds: time for each number of streams, if `count` is None.
+    count: number of pairs of each stream; None to measure by time.
+    warm_up: calls of each stream before these, which are not counted; the third call of a TensorRT session captures its
+        CUDA graph.
     """
 
     seconds: float = 2.0
@@ -34,7 +37,12 @@ class ThroughputOptions:
 
 @dataclass(frozen=True)
 class Rate:
-    """pairs: matched by all streams together, within `seconds`."""
+    """The throughput of one number of streams.
+
+    streams: number of streams that ran at the same time.
+    pairs: number of pairs that all streams matched together.
+    seconds: time from the first stream's start to the last one's end.
+    """
 
     streams: int
     pairs: int
@@ -42,7 +50,7 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        """Pairs a second."""
+        """Pairs per second of all streams together."""
         return self.pairs / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +60,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class ThroughputReport:
-    """Rates by engine, for 1 to N streams."""
+    """The throughput of all engines.
+
+    options: how long it was measured.
+    rates: by the engine's name, the results for 1 to N streams.
+    """
 
     options: ThroughputOptions
     rates: dict[str, tuple[Rate, ...]]
@@ -68,14 +80,19 @@ def measure_throughput(
     options: ThroughputOptions | None = None,
     advance: Callable[[], None] | None = None,
 ) -> ThroughputReport:
-    """Measures 1, 2, ... N streams of every subject, which gives N calls; subjects take turns at each number.
+    """Measures 1, 2, ... N streams of every subject. The subjects take turns at each number.
 
-    `advance` is called after each measurement.
+    subjects: for each name N calls, one for each stream. advance: called after each measurement.
+    Error: bench-runs, if there is nothing to measure.
     """
     options = options or ThroughputOptions()
     most = max((len(calls) for calls in subjects.values()), default=0)
     if not most or options.seconds <= 0 or (options.count is not None and options.count < 1):
-        raise MatchRTError("bench-runs", "No stream, no time or no pair measures nothing.", "Use one of each at least.")
+        raise MatchRTError(
+            "bench-runs",
+            "Throughput needs at least one stream, some time and one pair.",
+            "Use at least one stream, and a time or a number of pairs above 0.",
+        )
     rates: dict[str, list[Rate]] = {name: [] for name in subjects}
     for streams in range(1, most + 1):
         for name, calls in subjects.items():
@@ -86,7 +103,7 @@ def measure_throughput(
 
 
 def measure_rate(calls: Sequence[Call], options: ThroughputOptions) -> Rate:
-    """Runs each call in a thread of its own; the first error of any is raised."""
+    """Measures the calls at the same time, each in its own thread. The first error of any thread is raised."""
     gate = threading.Barrier(len(calls))
 
     def stream(call: Call) -> tuple[float, float, int]:
@@ -94,7 +111,7 @@ def measure_rate(calls: Sequence[Call], options: ThroughputOptions) -> Rate:
             for _ in range(options.warm_up):
                 call()
         except BaseException:
-            gate.abort()  # the others would wait for ever
+            gate.abort()  # otherwise the others would wait for ever
             raise
         gate.wait()
         done, start = 0, time.perf_counter()

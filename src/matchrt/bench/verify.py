@@ -1,4 +1,4 @@
-"""The figures of an engine beside its reference, pair by pair."""
+"""The figures of an engine compared with its reference, pair by pair."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from matchrt.bench.pairs import JudgedPair
 
 @dataclass(frozen=True, eq=False)
 class VerifiedPair:
-    """One pair.
+    """The figures of one pair.
 
-    agreements: at every score that is judged; the last one is that of users. accuracy: of the reference and of the
-    engine, where there is truth: share of matches that are right. figures: of both, what was measured against the
-    truth. invalid: what is wrong with the engine's output where it holds no valid matches; it then keeps nothing.
+    pair: the images and their truth.
+    agreements: one for each score that is judged; the last one is for the default score, which users get.
+    accuracy: shares (0..1) of correct matches, of the reference and of the engine; None without truth.
+    figures: what was measured against the truth, of the reference and of the engine, as `PairResult.figures`.
+    invalid: why the engine's output holds no valid matches; None if it does. An invalid output keeps no match.
     """
 
     pair: JudgedPair
@@ -29,7 +31,7 @@ class VerifiedPair:
 
     @property
     def agreement(self) -> Agreement:
-        """Of the matches that users get unless they ask for less."""
+        """The agreement at the default score, which users get."""
         return self.agreements[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -47,10 +49,12 @@ class VerifiedPair:
 
 @dataclass(frozen=True)
 class Verification:
-    """All pairs of one engine against one reference.
+    """The comparison of one engine with one reference on all pairs.
 
-    reference, engine: what they are called in reports. scores: of the engine, from which on matches are counted; the
-    last one is what users get unless they ask for less.
+    reference, engine: their names in reports.
+    scores: the engine's smallest scores at which matches are counted; the last one is the default score, which users
+        get.
+    pairs: the figures of each pair.
     """
 
     reference: str
@@ -60,24 +64,27 @@ class Verification:
 
     @property
     def agreements(self) -> tuple[Agreement, ...]:
-        """All pairs together, at every score."""
+        """The agreement of all pairs together, for each of `scores`."""
         return tuple(together([pair.agreements[index] for pair in self.pairs]) for index in range(len(self.scores)))
 
     @property
     def agreement(self) -> Agreement:
-        """All pairs together, of the matches that users get unless they ask for less."""
+        """The agreement of all pairs together at the default score."""
         return together([pair.agreement for pair in self.pairs])
 
     @property
     def accuracy(self) -> tuple[float, float] | None:
-        """Mean over the pairs with truth, of the reference and of the engine; None where there is none."""
+        """Mean accuracy (0..1) over the pairs with truth, of the reference and of the engine; None without truth."""
         known = [pair.accuracy for pair in self.pairs if pair.accuracy is not None]
         if not known:
             return None
         return float(np.mean([first for first, _ in known])), float(np.mean([second for _, second in known]))
 
     def worst(self, count: int) -> list[VerifiedPair]:
-        """Pairs with the smallest share within 1 px, of those with matches of the reference and a valid output."""
+        """The `count` pairs with the smallest share of matches kept within 1 px.
+
+        Pairs in which the reference finds nothing, and pairs with an invalid output, are left out.
+        """
         matched = [pair for pair in self.pairs if pair.agreement.expected and pair.invalid is None]
         return sorted(matched, key=lambda pair: pair.agreement.share(1.0))[:count]
 
@@ -95,7 +102,7 @@ class Verification:
 
 
 def together_by_set(verification: Verification) -> dict[str, Verification]:
-    """The same by sets of pairs, in order."""
+    """One verification for each set of pairs, in the order of the sets."""
     names = dict.fromkeys(pair.pair.truth.set for pair in verification.pairs)
     return {
         name: replace(verification, pairs=tuple(p for p in verification.pairs if p.pair.truth.set == name))

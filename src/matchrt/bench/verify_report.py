@@ -1,4 +1,4 @@
-"""A verification as tables, JSON and one HTML file that needs nothing else."""
+"""A verification as tables, as JSON, and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _HEADINGS = (
 
 
 def verification_table(verdict: Verdict) -> Cells:
-    """A line a set of pairs, and one for all."""
+    """A row for each set of pairs, and one for all of them."""
     found = verdict.verification
     rows = [_row(name, part.pairs, part.agreement, part.accuracy) for name, part in together_by_set(found).items()]
     rows.append(_row("all", found.pairs, found.agreement, found.accuracy))
@@ -57,7 +57,7 @@ def _row(
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> Cells:
-    """A line a part, the costliest first."""
+    """A row for all parts together, then one for each part, the costliest first."""
     rows = [
         (cost.block, str(cost.products), f"{cost.lost:.2%}", f"{cost.count_ratio:.2%}")
         for cost in (sensitivity.whole, *sensitivity.blocks)
@@ -70,12 +70,12 @@ def sensitivity_table(sensitivity: Sensitivity) -> Cells:
 
 
 def verdict_line(verdict: Verdict) -> str:
-    """What the gate says."""
+    """The gate's verdict in one line."""
     return "gate: passed" if not verdict.failures else f"gate: FAILED, {'; '.join(verdict.failures)}"
 
 
 def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[str, Any]:
-    """As JSON values."""
+    """A verdict and a sensitivity as JSON values; None for what was not measured."""
     found: dict[str, Any] = {}
     if verdict is not None:
         gate = {"passed": not verdict.failures, "failures": list(verdict.failures)}
@@ -86,7 +86,7 @@ def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[st
 
 
 def to_html(verdict: Verdict | None, sensitivity: Sensitivity | None, pictures: list[tuple[str, bytes]]) -> str:
-    """A page with the verdict, the tables and the worst pairs. pictures: caption and JPEG."""
+    """A page with the verdict, the tables and the worst pairs. pictures: captions and JPEG bytes."""
     parts = []
     if verdict is not None:
         colour = _BAD if verdict.failures else _GOOD
@@ -112,7 +112,10 @@ def _table(cells: Cells) -> str:
 
 
 def worst_pictures(verdict: Verdict, reference: Session, engine: Session, count: int) -> list[tuple[str, bytes]]:
-    """The worst pairs, matched once more by both, drawn: caption and JPEG."""
+    """Matches the `count` worst pairs again with both engines and draws them: captions and JPEG bytes.
+
+    Errors: those of `match_pairs`.
+    """
     from PIL import Image
 
     found = []

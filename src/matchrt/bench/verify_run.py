@@ -1,4 +1,4 @@
-"""What `matchrt verify` of an engine does."""
+"""The work of `matchrt verify ENGINE`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ _DRAWN = range(500, 508)
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """engine, reference: files or names. pairs: as `--calibration` takes them; None: drawn scenes.
+    """Which engine is compared with which, and on what.
 
-    first: so many of the pairs. worst: so many pairs are drawn. threads: of the CPU.
+    engine: the engine's file or a model's name.
+    reference: file or name of the engine to compare with; `fp32` for the one that `engine` was made from.
+    pairs: list of pairs or folder, as `user_pairs` takes it; None for drawn scenes.
+    first: how many of the pairs are used; None for all.
+    worst: how many of the worst pairs are drawn as pictures.
+    threads: CPU threads of each session; None for the backend's own choice.
+    backend: which backend's engine is meant if a name has several; None if there is only one.
     """
 
     engine: str
@@ -39,7 +45,11 @@ class VerifyRequest:
 
 
 def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[Verdict, list[tuple[str, bytes]]]:
-    """The comparison, and pictures of the worst pairs. Errors: reference-*, engine-*, pairs-*, eval-*, image-*."""
+    """Compares an engine with its reference. Returns the verdict, and captions and JPEGs of the worst pairs.
+
+    tell: called with the step that begins and the share (0..1) of the work done.
+    Errors: reference-*, engine-*, pairs-*, eval-*, image-*.
+    """
     engine = read_engine(request.engine, store, request.backend)
     reference = find_reference(engine.manifest, store, request.reference)
     pairs = verified_pairs(request.pairs, reference, request.first)
@@ -61,7 +71,10 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
 
 
 def verified_pairs(source: Path | None, file: EngineFile, first: int | None) -> list[JudgedPair]:
-    """The pairs that `--pairs` and `--first` name; drawn scenes without. Errors: pairs-*, eval-*."""
+    """The pairs to verify on: the first `first` of `source`, or drawn scenes if `source` is None.
+
+    file: the engine whose input size drawn scenes have. Errors: pairs-*, eval-*.
+    """
     pairs = drawn_pairs(file.manifest.input, _DRAWN, HARD) if source is None else user_pairs(source)
     return pairs[:first]
 

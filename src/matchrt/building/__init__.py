@@ -1,1 +1,1 @@
-"""From a request to a stored engine: export, convert, gate, store."""
+"""Turns a request into a stored engine: export, convert, check with the gate, store."""

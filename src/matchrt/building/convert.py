@@ -1,4 +1,7 @@
-"""An fp32 ONNX engine to one of another precision or backend. Needs no network: this part runs on the robot too."""
+"""Makes an engine of another precision or backend from an fp32 ONNX engine.
+
+It does not need the torch network, so it can also run on the machine that will use the engine.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,14 @@ def convert_engine(
     accept_loss: bool = False,
     calibration: CalibrationOptions | None = None,
 ) -> tuple[StoredEngine, bool]:
-    """The engine in that precision for that backend, and whether the store had it already.
+    """Makes the engine, or finds it in the store. Returns it and whether the store had it already.
 
-    accept_loss: build even where the precision loses too many matches. Errors: precision-*, onnx-rejected,
-    engine-rejected, device-missing, store-unwritable.
+    file: the fp32 ONNX engine. builder: of the backend that the engine is for.
+    tell: called with the step that begins and the share (0..1) of the work done.
+    rebuild: build even if the store has the engine. accept_loss: build even if the precision loses too many matches.
+    calibration: how int8 and fp8 get their ranges; None for the defaults.
+    Errors: build-option, precision-*, calibration-*, image-*, onnx-rejected, engine-rejected, device-missing,
+    store-unwritable.
     """
     _require_fp32_products(file.manifest, builder)
     options = calibration or CalibrationOptions()
@@ -53,7 +60,7 @@ def convert_engine(
 
 
 def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:
-    """Raises `build-option` where TF32 is asked for and the network does not stand it."""
+    """Raises `build-option` if TF32 is asked for and the network does not tolerate it."""
     family = find_family(manifest.family)
     if builder.tf32 and family is not None and not family.tf32:
         raise MatchRTError(
@@ -64,7 +71,7 @@ def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:
 
 
 def _facts(manifest: EngineManifest, precision: str, graph: Graph, key: str) -> GraphFacts:
-    """What the new manifest says: that of the fp32 engine, and what was done to its graph."""
+    """The facts for the new manifest: those of the fp32 engine, and what was done to its graph."""
     return GraphFacts(
         model=manifest.model,
         family=manifest.family,
@@ -88,7 +95,7 @@ def _convert_key(request: GraphRequest) -> str:
             "onnx": manifest.onnx_sha256,
             "manifest": manifest.build_key,
             "precision": precision,
-            # An engine whose loss somebody accepted is not what others get who have not.
+            # Users who did not accept a loss must not get an engine whose loss somebody else accepted.
             "accepted_loss": request.accept_loss,
             "backend": builder.name,
             "exact_products": precision == "fp32" and builder.rounds_products,
@@ -98,7 +105,7 @@ def _convert_key(request: GraphRequest) -> str:
 
 
 def _calibration_key(options: CalibrationOptions, pairs: CalibrationPairs | None) -> dict[str, object]:
-    """Of what the engine gets to see of all pairs, those that judge included; nothing for fp32 and fp16."""
+    """What decides the ranges and the verdict: all pairs, method and patterns; empty for fp32 and fp16."""
     if pairs is None:
         return {}
     return {

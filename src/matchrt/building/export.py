@@ -1,4 +1,4 @@
-"""A checkpoint to a proven fp32 ONNX engine in the store: what every other engine of the model is made from."""
+"""Exports a checkpoint to a proven fp32 ONNX engine in the store. All other engines of the model are made from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportedEngine:
-    """The engine, the weights' account in one line, and whether the store had it already."""
+    """An fp32 ONNX engine in the store.
+
+    stored: the engine's file and manifest.
+    weights: the account of the weights in one line.
+    cached: whether the store had the engine already.
+    """
 
     stored: StoredEngine
     weights: str
@@ -35,9 +40,11 @@ class ExportedEngine:
 
 
 def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
-    """Loads every tensor, exports, and proves the export against torch, or finds the same thing in the store.
+    """Loads every tensor, exports, and proves the export against torch; or finds the same engine in the store.
 
-    Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable.
+    tell: called with the step that begins and the share (0..1) of the work done.
+    Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable,
+    package-missing, option-model, preset-unknown.
     """
     try:
         from matchrt.export.to_onnx import ExportOptions, input_contract
@@ -89,7 +96,7 @@ def _export(
     key: str,
     tell: Progress,
 ) -> tuple[bytes, GraphFacts]:
-    """The proven ONNX graph as bytes, and what the manifest says of it."""
+    """The proven ONNX graph as bytes, and the facts about it for the manifest. Errors: parity, parity-empty."""
     from matchrt.building.parity import prove_parity
     from matchrt.export.passes.standard import run_standard
     from matchrt.export.to_onnx import drop_dense, export_onnx
@@ -129,7 +136,7 @@ def _export(
 
 
 def _same_matches(contract: InputContract, matching: MatchContract) -> ParityCheck:
-    """Compares the matches of two graphs on a sample pair."""
+    """A check that two graphs give the same matches on a sample pair."""
     from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 
     inputs = sample_inputs(contract, matching.coarse_stride)[0]
@@ -141,7 +148,7 @@ def _same_matches(contract: InputContract, matching: MatchContract) -> ParityChe
 
 
 def _export_key(request: BuildRequest, loaded: LoadedNetwork, contract: InputContract, matching: MatchContract) -> str:
-    """Digest of everything that decides the graph; names and places of files are not among it."""
+    """Digest of everything that decides the graph. Names and folders of files do not."""
     return sha256_json(
         {
             "matchrt": __version__,

@@ -1,4 +1,4 @@
-"""The graph of an engine in another precision: one function a precision, and the verdict on those that lose digits."""
+"""Writes the graph of an engine in another precision, with one function for each, and judges it if it loses digits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Graph:
-    """ONNX bytes, what was done to them, and the figures of the verdict, for the manifest."""
+    """A graph and what the manifest will say about it.
+
+    data: the ONNX graph as bytes.
+    records: what was done to the graph.
+    checks: the figures of the gate's verdict, by name; empty if the graph was not judged.
+    """
 
     data: bytes
     records: tuple[PassRecord, ...] = ()
@@ -34,9 +39,14 @@ class Graph:
 
 @dataclass(frozen=True)
 class GraphRequest:
-    """What to write. file: the fp32 ONNX engine. accept_loss: keep a graph that loses too many matches.
+    """Which graph to write.
 
-    calibration, pairs: of int8 and fp8; pairs is None for others.
+    file: the fp32 ONNX engine.
+    precision: `fp32`, `fp16`, `int8` or `fp8`.
+    builder: of the backend that the graph is for.
+    accept_loss: whether to keep a graph that loses too many matches.
+    calibration: how int8 and fp8 get their ranges; unused for other precisions.
+    pairs: the pairs that calibrate and judge int8 and fp8; None for other precisions.
     """
 
     file: EngineFile
@@ -48,14 +58,15 @@ class GraphRequest:
 
 
 def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Graph:
-    """The graph in the precision that was asked for, judged where it may lose matches.
+    """Writes the graph in the requested precision, and judges it if it may lose matches.
 
+    tell: called with the step that begins and the share (0..1) of the work done.
     Errors: precision-*, keep-unused, calibration-*, package-missing, image-*.
     """
     precision = request.precision
     what = f"Building {precision} engines"
     if precision == "fp32":
-        what += " that multiply in fp32 (others: --tf32)"
+        what += " that multiply in fp32 (--tf32 multiplies in TF32)"
     try:
         if precision == "fp32":
             return _fp32_graph(request)
@@ -67,7 +78,7 @@ def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Gr
 
 
 def _fp32_graph(request: GraphRequest) -> Graph:
-    """The engine's own graph; its products are split where the backend would round them."""
+    """The engine's own graph, whose products are split if the backend would round them."""
     if not request.builder.rounds_products:
         return Graph(request.file.data)
     import onnx
@@ -79,7 +90,7 @@ def _fp32_graph(request: GraphRequest) -> Graph:
 
 
 def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
-    """The family's rules written into the graph; judged on textures."""
+    """The graph with the types that the family's rules give; it is judged on textures."""
     import onnx
 
     from matchrt.export.precision import apply
@@ -91,7 +102,7 @@ def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
 
 
 def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: EngineStore, tell: Progress) -> Graph:
-    """Q/DQ with measured ranges; judged on pairs that did not calibrate, where there are enough."""
+    """The graph with Q/DQ nodes and measured ranges; it is judged on other pairs than it was calibrated on, if any."""
     options, builder = request.calibration, request.builder
     style = style_for(request.precision, builder.name, builder.version)
     done = calibrate(request.file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
@@ -107,7 +118,7 @@ def _judged(
     tell: Progress,
     begun: float,
 ) -> Graph:
-    """The graph with its verdict. Errors, unless the loss is accepted: precision-gate, precision-gate-empty."""
+    """The graph with its verdict. Errors: precision-gate, precision-gate-empty, unless a loss is accepted."""
     precision = request.precision
     comparing = f"comparing the matches of {precision} with those of fp32"
     tell(comparing, begun)

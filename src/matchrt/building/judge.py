@@ -1,4 +1,4 @@
-"""The short form of `matchrt verify` that `build` runs on a graph that is not an engine yet, in any precision."""
+"""The short form of `matchrt verify` that `build` runs on a graph of any precision before it becomes an engine."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def judge(
 ) -> Verdict:
     """Compares a graph made from an fp32 ONNX engine with that engine, in ONNX Runtime on the CPU (`open_variant`).
 
-    Nothing is raised for figures beyond the limits: `Verdict.require` does that. `tell` hears the share of the pairs
-    that is done. Errors: image-*, size-memory, matches-invalid (of the fp32 engine).
+    file: the fp32 engine. model: the graph. precision: the graph's, which decides the limits.
+    tell: called with the share (0..1) of the pairs done.
+    Figures beyond the limits raise nothing here; `Verdict.require` raises for them.
+    Errors: image-*, size-memory, matches-invalid (of the fp32 engine).
     """
     done = 0
 
@@ -36,7 +38,7 @@ def judge(
         done += 1
         tell(done / (2 * len(pairs)))
 
-    with closing(open_session(file)) as session:  # closed before the next one is opened: networks may be large
+    with closing(open_session(file)) as session:  # closed before the next one is opened, because networks may be large
         expected = reference_matches(session, pairs, advance)
     with closing(open_variant(file, model)) as session:
         return judge_engine(expected, session, pairs, LIMITS[precision], ("fp32", precision), advance)

@@ -1,4 +1,4 @@
-"""Whether an exported graph gives the matches that torch gives."""
+"""The parity check: whether an exported graph gives the matches that torch gives."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from matchrt.manifest import InputContract
 from matchrt.models.parts.engine_graph import PLAIN_INPUTS, EngineGraph
 
 Arrays = dict[str, npt.NDArray[Any]]
-# Graphs of more bytes than this are compared with as few copies of them as possible.
+# Graphs of more bytes than this are compared with as few copies of them in memory as possible.
 LARGE = 1 << 28
 
 
 def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[Arrays]:
-    """Inputs by name, made from textured pairs (`textures`).
+    """Inputs of an engine by name, made from textured pairs (`textures`).
 
-    Static: one batch of pairs whose second images are padded, so that the masks are exercised. Dynamic: a pair at the
-    profile's best size, and one of two other sizes, so that a size that was frozen by the export shows.
+    contract: the engine's input. stride: the coarse stride in pixels.
+    A static engine gets one batch of pairs. Their second images are padded, so that masks are tested. A dynamic engine
+    gets a pair at the profile's best size and a pair of two other sizes, which reveals a size that the export froze.
     """
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
@@ -53,7 +54,7 @@ def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[A
 
 
 def _coarse_copies(images: Arrays, size: tuple[int, int] | None) -> Arrays:
-    """`coarse0` and `coarse1` for engines that take them."""
+    """The inputs `coarse0` and `coarse1`, uint8 [B, h, w, C], for engines that take them."""
     if size is None:
         return {}
     copies = {}
@@ -70,7 +71,7 @@ def _pair(contract: InputContract, stride: int, sizes: tuple[Size, Size], seed: 
 
 
 def run_torch(graph: EngineGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """The graph's outputs by name, computed by torch; with `margin`, where the network has one."""
+    """Computes the graph's outputs with torch, by name, including `margin` if the network has it."""
     names = [name for name in graph.inputs if name in inputs]
     assert len(names) == len(inputs)
     with torch.inference_mode():
@@ -79,12 +80,12 @@ def run_torch(graph: EngineGraph, inputs: Mapping[str, npt.NDArray[Any]]) -> Arr
 
 
 def run_onnx(model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """The graph's outputs by name, computed by ONNX Runtime on the CPU."""
+    """Computes the graph's outputs with ONNX Runtime on the CPU, by name."""
     return onnx_runner(model)(inputs)
 
 
 def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]:
-    """`run_onnx` for several inputs: the graph is loaded once."""
+    """A function like `run_onnx` for several inputs, which loads the graph once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,7 +93,7 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
     providers = ["CPUExecutionProvider"]
     if model.ByteSize() < LARGE:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
-    else:  # a session made from bytes keeps them
+    else:  # a session that is made from bytes keeps these bytes in memory
         options.enable_cpu_mem_arena = False
         with tempfile.TemporaryDirectory(prefix="matchrt-") as folder:
             path = Path(folder) / "graph.onnx"
@@ -106,8 +107,9 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Mapping[str, npt.NDArray[An
 def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
     """How two results of one network differ.
 
-    Graphs with a dense warp are compared by that: their matches are the best pixels of cells, where rounding may prefer
-    a neighbour of the same certainty. Others are compared by their matches.
+    threshold: the score below which neither side returns matches.
+    Graphs with a dense warp are compared by the warp, because their matches are the best pixels of cells, and rounding
+    may prefer a neighbour of the same certainty. Other graphs are compared by their matches.
     """
     if "warp" in expected:
         return compare_dense(expected, actual)
@@ -115,7 +117,7 @@ def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
 
 
 def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str) -> Difference:
-    """Raises `parity` when the two differ by more than rounding."""
+    """Compares two results and returns the difference. what: the subject of the message. Error: parity."""
     difference = compare(expected, actual, threshold)
     if not difference.same:
         raise InternalError(
@@ -129,10 +131,10 @@ def require_parity(expected: Arrays, actual: Arrays, threshold: float, what: str
 def prove_parity(
     loaded: LoadedNetwork, options: ExportOptions, contract: InputContract, model: onnx.ModelProto
 ) -> Difference:
-    """Compares `model` with torch on the sample pairs. Errors: parity, parity-empty.
+    """Compares `model` with torch on the sample pairs and returns the largest difference.
 
-    Where the threshold leaves too few matches to prove anything, the same network is exported once more with
-    threshold 0, and compared too.
+    If the threshold leaves too few matches to prove anything, the same network is exported again with threshold 0 and
+    compared too. Errors: parity, parity-empty.
     """
     threshold = loaded.spec.family.match_contract(options.max_matches, 0.0).threshold
     worst = _compare_pairs(loaded, options, contract, model, threshold)
@@ -144,7 +146,7 @@ def prove_parity(
     if worst.matches == 0:
         raise InternalError(
             "parity-empty",
-            f"{loaded.spec.name} with these weights finds no match in the sample pair, so nothing proves the export.",
+            f"{loaded.spec.name} with these weights finds no match in the sample pair, so the export cannot be proven.",
             "Check that the checkpoint holds trained weights.",
         )
     return worst

@@ -1,7 +1,7 @@
-"""From a model's name, or an ONNX engine, to an engine: the one place where exporting and building meet.
+"""Builds an engine from a model's name or from an ONNX engine. Export and conversion meet only here.
 
-Every engine is made from the model's fp32 ONNX engine, which the store keeps: the second backend or precision of a
-model needs no second export, and where that ONNX engine is at hand, no torch.
+Every engine is made from the model's fp32 ONNX engine, which the store keeps. So a second backend or precision of a
+model needs no second export. If that ONNX engine is given as a file, no torch is needed either.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from matchrt.store import EngineStore, StoredEngine, open_store
 
 __all__ = ["BuildRequest", "BuildResult", "build"]
 
-# The share of the work that is the export, where both are done.
+# The share of the export in the whole work, for the progress bar.
 _EXPORT_SHARE = 0.6
 
 
 def build(request: BuildRequest, store: EngineStore | None = None, progress: Progress | None = None) -> BuildResult:
-    """Builds, or finds the same thing in the store.
+    """Builds an engine, or finds the same engine in the store.
 
+    store: where engines are kept; None for the default store.
+    progress: called with the step that begins and the share (0..1) of the work done.
     Errors: those of `export_engine` and `convert_engine`; backend-unknown, build-option, build-source, package-*,
-    output-unwritable.
+    output-unwritable, store-busy.
     """
     tell = progress or (lambda stage, done: None)
     store = store or open_store()
@@ -70,9 +72,10 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
 def _source(
     request: BuildRequest, store: EngineStore, tell: Progress
 ) -> tuple[StoredEngine, EngineFile | None, str | None, bool]:
-    """The fp32 ONNX engine to start from, the account of its weights, and whether it was there already.
+    """The fp32 ONNX engine to start from, its contents, the account of its weights, and whether it existed already.
 
-    Its bytes, where they had to be read to verify the file that the user named; they may be gigabytes.
+    The contents are returned only if the user named a file, because that file had to be read for its check anyway. They
+    may be gigabytes.
     """
     if Path(request.model).suffix == ".onnx":
         _require_bare(request)
@@ -84,7 +87,7 @@ def _source(
 
 
 def _require_bare(request: BuildRequest) -> None:
-    """Raises `build-source` for options that the graph of the given engine has decided already."""
+    """Raises `build-source` for options that were decided when the given engine was built."""
     free = ("model", "backend", "precision", "builder", "output", "rebuild", "accept_accuracy_loss", "calibration")
     blank = BuildRequest(request.model)
     changed = [f.name for f in fields(request) if getattr(request, f.name) != getattr(blank, f.name)]
@@ -92,20 +95,25 @@ def _require_bare(request: BuildRequest) -> None:
     if given:
         raise MatchRTError(
             "build-source",
-            f"'{request.model}' is an engine: {', '.join(given)} were decided when it was built.",
-            "Leave the options out, or name the model instead of the file.",
+            f"'{request.model}' is an engine, and {', '.join(given)} were decided when it was built.",
+            "Leave these options out, or name the model instead of the file.",
         )
 
 
 def _deliver(stored: StoredEngine, output: Path | None) -> Path:
-    """The stored engine's path, or a copy at `output`; the manifest last, so that a lone engine is never accepted."""
+    """The stored engine's path, or that of its copy at `output`.
+
+    The manifest is written last, because an engine without a manifest is never accepted.
+    """
     if output is None:
         return stored.path
     try:
         data = stored.path.read_bytes()
     except OSError as error:
         raise MatchRTError(
-            "store-busy", f"'{stored.path}' vanished: {error.strerror}.", "Wait for the other build to end, try again."
+            "store-busy",
+            f"'{stored.path}' cannot be read any more: {error.strerror}.",
+            "Wait for the other build to end, then try again.",
         ) from error
     atomic.write_bytes(output, data)
     stored.manifest.write(manifest_path(output))

@@ -1,4 +1,4 @@
-"""What a build is asked for and what it gives."""
+"""The request for a build, and its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matchrt.manifest import EngineManifest, Profile
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
-# Called with the stage that begins and the share of all work done before it.
+# Called with the step that begins and the share (0..1) of all work done before it.
 Progress = Callable[[str, float], None]
 
 
@@ -20,15 +20,32 @@ Progress = Callable[[str, float], None]
 class BuildRequest:
     """What to build.
 
-    model: a model's name, or the path of an fp32 engine for backend onnxruntime (`.onnx` with its manifest) to make an
-    engine of another backend or precision from; then nothing that decides the graph may be given. height, width: None
-    for the model's default; profile: build a dynamic engine instead. batch: pairs that one run of the engine matches;
-    `Matcher` takes engines of batch 1. accept_accuracy_loss: build even where the precision loses more matches than it
-    may. calibration: how int8 and fp8 get their ranges.
-    sha256: what the digest of all tensors read must be, as `matchrt diagnose --json` or a manifest has it.
-    second_file: of models whose checkpoint lacks a part. preset: settings of the model's family that hold where nothing
-    else is said. dense: the engine returns the family's dense outputs too. family_options: what only the model's family
-    knows, by name: the `options` of its `FamilyDefinition`.
+    model: a model's name; or the path of an fp32 engine for backend onnxruntime (`.onnx` with its manifest), from which
+        an engine of another backend or precision is made. With a path, no option that decides the graph may be given.
+    checkpoint: file of the weights; None for a model whose weights are in the package.
+    second_file: file of the weights that the checkpoint lacks, for models in two files; None for others.
+    sha256: required hex digest of all tensors that are read, as `matchrt diagnose --json` or a manifest states it; None
+        to accept any weights.
+    height, width: size of the engine's input in pixels; None for that of the preset or the model.
+    batch: number of pairs that one run of the engine matches; `Matcher` takes engines of batch 1.
+    max_matches: number of match slots of the engine.
+    threshold: smallest confidence (0..1) of a match; None for the model's own.
+    mutual: whether only mutual nearest cells match (dense models: whether both directions are matched); None for the
+        preset's or the model's own rule.
+    profile: the sizes of a dynamic engine; None for a static one.
+    preset: name of one of the family's presets, whose settings hold unless another option sets them; None for the
+        default.
+    dense: whether the engine returns the family's dense outputs too.
+    family_options: options that only the model's family has, by name: the `options` of its `FamilyDefinition`.
+    backend: name of the backend that the engine is for.
+    precision: `fp32`, `fp16`, `int8` or `fp8`.
+    calibration: how int8 and fp8 get their ranges.
+    builder: options of the backend's builder.
+    allow_missing: patterns of network tensors that the checkpoint may lack; they stay untrained.
+    output: file that a copy of the engine is written to; None to leave it in the store only.
+    rebuild: whether to build even if the store has the engine.
+    accept_accuracy_loss: whether to build even if the precision loses more matches than its limits allow.
+    check_passes: whether matches are compared before and after every graph pass, which takes longer.
     """
 
     model: str
@@ -61,10 +78,14 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The engine file, its manifest, the weights' account in one line, and whether it was in the store already.
+    """The result of a build.
 
-    weights: None where the engine was made from an ONNX engine, whose weights were accounted for when that was built.
-    seconds: by stage; what came from the store is not among them.
+    path: the engine file.
+    manifest: the engine's manifest.
+    weights: the account of the weights in one line; None if the engine was made from an ONNX engine, because the
+        weights were accounted for when that was built.
+    cached: whether the engine was in the store already.
+    seconds: the time of each stage in seconds; stages whose result came from the store are left out.
     """
 
     path: Path
@@ -75,7 +96,7 @@ class BuildResult:
 
 
 def file_name(manifest: EngineManifest, suffix: str) -> str:
-    """`loftr-lite-480x640-fp16.engine`."""
+    """The name of an engine's file, such as `loftr-lite-480x640-fp16.engine`. suffix: with its dot."""
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
     size += f"-b{contract.batch}" if contract.batch > 1 else ""

@@ -1,4 +1,4 @@
-"""What `matchrt verify --per-block` does: one part of a network after another in 8 bits, the rest in fp32."""
+"""The work of `matchrt verify --per-block`: quantizes one part of a network after another, the rest staying in fp32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,16 @@ Tell = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class BlockRequest:
-    """Which lowering is taken apart. backend: whose Q/DQ placement; calibration: of the ranges."""
+    """Which engine is measured part by part, and how.
+
+    engine: file or name of an engine; the fp32 ONNX engine that it was made from is measured.
+    precision: `int8` or `fp8`.
+    backend: the backend whose placement of Q/DQ nodes is used.
+    reference: file or name of the fp32 engine, if `engine` is not one; `fp32` to find it in the store.
+    pairs: list of pairs or folder that the matches are compared on; None for those that calibration leaves.
+    first: how many of the pairs are used; None for all.
+    calibration: how ranges are measured.
+    """
 
     engine: str
     precision: str = "int8"
@@ -43,20 +52,26 @@ class BlockRequest:
 
 
 def run_per_block(request: BlockRequest, store: EngineStore, tell: Tell) -> Sensitivity:
-    """What each part costs. Errors: those of `run_verify` and of a quantised build."""
+    """Measures what each part costs.
+
+    tell: called with the step that begins and the share (0..1) of the work done.
+    Errors: precision-unknown, those of `run_verify` and of a quantized build.
+    """
     source = _source(request, store)
     if request.precision not in ("int8", "fp8"):
-        raise MatchRTError("precision-unknown", f"--per-block takes no {request.precision}.", "Use int8 or fp8.")
+        raise MatchRTError(
+            "precision-unknown", f"--per-block cannot measure {request.precision}.", "Use --precision int8 or fp8."
+        )
     require_quantizable(request.precision, request.backend, ("8.9",))
     pairs = _pairs(request, source)
     try:
         return _measure(request, source, pairs, store, tell)
     except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Lowering a part of a network") from error
+        raise missing_package(str(error.name), "export", "Quantizing a part of a network") from error
 
 
 def _source(request: BlockRequest, store: EngineStore) -> EngineFile:
-    """The fp32 ONNX engine: the one that was named, or the one that it was made from."""
+    """The fp32 ONNX engine: the named engine itself, or the one that it was made from."""
     engine = read_engine(request.engine, store)
     manifest = engine.manifest
     plain = (manifest.backend, manifest.precision) == (DEFAULT_BACKEND, "fp32")
@@ -75,7 +90,7 @@ def _pairs(request: BlockRequest, source: EngineFile) -> CalibrationPairs:
 def _measure(
     request: BlockRequest, source: EngineFile, pairs: CalibrationPairs, store: EngineStore, tell: Tell
 ) -> Sensitivity:
-    """Ranges once, for all parts; then a graph for each."""
+    """Measures the ranges once for all parts, then makes and judges a graph for each part."""
     import onnx
 
     from matchrt.export.quantization.quantize import plan_quantization, quantize
@@ -88,7 +103,7 @@ def _measure(
     ranges, _ = plan_ranges(source, plan, pairs.calibrating, method, store, lambda what, share: tell(what, 0.2 * share))
 
     def open_block(nodes: tuple[str, ...]) -> Session:
-        # A part alone quantises results that the whole does too, and nothing else: the ranges are those.
+        # A part quantizes only tensors that the whole network quantizes too, so the same ranges serve.
         graph, _ = quantize(plan_quantization(model, family, style, keep, nodes), ranges)
         return open_variant(source, graph)
 

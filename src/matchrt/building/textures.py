@@ -1,4 +1,4 @@
-"""Textured pairs that trained and many random weights match: for parity, and for the gate of fp16."""
+"""Textured pairs that networks match with trained and often with random weights, for parity and for fp16's gate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Pair = tuple[UInt8Array, UInt8Array]
 
 
 def texture_pair(contract: InputContract, stride: int, sizes: tuple[Size, Size], seed: int) -> Pair:
-    """Two uint8 images [H, W, C] of these sizes (height, width), cut from one texture, the second one shifted.
+    """Cuts two uint8 images [H, W, C] from one texture; the second one is shifted along both axes.
 
-    The shift is two coarse cells of `stride` pixels, or the divisor where networks see nothing finer.
+    contract: gives the number of channels. stride: the coarse stride in pixels. sizes: (height, width) of each image.
+    The shift is two coarse cells, or the contract's divisor if that is larger.
     """
     shift = max(2 * stride, contract.divisor)
     height, width = (max(sides) + shift for sides in zip(*sizes, strict=True))
@@ -32,18 +33,19 @@ def texture_pair(contract: InputContract, stride: int, sizes: tuple[Size, Size],
 
 
 def texture_pairs(contract: InputContract, stride: int, count: int = 3) -> list[JudgedPair]:
-    """The textures as pairs of images, `count` of every kind (and row of a batch), for an engine of this input.
+    """Textured pairs of images for an engine of this input, `count` of every kind and of every row of a batch.
 
-    Their sizes are such that the engine's input has them unscaled. For static engines the input is that of
-    `parity.sample_inputs`: the second image is narrower by one divisor, so that padding and masks take part. Only
-    engines that stretch images take both of the full size, and their coarse copies come from the engine's own resize,
-    not from the mean over areas that parity takes. For dynamic engines one pair has the best size; the other has two
-    shapes with the long side of the best size, whereas parity also takes smaller ones, which an engine would enlarge.
+    stride: the coarse stride in pixels.
+    The images have sizes that the engine does not scale. For static engines, the input is the same as that of
+    `parity.sample_inputs`: the second image is narrower by one divisor, so that padding and masks take part. Engines
+    that stretch images get two images of the full size. Their coarse copies come from the engine's own resize, not from
+    the mean over areas that parity takes. For dynamic engines, one pair has the best size. The other pair has two
+    shapes with the long side of the best size. Parity also takes smaller shapes, but an engine would enlarge these.
     """
     found = []
     for seed in range(count):
         for row, sizes in enumerate(_sizes(contract)):
-            # As in `parity.sample_inputs`: the rows of a batch have textures of their own.
+            # Each row of a batch has its own texture, as in `parity.sample_inputs`.
             first, second = texture_pair(contract, stride, sizes, seed if contract.batch == 1 else seed + 100 * row)
             name = Path(f"texture-{seed}-{row}")
             found.append(JudgedPair(first, second, PlainPair(f"texture/{seed}/{row}", "texture", name, name, False)))
@@ -51,7 +53,7 @@ def texture_pairs(contract: InputContract, stride: int, count: int = 3) -> list[
 
 
 def _sizes(contract: InputContract) -> list[tuple[Size, Size]]:
-    """Sizes of the pairs of one seed: one a row of the batch, or two of a dynamic engine."""
+    """Sizes of the pairs of one seed: one pair for each row of the batch, or two pairs for a dynamic engine."""
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
         height, width = contract.height, contract.width
@@ -65,7 +67,7 @@ def _sizes(contract: InputContract) -> list[tuple[Size, Size]]:
 
 
 def _texture(height: int, width: int, seed: int) -> UInt8Array:
-    """Noise on several scales, which looks a little like gravel: distinct everywhere."""
+    """A uint8 image [height, width] of noise on several scales. It looks like gravel and is different everywhere."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.zeros(1, 1, height, width)
     for scale in (2, 4, 8, 16, 32):

@@ -1,4 +1,4 @@
-"""A graph that was made from an fp32 engine's, opened before it is an engine."""
+"""Opens a variant of an fp32 engine's graph before it has become an engine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def open_variant(file: EngineFile, model: onnx.ModelProto) -> Session:
-    """A session in ONNX Runtime, on the CPU, on a variant of the engine's graph.
+    """Opens a variant of the engine's graph in ONNX Runtime on the CPU.
 
-    A graph with fp16 in it is run as `precision.emulation` has it, its Q/DQ pairs in floating point, as they are
-    written; one without runs with the 8-bit kernels that users get. Error: engine-rejected.
+    A graph with fp16 weights is run in the form that `precision.emulation` gives it, and its Q/DQ pairs are computed in
+    floating point as they are written. A graph without fp16 weights runs with the 8-bit kernels that users get.
+    Error: engine-rejected.
     """
     from onnx import TensorProto
 

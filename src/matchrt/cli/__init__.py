@@ -1,1 +1,1 @@
-"""The command line: one file a command, no logic of its own."""
+"""The command line. Each command has its own file, and the work is done in other rooms."""

@@ -1,4 +1,4 @@
-"""`matchrt`: the application and the way in which errors reach the user."""
+"""The command `matchrt`: the list of its commands, and how errors reach the user."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ app = typer.Typer(
 def root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and stop."),
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; works after a command too."),
+    debug: bool = typer.Option(
+        False, "--debug", help="Show the traceback of an error; this option works after a command too."
+    ),
 ) -> None:
     """Image-matching networks from checkpoint to engine to matches."""
-    del debug  # taken out of the arguments by `main`; here for --help
+    del debug  # `main` takes it out of the arguments; it is declared here for --help
     if version:
         typer.echo(f"matchrt {__version__}")
     elif context.invoked_subcommand is None:
@@ -68,7 +70,7 @@ _OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 our mistake, 2 the user's mistake, 130 interrupted."""
+    """The entry point. Exit codes: 0 for success, 1 for our mistake, 2 for the user's mistake, 130 if interrupted."""
     given = _current_names(sys.argv[1:])
     arguments = [a for a in given if a != "--debug"]
     debug = len(arguments) < len(given)
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def _current_names(arguments: list[str]) -> list[str]:
-    """Options under their old names, which --help no longer shows, under today's; what follows `--` stays."""
+    """The arguments with today's names in place of old option names, which --help does not show; none after `--`."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return [*(_current_name(argument) for argument in arguments[:end]), *arguments[end:]]
 
@@ -95,9 +97,9 @@ def _current_name(argument: str) -> str:
 
 
 def _usage_error(error: Exception) -> MatchRTError | None:
-    """What typer says of the command line, as our error; None for anything else.
+    """Typer's error about the command line as our error; None for any other error.
 
-    Recognised by its method: typer carries its own copy of click in some versions and imports click in others.
+    It is recognised by its method, because some versions of typer have their own copy of click, and others import it.
     """
     describe = getattr(error, "format_message", None)
     if describe is None:

@@ -33,56 +33,75 @@ EPILOG = (
     "On a GPU: matchrt bench fp32.engine fp16.engine --runs 1000 --streams 4 --compare-launch --latency-plot ecdf.png"
 )
 
-# More tables than this scroll the figures away; then each comparison gets a line.
+# With more comparisons than this, each is printed as a line instead of a table, which would be too long.
 _COMPARISONS_SHOWN = 2
-# Of a generated pair, in pixels.
+# The smallest side of a generated pair, in pixels.
 _SMALLEST_SIDE = 32
 
 
 def bench(
     engines: Annotated[
-        list[str] | None, typer.Argument(metavar="ENGINE...", help="Engine files, bundled models or ones in the store.")
+        list[str] | None,
+        typer.Argument(metavar="ENGINE...", help="Engine files, bundled models or models in the store."),
     ] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="IMG0 IMG1", help="Images for latency (decoding counts); default: a generated pair."),
+        typer.Option(metavar="IMG0 IMG1", help="Images for latency, decoding included; default: a generated pair."),
     ] = None,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the generated pair.")] = "480x640",
-    runs: Annotated[int, typer.Option(min=0, help="Measured runs an engine, in turn; 0: no latency.")] = 30,
-    warm_up: Annotated[int, typer.Option(min=0, help="Runs before, not counted.")] = 3,
-    evaluation: Annotated[Path | None, typer.Option("--eval", help="Evaluation folder: measure accuracy too.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Of the folder, only this set; repeatable.")] = None,
-    first: Annotated[int | None, typer.Option(min=1, help="Of every set, only the first N pairs.")] = None,
-    baselines: Annotated[Path | None, typer.Option(help="Folder of figures by pair id to compare with.")] = None,
-    pose_estimator: Annotated[str, typer.Option(help="ransac (OpenCV), magsac or poselib.")] = "ransac",
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the generated pair in pixels.")] = "480x640",
+    runs: Annotated[int, typer.Option(min=0, help="Measured runs of each engine, in turn; 0 for no latency.")] = 30,
+    warm_up: Annotated[int, typer.Option(min=0, help="Runs of each engine before these, not counted.")] = 3,
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="Measure accuracy too, on this evaluation folder.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Use only this set of the folder; repeat for several.")
+    ] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="Use only the first N pairs of every set.")] = None,
+    baselines: Annotated[
+        Path | None, typer.Option(help="Compare accuracy with the figures in the .json files of this folder.")
+    ] = None,
+    pose_estimator: Annotated[
+        str, typer.Option(help="Estimator of relative poses: ransac (OpenCV), magsac or poselib.")
+    ] = "ransac",
     homography_px: Annotated[
-        float, typer.Option(min=0.1, help="Inlier threshold at a long side of 640; half a cell for coarse networks.")
+        float,
+        typer.Option(
+            min=0.1,
+            help="Inlier threshold of homographies in pixels at a long side of 640; half a cell for coarse networks.",
+        ),
     ] = 3.0,
     streams: Annotated[
-        int, typer.Option(min=0, help="Throughput with 1 to N threads, each with its own session; 0: none.")
+        int,
+        typer.Option(min=0, help="Measure throughput with 1 to N threads, each with its own session; 0 for none."),
     ] = 0,
     stream_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for each number of streams.")] = 2.0,
     latency_plot: Annotated[
-        Path | None, typer.Option(help="Distribution of latencies: .png, .svg or .pdf (needs matplotlib).")
+        Path | None,
+        typer.Option(help="Plot the distribution of latencies to a .png, .svg or .pdf file (needs matplotlib)."),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Recall curves: .png, .svg or .pdf (needs matplotlib).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot recall curves to a .png, .svg or .pdf file (needs matplotlib).")
+    ] = None,
     resize: ResizeOption = None,
     min_score: MinScoreOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
     backend: Annotated[
         list[str] | None,
-        typer.Option(help="Of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeatable, to compare."),
+        typer.Option(
+            help="Backend of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeat to compare several."
+        ),
     ] = None,
     compare_launch: Annotated[
-        bool, typer.Option("--compare-launch", help="TensorRT engines also without CUDA graphs, in the same run.")
+        bool, typer.Option("--compare-launch", help="Measure TensorRT engines also without CUDA graphs.")
     ] = False,
     no_cuda_graph: NoCudaGraphOption = False,
     store: StoreOption = None,
-    output: Annotated[Path | None, typer.Option(help="Write the report here: .md or .json.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report to this .md or .json file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure engines on this machine: latency in turn on one pair, throughput and, with --eval, accuracy."""
+    """Measure engines on this machine: latency on one pair, throughput with --streams, accuracy with --eval."""
     from matchrt.bench.accuracy import AccuracyOptions
     from matchrt.bench.engines import name_engines, without_graphs
     from matchrt.bench.latency import LatencyOptions
@@ -95,11 +114,15 @@ def bench(
     _check_work(evaluation, runs, streams, {"--baselines": baselines, "--plot": plot}, latency_plot)
     _check_outputs(output, (plot, latency_plot))
     if compare_launch and no_cuda_graph:
-        raise MatchRTError("bench-nothing", "--no-cuda-graph leaves --compare-launch nothing.", "Give one of the two.")
+        raise MatchRTError(
+            "bench-nothing",
+            "--no-cuda-graph leaves --compare-launch nothing to compare.",
+            "Give one of the two options.",
+        )
     options = MatcherOptions(
         resize=resize,
         min_score=min_score,
-        apply_exif=False,  # the truth is given for the stored files
+        apply_exif=False,  # the truth of evaluation folders is for the stored pixels
         threads=threads,
         device=known_device(device),
         cuda_graph=not no_cuda_graph,
@@ -126,18 +149,20 @@ def bench(
 def _check_work(
     evaluation: Path | None, runs: int, streams: int, need_eval: dict[str, Path | None], latency_plot: Path | None
 ) -> None:
-    """Says before any work what would leave nothing to do. Error: bench-nothing."""
+    """Refuses options that leave nothing to do, before any work. Error: bench-nothing."""
     without = next((name for name, path in need_eval.items() if path is not None), None)
     if not runs and not streams:
         without = "--runs 0"
     if evaluation is None and without is not None:
         raise MatchRTError("bench-nothing", f"{without} without --eval leaves nothing to do.", "Add --eval FOLDER.")
     if latency_plot is not None and not runs:
-        raise MatchRTError("bench-nothing", "--latency-plot with --runs 0 has nothing to draw.", "Leave one out.")
+        raise MatchRTError(
+            "bench-nothing", "--latency-plot with --runs 0 has nothing to draw.", "Leave one of the two options out."
+        )
 
 
 def _check_outputs(output: Path | None, plots: tuple[Path | None, ...]) -> None:
-    """Says before any work what could not be written after it."""
+    """Checks before any work that all files can be written. Errors: output-*, package-missing."""
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
@@ -207,4 +232,4 @@ def _print(results: Results) -> None:
     if not few:
         for comparison in results.comparisons:
             console.print(comparison.line())
-        console.print("--output FILE.md has the tables.")
+        console.print("Use --output FILE.md to get the tables.")

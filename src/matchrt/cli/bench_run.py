@@ -1,4 +1,4 @@
-"""What `matchrt bench` does, with its progress bars."""
+"""The work of `matchrt bench`, with progress bars."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Plan:
     """What to measure.
 
     choices: engines by the name that reports give them.
-    without_graphs: names of those among them that are other engines launched without CUDA graphs.
-    store: where engines given by name lie.
+    without_graphs: names of the choices that repeat other choices without CUDA graphs.
+    store: where engines that are given by name are found.
     options: the matcher's options, the same for all engines.
-    images: the pair that latency and throughput are measured on.
-    latency: how many runs; with 0, no latency.
-    streams: throughput is measured with 1 to so many threads; 0 for none.
+    images: the pair that latency and throughput are measured on, as paths or arrays.
+    latency: the numbers of runs; with 0 runs, latency is not measured.
+    streams: largest number of threads that throughput is measured with; 0 for no throughput.
     throughput: how long each number of streams runs.
     folder: evaluation folder that accuracy is measured on; None for no accuracy.
     measured_by: estimator and thresholds of accuracy.
-    baselines: figures of others to compare accuracy with.
+    baselines: figures of other matchers that accuracy is compared with.
     """
 
     choices: dict[str, Choice]
@@ -51,8 +51,11 @@ class Plan:
 
 
 def run_plan(plan: Plan, quiet: bool) -> Results:
-    """Latency and throughput of engines that are open all at once, then accuracy, one engine after another."""
-    results = Results(this_machine())  # before the run, which is load too
+    """Measures latency and throughput while all engines are open, then the accuracy of one engine after another.
+
+    quiet: show no progress bars. Errors: those of opening engines and of matching; matcher-result.
+    """
+    results = Results(this_machine())  # before the run, because the run changes the load
     if plan.latency.runs or plan.streams:
         with ExitStack() as stack:
             matchers = {name: stack.enter_context(_open(plan, choice)) for name, choice in plan.choices.items()}
@@ -86,7 +89,7 @@ def _throughput(plan: Plan, matchers: dict[str, runtime.Matcher], stack: ExitSta
 
 
 def _accuracy(plan: Plan, folder: EvalFolder, quiet: bool) -> tuple[AccuracyReport, ...]:
-    """Graphs change no match: engines are measured once."""
+    """The accuracy of each engine. CUDA graphs do not change matches, so each engine is measured once."""
     reports = []
     chosen = {name: choice for name, choice in plan.choices.items() if name not in plan.without_graphs}
     with counter(len(folder) * len(chosen), "accuracy", quiet) as advance:
@@ -97,6 +100,6 @@ def _accuracy(plan: Plan, folder: EvalFolder, quiet: bool) -> tuple[AccuracyRepo
 
 
 def _comparisons(reports: tuple[AccuracyReport, ...], baselines: tuple[Baseline, ...]) -> tuple[Comparison, ...]:
-    """Every run beside every baseline, and beside the first run."""
+    """The comparisons of every run with every baseline, and of the later runs with the first one."""
     found = [compare(report, other) for report in reports for other in baselines]
     return (*found, *(compare(report, as_baseline(reports[0])) for report in reports[1:]))

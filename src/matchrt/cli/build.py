@@ -16,94 +16,131 @@ from matchrt.runtime.backends import DEFAULT_BACKEND
 
 EPILOG = (
     "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --backend tensorrt --precision fp16\n\n"
-    "Two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
+    "A model in two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
     "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
-    "Without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
-    "8 bits: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
+    "For an RTX GPU, without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
+    "In int8: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
 )
 
 
 def build(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Model name (`matchrt models` lists them), or an fp32 .onnx engine.")
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model (`matchrt models` lists them), or an fp32 .onnx engine."),
     ],
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights: .ckpt, .pth, .pt or .safetensors.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File of the weights: .ckpt, .pth, .pt or .safetensors.")
+    ] = None,
     second_file: Annotated[
         Path | None,
         typer.Option(
-            "--second-file", "--dinov2", help="Models in two files, as RoMa: the weights that the checkpoint lacks."
+            "--second-file",
+            "--dinov2",
+            help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
         ),
     ] = None,
     sha256: Annotated[
-        str | None, typer.Option(help="Refuse weights of another digest (manifest: tensors_sha256).")
+        str | None, typer.Option(help="Refuse weights with another digest (tensors_sha256 of the manifest).")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Models with presets, as RoMa: official (default), fast or low-memory.")
+        str | None,
+        typer.Option(help="Preset, for models that have some (RoMa): official (default), fast or low-memory."),
     ] = None,
     coarse: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Models in two passes, as RoMa: size of the first.")
+        str | None, typer.Option(metavar="HxW", help="Size of the first pass, for models in two passes (RoMa).")
     ] = None,
     single_pass: Annotated[
-        bool, typer.Option("--single-pass", help="Models in two passes, as RoMa: leave out the second.")
+        bool, typer.Option("--single-pass", help="Leave out the second pass, for models in two passes (RoMa).")
     ] = False,
     dense: Annotated[
-        bool, typer.Option("--dense", help="Dense models, as RoMa: return the warp and its certainty too.")
+        bool, typer.Option("--dense", help="Return the warp and its certainty too, for dense models (RoMa).")
     ] = False,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
-    batch: Annotated[int, typer.Option(help="Pairs that one run matches, for your own program; `match` needs 1.")] = 1,
-    max_matches: Annotated[int, typer.Option(help="Match slots of the engine.")] = 2048,
-    threshold: Annotated[float | None, typer.Option(help="Smallest confidence; default: the model's.")] = None,
+    batch: Annotated[
+        int, typer.Option(help="Number of pairs that one run matches, for other programs; `matchrt match` needs 1.")
+    ] = 1,
+    max_matches: Annotated[int, typer.Option(help="Largest number of matches that the engine returns.")] = 2048,
+    threshold: Annotated[
+        float | None, typer.Option(help="Smallest confidence of a match; default: the model's.")
+    ] = None,
     mutual: Annotated[
         bool | None,
         typer.Option(
-            "--mutual/--one-way", help="Keep only mutual nearest cells (dense: match both ways); default: the model's."
+            "--mutual/--one-way",
+            help="Keep only mutual nearest cells (dense models: match both directions); default: the model's rule.",
         ),
     ] = None,
     dynamic: Annotated[
-        str | None, typer.Option(metavar="MIN,OPT,MAX", help="Any size: three HxW, e.g. 64x64,480x640,1280x1280.")
+        str | None,
+        typer.Option(
+            metavar="MIN,OPT,MAX", help="Build for all sizes between MIN and MAX, such as 64x64,480x640,1280x1280."
+        ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help=f"Runtime to build for: {', '.join(building_backends())}.")
+        str, typer.Option(help=f"Backend to build for: {', '.join(building_backends())}.")
     ] = DEFAULT_BACKEND,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, or fp8 (experimental); refused where matches are lost.")
+        str,
+        typer.Option(help="fp32, fp16, int8 or fp8 (experimental); the build ends if too many matches are lost."),
     ] = "fp32",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="DIR_OR_LIST", help="int8, fp8: your own image pairs; default: drawn scenes."),
+        typer.Option(metavar="DIR_OR_LIST", help="For int8 and fp8: image pairs to calibrate on; default: drawn ones."),
     ] = None,
-    calibration_method: Annotated[str, typer.Option(help="int8, fp8: max, percentile or entropy.")] = "percentile",
-    calibration_seed: Annotated[int, typer.Option(min=0, help="int8, fp8: which of the pairs are taken.")] = 0,
+    calibration_method: Annotated[
+        str, typer.Option(help="For int8 and fp8: method of calibration: max, percentile or entropy.")
+    ] = "percentile",
+    calibration_seed: Annotated[
+        int, typer.Option(min=0, help="For int8 and fp8: seed that decides which pairs are taken.")
+    ] = 0,
     keep_fp32: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="int8, fp8: modules that stay in floating point; repeatable."),
+        typer.Option(
+            metavar="PATTERN", help="For int8 and fp8: modules that stay in floating point; repeat for several."
+        ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="SM,...", help="tensorrt_rtx: GPUs to build for, e.g. sm80,sm89,sm120.")
+        str | None,
+        typer.Option(metavar="SM,...", help="For tensorrt_rtx: GPUs to build for, such as sm80,sm89,sm120."),
     ] = None,
-    workspace: Annotated[int | None, typer.Option(min=1, metavar="MB", help="GPU memory that a layer may use.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MB", help="GPU memory that a layer may use, in MiB.")
+    ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="0 builds fast, 5 searches longest.")
+        int | None, typer.Option(min=0, max=5, help="Level of the builder's search: 0 is the fastest, 5 the longest.")
     ] = None,
-    tf32: Annotated[bool, typer.Option("--tf32", help="fp32: multiply in TF32, faster, 3 digits.")] = False,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="For fp32: multiply in TF32, which is faster and keeps 3 digits.")
+    ] = False,
     hardware_compatible: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="tensorrt: same-compute-capability or ampere-plus.")
+        str | None,
+        typer.Option(
+            metavar="LEVEL", help="For tensorrt: also run on other GPUs: same-compute-capability or ampere-plus."
+        ),
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="tensorrt: also run on later versions.")
+        bool, typer.Option("--version-compatible", help="For tensorrt: also run on later versions.")
     ] = False,
-    timing_cache: Annotated[Path | None, typer.Option(help="tensorrt: kernel timings, to build faster.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the engine here, not to the store.")] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="For tensorrt: file that keeps kernel timings, to build faster.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Copy the engine and its manifest to this file.")] = None,
     store: StoreOption = None,
     allow_missing: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Accept these network tensors as missing.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Network tensors that the checkpoint may lack; they stay untrained. Repeat for several.",
+        ),
     ] = None,
     accept_accuracy_loss: Annotated[
         bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
     ] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has it.")] = False,
-    check_passes: Annotated[bool, typer.Option("--check-passes", help="Compare matches around every pass.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has the engine.")] = False,
+    check_passes: Annotated[
+        bool, typer.Option("--check-passes", help="Compare matches before and after every graph pass.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
@@ -116,7 +153,7 @@ def build(
 
     if dynamic and (height or width):
         raise MatchRTError(
-            "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give one of the two."
+            "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give only one of them."
         )
     require_new_output(output, [Path(model), *(file for file in (checkpoint, second_file) if file is not None)])
     request = BuildRequest(
@@ -162,7 +199,7 @@ def build(
 
 
 def _family_options(coarse: str | None, single_pass: bool) -> dict[str, object]:
-    """What was said of the options that only some families have. Error: size-syntax."""
+    """The given options that only some families have, by name. Error: size-syntax."""
     given: dict[str, object] = {} if coarse is None else {"coarse": parse_size(coarse, "--coarse")}
     return given | ({"single_pass": True} if single_pass else {})
 
@@ -205,7 +242,7 @@ def _accuracy(checks: dict[str, float]) -> str:
 
 
 def _built_for(manifest: Any, seconds: dict[str, float]) -> list[str]:
-    """Where the engine runs, what the builder was told, and how long it took."""
+    """Lines about where the engine runs, the builder's options, and the times of the build in seconds."""
     lines, where = [], manifest.portability
     if where.compute_capabilities:
         gpus = ", ".join(where.compute_capabilities) + (" and later" if where.newer_gpus else "")

@@ -1,4 +1,4 @@
-"""The builder's options as the command line writes them."""
+"""Parsing of the builder's options on the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def builder_options(
     version_compatible: bool,
     timing_cache: Path | None,
 ) -> BuilderOptions:
-    """Errors: build-option."""
+    """The builder's options. workspace_mb: in MiB. Error: build-option."""
     from matchrt.nvidia.dialect import BuilderOptions
 
     return BuilderOptions(
@@ -38,7 +38,7 @@ def builder_options(
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
-    """`sm80,sm89` or `8.0,8.9` -> ("8.0", "8.9"). Error: build-option."""
+    """Compute capabilities such as ("8.0", "8.9") from `sm80,sm89` or `8.0,8.9`. Error: build-option."""
     found = []
     for part in text.split(","):
         match = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d)", part.strip().lower())
@@ -46,7 +46,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
             raise MatchRTError(
                 "build-option",
                 f"--target '{part}' is not a compute capability.",
-                "Write e.g. sm89 or sm80,sm89.",
+                "Write sm89, for example, or sm80,sm89.",
             )
         found.append(f"{match[1]}.{match[2]}")
     return tuple(found)

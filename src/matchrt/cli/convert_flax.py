@@ -19,25 +19,29 @@ EPILOG = "Example: matchrt convert-flax outdoor_ds.ckpt --output outdoor.npz --p
 
 def convert_flax(
     checkpoint: Annotated[
-        Path, typer.Argument(help="LoFTR weights: .ckpt, .pth, .pt, .safetensors; Flax's with --back.")
+        Path,
+        typer.Argument(help="LoFTR weights: .ckpt, .pth, .pt or .safetensors; with --back: weights in Flax's layout."),
     ],
     output: Annotated[
         Path,
-        typer.Option(help="Write here: .npz, .safetensors or .orbax (a folder); with --back .safetensors or .ckpt."),
+        typer.Option(
+            help="File to write: .npz, .safetensors or .orbax (a folder); with --back: .safetensors or .ckpt."
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="The model that the weights are of; default: the first LoFTR that their shapes fit."),
+        typer.Option(help="Model that the weights are of; default: the first LoFTR model that the shapes fit."),
     ] = None,
     prefix: Annotated[
-        str | None, typer.Option(help="What stands before LoFTR's keys; default: found. With --back: to put there.")
+        str | None,
+        typer.Option(help="Prefix of LoFTR's keys in the file; default: found. With --back: prefix to write."),
     ] = None,
-    part: Annotated[str, typer.Option(help="transformer (the coarse one), backbone or all.")] = "all",
-    back: Annotated[bool, typer.Option("--back", help="From Flax's layout to torch's.")] = False,
+    part: Annotated[str, typer.Option(help="Part to convert: transformer (the coarse one), backbone or all.")] = "all",
+    back: Annotated[bool, typer.Option("--back", help="Convert from Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Convert LoFTR weights to Flax's layout, or back, without loss; every tensor's fate is reported."""
+    """Convert LoFTR weights to Flax's layout, or back, without loss, and report the fate of every tensor."""
     with packages_for("Converting weights to Flax"):
         from matchrt.flax.conversion import convert_file, restore_file
     require_new_output(output, [checkpoint])

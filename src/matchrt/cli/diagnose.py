@@ -24,17 +24,21 @@ _SHOWN = 12
 
 def diagnose(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
-    model: Annotated[str, typer.Option(help="The model that it should be; `matchrt models` lists them.")],
+    model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
     second_file: Annotated[
         Path | None,
         typer.Option(
-            "--second-file", "--dinov2", help="Models in two files, as RoMa: the weights that the checkpoint lacks."
+            "--second-file",
+            "--dinov2",
+            help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a report with a bar for each part here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write an HTML report with a bar for each part to this file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what becomes of every tensor of a checkpoint, and what to do; exits with 0 only when all is explained."""
+    """Say what becomes of every tensor of a checkpoint, and what to do. The exit code is 0 if all are explained."""
     with packages_for("Reading checkpoints"):
         from matchrt.export.weights.diagnose import diagnose as run
         from matchrt.export.weights.diagnose_html import to_html
@@ -102,10 +106,14 @@ def _print(found: Diagnosis, html: Path | None) -> None:
         if parts:
             console.print(_table(title, parts))
     _list(
-        "near-misses (nothing is loaded by likeness)", [f"{m.file} -> {m.network}: {m.rule}" for m in found.near_misses]
+        "near-misses (similar names, which are never loaded)",
+        [f"{m.file} -> {m.network}: {m.rule}" for m in found.near_misses],
     )
     _list("conflicts", [f"{e.fate}: {e.key} {list(e.shape)} {e.detail}" for e in found.conflicts])
-    _list("the same values", [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated])
+    _list(
+        "tensors with the same values",
+        [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated],
+    )
     console.print(Text(found.verdict, style="bold green" if found.explained else "bold red"))
     console.print(Text(f"next: {found.next_command}"))
     print_written(html)

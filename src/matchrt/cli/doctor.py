@@ -21,7 +21,7 @@ def doctor(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Say what is installed, which backends build and run here, and what would help. Exit code 0: matching works."""
+    """Say what is installed, which backends build and run here, and what helps if not. Exit code 0: matching works."""
     from matchrt.doctor.report import examine
 
     found = examine(store_at(store))
@@ -92,7 +92,7 @@ def _print_store(found: Examination) -> None:
 
 
 def _line(name: str, value: str, style: str = "") -> None:
-    """Never wrapped: commands are there to be copied."""
+    """Prints a line that is never wrapped, because commands are there to be copied."""
     stdout().print(f"{name:<{_NAMES}}{value}".rstrip(), style=style)
 
 

@@ -15,7 +15,7 @@ EPILOG = "Example: matchrt export-triton loftr-lite models/"
 
 
 class Kind(str, Enum):
-    """Where Triton runs instances."""
+    """Where Triton runs copies of the model."""
 
     auto = "auto"
     cpu = "cpu"
@@ -23,12 +23,14 @@ class Kind(str, Enum):
 
 
 def export_triton(
-    engine: Annotated[str, typer.Argument(help="Engine file, bundled model or stored one.")],
-    repository: Annotated[Path, typer.Argument(help="Triton's model repository; made where it is missing.")],
-    name: Annotated[str | None, typer.Option(help="Of the model; default: the engine's.")] = None,
+    engine: Annotated[str, typer.Argument(help="Engine file, bundled model or model in the store.")],
+    repository: Annotated[Path, typer.Argument(help="Triton's model repository; created if it does not exist.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model in Triton; default: the engine's name.")] = None,
     instances: Annotated[int, typer.Option(help="Copies that run side by side on each device.")] = 1,
-    kind: Annotated[Kind, typer.Option(help="Where they run; auto: on GPUs where there are any.")] = Kind.auto,
-    queue_delay: Annotated[int, typer.Option(help="Microseconds to wait for more pairs; --batch engines.")] = 2000,
+    kind: Annotated[Kind, typer.Option(help="Where copies run; auto: on GPUs if there are any.")] = Kind.auto,
+    queue_delay: Annotated[
+        int, typer.Option(help="Microseconds to wait for more pairs, for engines built with --batch.")
+    ] = 2000,
     backend: BackendOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,

@@ -15,19 +15,24 @@ from matchrt.cli.output import facts, print_json, stdout
 from matchrt.cli.packages import packages_for
 from matchrt.errors import MatchRTError
 
-EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nOf a TensorRT engine: matchrt inspect lite.engine --layers"
+EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nLayers of a TensorRT engine: matchrt inspect lite.engine --layers"
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file, or engine.")],
     layers: Annotated[
-        bool, typer.Option("--layers", help="Of an engine: layers with precision, and memory (TensorRT: on the GPU).")
+        bool,
+        typer.Option(
+            "--layers", help="Show an engine's layers, their precision and the memory (TensorRT needs a GPU)."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what a file is: the models it fits, tensors by part, digest and size. Exit code 2: no layers to show."""
+    """Show what a file is: models that it fits, tensors by part, digest, size. Exit code 2: layers cannot be shown."""
     if not file.is_file():
-        raise MatchRTError("inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, ONNX file or engine.")
+        raise MatchRTError(
+            "inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, an ONNX file or an engine."
+        )
     if _is_engine(file):
         return inspect_engine(file, layers, as_json)
     if layers and file.suffix.lower() != ".onnx":
@@ -43,7 +48,7 @@ def inspect(
 
 
 def _is_engine(file: Path) -> bool:
-    """Whether the .json beside the file is a manifest; any other .json may lie there by chance."""
+    """Whether the .json beside the file is a manifest, and not another .json that lies there by chance."""
     from matchrt.manifest import manifest_path
 
     try:
@@ -55,8 +60,8 @@ def _is_engine(file: Path) -> bool:
 def _needs_export(file: Path) -> dict[str, Any]:
     with packages_for("Inspecting checkpoints and ONNX files"):
         from matchrt.export.weights.inspect import inspect_checkpoint, inspect_onnx
-    # An ONNX file begins with the field of its IR version. So may the length that safetensors begins with, but there
-    # a brace follows.
+    # An ONNX file begins with the field of its IR version. A safetensors file begins with a length, which may be the
+    # same byte, but there a brace follows.
     with file.open("rb") as stream:
         head = stream.read(9)
     onnx = file.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and head[8:] != b"{")
@@ -66,7 +71,7 @@ def _needs_export(file: Path) -> dict[str, Any]:
 def _print_checkpoint(found: dict[str, Any]) -> None:
     models = ", ".join(found["models"]) or f"none completely; closest is {found['closest']}"
     if len(found["models"]) > 1:
-        models += " (the same tensors: the file does not tell them apart, its publisher does)"
+        models += " (these have the same tensors; ask the file's publisher which one it is)"
     wrapper = found["wrapper"] or "none"
     facts(
         [
@@ -75,7 +80,7 @@ def _print_checkpoint(found: dict[str, Any]) -> None:
             ("account", found["account"]),
             ("format", f"{found['format']}, wrapper {wrapper}, key prefix '{found['prefix']}'"),
             ("tensors", f"{found['tensors']} with {found['elements']:,} values ({found['dtypes']})"),
-            ("beside them", ", ".join(found["ignored"]) or "nothing"),
+            ("not tensors", ", ".join(found["ignored"]) or "nothing"),
             ("size", f"{found['bytes'] / 1e6:.2f} MB"),
             ("sha256", found["sha256"]),
             ("weights", found["tensors_sha256"]),

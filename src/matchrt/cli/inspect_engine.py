@@ -1,4 +1,4 @@
-"""An engine: what its manifest says, and with --layers what it is made of."""
+"""`matchrt inspect` of an engine: what its manifest says, and with --layers what it consists of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
-    """Prints it; 2 where layers were asked for and cannot be had, which leaves the rest as it is."""
+    """Prints an engine. Returns the exit code: 2 if layers were requested and cannot be shown, else 0.
+
+    Errors: those of `read_engine`.
+    """
     from matchrt.runtime.backend import get_backend
     from matchrt.runtime.engine_file import read_engine
 
@@ -47,7 +50,7 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
 
 
 def _graph(path: Path, quiet: bool) -> dict[str, Any]:
-    """ONNX Runtime's engines are graphs. Error: package-missing."""
+    """The graph of an ONNX engine as JSON values, which is also printed unless `quiet`. Error: package-missing."""
     with packages_for("Showing the nodes of an ONNX engine"):
         from matchrt.export.weights.inspect import inspect_onnx
     graph = inspect_onnx(path)
@@ -57,7 +60,10 @@ def _graph(path: Path, quiet: bool) -> dict[str, Any]:
 
 
 def _opened(file: EngineFile, quiet: bool) -> dict[str, Any]:
-    """Errors: those of `inspecting.opened.open_engine`."""
+    """The layers of an opened engine as JSON values, which are also printed unless `quiet`.
+
+    Errors: those of `inspection.opened.open_engine`.
+    """
     from matchrt.runtime.gpu.inspection.opened import open_engine
     from matchrt.runtime.gpu.inspection.summary import summarise_layers
 
@@ -107,7 +113,7 @@ def _tensors(manifest: EngineManifest, which: str) -> str:
 
 
 def _portability(manifest: EngineManifest) -> list[tuple[str, str]]:
-    """Which GPUs and versions it runs on, and what the builder was told; ONNX engines run anywhere."""
+    """Rows about the GPUs and versions that the engine runs on, and the builder's options; none for ONNX engines."""
     where, rows = manifest.portability, []
     if where.compute_capabilities:
         later = " and later" if where.newer_gpus else ""

@@ -1,4 +1,4 @@
-"""An ONNX graph, for people."""
+"""`matchrt inspect` of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matchrt.cli.output import facts, megabytes, stdout
 
 
 def print_onnx(found: dict[str, Any], operators: bool) -> None:
-    """What `export.inspection.inspect_onnx` found; operators: every one by element type, too."""
+    """Prints what `export.weights.inspect.inspect_onnx` found. operators: print every operator by element type too."""
     values = {
         key: ", ".join(f"{v['name']} {v['dtype']} {v['shape']}" for v in found[key]) for key in ("inputs", "outputs")
     }
@@ -32,7 +32,7 @@ def print_onnx(found: dict[str, Any], operators: bool) -> None:
 
 
 def print_graph(found: dict[str, Any], operators: bool) -> None:
-    """Nodes and weights by part and element type."""
+    """Prints nodes and weights by part and element type. operators: print every operator by element type too."""
     table = Table("part", "nodes", "weights")
     for name, part in found["parts"].items():
         weights = ", ".join(f"{kind} {megabytes(size)}" for kind, size in part["weight_bytes"].items())
@@ -51,5 +51,5 @@ def print_graph(found: dict[str, Any], operators: bool) -> None:
 
 
 def counts(found: dict[str, int]) -> str:
-    """`float32 12, int64 3`, most frequent first."""
+    """Counts as text, such as `float32 12, int64 3`, the most frequent first."""
     return ", ".join(f"{name} {count}" for name, count in Counter(found).most_common())

@@ -40,7 +40,7 @@ EPILOG = "Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.n
 
 
 class Verify(str, Enum):
-    """Two-view geometry to check matches against."""
+    """The two-view geometry that matches are checked against."""
 
     homography = "homography"
     fundamental = "fundamental"
@@ -50,11 +50,11 @@ class Verify(str, Enum):
 
 @dataclass(frozen=True)
 class Geometry:
-    """How to verify matches, as the options say.
+    """How matches are verified, as the options say.
 
     kind: the two-view geometry, or none.
-    threshold: inlier threshold in pixels; None for the usual one.
-    intrinsics: K0 and K1, 3x3 in pixels; None each where they are not given.
+    threshold: inlier threshold in pixels; None for the default.
+    intrinsics: K0 and K1, [3, 3] each, in pixels; None for each that is not given.
     """
 
     kind: Verify
@@ -62,7 +62,10 @@ class Geometry:
     intrinsics: tuple[Any, Any]
 
     def check(self, matches: Matches) -> Matches:
-        """The matches with their geometry, and the time that it took among the timings."""
+        """The matches with their geometry. The time that it took is added to the timings, in milliseconds.
+
+        Errors: those of `Matches.verify`.
+        """
         if self.kind is Verify.none:
             return matches
         start = time.perf_counter()
@@ -72,17 +75,27 @@ class Geometry:
 
 
 def match(
-    image0: Annotated[Path, typer.Argument(help="Image; or a folder, or a text file with two paths a line.")],
-    image1: Annotated[Path | None, typer.Argument(help="Image; or a folder with the same file names.")] = None,
+    image0: Annotated[Path, typer.Argument(help="Image, folder of images, or text file with two paths in each line.")],
+    image1: Annotated[
+        Path | None, typer.Argument(help="Image, or folder with the same file names as the first folder.")
+    ] = None,
     engine: Annotated[
-        str, typer.Option(help="Engine file, or a bundled model or one in the store; jax: weights.")
+        str, typer.Option(help="Engine file, bundled model or model in the store; file of weights for --backend jax.")
     ] = "loftr-lite",
-    draw: Annotated[Path | None, typer.Option(help="Picture of the matches (.png, .jpg); a folder for pairs.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Matches: .npz, .json or .h5; a folder or .h5 for pairs.")] = None,
-    verify: Annotated[Verify, typer.Option(help="Geometry that inliers agree with.")] = Verify.fundamental,
+    draw: Annotated[
+        Path | None, typer.Option(help="Draw the matches to this .png or .jpg file; for many pairs, to this folder.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Save the matches to this .npz, .json or .h5 file; for many pairs, to a folder or .h5 file."),
+    ] = None,
+    verify: Annotated[
+        Verify, typer.Option(help="Two-view geometry that decides which matches are inliers.")
+    ] = Verify.fundamental,
     threshold: Annotated[float | None, typer.Option(help="Inlier threshold in pixels.")] = None,
     intrinsics: Annotated[
-        Path | None, typer.Option(help='JSON {"K0": 3x3, "K1": 3x3} in pixels, for --verify essential.')
+        Path | None,
+        typer.Option(help='JSON file {"K0": 3x3, "K1": 3x3} with intrinsics in pixels, for --verify essential.'),
     ] = None,
     min_score: MinScoreOption = None,
     sample: SampleOption = None,
@@ -90,10 +103,10 @@ def match(
     resize: ResizeOption = None,
     window: WindowOption = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder that the paths of a list, and the names in an .h5 file, start from.")
+        Path | None, typer.Option(help="Folder from which the paths in a list and the names in an .h5 file start.")
     ] = None,
     allow_unpaired: Annotated[
-        bool, typer.Option("--allow-unpaired", help="Of two folders: skip names that only one has.")
+        bool, typer.Option("--allow-unpaired", help="With two folders: skip file names that only one folder has.")
     ] = False,
     max_megapixels: MaxMegapixelsOption = 50.0,
     ignore_exif: IgnoreExifOption = False,
@@ -102,14 +115,15 @@ def match(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="onnxruntime, tensorrt or tensorrt_rtx, where a name has engines of several; jax: the Flax model."
+            help="Backend to use if a name has engines for several: onnxruntime, tensorrt or tensorrt_rtx; "
+            "jax runs the Flax model."
         ),
     ] = None,
     no_cuda_graph: NoCudaGraphOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Match two images, or many pairs; keypoints are pixels of the images as given (turned as EXIF says)."""
+    """Match two images, or many pairs. Keypoints are in pixels of the given images, turned as EXIF says."""
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.pairs import read_pairs
 
@@ -117,7 +131,7 @@ def match(
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
     if window is not None and (image1 is not None or not image0.is_dir()):
         raise MatchRTError(
-            "pairs-window", "--window is for the images of one folder.", "Leave it out, or name a folder."
+            "pairs-window", "--window is for the images of one folder.", "Leave --window out, or name one folder."
         )
     check_outputs(draw, save, single)
     pairs = (
@@ -150,7 +164,7 @@ def match(
 
 
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
-    """Says before any work what could not be written after it. Errors: output-format, output-unwritable."""
+    """Checks before any work that all outputs can be written. Errors: output-format, output-unwritable."""
     from matchrt._util.atomic import require_writable
     from matchrt.runtime import formats, hloc
     from matchrt.runtime.draw import PICTURE_SUFFIXES
@@ -164,18 +178,23 @@ def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
             continue
         if path.suffix.lower() not in suffixes:
             kinds = ", ".join(suffix or "a folder" for suffix in suffixes)
-            raise MatchRTError("output-format", f"{option} '{path}' is of no known kind.", f"Use {kinds}.")
+            raise MatchRTError("output-format", f"{option} '{path}' has no known suffix.", f"Use {kinds}.")
         if not single and not path.suffix and path.exists():
-            raise MatchRTError("output-unwritable", f"{option} '{path}' is no folder.", "Name another folder.")
+            raise MatchRTError("output-unwritable", f"{option} '{path}' is not a folder.", "Name another folder.")
         require_writable(path)
 
 
 def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
-    """K0, K1 from a JSON file. Errors: intrinsics-missing, intrinsics-format."""
-    example = 'Pass --intrinsics FILE with {"K0": [[fx,0,cx],[0,fy,cy],[0,0,1]], "K1": …}.'
+    """K0 and K1, [3, 3] lists in pixels, from a JSON file; None for both without a file.
+
+    Errors: intrinsics-missing, if --verify essential has no file; intrinsics-format.
+    """
+    example = 'Give --intrinsics a JSON file with {"K0": [[fx,0,cx],[0,fy,cy],[0,0,1]], "K1": …}.'
     if path is None:
         if verify is Verify.essential:
-            raise MatchRTError("intrinsics-missing", "--verify essential needs both cameras' intrinsics.", example)
+            raise MatchRTError(
+                "intrinsics-missing", "--verify essential needs the intrinsics of both cameras.", example
+            )
         return None, None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -217,7 +236,7 @@ def _match_one(
 
 
 def describe(matches: Matches) -> list[str]:
-    """The summary that people read."""
+    """A summary of the matches, in lines of text. Times are in milliseconds."""
     geometry, origin = matches.geometry, matches.provenance
     found = ""
     if geometry is not None:

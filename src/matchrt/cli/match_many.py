@@ -39,7 +39,7 @@ _SHOWN = 10
 
 
 class Layout(str, Enum):
-    """hloc's two layouts."""
+    """hloc's two layouts of .h5 files."""
 
     dense = "dense"
     sparse = "sparse"
@@ -54,31 +54,50 @@ class Cameras(str, Enum):
 
 
 def match_many(
-    pairs: Annotated[Path, typer.Argument(help="Text file with two paths a line, or a folder of images.")],
-    output: Annotated[Path, typer.Option(help="hloc's HDF5 (.h5), a COLMAP database (.db), or .parquet.")],
-    engine: Annotated[str, typer.Option(help="Engine file, or a bundled model or one in the store.")] = "loftr-lite",
+    pairs: Annotated[Path, typer.Argument(help="Text file with two paths in each line, or folder of images.")],
+    output: Annotated[
+        Path, typer.Option(help="Output file: hloc's HDF5 (.h5), COLMAP database (.db) or Parquet table (.parquet).")
+    ],
+    engine: Annotated[str, typer.Option(help="Engine file, bundled model or model in the store.")] = "loftr-lite",
     root: Annotated[
-        Path | None, typer.Option(help="Folder that names start from; default: the list's folder, or the folder.")
+        Path | None,
+        typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),
     ] = None,
     window: WindowOption = None,
-    journal: Annotated[Path | None, typer.Option(help="Where results are kept; default: OUTPUT.journal.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed pairs again.")] = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="File that keeps results during the run; default: OUTPUT.journal.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try pairs again that failed in an earlier run.")
+    ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Pairs matched at a time; default: by cores, memory, GPU.")
+        int | None,
+        typer.Option(min=1, help="Number of pairs matched at a time; default: what cores, memory and GPU allow."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="On a Ray cluster (RAY_ADDRESS), or Ray here.")] = False,
-    ray_address: Annotated[str | None, typer.Option(help="Of the Ray cluster; with --ray.")] = None,
-    layout: Annotated[Layout, typer.Option(help=".h5: dense keeps raw matches too.")] = Layout.dense,
-    features: Annotated[Path | None, typer.Option(help=".h5: file of keypoints; default: feats_OUTPUT.")] = None,
-    cell_size: Annotated[float, typer.Option(help=".h5, .db: points in one cell, in px, are one keypoint.")] = 1.0,
-    max_error: Annotated[
-        float, typer.Option(help=".h5, .db: drop matches farther from their keypoint, in px; 0 for none.")
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Match on the Ray cluster of RAY_ADDRESS, or on Ray on this machine.")
+    ] = False,
+    ray_address: Annotated[str | None, typer.Option(help="With --ray: address of the Ray cluster.")] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="For .h5: hloc's layout; dense keeps unmerged matches too.")
+    ] = Layout.dense,
+    features: Annotated[
+        Path | None, typer.Option(help="For .h5: file of the keypoints; default: feats_OUTPUT.")
+    ] = None,
+    cell_size: Annotated[
+        float, typer.Option(help="For .h5 and .db: side in pixels of a cell, whose points become one keypoint.")
     ] = 1.0,
-    max_keypoints: Annotated[int | None, typer.Option(min=1, help=".h5, .db: of an image, the strongest.")] = None,
-    camera_model: Annotated[str, typer.Option(help=".db: COLMAP's name for it.")] = "SIMPLE_RADIAL",
-    cameras: Annotated[Cameras, typer.Option(help=".db: which images share a camera.")] = Cameras.per_image,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help=".db: no two-view geometries.")] = False,
+    max_error: Annotated[
+        float,
+        typer.Option(help="For .h5 and .db: drop matches farther than this from their keypoint, in pixels; 0: none."),
+    ] = 1.0,
+    max_keypoints: Annotated[
+        int | None, typer.Option(min=1, help="For .h5 and .db: keep only the N strongest keypoints of an image.")
+    ] = None,
+    camera_model: Annotated[str, typer.Option(help="For .db: COLMAP's name of the camera model.")] = "SIMPLE_RADIAL",
+    cameras: Annotated[Cameras, typer.Option(help="For .db: which images share a camera.")] = Cameras.per_image,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="For .db: estimate no two-view geometries.")] = False,
     min_score: MinScoreOption = None,
     resize: ResizeOption = None,
     sample: SampleOption = None,
@@ -87,13 +106,13 @@ def match_many(
     ignore_exif: IgnoreExifOption = False,
     device: DeviceOption = None,
     backend: BackendOption = None,
-    digest: Annotated[bool, typer.Option("--digest", help="Print a digest of the output's content.")] = False,
+    digest: Annotated[bool, typer.Option("--digest", help="Print the sha256 of the output's content.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Match many pairs, resumably: killed at any moment, the same command goes on where it was.
+    """Match many pairs. If the run is killed at any moment, the same command goes on where it ended.
 
-    Exit code 2 where pairs failed; they are listed in OUTPUT.failed.txt, and do not stop the rest.
+    Failed pairs do not stop the others. They are listed in OUTPUT.failed.txt, and the exit code is 2 then.
     """
     from matchrt.batch.listing import PairSource
     from matchrt.batch.merging import MergeOptions
@@ -103,7 +122,7 @@ def match_many(
     from matchrt.runtime.engine_file import read_engine
 
     if ray_address is not None and not ray:
-        raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave it out.")
+        raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave --ray-address out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
     colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
     run = BatchRun(
@@ -191,11 +210,11 @@ def _print(output: Output, report: BatchReport, failures: list[Failure], digest:
     for failure in failures[:_SHOWN]:
         errors.print(f"{failure.pair.first} {failure.pair.second}: {failure.message} {failure.remedy}", style="red")
     if counts.failed > len(failures[:_SHOWN]):
-        errors.print(f"… and more: {output.failed}", style="red")
+        errors.print(f"… and more, all listed in {output.failed}", style="red")
     before = counts.pairs - report.now
     console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {before} of them before this run")
     if counts.listed > counts.pairs:
-        console.print(f"{counts.listed - counts.pairs} lines named a pair again, and were left out")
+        console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
     what = "wrote" if report.written else "up to date:"
     console.print(f"{what} {' and '.join(str(path) for path in output.files)}")
     if content is not None:

@@ -1,4 +1,4 @@
-"""Many pairs on the command line: one bad pair does not stop the rest, and every pair has a file of its own."""
+"""`matchrt match` of many pairs. A bad pair does not stop the others, and every pair has its own output file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matchrt.runtime.matches import Matches
 
 Pair = tuple[Path, Path]
-# An .h5 file is copied for every write, so that an interruption loses at most this many pairs and damages nothing.
+# An .h5 file is copied for every write, so that an interruption damages nothing and loses at most this many pairs.
 _HDF5_BATCH = 256
 _LONGEST_NAME = 200
 
@@ -30,7 +30,11 @@ def match_many(
     root: Path | None,
     as_json: bool,
 ) -> int:
-    """Matches all pairs; `draw` is a folder, `save` a folder or an .h5 file. Returns the exit code."""
+    """Matches all pairs and writes and prints the results. Returns the exit code: 2 if a pair failed, else 0.
+
+    check: verifies the geometry. draw: folder for pictures. save: folder or .h5 file for matches. root: folder that
+    names in an .h5 file start from. Errors that end the run: output-unwritable, matches-name.
+    """
     rows: list[dict[str, Any]] = []
     with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
         results = matcher.match_many(pairs, return_errors=True)
@@ -56,14 +60,14 @@ def _row(
 
 
 def writes_hdf5(save: Path | None) -> bool:
-    """Whether `--save` names an .h5 file; a folder may have a dot in its name."""
+    """Whether `--save` names an .h5 file. A folder may have the same suffix."""
     from matchrt.runtime import hloc
 
     return save is not None and save.suffix.lower() in hloc.SUFFIXES and not save.is_dir()
 
 
 def check_hdf5(save: Path | None, pairs: list[Pair], root: Path | None) -> None:
-    """Says before any work what could not be written to an .h5 file after it; errors as `hloc.check_pairs`."""
+    """Checks before any work that the pairs can be written to an .h5 file. Errors: those of `hloc.check_pairs`."""
     if save is not None and writes_hdf5(save):
         from matchrt.runtime import hloc
 
@@ -71,16 +75,21 @@ def check_hdf5(save: Path | None, pairs: list[Pair], root: Path | None) -> None:
 
 
 def require_other_folder(draw: Path | None, pairs: list[Pair]) -> None:
-    """Raises `output-is-input` where pictures would lie among the images: replacing one, or matched the next time."""
+    """Raises `output-is-input` if pictures would be written into a folder of images.
+
+    They could replace an image, or be matched in the next run.
+    """
     if draw is None or not draw.is_dir():
         return
     for path in (path for pair in pairs for path in pair):
         if path.parent.resolve() == draw.resolve():
-            raise MatchRTError("output-is-input", f"--draw '{draw}' holds images to match.", "Choose another folder.")
+            raise MatchRTError(
+                "output-is-input", f"--draw '{draw}' is a folder of images to match.", "Choose another folder."
+            )
 
 
 class _Writer:
-    """Writes pictures and matches as they come; .h5 files in batches."""
+    """Writes pictures and matches as they come. Matches are written to .h5 files in batches."""
 
     def __init__(self, matcher: Matcher, draw: Path | None, save: Path | None, root: Path | None) -> None:
         self._matcher = matcher
@@ -95,7 +104,7 @@ class _Writer:
         self._flush()
 
     def write(self, matches: Matches, name: str, pair: Pair) -> None:
-        """Errors: output-unwritable, matches-name; they end the run, for every later pair would meet them too."""
+        """Writes the matches of a pair. Errors, which end the run: output-unwritable, matches-name."""
         if self._draw is not None:
             self._picture(matches, pair, self._draw / f"{name}.jpg")
         if self._hdf5:
@@ -119,17 +128,17 @@ class _Writer:
 
 
 def pair_names(pairs: list[Pair]) -> list[str]:
-    """A file name for every pair, all different: the stems where they suffice, else paths from the common folder."""
+    """A unique file name for every pair: the images' names if these are unique, else paths from the common folder."""
     for names in _candidates(pairs):
         short = [_shortened(name) for name in names]
         if len(set(short)) == len(short):
             return short
-    # The same pair stands in the list twice.
+    # The same pair is in the list twice.
     return [f"{name}__{index}" for index, name in enumerate(short)]
 
 
 def _shortened(name: str) -> str:
-    """File systems take 255 bytes; a longer name is cut and told apart by its digest."""
+    """The name, cut if it is long, with a digest that keeps it unique. File systems take 255 bytes."""
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(name.encode())[:8]}"

@@ -1,6 +1,7 @@
-"""Options that several commands have: how they are declared, and what their values mean.
+"""Options that several commands share: their declarations, and what their values mean.
 
-An option of one command alone is declared there. Imports nothing heavy: every command imports this.
+An option of only one command is declared with that command. This module imports nothing heavy, because every command
+imports it.
 """
 
 from __future__ import annotations
@@ -19,35 +20,48 @@ if TYPE_CHECKING:
     from matchrt.store import EngineStore
 
 StoreOption = Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 # Where and how an engine runs.
-BackendOption = Annotated[str | None, typer.Option(help="Where a name has engines for several backends.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda; default: where the engine's backend runs.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads.")]
-NoCudaGraphOption = Annotated[bool, typer.Option("--no-cuda-graph", help="TensorRT: launch kernels one by one.")]
+BackendOption = Annotated[str | None, typer.Option(help="Backend to use if a name has engines for several backends.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Device to run on, cpu or cuda; default: that of the engine's backend.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads.")]
+NoCudaGraphOption = Annotated[
+    bool, typer.Option("--no-cuda-graph", help="For TensorRT: launch kernels one by one, without a CUDA graph.")
+]
 
 # Which images, and what the network sees of them.
-WindowOption = Annotated[int | None, typer.Option(help="Of one folder: match each image with the N that follow.")]
-ResizeOption = Annotated[int | None, typer.Option(help="Long side at which dynamic engines see the images.")]
-MaxMegapixelsOption = Annotated[float, typer.Option(min=0.001, max=1e5, help="Refuse larger images.")]
+WindowOption = Annotated[
+    int | None, typer.Option(help="With one folder: match each image with the N images that follow it.")
+]
+ResizeOption = Annotated[
+    int | None, typer.Option(help="For dynamic engines: long side in pixels that images are resized to.")
+]
+MaxMegapixelsOption = Annotated[
+    float, typer.Option(min=0.001, max=1e5, help="Refuse images with more megapixels than this.")
+]
 IgnoreExifOption = Annotated[
-    bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not either.")
+    bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not turn them either.")
 ]
 
 # Which matches.
 MinScoreOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's.")
+    float | None,
+    typer.Option(min=0, max=1, help="Drop matches with a lower confidence; default: the engine's default score."),
 ]
 SampleOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="RoMa engines built with --dense: draw N matches as RoMa's sampler does."),
+    typer.Option(
+        min=1, metavar="N", help="For RoMa engines built with --dense: draw N matches as RoMa's sampler does."
+    ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of --sample.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
 
 
 def known_device(name: str | None) -> Device | None:
-    """`cpu`, `cuda`, or None for where the engine's backend runs. Error: device-unknown."""
+    """The device of that name; None for that of the engine's backend. Error: device-unknown."""
     if name is None:
         return None
     if name == "cpu":
@@ -58,7 +72,7 @@ def known_device(name: str | None) -> Device | None:
 
 
 def store_at(folder: Path | None) -> EngineStore:
-    """The store that `--store` names, else the default one."""
+    """The store in the folder that `--store` names; without a name, the default store."""
     from matchrt.store import open_store
 
     return open_store(folder)
@@ -77,7 +91,7 @@ def matcher_options(
     backend: str | None,
     no_cuda_graph: bool = False,
 ) -> MatcherOptions:
-    """The matcher's options from those of `match` and `match-many`. Error: device-unknown."""
+    """The matcher's options from the options of `match` and `match-many`. Error: device-unknown."""
     from matchrt.runtime.options import MatcherOptions
 
     return MatcherOptions(
@@ -95,7 +109,7 @@ def matcher_options(
 
 
 def require_new_output(output: Path | None, inputs: Iterable[Path]) -> None:
-    """Raises `output-is-input` where writing `output` would replace a file that is read."""
+    """Raises `output-is-input` if writing `output` would replace one of the inputs."""
     if output is None or not output.exists():
         return
     for path in inputs:

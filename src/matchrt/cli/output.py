@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, everything else on stderr."""
+"""Printing for all commands: results go to stdout, everything else goes to stderr."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """For results. Text is printed as it is: file names may hold what rich would take for markup."""
+    """The console for results. Text is printed as it is, because file names may contain rich's markup."""
     return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def stderr() -> Console:
-    """For progress and errors; text is printed as it is."""
+    """The console for progress and errors. Text is printed as it is."""
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Prints one JSON document on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> None:
-    """Names and values in two columns."""
+    """Prints names and values in two columns."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(str(value)))
@@ -53,7 +53,7 @@ def facts(rows: Iterable[tuple[str, Any]]) -> None:
 
 
 def megabytes(size: int) -> str:
-    """`12.34 MB`, small sizes as `1.2 kB`."""
+    """A number of bytes as text, such as `12.34 MB`; small sizes such as `1.2 kB`."""
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
@@ -63,7 +63,7 @@ def tensor_json(entry: Entry) -> dict[str, Any]:
 
 
 def print_written(*paths: Path | None, style: str = "") -> None:
-    """A line for every file that was written; None stands for one that was not asked for."""
+    """Prints a line for every file that was written. None stands for a file that was not requested."""
     for path in paths:
         if path is not None:
             stdout().print(f"wrote {path}", style=style)
@@ -75,7 +75,7 @@ def error_json(error: MatchRTError) -> dict[str, str]:
 
 
 def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
-    """Prints an error and returns the exit code: one line and the remedy, the traceback only when asked for."""
+    """Prints an error in one line, and its remedy. Returns the exit code. debug: print the traceback too."""
     if debug:
         traceback.print_exception(error)
     if not isinstance(error, MatchRTError):
@@ -92,12 +92,12 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
 def _unexpected(what: str) -> MatchRTError:
     from matchrt.errors import InternalError
 
-    return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report it.")
+    return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report the output.")
 
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[Any]:
-    """A progress bar over named stages: yields `tell(stage, share_done)`."""
+    """Shows a progress bar over named stages. Yields `tell(stage, share)`, whose share of the work done is 0..1."""
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=stderr(),
         transient=True, disable=quiet,
@@ -112,7 +112,7 @@ def stages(quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
-    """A progress bar over `total` items: yields `advance()`."""
+    """Shows a progress bar over `total` items. Yields `advance()`, which is called after each item."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr(),
         transient=True, disable=quiet,
@@ -123,7 +123,7 @@ def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
 
 @contextmanager
 def progress_of(what: str, quiet: bool) -> Iterator[Any]:
-    """A progress bar over many items, with the time left: yields `tell(done, total)`."""
+    """Shows a progress bar over many items, with the time left. Yields `tell(done, total)` for numbers of items."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=stderr(), transient=True, disable=quiet,

@@ -1,4 +1,4 @@
-"""Packages that a command needs and that an extra brings."""
+"""Packages that a command needs and that an extra installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OF_FLAX = ("jax", "flax", "ml_dtypes")
 
 @contextmanager
 def packages_for(purpose: str) -> Iterator[None]:
-    """Around imports: a package that is missing becomes an error that says which extra brings it.
+    """Turns a missing package in the imports inside into an error that says which extra installs it.
 
     purpose: what needs the package, as the subject of a sentence. Error: package-missing.
     """

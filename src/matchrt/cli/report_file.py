@@ -1,4 +1,4 @@
-"""Reports that `--output` writes: Markdown or JSON, by suffix."""
+"""The reports that `--output` writes, in Markdown or JSON. The suffix decides."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from matchrt.errors import MatchRTError
 
 
 def check_report(path: Path | None) -> None:
-    """Says before any work that a report cannot be written. Errors: output-format, output-unwritable."""
+    """Checks before any work that a report can be written. Errors: output-format, output-unwritable."""
     if path is None:
         return
     if path.suffix.lower() not in (".md", ".json"):
-        raise MatchRTError("output-format", f"--output '{path}' is of no known kind.", "Use .md or .json.")
+        raise MatchRTError("output-format", f"--output '{path}' has no known suffix.", "Use .md or .json.")
     atomic.require_writable(path)
 
 
 def write_report(path: Path, markdown: str, document: Any) -> None:
-    """Writes a report by its suffix: as text in Markdown, or as one JSON document. Error: output-unwritable."""
+    """Writes a report: `document` as JSON into a .json file, else the `markdown` text. Error: output-unwritable."""
     as_json = path.suffix.lower() == ".json"
     text = json.dumps(document, indent=2, allow_nan=False) if as_json else markdown
     atomic.write_text(path, text.rstrip() + "\n")

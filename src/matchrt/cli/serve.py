@@ -30,31 +30,40 @@ _PACKAGES = (
 def serve(
     engines: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=]ENGINE…", help="Files, bundled or stored models; default: loftr-lite."),
+        typer.Argument(
+            metavar="[NAME=]ENGINE…",
+            help="Engine files, bundled models or models in the store; default: loftr-lite.",
+        ),
     ] = None,
     http: Annotated[int, typer.Option(help="HTTP port; 0 for any free one, -1 for none.")] = 8000,
     grpc: Annotated[int, typer.Option(help="gRPC port; 0 for any free one, -1 for none.")] = 8001,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     token_file: Annotated[
-        Path | None, typer.Option(help=f"File with the token that callers must send; or ${TOKEN_VARIABLE}.")
+        Path | None,
+        typer.Option(help=f"File with the token that callers must send; default: the token in ${TOKEN_VARIABLE}."),
     ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Other addresses without a token.")] = False,
-    workers: Annotated[int, typer.Option(help="Threads that run each engine.")] = 1,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Allow listening on other addresses than this machine without a token.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Number of threads that run each engine.")] = 1,
     queue: Annotated[
-        int | None, typer.Option(help="Requests that may wait, beyond those that run; default: one more round.")
+        int | None,
+        typer.Option(help="Number of requests that may wait; default: as many as can run at the same time."),
     ] = None,
-    batch_wait: Annotated[float, typer.Option(help="Milliseconds to wait for more pairs; --batch engines.")] = 2.0,
+    batch_wait: Annotated[
+        float, typer.Option(help="Milliseconds to wait for more pairs, for engines built with --batch.")
+    ] = 2.0,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 60.0,
-    drain: Annotated[float, typer.Option(help="Seconds to finish requests in after SIGTERM.")] = 30.0,
-    max_body: Annotated[float, typer.Option(help="Megabytes of a request.")] = 64.0,
+    drain: Annotated[float, typer.Option(help="Seconds that requests have to finish after SIGTERM.")] = 30.0,
+    max_body: Annotated[float, typer.Option(help="Largest size of a request in megabytes.")] = 64.0,
     max_megapixels: MaxMegapixelsOption = 50.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a run.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run.")] = None,
     device: DeviceOption = None,
     backend: BackendOption = None,
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses that it listens on as JSON.")] = False,
 ) -> int:
-    """Serve engines over HTTP and gRPC (Open Inference Protocol), with a page to try them on."""
+    """Serve engines over HTTP and gRPC (Open Inference Protocol), with a web page to try them."""
     _require_packages()
     import asyncio
 
@@ -86,25 +95,27 @@ def serve(
     finally:
         service.close()
     if not as_json:
-        stderr().print("Stopped; every request that was taken has been answered, or its time was over.")
+        stderr().print("Stopped. Every accepted request was answered or ran out of time.")
     return 0
 
 
 def read_token(path: Path | None) -> str | None:
-    """The token in a file, else in the environment, else None. Error: token-file."""
+    """The token in a file; without a file, that in the environment, or None. Error: token-file."""
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
         token = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
-        raise MatchRTError("token-file", f"'{path}' cannot be read as text.", "Name a file with one word.") from error
+        raise MatchRTError(
+            "token-file", f"'{path}' cannot be read as text.", "Name a file that contains one word."
+        ) from error
     if not token:
         raise MatchRTError("token-file", f"'{path}' is empty.", "Write a long random word into it.")
     return token
 
 
 def _log() -> None:
-    """Our own log to stderr; of the libraries only failures, else any stranger could fill it."""
+    """Logs our own messages to stderr, but of the libraries only failures, because strangers could fill the log."""
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("matchrt").setLevel(logging.INFO)
     for noisy in ("uvicorn", "python_multipart"):
@@ -117,7 +128,7 @@ def _require_packages() -> None:
     for module, package in _PACKAGES:
         try:
             found = importlib.util.find_spec(module) is not None
-        except ModuleNotFoundError:  # of a parent
+        except ModuleNotFoundError:  # the package that contains the module is missing
             found = False
         if not found:
             raise missing_package(package, "serve", "Serving")

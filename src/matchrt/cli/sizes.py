@@ -1,4 +1,4 @@
-"""Sizes as the command line writes them."""
+"""Parsing of sizes on the command line."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from matchrt.manifest import Profile
 
 
 def parse_size(text: str, option: str, smallest: int = 1) -> tuple[int, int]:
-    """(height, width) in pixels of `HxW`, or of one number for a square. Error: size-syntax.
+    """(height, width) in pixels from `HxW`, or from one number for a square. Error: size-syntax.
 
-    option: its name, for the error. smallest: the shortest side that is allowed.
+    option: the option's name, for the error. smallest: the shortest side that is allowed, in pixels.
     """
     try:
         return _size(text, smallest)
     except ValueError as error:
         raise MatchRTError(
-            "size-syntax", f"{option} '{text}' is not HxW: {error}.", "Write e.g. 480x640, or 560 for a square."
+            "size-syntax", f"{option} '{text}' is not HxW: {error}.", "Write 480x640, for example, or 560 for a square."
         ) from error
 
 
 def parse_profile(text: str) -> Profile:
-    """`MIN,OPT,MAX` with sizes as `parse_size` reads them. Error: profile-syntax."""
+    """The sizes of a dynamic engine from `MIN,OPT,MAX`, each as in `parse_size`. Error: profile-syntax."""
     try:
         minimum, optimum, maximum = (_size(part) for part in text.split(","))
     except ValueError as error:
         raise MatchRTError(
-            "profile-syntax", f"--dynamic '{text}' is not MIN,OPT,MAX.", "Write e.g. 64x64,480x640,1280x1280."
+            "profile-syntax",
+            f"--dynamic '{text}' is not MIN,OPT,MAX.",
+            "Write three sizes, for example 64x64,480x640,1280x1280.",
         ) from error
     return Profile(minimum, optimum, maximum)
 

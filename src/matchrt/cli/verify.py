@@ -18,62 +18,78 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: matchrt verify loftr-lite-int8.onnx --pairs my_pairs.txt --html report.html\n\n"
-    "What costs matches: matchrt verify loftr-lite --per-block --plot blocks.png\n\n"
-    "In Flax: matchrt verify --flax loftr-lite --images a.jpg b.jpg"
+    "To find the parts that cost matches: matchrt verify loftr-lite --per-block --plot blocks.png\n\n"
+    "To compare Flax with torch: matchrt verify --flax loftr-lite --images a.jpg b.jpg"
 )
 
 
 def verify(
     engine: Annotated[
-        str | None, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or one in the store.")
+        str | None, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or model in the store.")
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="Engine to compare with; fp32: the one that ENGINE was made from.")
+        str, typer.Option(help="Engine to compare with; fp32: the engine that ENGINE was made from.")
     ] = "fp32",
     pairs: Annotated[
         Path | None,
-        typer.Option(metavar="DIR_OR_LIST", help="Your pairs, or an evaluation folder; default: drawn scenes."),
+        typer.Option(metavar="DIR_OR_LIST", help="Pairs to match, or an evaluation folder; default: drawn scenes."),
     ] = None,
-    first: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="Use only the first N pairs.")] = None,
     per_block: Annotated[
-        bool, typer.Option("--per-block", help="Instead: what each part costs when it alone is lowered.")
+        bool, typer.Option("--per-block", help="Instead, measure what each part costs if it alone is quantized.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="--per-block: int8 or fp8.")] = "int8",
+    precision: Annotated[str, typer.Option(help="With --per-block: int8 or fp8.")] = "int8",
     backend: Annotated[
-        str | None, typer.Option(help="Of ENGINE; --per-block: whose graph (default onnxruntime).")
+        str | None,
+        typer.Option(help="Backend of ENGINE; with --per-block, backend to quantize for (default: onnxruntime)."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="DIR_OR_LIST", help="--per-block: pairs to calibrate on.")
+        Path | None, typer.Option(metavar="DIR_OR_LIST", help="With --per-block: pairs to calibrate on.")
     ] = None,
     keep_fp32: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="--per-block: leave these modules out; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="With --per-block: modules that stay in floating point; repeat for several."
+        ),
     ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="Worst pairs drawn in the HTML.")] = 3,
-    gate: Annotated[bool, typer.Option("--gate", help="End with an error where ENGINE is beyond its limits.")] = False,
+    worst: Annotated[int, typer.Option(min=0, help="Number of worst pairs to draw in the HTML report.")] = 3,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="End with an error if ENGINE is beyond the limits of its precision.")
+    ] = False,
     threads: ThreadsOption = None,
-    html: Annotated[Path | None, typer.Option(help="Write a report with the worst pairs drawn.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the report as .json or .md.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="--per-block: .png, .svg or .pdf (needs matplotlib).")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write an HTML report with pictures of the worst pairs to this file.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the report to this .json or .md file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="With --per-block: plot to a .png, .svg or .pdf file (needs matplotlib).")
+    ] = None,
     store: StoreOption = None,
     flax: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Instead: the model in Flax against torch, stage by stage.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Instead, compare this model in Flax with torch, stage by stage."),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="--flax: weights; a bundled model needs none.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="With --flax: file of the weights; bundled models need none.")
+    ] = None,
     images: Annotated[
-        tuple[Path, Path] | None, typer.Option(metavar="A B", help="--flax: a real pair; default: a generated one.")
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="With --flax: a pair of images; default: a generated pair."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="--flax: of the network's input; default: the model's.")
+        str | None, typer.Option(metavar="HxW", help="With --flax: input size in pixels; default: the model's.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="--flax: of the confidence; default: the model's.")
+        float | None, typer.Option(min=0, max=1, help="With --flax: smallest confidence; default: the model's.")
     ] = None,
-    device: Annotated[str, typer.Option(help="--flax: where it runs, cpu or cuda; torch runs on the CPU.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="With --flax: device of Flax, cpu or cuda; torch runs on the CPU.")
+    ] = "cpu",
     as_json: JsonOption = False,
 ) -> int:
-    """Compare an engine's matches with those of the fp32 engine that it was made from, on real pairs.
+    """Compare an engine's matches with those of the fp32 engine that it was made from.
 
-    With --flax: prove that the model in Flax gives what torch gives; exits with 0 only when it does.
+    With --flax, prove that the model in Flax computes what torch computes. The exit code is 0 if it does.
     """
     if flax is not None:
         from matchrt.cli.options import known_device
@@ -82,7 +98,9 @@ def verify(
         return verify_flax(flax, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
     if engine is None:
         raise MatchRTError(
-            "usage", "There is nothing to verify.", "Name an engine, or a model: matchrt verify --flax loftr-lite."
+            "usage",
+            "There is nothing to verify.",
+            "Name an engine, or name a model as in: matchrt verify --flax loftr-lite.",
         )
     from matchrt.bench.verify_run import VerifyRequest, run_verify
     from matchrt.building.calibration.options import CalibrationOptions
@@ -109,14 +127,16 @@ def verify(
 
 
 def _check(output: Path | None, html: Path | None, plot: Path | None, per_block: bool) -> None:
-    """Says before any work what could not be written after it."""
+    """Checks before any work that all files can be written. Errors: bench-nothing, output-*, package-missing."""
     from matchrt._util.atomic import require_writable
     from matchrt.bench.plots import check_plot
 
     check_report(output)
     if plot is not None:
         if not per_block:
-            raise MatchRTError("bench-nothing", "--plot without --per-block has nothing to draw.", "Leave it out.")
+            raise MatchRTError(
+                "bench-nothing", "--plot without --per-block has nothing to draw.", "Add --per-block, or omit --plot."
+            )
         check_plot(plot)
     for path in (html, plot):
         if path is not None:

@@ -1,4 +1,4 @@
-"""`matchrt verify --flax`: what it prints."""
+"""`matchrt verify --flax`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def verify_flax(
     device: Device,
     as_json: bool,
 ) -> int:
-    """Compares, prints, and gives the exit code: 0 when all stages and the matches agree, else 1."""
+    """Compares a model in Flax with torch and prints the result. Returns 0 if all stages and the matches agree, else 1.
+
+    Parameters are as in `prove_flax`; size is `HxW`. Errors: package-missing, size-syntax, those of `prove_flax`.
+    """
     with packages_for("Comparing torch with Flax"):
         from matchrt.flax.proof import prove_flax
     with stages(as_json) as tell:
@@ -46,7 +49,7 @@ def verify_flax(
 
 
 def show(proof: FlaxProof) -> None:
-    """The table."""
+    """Prints the differences as a table."""
     console = stdout()
     height, width = proof.size
     padded = ", padding masked" if proof.padded else ""
@@ -62,7 +65,8 @@ def show(proof: FlaxProof) -> None:
         table.add_row(*row, style="red" if stage.verdict == "differs" else None)
     console.print(table)
     console.print(
-        "alone: largest difference over largest value, of a stage on torch's inputs; in the chain: on its own"
+        "alone: largest difference divided by the largest value, if the stage gets torch's inputs; in the chain: if it "
+        "gets Flax's inputs"
     )
     found = proof.matches
     console.print(
@@ -76,4 +80,4 @@ def show(proof: FlaxProof) -> None:
         ours, theirs = proof.arbiter.torch, proof.arbiter.flax
         console.print(f"from torch in float64: torch {ours.pixels:.1e} px, Flax {theirs.pixels:.1e} px")
     if not found.matches:
-        console.print("There is no match to compare: give --threshold, or other images.", style="bold red")
+        console.print("There is no match to compare. Give a lower --threshold, or other images.", style="bold red")

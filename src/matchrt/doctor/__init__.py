@@ -1,1 +1,1 @@
-"""What works on this machine and what does not, with the reason and the command that helps."""
+"""Finds out what works on this machine. For what does not work, it gives the reason and a command that helps."""

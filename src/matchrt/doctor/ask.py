@@ -1,4 +1,4 @@
-"""Runs probes in processes of their own, all at once, and takes a crash or a silence for an answer too."""
+"""Runs all probes at once, each in its own process. A crash or a timeout is an answer too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from matchrt.doctor.probe import MARK
 
 TIMEOUT_S = 30.0
-# The child sees the very packages that its parent does, and nothing that lies in the working folder by chance.
+# The child imports from the same folders as its parent, and nothing that lies in the working folder by chance.
 _CHILD = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from matchrt.doctor.probe import main; main(sys.argv[2])"
 )
@@ -22,14 +22,18 @@ _CHILD = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a probe found, or why it did not: code, message, remedy."""
+    """The answer of a probe. Exactly one of the two fields is set.
+
+    value: what the probe found, by name; None if it failed.
+    error: why it failed, as code, message and remedy; None if it did not.
+    """
 
     value: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
 
 
 def ask(probes: Iterable[str], timeout: float = TIMEOUT_S) -> dict[str, Answer]:
-    """Runs the probes side by side."""
+    """Runs the probes side by side and returns their answers by name. timeout: seconds for each probe."""
     names = tuple(probes)
     with ThreadPoolExecutor(max_workers=max(len(names), 1)) as pool:
         return dict(zip(names, pool.map(lambda name: _ask_one(name, timeout), names), strict=True))
@@ -42,14 +46,17 @@ def _ask_one(name: str, timeout: float) -> Answer:
             command, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return _failed("probe-silent", f"It did not answer within {timeout:g} s.", "Look for a hanging driver.")
+        return _failed("probe-silent", f"It did not answer within {timeout:g} s.", "Check whether the driver hangs.")
     except OSError as error:
         return _failed("probe-silent", f"Python could not be started: {error}.", "Repair the Python installation.")
     return read_answer(ran.returncode, ran.stdout, ran.stderr)
 
 
 def read_answer(code: int, out: str, err: str) -> Answer:
-    """The probe's line among what was printed; without one, how the process ended."""
+    """The answer from the probe's marked line; without that line, an error that says how the process ended.
+
+    code: the exit code; negative for a signal. out, err: what the process printed on stdout and stderr.
+    """
     for line in reversed(out.splitlines()):
         if line.startswith(MARK):
             found = json.loads(line.removeprefix(MARK))

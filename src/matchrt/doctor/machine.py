@@ -1,4 +1,4 @@
-"""GPUs as driver and CUDA together describe them."""
+"""The GPUs, as the driver and CUDA describe them together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ Description = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GpuState:
-    """One GPU. Memory in bytes; cuda: whether CUDA programs can use it; None: the value is not known."""
+    """One GPU. None stands for a value that is not known.
+
+    name: the GPU's name.
+    compute_capability: such as `8.9`.
+    memory_total, memory_free: in bytes.
+    cuda: whether CUDA programs can use the GPU.
+    """
 
     name: str
     compute_capability: str | None
@@ -25,9 +31,13 @@ class GpuState:
 
 @dataclass(frozen=True)
 class Gpus:
-    """driver: as `580.159`. cuda_driver: the CUDA version that the driver supports; cuda_runtime: cuda-python's.
+    """All GPUs of this machine. None stands for a value that is not known.
 
-    why_none: why CUDA sees no GPU, with code, message and remedy; None where it sees one.
+    found: the GPUs that the driver or CUDA shows.
+    driver: the driver's version, such as `580.159`.
+    cuda_driver: the CUDA version that the driver supports.
+    cuda_runtime: the CUDA version of cuda-python.
+    why_none: why CUDA sees no GPU, as code, message and remedy; None if it sees one.
     """
 
     found: tuple[GpuState, ...] = ()
@@ -38,12 +48,12 @@ class Gpus:
 
     @property
     def usable(self) -> tuple[GpuState, ...]:
-        """Those that CUDA sees."""
+        """The GPUs that CUDA sees."""
         return tuple(gpu for gpu in self.found if gpu.cuda)
 
 
 def read_gpus(answer: Answer) -> Gpus:
-    """From what the probe `gpus` found."""
+    """The GPUs from the answer of the probe `gpus`."""
     if answer.value is None:
         return Gpus(why_none=answer.error)
     seen = answer.value["cuda"]
@@ -60,9 +70,10 @@ def read_gpus(answer: Answer) -> Gpus:
 
 
 def _matched(seen: list[Description], boards: list[Description]) -> tuple[list[Description], list[Description]]:
-    """The board of each GPU that CUDA sees, empty where it is not known, and the boards that CUDA does not see.
+    """The board of each GPU that CUDA sees (empty if it is not known), and the boards that CUDA does not see.
 
-    By their place on the bus; virtual machines number places anew for one of the two, then by name.
+    Boards are found by their bus number. In virtual machines the driver and CUDA may number the bus differently; boards
+    are then found by name.
     """
     left = list(boards)
 
@@ -90,5 +101,5 @@ def _hidden() -> dict[str, str]:
     return {
         "code": "device-missing",
         "message": "CUDA shows no GPU.",
-        "remedy": "Look at CUDA_VISIBLE_DEVICES, and in a container at --gpus.",
+        "remedy": "Check CUDA_VISIBLE_DEVICES, and in a container also --gpus.",
     }

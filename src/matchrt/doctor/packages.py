@@ -1,4 +1,4 @@
-"""Which packages are installed, and which versions: read from their metadata, without importing any."""
+"""The installed packages and their versions, read from their metadata. No package is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matchrt._version import __version__
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
 
-# what it is called here -> names under which it is distributed, the first found counts; backends say theirs themselves
+# Name in reports -> names under which the package is distributed; the first one found counts. Backends name their own.
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
     "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
@@ -27,31 +27,35 @@ _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("matplotlib",),
     "poselib": ("poselib",),
 }
-# Besides what a backend is distributed as: ONNX Runtime with CUDA.
+# ONNX Runtime with CUDA, which is reported apart from the backend's own packages.
 ORT_CUDA = "onnxruntime-gpu"
-# Files of the same name in two packages: whichever was installed last is used, whole or in part.
+# Each of these two packages has files of the same names. The one that was installed last is used, wholly or in part.
 _CLASHES = ((DEFAULT_BACKEND, ORT_CUDA), ("opencv-python", "opencv-python-headless"))
 EXPORT = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "safetensors")
 
 
 @dataclass(frozen=True)
 class Packages:
-    """versions: by name, None where missing. warnings: for people."""
+    """The packages that matchrt can use.
+
+    versions: by name; None for packages that are not installed.
+    warnings: sentences about packages that disturb each other.
+    """
 
     versions: Mapping[str, str | None]
     warnings: tuple[str, ...] = ()
 
     def has(self, name: str) -> bool:
-        """Whether it is installed."""
+        """Whether the package is installed."""
         return self.versions.get(name) is not None
 
     def missing(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Those that are not."""
+        """Those of the packages that are not installed."""
         return tuple(name for name in names if not self.has(name))
 
 
 def installed_packages() -> Packages:
-    """Every package that matchrt can use."""
+    """The versions of all packages that matchrt can use."""
     versions: dict[str, str | None] = {"matchrt": __version__}
     backends = {name: get_backend(name).distributions for name in backend_names()}
     for name, distributions in {**backends, ORT_CUDA: (ORT_CUDA,), **_DISTRIBUTIONS}.items():

@@ -1,4 +1,4 @@
-"""What is tried rather than believed. Each of these runs in a process of its own: a broken install may crash it."""
+"""The probes, which try what cannot be read from metadata. Each runs in its own process, because it may crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIDE = 128
 
 
 def matching() -> dict[str, Any]:
-    """The default job: the bundled engine on ONNX Runtime's CPU provider finds matches."""
+    """Runs the default task: the bundled engine on ONNX Runtime's CPU provider matches an image with itself."""
     import numpy as np
     import onnxruntime
 
@@ -30,7 +30,7 @@ def matching() -> dict[str, Any]:
 
 
 def onnxruntime_cuda() -> dict[str, Any]:
-    """The bundled engine on ONNX Runtime's CUDA provider."""
+    """Loads the bundled engine on ONNX Runtime's CUDA provider. Errors: those of opening a session."""
     from matchrt.runtime.engine_file import read_engine
     from matchrt.runtime.opening import open_session
     from matchrt.runtime.session import SessionOptions
@@ -40,7 +40,7 @@ def onnxruntime_cuda() -> dict[str, Any]:
 
 
 def gpus() -> dict[str, Any]:
-    """What driver and CUDA see."""
+    """Lists what the driver and CUDA see: `boards`, `cuda`, and `error` with code, message and remedy, or None."""
     from matchrt.nvidia.boards import read_boards
     from matchrt.nvidia.cuda import call, cuda_runtime
     from matchrt.nvidia.device import find_gpus
@@ -49,7 +49,7 @@ def gpus() -> dict[str, Any]:
     seen: dict[str, Any] = {"boards": [asdict(board) for board in boards], "cuda": [], "error": None}
     try:
         runtime = cuda_runtime()
-        call(runtime.cudaGetDeviceCount)  # find_gpus says only that there is none; this says why
+        call(runtime.cudaGetDeviceCount)  # its error says why there is no GPU, which find_gpus does not
         for gpu in find_gpus():
             bus = call(runtime.cudaDeviceGetPCIBusId, 32, gpu.index)
             text = bus.decode() if isinstance(bus, bytes) else str(bus)
@@ -60,7 +60,10 @@ def gpus() -> dict[str, Any]:
 
 
 def tensorrt(backend: str) -> dict[str, Any]:
-    """Whether the module loads, makes a builder and a runtime; of RTX also whether the runtime takes the GPU here."""
+    """Tries whether the module loads and makes a builder and a runtime; for RTX also whether it accepts the GPU here.
+
+    Errors: package-missing, package-version.
+    """
     from matchrt.nvidia.log import make_log
     from matchrt.nvidia.modules import open_dialect
 
@@ -69,25 +72,25 @@ def tensorrt(backend: str) -> dict[str, Any]:
     builder, no_builder = _made(lambda: dialect.trt.Builder(log), log)
     runtime, no_runtime = _made(lambda: dialect.trt.Runtime(log), log)
     refusal = None
-    # Full TensorRT takes seconds to build anything, and its builder asks for the GPU already.
+    # Full TensorRT takes seconds to build anything, and making its builder has checked the GPU already.
     if backend == "tensorrt_rtx" and builder is not None and runtime is not None and _has_gpu():
         refusal = _refusal(dialect, builder, runtime, log)
     return {"version": dialect.version, "builder": no_builder, "runtime": no_runtime, "refusal": refusal}
 
 
 def _made(make: Callable[[], Any], log: Any) -> tuple[Any, str | None]:
-    """What `make` gives, and why it gives nothing."""
+    """The object that `make` returns, and the reason if there is none."""
     try:
         made = make()
     except Exception as error:
-        # pybind11 raises a TypeError where the library returns nothing.
+        # pybind11 raises a TypeError if the library returns nothing.
         said = log.take_errors()
         return None, str(error) if said == "no reason given" else said
     return made, None if made is not None else log.take_errors()
 
 
 def _refusal(dialect: Any, builder: Any, runtime: Any, log: Any) -> str | None:
-    """Builds the smallest engine and loads it: why the GPU is refused, None where it is not."""
+    """Builds a very small engine and loads it. Returns why the GPU is refused; None if it is not."""
     from matchrt.nvidia.dialect import BuilderOptions
 
     trt = dialect.trt
@@ -135,14 +138,14 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main(name: str) -> None:
-    """Runs one and prints a line that the parent looks for; libraries may print around it."""
+    """Runs a probe and prints its answer as a marked line, because libraries may print other lines around it."""
     answer: dict[str, Any] = {"value": None, "error": None}
     try:
         answer["value"] = PROBES[name]()
     except MatchRTError as error:
         answer["error"] = {"code": error.code, "message": error.message, "remedy": error.remedy}
     except Exception as error:
-        # Whatever a broken package raises is the answer.
+        # Anything that a broken package raises becomes the answer.
         answer["error"] = {
             "code": "package-broken",
             "message": f"{type(error).__name__}: {error}",

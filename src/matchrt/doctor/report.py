@@ -1,4 +1,4 @@
-"""The whole examination."""
+"""The whole report of `matchrt doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from matchrt.store import EngineStore, open_store
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found. providers: of ONNX Runtime."""
+    """What was found on this machine.
+
+    system: operating system and architecture.
+    python: Python's version.
+    packages: the installed packages and their versions.
+    providers: names of ONNX Runtime's execution providers; empty if it could not be asked.
+    gpus: the GPUs, and the driver's and CUDA's versions.
+    backends: for each backend that has engines, whether it builds and runs here.
+    store: the engine store.
+    """
 
     system: str
     python: str
@@ -30,7 +39,7 @@ class Examination:
 
     @property
     def healthy(self) -> bool:
-        """Whether the default job works: matching with the bundled engine on the CPU."""
+        """Whether the default task works: matching with the bundled engine on the CPU."""
         return next(backend.runs.works for backend in self.backends if backend.name == DEFAULT_BACKEND)
 
     def to_json(self) -> dict[str, Any]:
@@ -43,7 +52,10 @@ class Examination:
 
 
 def examine(store: EngineStore | None = None) -> Examination:
-    """Looks at this machine; what may crash is tried in processes of its own."""
+    """Examines this machine. Everything that may crash is tried in its own process.
+
+    store: the store to examine; None for the default one.
+    """
     packages = installed_packages()
     answers = ask(_probes(packages))
     gpus = read_gpus(answers["gpus"])
@@ -61,14 +73,14 @@ def examine(store: EngineStore | None = None) -> Examination:
 
 
 def _probes(packages: Packages) -> tuple[str, ...]:
-    """What there is to try."""
+    """The names of the probes that make sense here."""
     nvidia = tuple(name for name in NVIDIA if _importable(name))
     cuda = ("onnxruntime-cuda",) if packages.has(ORT_CUDA) else ()
     return ("matching", "gpus", *cuda, *nvidia)
 
 
 def _importable(module: str) -> bool:
-    """Whether it is there, however it came there: vendors' images install modules without metadata too."""
+    """Whether the module can be imported. Vendors' images also install modules without package metadata."""
     from importlib.util import find_spec
 
     return find_spec(module) is not None

@@ -1,4 +1,4 @@
-"""The engine store: where it is, what it holds, and which engines this machine cannot run any more."""
+"""The engine store: its folder, its size, and the engines in it that this machine cannot run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from matchrt.store import EngineStore, StoredEngine
 
 @dataclass(frozen=True)
 class Misfit:
-    """An engine that does not run here: the error's code, message and remedy."""
+    """An engine in the store that does not run here.
+
+    path: the engine file.
+    code: the code of the error that opening it would raise.
+    message: why it does not run.
+    remedy: what to do about it.
+    """
 
     path: str
     code: str
@@ -28,7 +34,14 @@ class Misfit:
 
 @dataclass(frozen=True)
 class StoreState:
-    """size: bytes of all files. writable: whether engines can be added."""
+    """The state of the store.
+
+    root: the store's folder.
+    engines: number of engines.
+    size: of all files, in bytes.
+    writable: whether engines can be added.
+    misfits: the engines that do not run here.
+    """
 
     root: str
     engines: int
@@ -38,7 +51,10 @@ class StoreState:
 
 
 def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gpus) -> StoreState:
-    """Reads every manifest, no engine."""
+    """Examines the store. It reads every manifest, but no engine.
+
+    backends: gives the installed versions. gpus: the GPUs that engines must fit.
+    """
     engines = store.engines()
     versions = {backend.name: backend.version for backend in backends}
     checked = (_misfit(engine, versions.get(engine.manifest.backend), gpus) for engine in engines)
@@ -60,7 +76,10 @@ def _misfit(engine: StoredEngine, version: str | None, gpus: Gpus) -> Misfit | N
 
 
 def _require_fit(manifest: EngineManifest, version: str | None, gpus: Gpus) -> None:
-    """What loading would ask; without a GPU only what can be told without one."""
+    """Makes the checks of loading an engine; without a GPU, only those that need none.
+
+    Errors: package-missing, and those of `require_version` and `require_gpu`.
+    """
     extra = NVIDIA.get(manifest.backend)
     if extra is None:
         return
@@ -79,7 +98,7 @@ def _require_fit(manifest: EngineManifest, version: str | None, gpus: Gpus) -> N
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the folder, or the first one above it that exists, can be written."""
+    """Whether the folder, or the nearest existing one above it, can be written."""
     existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
@@ -87,5 +106,5 @@ def _writable(folder: Path) -> bool:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else 0
-    except OSError:  # gone this moment
+    except OSError:  # the file was removed meanwhile
         return 0

@@ -1,4 +1,4 @@
-"""Which backends can build and run here: from what is installed and what was tried to verdicts with reasons."""
+"""Decides which backends can build and run here, from the installed packages and the answers of the probes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ _NO_GPU = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """works: whether. why: the reason of a no, or what to know of a yes. remedy: the command or deed that helps."""
+    """Whether something works.
+
+    works: yes or no.
+    why: the reason if it does not work; else what to know about it. It may be empty.
+    remedy: a command or action that helps; empty if none is needed.
+    """
 
     works: bool
     why: str = ""
@@ -29,7 +34,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class BackendState:
-    """A backend on this machine. version: of its module, None where missing."""
+    """A backend on this machine.
+
+    name: the backend's name.
+    version: of its package; None if it is not installed.
+    builds: whether it can build engines.
+    runs: whether it can run engines.
+    """
 
     name: str
     version: str | None
@@ -38,7 +49,7 @@ class BackendState:
 
 
 def judge(packages: Packages, answers: Mapping[str, Answer], gpus: Gpus) -> tuple[BackendState, ...]:
-    """Every backend that runs engines."""
+    """The state of every backend that has engines. answers: those of the probes, by name."""
     export = _export(packages)
 
     def state(name: str) -> BackendState:
@@ -57,7 +68,7 @@ def install(extra: str) -> str:
 
 
 def _untried(backend: Backend, packages: Packages) -> BackendState:
-    """A backend that has no probe: whether its package is there."""
+    """The state of a backend that has no probe. Only its package is looked for."""
     version = packages.versions.get(backend.name)
     if version is None and backend.distributions:
         package = backend.distributions[0]
@@ -68,7 +79,7 @@ def _untried(backend: Backend, packages: Packages) -> BackendState:
 
 
 def _export(packages: Packages) -> Verdict:
-    """Whether ONNX engines can be made from checkpoints."""
+    """Whether ONNX engines can be built from checkpoints."""
     missing = packages.missing(EXPORT)
     if missing:
         return Verdict(False, f"checkpoints need {', '.join(missing)}", install("export"))
@@ -139,7 +150,7 @@ def _no_gpu(gpus: Gpus) -> Verdict:
         return Verdict(
             False,
             f"the driver {gpus.driver} shows {shown.name}, CUDA does not: {said}",
-            "Look at CUDA_VISIBLE_DEVICES; else update the driver to one that supports the CUDA version of "
+            "Check CUDA_VISIBLE_DEVICES. If it is right, update the driver to one that supports the CUDA version of "
             "cuda-python, or install an older cuda-python.",
         )
     return Verdict(False, said, _NO_GPU)

@@ -1,1 +1,1 @@
-"""From ONNX to an engine: backends and building. Imports no torch."""
+"""The backends and their builders, which make engines from ONNX graphs. Imports no torch."""

@@ -1,4 +1,4 @@
-"""An ONNX graph and what is known of it to an engine with its manifest."""
+"""Builds an engine and its manifest from an ONNX graph and the facts about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from matchrt.runtime.backend import Builder, Tell
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What the manifest says of the graph, whatever runs it."""
+    """What the manifest says about a graph, independent of the backend.
+
+    model: the name of the model.
+    family: the name of its family.
+    precision: `fp32`, `fp16`, `int8` or `fp8`.
+    source: where the weights come from.
+    input: how an image becomes the graph's input.
+    matching: thresholds and match slots of the matching stage.
+    passes: what was done to the graph.
+    build_key: digest of everything that decides the engine.
+    checks: figures of parity and gate, by name.
+    """
 
     model: str
     family: str
@@ -27,14 +38,23 @@ class GraphFacts:
 
 @dataclass(frozen=True)
 class Engine:
-    """Engine bytes and their manifest."""
+    """An engine that is not written to a file yet.
+
+    data: the content of the engine file.
+    manifest: what it is, what it was made from, and where it may run.
+    """
 
     data: bytes
     manifest: EngineManifest
 
 
 def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell | None = None) -> Engine:
-    """Builds `model` (ONNX bytes) with `builder`; `tell` hears how far it is."""
+    """Builds an engine from a graph.
+
+    model: the ONNX graph as bytes. facts: what the manifest says about it.
+    tell: called with the step that begins and the share (0..1) of the work done.
+    Errors: those of the builder, such as onnx-rejected, engine-rejected and device-missing.
+    """
     built = builder.build(model, facts.input.profile, tell or (lambda what, done: None))
     manifest = EngineManifest(
         model=facts.model,

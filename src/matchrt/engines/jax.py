@@ -1,4 +1,4 @@
-"""The backend `jax`: runs LoFTR's Flax model from its weights; there is nothing to build."""
+"""The backend `jax`. It runs LoFTR's Flax model from its weights, so there are no engines to build."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class JaxBackend(Backend):
-    """JAX, on the CPU or a GPU, whichever it finds."""
+    """JAX on the CPU or a GPU. Without a choice of device, JAX takes its own default."""
 
     name = "jax"
     title = "JAX"
@@ -27,19 +27,22 @@ class JaxBackend(Backend):
     takes_weights = True
 
     def builder(self, options: BuilderOptions) -> NoReturn:
-        """There is none. Error: backend-unknown."""
+        """Raises an error, because nothing is built for JAX. Error: backend-unknown."""
         raise no_builder(self.name)
 
     def open(self, engine: EngineFile, options: SessionOptions) -> NoReturn:
-        """It has no engine files. Error: engine-backend."""
+        """Raises an error, because JAX has no engine files. Error: engine-backend."""
         raise MatchRTError(
             "engine-backend",
-            f"'{engine.path}' is for backend {self.name}, which runs weights, not engine files.",
-            "Name a bundled model, or a file of `matchrt convert-flax`, with --backend jax.",
+            f"'{engine.path}' is for backend {self.name}, which runs weights and not engine files.",
+            "Name a bundled model, or a file that `matchrt convert-flax` wrote, with --backend jax.",
         )
 
     def open_weights(self, source: str | Path, options: SessionOptions) -> Session:
-        """A bundled model's name, or a file of weights. Errors: package-missing, those of `open_jax`."""
+        """Opens a session. source: a bundled model's name, or a file that `matchrt convert-flax` wrote.
+
+        Errors: package-missing, and those of `matchrt.flax.session.open_jax`.
+        """
         try:
             from matchrt.flax.session import open_jax
         except ModuleNotFoundError as error:

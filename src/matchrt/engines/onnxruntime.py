@@ -1,4 +1,4 @@
-"""The backend `onnxruntime`: the engine is the ONNX graph itself, proven to load."""
+"""The backend `onnxruntime`. Its engine is the ONNX graph itself, after a check that it loads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ _TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(int64)": "
 
 @dataclass(frozen=True)
 class OnnxRuntimeBuilder:
-    """ONNX Runtime optimises when it loads; a graph optimised here would hold only for this processor and version."""
+    """The builder of ONNX engines, which only checks the graph.
+
+    ONNX Runtime optimises a graph when it loads it. A graph that was optimised here would be valid for this processor
+    and version only. The fields are constants that the `Builder` protocol asks for.
+
+    name: the backend's name.
+    suffix: of the engine file, with its dot.
+    version: None, because the graph does not depend on the version.
+    tf32: whether products are computed in TF32; they are not.
+    rounds_products: whether the backend rounds the factors of fp32 products; it does not.
+    """
 
     name: str = DEFAULT_BACKEND
     suffix: str = ".onnx"
@@ -29,11 +39,14 @@ class OnnxRuntimeBuilder:
     rounds_products: bool = False
 
     def identity(self) -> str:
-        """The graph decides everything."""
+        """A constant, because only the graph decides what is built."""
         return "onnx"
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
-        """Loads the graph in ONNX Runtime and reads back its inputs and outputs. Error: engine-rejected."""
+        """Loads the graph in ONNX Runtime and reads its inputs and outputs. Error: engine-rejected.
+
+        model: the ONNX graph as bytes. profile and tell are not used.
+        """
         del profile, tell
         import onnxruntime
 
@@ -43,7 +56,7 @@ class OnnxRuntimeBuilder:
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            # ONNX Runtime raises a dozen types of its own, none of them public.
+            # ONNX Runtime raises a dozen types of its own, and none of them is public.
             raise InternalError(
                 "engine-rejected", f"ONNX Runtime rejects the graph: {error}.", "Report this as a bug."
             ) from error
@@ -53,12 +66,12 @@ class OnnxRuntimeBuilder:
 
 
 class OnnxRuntimeBackend(Backend):
-    """ONNX Runtime, on the CPU or, when asked, on CUDA."""
+    """ONNX Runtime, on the CPU or, on request, on CUDA."""
 
     name = DEFAULT_BACKEND
     title = "ONNX Runtime"
     suffix = OnnxRuntimeBuilder.suffix
-    # Packages, the first of which has the backend's name.
+    # The first of these packages has the backend's name.
     distributions = (DEFAULT_BACKEND, f"{DEFAULT_BACKEND}-gpu")
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     host_memory = True
@@ -66,23 +79,26 @@ class OnnxRuntimeBackend(Backend):
     triton = TritonPlatform(DEFAULT_BACKEND, "model.onnx", batches=True)
 
     def builder(self, options: BuilderOptions) -> OnnxRuntimeBuilder:
-        """There is nothing to tell it. Error: build-option."""
+        """The builder, which takes no options. Error: build-option, if any option is set."""
         if options != BuilderOptions():
             raise MatchRTError(
                 "build-option",
-                "ONNX Runtime optimises a graph when it loads it: there is nothing to tell a builder.",
+                "ONNX Runtime optimises a graph when it loads it, so the builder has no options.",
                 "Leave the builder's options out, or choose --backend tensorrt or tensorrt_rtx.",
             )
         return OnnxRuntimeBuilder()
 
     def open(self, engine: EngineFile, options: SessionOptions) -> Session:
-        """Errors: device-missing, engine-rejected, engine-graph."""
+        """Opens a session. Errors: device-missing, engine-rejected, engine-graph."""
         from matchrt.runtime.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(engine, options)
 
     def quantization(self, precision: str, version: str | None = None) -> str:
-        """Results and biases are 8-bit too: its kernels want it so. Error: precision-backend."""
+        """The name of the placement of Q/DQ nodes; ONNX Runtime's CPU kernels need 8-bit results and biases too.
+
+        Error: precision-backend, for fp8.
+        """
         del version
         if precision == "fp8":
             raise MatchRTError(

@@ -1,7 +1,7 @@
-"""A build that tells how far it is and that Ctrl-C ends.
+"""Progress and interruption of TensorRT builds.
 
-TensorRT builds in one long call. It is made in a thread, so that the main thread hears Ctrl-C; the builder is then told
-to stop at its next step, and nothing is left of the build.
+TensorRT builds an engine in one long call. That call runs in a thread, so that the main thread receives Ctrl-C. The
+builder is then told to stop at its next step, and the build leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _START_S = 1.0
 
 
 class BuildProgress:
-    """Turns TensorRT's nested phases into one share: a step's worth is divided among the phases inside it."""
+    """Turns TensorRT's nested phases into one share (0..1). The share of a step is divided among the phases in it."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._phases: dict[str, tuple[float, float, int]] = {}  # name -> where it begins, its extent, its steps
+        self._phases: dict[str, tuple[float, float, int]] = {}  # name -> share at its begin, its share, number of steps
         self._done = 0.0
         self.cancelled = threading.Event()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins: within its parent's present step, or as the whole."""
+        """Notes that a phase of so many steps begins, in the present step of its parent or as the whole build."""
         begin, extent = self._done, 1.0 - self._done
         if parent is not None and parent in self._phases:
             _, whole, count = self._phases[parent]
@@ -35,13 +35,13 @@ class BuildProgress:
         self._show(name, begin)
 
     def step(self, name: str, index: int) -> bool:
-        """A step is done; False stops the build."""
+        """Notes that step `index` of a phase is done. Returns False to stop the build."""
         begin, extent, steps = self._phases.get(name, (self._done, 0.0, 1))
         self._show(name, begin + extent * (index + 1) / max(steps, 1))
         return not self.cancelled.is_set()
 
     def finish(self, name: str) -> None:
-        """A phase ends."""
+        """Notes that a phase ends."""
         begin, extent, _ = self._phases.pop(name, (self._done, 0.0, 1))
         self._show(name, begin + extent)
 
@@ -51,7 +51,7 @@ class BuildProgress:
 
 
 def make_monitor(trt: Any, progress: BuildProgress) -> Any:
-    """A TensorRT progress monitor that reports to `progress`."""
+    """A progress monitor for the TensorRT module `trt`, which reports to `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -70,7 +70,10 @@ def make_monitor(trt: Any, progress: BuildProgress) -> Any:
 
 
 def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
-    """Runs `work` in a thread and returns what it returns; on Ctrl-C sets `cancelled` and waits for its end."""
+    """Runs `work` in a thread and returns its result. On Ctrl-C it sets `cancelled` and waits until `work` has ended.
+
+    Errors: whatever `work` raises; KeyboardInterrupt.
+    """
     result: list[Any] = []
     failure: list[BaseException] = []
     begun = threading.Event()
@@ -90,7 +93,7 @@ def interruptible(work: Callable[[], Any], cancelled: threading.Event) -> Any:
             thread.join(_POLL_S)
     except KeyboardInterrupt:
         cancelled.set()
-        # Ctrl-C may come while the thread is being started: then it is not known yet, or never will be.
+        # Ctrl-C may come while the thread is being started. Then it may begin a little later, or never.
         if begun.wait(_START_S):
             thread.join()
         raise

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 class _TensorRT(Backend):
-    """What both have in common; what differs between their modules is in `matchrt.nvidia.dialect`."""
+    """What both backends have in common. Differences between their modules are in `matchrt.nvidia.dialect`."""
 
-    suffix = ".engine"  # of both: the manifest tells them apart
+    suffix = ".engine"  # the same for both; the manifest tells their engines apart
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
     cuda_graphs = True
 
     def builder(self, options: BuilderOptions) -> TensorRTBuilder:
-        """Errors: build-option, package-missing, package-version, device-missing, said now, not after the export."""
+        """The builder with its options. All errors are raised here, before the export, so that no work is lost.
+
+        Errors: build-option, package-missing, package-version, device-missing.
+        """
         from matchrt.engines.tensorrt_builder import TensorRTBuilder
 
         dialect = open_dialect(self.name)
@@ -33,23 +36,23 @@ class _TensorRT(Backend):
         return builder
 
     def open(self, engine: EngineFile, options: SessionOptions) -> Session:
-        """Errors: those of `matchrt.runtime.gpu.loaded.LoadedEngine`."""
+        """Opens a session. Errors: those of `matchrt.runtime.gpu.loaded.LoadedEngine`."""
         from matchrt.runtime.gpu.session import TensorRTSession
 
         return TensorRTSession(engine, options)
 
     def version(self) -> str | None:
-        """Of the module. Errors: package-missing, package-version."""
+        """The version of the installed module. Errors: package-missing, package-version."""
         return open_dialect(self.name).version
 
     def quantization(self, precision: str, version: str | None = None) -> str:
-        """Products and convolutions in 8 bits; fp8 for products of matrices only."""
+        """The name of the placement of Q/DQ nodes. int8: products and convolutions; fp8: only products of matrices."""
         del version
         return "tensorrt-fp8" if precision == "fp8" else "tensorrt"
 
 
 class TensorRTBackend(_TensorRT):
-    """Full TensorRT: builds on the GPU that the engine is for."""
+    """Full TensorRT. It builds on the GPU that the engine is for."""
 
     name = "tensorrt"
     title = "TensorRT"
@@ -59,7 +62,7 @@ class TensorRTBackend(_TensorRT):
 
 
 class TensorRTRTXBackend(_TensorRT):
-    """TensorRT for RTX: builds anywhere, for a list of GPUs. Triton has no platform for its engines."""
+    """TensorRT for RTX. It builds on any machine, for a list of GPUs. Triton has no platform for its engines."""
 
     name = "tensorrt_rtx"
     title = "TensorRT-RTX"
@@ -67,7 +70,7 @@ class TensorRTRTXBackend(_TensorRT):
     distributions = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt_rtx")
 
     def quantization(self, precision: str, version: str | None = None) -> str:
-        """As full TensorRT, but versions that stop at int8 convolutions get products of matrices only."""
+        """As for full TensorRT; versions that cannot build int8 convolutions get products of matrices only."""
         from matchrt.export.quantization.styles import matrices_only
 
         if precision == "int8" and matrices_only(version):

@@ -1,4 +1,4 @@
-"""ONNX to a serialised engine of TensorRT or TensorRT for RTX."""
+"""The builder of engines for TensorRT and TensorRT for RTX from ONNX graphs."""
 
 from __future__ import annotations
 
@@ -20,45 +20,54 @@ _SHOWN_ERRORS = 3
 
 @dataclass(frozen=True)
 class TensorRTBuilder:
-    """Builds strongly typed engines: every tensor has the type that the graph gives it."""
+    """Builds strongly typed engines, in which every tensor has the type that the graph gives it.
+
+    dialect: hides the differences between TensorRT's versions and TensorRT for RTX.
+    options: what the user chose for the builder.
+    """
 
     dialect: Dialect
     options: BuilderOptions
 
     @property
     def name(self) -> str:
-        """As in `--backend`."""
+        """The name of the backend, as `--backend` takes it."""
         return self.dialect.backend
 
     @property
     def suffix(self) -> str:
-        """The same for both backends: the manifest tells them apart."""
+        """The suffix of the engine file. Both backends have the same; the manifest tells their engines apart."""
         return ".engine"
 
     @property
     def version(self) -> str:
-        """Of the module: which layers it takes in 8 bits depends on it."""
+        """The version of the module. It decides which layers can be 8-bit."""
         return self.dialect.version
 
     @property
     def tf32(self) -> bool:
-        """As the options say."""
+        """Whether fp32 products are computed in TF32, as the options say."""
         return self.options.tf32
 
     @property
     def rounds_products(self) -> bool:
-        """As the dialect says."""
+        """Whether the backend rounds the factors of fp32 products, as the dialect says."""
         return self.dialect.rounds_products(self.options)
 
     def identity(self) -> str:
-        """Version, options, and the GPU where the engine is for that one; where kernels were timed is not among it."""
+        """Digest of version, options and the GPUs that the engine is for. The timing cache does not change it."""
         options = {k: v for k, v in asdict(self.options).items() if k != "timing_cache"}
         gpu = _gpu()
         portability = self.dialect.portability(self.options, gpu.compute_capability if gpu else None)
         return sha256_json({"version": self.dialect.version, "options": options, "where": asdict(portability)})
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
-        """Parses and builds. Errors: onnx-rejected (with node names), engine-rejected, device-missing."""
+        """Parses the graph and builds the engine.
+
+        model: the ONNX graph as bytes. profile: sizes (height, width) of a dynamic engine; None for a static one.
+        tell: called with the step that begins and the share (0..1) of the work done.
+        Errors: onnx-rejected (with names of nodes), engine-rejected, device-missing, timing-cache, output-unwritable.
+        """
         gpu = self.require_gpu()
         trt, log = self.dialect.trt, make_log(self.dialect.trt)
         builder = _make_builder(log, self.dialect)
@@ -80,13 +89,16 @@ class TensorRTBuilder:
         )
 
     def require_gpu(self) -> Gpu | None:
-        """The GPU here. Error: device-missing for full TensorRT, which times its kernels on one; RTX needs none."""
+        """The GPU of this machine; None if there is none and TensorRT for RTX does not need one. Error: device-missing.
+
+        Full TensorRT needs a GPU, because it times its kernels on it.
+        """
         gpu = _gpu()
         if gpu is None and self.dialect.backend == "tensorrt":
             raise MatchRTError(
                 "device-missing",
-                "TensorRT builds on the GPU that the engine is for, and there is none here.",
-                "Build on that machine, or for NVIDIA RTX GPUs here with --backend tensorrt_rtx.",
+                "TensorRT builds on the GPU that the engine is for, and this machine has none.",
+                "Build on that machine, or build for NVIDIA RTX GPUs here with --backend tensorrt_rtx.",
             )
         return gpu
 
@@ -94,7 +106,7 @@ class TensorRTBuilder:
         progress = BuildProgress(tell)
         config.progress_monitor = make_monitor(self.dialect.trt, progress)
         cache = self.options.timing_cache
-        # The builder reads the cache until it is done: the name keeps it alive.
+        # The builder reads the cache until it is done, so the name keeps the cache alive.
         timings = load_timings(config, cache) if cache is not None else None
         plan = interruptible(lambda: builder.build_serialized_network(network, config), progress.cancelled)
         if plan is None:
@@ -121,11 +133,11 @@ def _gpu() -> Gpu | None:
 def _make_builder(log: Any, dialect: Dialect) -> Any:
     try:
         return dialect.trt.Builder(log)
-    except TypeError as error:  # how pybind11 says that the library gave no builder
+    except TypeError as error:  # pybind11 raises it if the library returned no builder
         raise MatchRTError(
             "engine-rejected",
             f"{dialect.backend} {dialect.version} cannot build here: {log.take_errors()}.",
-            "`matchrt doctor` says what is missing.",
+            "Run `matchrt doctor`, which says what is missing.",
         ) from error
 
 
@@ -138,8 +150,8 @@ def _parse(trt: Any, network: Any, log: Any, model: bytes, dialect: Dialect) -> 
     more = f" and {len(errors) - len(told)} more" if len(errors) > len(told) else ""
     raise InternalError(
         "onnx-rejected",
-        f"{dialect.backend} {dialect.version} does not take the graph: {'; '.join(told) or log.take_errors()}{more}.",
-        "Update the package, or use another backend; report it with these node names.",
+        f"{dialect.backend} {dialect.version} rejects the graph: {'; '.join(told) or log.take_errors()}{more}.",
+        "Update the package, or use another backend, and report this with these node names.",
     )
 
 
@@ -153,26 +165,26 @@ def _optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
 
 
 def _sized(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """The shape with its dynamic dimensions, height and width in this order, filled in."""
+    """The shape with its dynamic dimensions filled in: first the height, then the width."""
     sides = iter(size)
     return tuple(next(sides) if dimension < 0 else dimension for dimension in shape)
 
 
 def _spec(tensor: Any, index: int) -> TensorSpec:
-    """Dynamic dimensions are height and width of an image, in this order."""
+    """The description of a tensor. Its dynamic dimensions are the height and then the width of image `index`."""
     names = iter((f"height{index}", f"width{index}"))
     shape: tuple[Dimension, ...] = tuple(next(names) if d < 0 else int(d) for d in tensor.shape)
     return TensorSpec(tensor.name, _dtype(tensor.dtype), shape)
 
 
 def _dtype(dtype: Any) -> str:
-    """TensorRT's name of a type to NumPy's."""
+    """NumPy's name of a TensorRT type."""
     name = str(getattr(dtype, "name", dtype)).lower()
     return {"float": "float32", "half": "float16"}.get(name, name)
 
 
 def _told(options: BuilderOptions) -> dict[str, str]:
-    """What differs from the defaults."""
+    """The options that differ from the defaults, as text, for the manifest."""
     given, usual = asdict(options), asdict(BuilderOptions())
     told = {name: value for name, value in given.items() if value != usual[name] and name != "timing_cache"}
     return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in told.items()}

@@ -1,4 +1,4 @@
-"""Kernel timings of earlier builds, which make the next build of the same kind fast. Full TensorRT only."""
+"""The timing cache: kernel timings of earlier builds, which make the next build faster. Only full TensorRT has it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matchrt.errors import MatchRTError
 
 
 def load_timings(config: Any, path: Path) -> Any:
-    """Gives the builder the timings in `path`, or none where it does not exist.
+    """Gives the builder's configuration the timings in `path`, or none if the file does not exist.
 
-    Errors: timing-cache; output-unwritable, said before the build rather than after it.
+    Errors: timing-cache; output-unwritable, which is raised before the build so that no work is lost.
     """
     atomic.require_writable(path)
     try:
@@ -25,12 +25,15 @@ def load_timings(config: Any, path: Path) -> Any:
     if cache is None or not config.set_timing_cache(cache, False):
         raise MatchRTError(
             "timing-cache",
-            f"TensorRT does not take '{path}' as a timing cache for this GPU and version.",
+            f"TensorRT does not accept '{path}' as a timing cache for this GPU and version.",
             "Remove the file, or name another --timing-cache.",
         )
     return cache
 
 
 def save_timings(config: Any, path: Path) -> None:
-    """Keeps the builder's timings; builds at the same time each write a whole file, the last one stays."""
+    """Writes the builder's timings to `path`. If several builds write at once, the last whole file stays.
+
+    Error: output-unwritable.
+    """
     atomic.write_bytes(path, bytes(config.get_timing_cache().serialize()))

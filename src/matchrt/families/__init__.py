@@ -1,1 +1,1 @@
-"""Each family of networks in one file; `registry` lists them, `definition` and `base` say what a family is."""
+"""The families of networks, in one file each. `base` and `definition` say what a family consists of."""

@@ -1,4 +1,4 @@
-"""What a build's sizes, preset and family options mean for a model."""
+"""Applies the sizes, the preset and the family options of a build to a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matchrt.families.registry import families, family_of
 
 
 class Wishes(Protocol):
-    """What is read of a `BuildRequest`; None: nothing was said."""
+    """The part of a `BuildRequest` that is read here. None means that the request sets nothing."""
 
     @property
     def height(self) -> int | None:
@@ -26,7 +26,7 @@ class Wishes(Protocol):
 
     @property
     def mutual(self) -> bool | None:
-        """The model's rule of that name, see `Family.with_matching`."""
+        """Whether only mutual nearest cells match; see `Family.with_matching`."""
         ...
 
     @property
@@ -36,7 +36,7 @@ class Wishes(Protocol):
 
     @property
     def dense(self) -> bool:
-        """Whether the engine returns its dense outputs too."""
+        """Whether the engine returns the family's dense outputs too."""
         ...
 
     @property
@@ -47,9 +47,11 @@ class Wishes(Protocol):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """spec: the model as it is built, (height, width) its input size. mutual: where something was said of it.
+    """The model as it is built. `spec.family.coarse` says whether it also takes smaller copies of the images.
 
-    Whether smaller copies of the images are taken too is `spec.family.coarse`.
+    spec: the model with its family's options applied.
+    height, width: input size in pixels.
+    mutual: the rule that the request or a named preset sets; None to keep the model's own.
     """
 
     spec: ModelSpec
@@ -59,7 +61,7 @@ class Arrangement:
 
 
 def arrange(spec: ModelSpec, wishes: Wishes) -> Arrangement:
-    """What a request means for a model. Errors: option-model, preset-unknown, and those of the family's options."""
+    """Applies a request to a model. Errors: option-model, preset-unknown, and those of the family's options."""
     definition = family_of(spec.family.name)
     _require_taken(spec, definition, wishes)
     preset = _preset(definition, wishes.preset)
@@ -74,7 +76,7 @@ def arrange(spec: ModelSpec, wishes: Wishes) -> Arrangement:
 
 
 def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
-    """The preset of that name; without one the default, or None where the family has no presets."""
+    """The preset of that name; without a name the default, None if the family has no presets. Error: preset-unknown."""
     if name is None:
         return definition.presets[0] if definition.presets else None
     for preset in definition.presets:
@@ -85,7 +87,7 @@ def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
 
 
 def _require_taken(spec: ModelSpec, definition: FamilyDefinition, wishes: Wishes) -> None:
-    """Raises `option-model` for what the family does not have."""
+    """Raises `option-model` for an option that the family does not have."""
     given: list[tuple[str, Callable[[FamilyDefinition], bool]]] = []
     if wishes.preset is not None:
         given.append(("preset", lambda family: bool(family.presets)))
@@ -97,7 +99,7 @@ def _require_taken(spec: ModelSpec, definition: FamilyDefinition, wishes: Wishes
             others = ", ".join(family.title for family in families() if taken(family))
             raise MatchRTError(
                 "option-model",
-                f"--{name.replace('_', '-')} is for {others or 'no'} models; {spec.name} is none.",
+                f"--{name.replace('_', '-')} is for {others or 'no'} models, and {spec.name} is not one of them.",
                 "Leave the option out.",
             )
 

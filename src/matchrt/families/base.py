@@ -1,8 +1,8 @@
-"""What building needs of one network: `Family`, and what families share.
+"""The protocol `Family`, which building uses for every network, and code that families share.
 
-A `Family` is a family's name with one network configuration; what is the same for all its configurations is its
-`FamilyDefinition`. Together they hold everything that differs between families, so that loading, exporting and proving
-know none of them. Methods import torch themselves: listing the models needs none.
+A `Family` is a family's name with one network configuration. What is the same for all configurations is in its
+`FamilyDefinition`. Together they hold everything that differs between families, so that the code that loads, exports
+and proves networks names no family. Methods import torch themselves, because listing the models does not need it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images become a model's input; the manifest's `InputContract` says the same for one engine.
+    """How images become a model's input. The manifest's `InputContract` says the same for one engine.
 
-    static, dynamic: how images are fitted into an input of fixed size, and of any size; dynamic None: the model cannot
-    be built for any size.
-    coarse: (height, width) of the smaller copies of the images that the model takes by default, whose sides are
-    multiples of `coarse_divisor`; None for models that take none.
+    channels: 1 for grey, 3 for RGB.
+    divisor: the sides of the input are multiples of so many pixels.
+    static: how images are fitted into an input of fixed size.
+    dynamic: how images are fitted into an input of any size; None if the model cannot be built for any size.
+    kernel: how images are resampled.
+    coarse: (height, width) in pixels of the smaller copies of the images that the model takes by default; None for
+        models that take none.
+    coarse_divisor: the sides of these copies are multiples of so many pixels.
     """
 
     channels: int
@@ -42,42 +46,42 @@ class Preprocess:
 
 
 class Family(Protocol):
-    """A family's name with one configuration; frozen, hence safe to share."""
+    """A family's name with one configuration. Objects are frozen, so they can be shared."""
 
     @property
     def name(self) -> str:
-        """The family, as the manifest states it."""
+        """The family's name, as manifests state it."""
         ...
 
     @property
     def config(self) -> Any:
-        """The network's configuration, a frozen dataclass; part of the build key."""
+        """The network's configuration: a frozen dataclass, which is part of the build key."""
         ...
 
     @property
     def coarse_stride(self) -> int:
-        """Input pixels a coarse cell."""
+        """Number of input pixels along a side of a coarse cell."""
         ...
 
     @property
     def coarse(self) -> tuple[int, int] | None:
-        """(height, width) of the smaller copies of the images that the network takes too; None: it takes none."""
+        """(height, width) in pixels of the smaller copies of the images that the network also takes; None for none."""
         ...
 
     def arranged(self, preset: Mapping[str, object], given: Mapping[str, object]) -> Family:
-        """The family with its own options.
+        """The family with the values of its own options applied.
 
-        preset: their values where nothing else is said. given: what the request says, by names of
+        preset: values that hold unless the request sets them. given: the request's values. Both are by names of
         `FamilyDefinition.options`. Errors: the family's own.
         """
         ...
 
     def with_matching(self, threshold: float | None, mutual: bool | None) -> Family:
-        """The family with other matching rules; None keeps a rule. Error: threshold-range."""
+        """The family with another threshold (0..1) or mutual test; None keeps a value. Error: threshold-range."""
         ...
 
     def at(self, height: int, width: int) -> Family:
-        """The family for an input of that size, where the configuration depends on it; dynamic: the best size."""
+        """The family for an input of that size (or best size) in pixels, if its configuration depends on the size."""
         ...
 
     def create(self) -> nn.Module:
@@ -85,22 +89,23 @@ class Family(Protocol):
         ...
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """What the network computes and some checkpoints hold all the same, by name, for a shape."""
+        """Constants that the network computes and some checkpoints contain, by name, as functions of a shape."""
         ...
 
     def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
-        """The network with the engine's contract around it, in the form that engines run faster.
+        """The network with the engine's inputs and outputs, in its deployed form, which engines run faster.
 
-        published: in the authors' form, where that is at hand: torch's side of a comparison of speed.
+        max_matches: number of match slots. published: use the authors' form instead, if the family has it; comparisons
+        of speed measure it in torch.
         """
         ...
 
     def probing(self, network: nn.Module) -> AbstractContextManager[None]:
-        """While it is entered, the network returns every match that it finds (threshold 0): a probe for parity."""
+        """While it is entered, the network returns all matches that it finds (threshold 0). Parity uses it."""
         ...
 
     def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
-        """What the manifest says of the matching stage."""
+        """What the manifest says about the matching stage."""
         ...
 
 
@@ -109,9 +114,12 @@ FamilyT = TypeVar("FamilyT", bound="GridFamily")
 
 @dataclass(frozen=True)
 class GridFamily:
-    """What families share whose network matches the cells of a coarse grid by `config.match`. See `Family`.
+    """The base of families whose network matches the cells of a coarse grid by the rules in `config.match`.
 
-    A family of its own adds `create`, and what it does otherwise.
+    A subclass adds `create`, and overrides what is different in it. See `Family` for the methods.
+
+    config: the network's configuration.
+    name: the family's name.
     """
 
     config: Any
@@ -124,11 +132,11 @@ class GridFamily:
 
     @property
     def coarse(self) -> tuple[int, int] | None:
-        """One size of the images is enough."""
+        """None, because one size of the images is enough."""
         return None
 
     def arranged(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
-        """There are no options."""
+        """The family itself, because it has no options."""
         del preset, given
         return self
 
@@ -137,7 +145,7 @@ class GridFamily:
         return replace(self, config=replace(self.config, match=adjusted(self.config.match, threshold, mutual)))
 
     def at(self: FamilyT, height: int, width: int) -> FamilyT:
-        """The configuration does not depend on the image's size."""
+        """The family itself, because its configuration does not depend on the image's size."""
         del height, width
         return self
 
@@ -146,11 +154,11 @@ class GridFamily:
         raise NotImplementedError
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """The files hold none."""
+        """No constants, because checkpoints contain none."""
         return {}
 
     def deployed(self, network: nn.Module) -> nn.Module:
-        """The network in the form that engines run faster, which `network` does not become; here the same."""
+        """The deployed form of the network, which engines run faster; here the network itself. It changes nothing."""
         return network
 
     def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
@@ -173,7 +181,7 @@ class GridFamily:
 
 @contextmanager
 def configured(network: nn.Module, **changes: Any) -> Iterator[None]:
-    """While it is entered, the network's configuration has these fields changed."""
+    """Changes these fields of the network's configuration while it is entered."""
     config: Any = network.config
     network.config = replace(config, **changes)
     try:
@@ -183,9 +191,9 @@ def configured(network: nn.Module, **changes: Any) -> Iterator[None]:
 
 
 def adjusted(match: CoarseMatchConfig, threshold: float | None, mutual: bool | None) -> CoarseMatchConfig:
-    """The rules with another threshold or mutual test. Error: threshold-range."""
+    """The rules with another threshold (0..1) or mutual test; None keeps a value. Error: threshold-range."""
     if threshold is not None:
         if not 0.0 <= threshold < 1.0:
-            raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..1.", "Use e.g. 0.2.")
+            raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.2.")
         match = replace(match, threshold=threshold)
     return match if mutual is None else replace(match, mutual=mutual)

@@ -1,4 +1,7 @@
-"""What matchrt knows of a family of networks, in one frozen object; one file a family defines its own."""
+"""The definition of a family of networks: everything that matchrt knows about it, in one frozen object.
+
+Each family has its own file, which makes its `FamilyDefinition`.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,19 @@ from matchrt.families.second_file import SecondFile
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model variant.
+    """One model, which is a variant of a family.
 
-    name: what users call it; unique among all families.
+    name: the name that users give; unique among all families.
     family: the network with this variant's configuration.
-    key_map: from the checkpoint's keys to the network's.
-    preprocess: how images become its input.
+    key_map: the rules from the checkpoint's keys to the network's.
+    preprocess: how images become the network's input.
     height, width: default input size in pixels.
-    licence: of the published weights. origin: where to get them. description: one line for `matchrt models`.
-    weights: file that the packaged model uses, relative to `matchrt/assets`; None where the user brings the checkpoint.
-    default_score: confidence from which matches are mostly right, where that is above the threshold that engines are
-        built with.
+    licence: the licence of the published weights.
+    origin: where to get the weights.
+    description: one line for `matchrt models`.
+    weights: file of the packaged weights, relative to `matchrt/assets`; None if the user brings the checkpoint.
+    default_score: confidence (0..1) from which matches are mostly right, if that is above the threshold that engines
+        are built with.
     """
 
     name: str
@@ -42,10 +47,13 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of a build under one name.
+    """Settings of a build under one name. Each setting holds unless the request sets it otherwise.
 
-    size: (height, width) of the input. mutual: as `--mutual`, where nothing else is said. description: for docs.
-    options: values of the family's own options (`FamilyDefinition.options`), where nothing else is said.
+    name: the name that `--preset` takes.
+    size: (height, width) of the input in pixels.
+    mutual: as `--mutual`; it holds only if the request names the preset.
+    description: one line for the documentation.
+    options: values of the family's own options, by name (`FamilyDefinition.options`).
     """
 
     name: str
@@ -62,15 +70,18 @@ class Preset:
 class FamilyDefinition:
     """A family of networks.
 
-    name: as manifests state it. title: as people write it.
-    models: its variants.
-    fp16: which nodes compute in fp16; None: no fp16 engines. int8: which products are quantised; None: no int8 engines.
-    presets: settings by name, the first one is the default; empty: the models' own size is the default.
-    options: names of what `BuildRequest.family_options` may hold for it; `Family.arranged` interprets them.
-    dense: names of the outputs that engines have on request; empty: there are none.
-    second_file: weights that its checkpoints lack; None: one file holds all.
-    float32_because: why products must be float32, for the message that refuses TF32; None: TF32 is tolerated.
-    flax: whether `matchrt.flax` has its network.
+    name: the name that manifests state.
+    title: the name as people write it.
+    models: the variants of the family.
+    fp16: which nodes compute in fp16; None if there are no fp16 engines.
+    int8: which products are quantized; None if there are no int8 engines.
+    presets: named settings, of which the first is the default; empty if the models' own size is the default.
+    options: names that `BuildRequest.family_options` may have for this family; `Family.arranged` interprets them.
+    dense: names of the outputs that engines have on request; empty if there are none.
+    second_file: the file of weights that the checkpoints lack; None if the checkpoint holds all.
+    float32_because: why products must be float32, as the end of the message that refuses TF32; None if TF32 is
+        tolerated.
+    flax: whether `matchrt.flax` has the family's network.
     """
 
     name: str
@@ -87,5 +98,5 @@ class FamilyDefinition:
 
     @property
     def tf32(self) -> bool:
-        """Whether the network stands products in TF32."""
+        """Whether the network tolerates products in TF32."""
         return self.float32_because is None

@@ -1,9 +1,10 @@
-"""RoMa's second file of weights, DINOv2.
+"""DINOv2, RoMa's second file of weights.
 
-Files name it as Facebook does, as timm does (the same names), either of them in chunks, or as Hugging Face does.
+Files use the names of Facebook, those of timm (which are the same), either of these in chunks, or those of Hugging
+Face.
 
-Every naming is a table: for each tensor of the network, the file's tensors that it is made of, in full. There is no
-matching by parts of names, and no tensor of a file is in a table twice.
+Each naming is a table. For each tensor of the network, it has the full names of the file's tensors that it is made of.
+Parts of names are not matched, and no tensor of a file is in a table twice.
 """
 
 from __future__ import annotations
@@ -49,14 +50,18 @@ Table = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Naming:
-    """name: for reports. table: the network's tensor -> the file's tensors, stacked along the first axis in order."""
+    """The names that a publisher gives to DINOv2's tensors.
+
+    name: the name of the naming, for reports.
+    table: the network's tensor -> the file's tensors, which are stacked along the first axis in this order.
+    """
 
     name: str
     table: Table
 
 
 def recognise(keys: Iterable[str], config: DINOv2Config) -> Naming:
-    """The naming of a file by its keys, prefix removed; Facebook's where nothing speaks for another."""
+    """The naming of a file, found by its keys (prefix removed). Without signs of another, it is Facebook's."""
     names = list(keys)
     if any(name.startswith(("embeddings.", "encoder.layer.")) for name in names):
         return Naming("Hugging Face", _hugging_face(config))
@@ -67,7 +72,7 @@ def recognise(keys: Iterable[str], config: DINOv2Config) -> Naming:
 
 
 def _flat(config: DINOv2Config, chunks: Mapping[int, int]) -> Table:
-    """Facebook's own names; chunks: of which chunk a block is, where its name has that (`blocks.1.6` is block 6)."""
+    """Facebook's names. chunks: the chunk of each block, if names contain it (`blocks.1.6` is block 6 in chunk 1)."""
     table: dict[str, tuple[str, ...]] = {name: (name,) for name in _OUTSIDE}
     for block in range(config.depth):
         stem = f"blocks.{chunks[block]}.{block}" if block in chunks else f"blocks.{block}"
@@ -91,12 +96,15 @@ def _hugging_face(config: DINOv2Config) -> Table:
 
 
 def translate(tensors: Mapping[str, Tensor], config: DINOv2Config) -> Translated:
-    """Tensors by the file's keys (prefix removed) to Facebook's names; a tensor that lacks a part is left as it is."""
+    """Renames tensors from the file's keys (prefix removed) to Facebook's names.
+
+    A tensor of which a part is missing is not made, and its parts keep their keys.
+    """
     naming = recognise(tensors, config)
     result, derived = dict(tensors), {}
     sources: dict[str, tuple[str, ...]] = {key: (key,) for key in tensors}
     for name, parts in naming.table.items():
-        # A file that has the tensor under both names keeps both, and the second is unexpected.
+        # If a file has the tensor under both names, both stay, and the account calls the second one unexpected.
         if name in tensors or not all(part in tensors for part in parts):
             continue
         stacked = _stacked([tensors[part] for part in parts])
@@ -122,7 +130,7 @@ def _stacked(parts: list[Tensor]) -> Tensor | None:
 
 
 def _resize_position(tensors: dict[str, Tensor], derived: dict[str, str], config: DINOv2Config) -> None:
-    """A position embedding that was stored for another grid, as timm does for other image sizes, back to our grid."""
+    """Resamples a position embedding that was stored for another grid, as timm does for other image sizes."""
     from matchrt.models.roma.dinov2 import resample_position
 
     stored = tensors.get("pos_embed")

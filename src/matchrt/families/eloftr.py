@@ -1,4 +1,4 @@
-"""EfficientLoFTR and MatchAnything-ELoFTR: one network, three namings of its tensors."""
+"""EfficientLoFTR and MatchAnything-ELoFTR: one network, whose tensors have three namings."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ MATCHANYTHING_ELOFTR = ELoFTRConfig(match=CoarseMatchConfig(threshold=0.1, mutua
 
 @dataclass(frozen=True)
 class ELoFTRFamily(GridFamily):
-    """See `Family`."""
+    """EfficientLoFTR with one configuration; see `Family`.
+
+    config: the network's configuration.
+    name: the family's name.
+    """
 
     config: ELoFTRConfig
     name: str = "eloftr"
 
     def at(self, height: int, width: int) -> ELoFTRFamily:
-        """Positions are scaled by the longer side, as the authors' evaluation does it for both axes."""
+        """The family for an input of that size. Positions are scaled by its longer side, as in the authors' code."""
         return replace(self, config=replace(self.config, built_side=max(height, width)))
 
     def create(self) -> nn.Module:
@@ -53,7 +57,7 @@ class ELoFTRFamily(GridFamily):
         return deployed(network)
 
     def probing(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Threshold 0 and no mutual test, which leaves untrained weights only a handful of matches."""
+        """See `Family`. The mutual test is off too, because with it untrained weights find only a few matches."""
         return configured(network, match=replace(self.config.match, threshold=0.0, mutual=False))
 
 
@@ -64,14 +68,17 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def fuse_repvgg(parts: Mapping[str, Tensor]) -> Fused:
-    """A RepVGG block in training form to its single convolution, see `matchrt.models.eloftr.repvgg`."""
+    """Fuses a RepVGG block in training form into one convolution; see `matchrt.models.eloftr.repvgg`.
+
+    Error: ValueError, if the parts do not fit together.
+    """
     from matchrt.models.eloftr import repvgg
 
     return Fused(*repvgg.fuse_repvgg(parts))
 
 
 def _blocks(config: ELoFTRConfig) -> Iterator[tuple[str, str, bool]]:
-    """Of every RepVGG block: its module in official files, in Hugging Face files, and whether it has an identity."""
+    """For every RepVGG block: its module in official files, in Hugging Face files, and whether it has an identity."""
     for stage, count in enumerate(config.blocks):
         for block in range(count):
             official = "backbone.layer0" if stage == 0 else f"backbone.layer{stage}.{block}"
@@ -80,7 +87,7 @@ def _blocks(config: ELoFTRConfig) -> Iterator[tuple[str, str, bool]]:
 
 
 def _fusion(source: str, target: str, names: Mapping[str, tuple[str, str]], identity: str | None) -> list[KeyRule]:
-    """The rules of one block in training form; names: of its 3x3 and 1x1 branch, where (convolution, norm) lie."""
+    """The rules of one block in training form. names: of (convolution, norm) for its 3x3 and 1x1 branches."""
     parts = {}
     for branch, (convolution, norm) in names.items():
         parts[f"{convolution}.weight"] = f"{branch}.conv.weight"
@@ -146,7 +153,7 @@ def _fine_rules() -> list[KeyRule]:
     return rules
 
 
-# Of all three namings: the authors' files (training form), the same reparameterised, and Hugging Face's.
+# The rules of all three namings: the authors' files in training form, the same reparameterised, and Hugging Face's.
 ELOFTR_KEYS = KeyMap((*_backbone_rules(ELOFTR), *_transformer_rules(ELOFTR), *_fine_rules()))
 
 
@@ -188,77 +195,78 @@ def _models() -> tuple[ModelSpec, ...]:
     )
 
 
-# fp16. What was measured: docs/models/eloftr.md.
+# Rules of fp16. Their effect was measured: docs/models/eloftr.md.
 
 _LAYERS = ("loftr_coarse.layers.*",)
 
 _IMAGE = Rule(
     "image",
     "fp32",
-    "bytes / 255, rounded once where the first convolution takes them: one kernel either way",
+    "bytes / 255, rounded once at the first convolution; the number of kernels is the same",
     (Nodes(("graph",), ("Cast", "Div")),),
 )
 _PADDING = Rule(
     "padding",
     "fp32",
-    "cell numbers and interpolation weights of the valid part, a few hundred numbers; all that leaves it, fp16 has",
+    "a few hundred cell numbers and interpolation weights of the valid part; fp16 holds all results exactly",
     (Nodes(("loftr_coarse",), ("Cast", "Div", "Floor", "Sub", "Min", "Abs", "Clip")),
      Nodes(("loftr_coarse",), ("Mul",), operands=("loftr_coarse/Cast_*",))),
 )  # fmt: skip
 _POSITIONS = Rule(
     "positions",
     "fp32",
-    "numbers of cells, of which dynamic graphs make interpolation weights; Range has no fp16 form",
+    "cell numbers, from which dynamic graphs compute interpolation weights; Range has no fp16 form",
     (Nodes(("loftr_coarse",), ("Range",)),
      Nodes(("loftr_coarse",), ("Add",), operands=("loftr_coarse/Cast_*",))),
 )  # fmt: skip
 _ATTENTION = Rule(
     "attention",
     "fp16",
-    "sums over 16 cells and softmax over the 1/32 grid, of queries that are scaled beforehand",
+    "sums over 16 cells and softmax over the 1/32 grid; the queries are scaled before",
     (Nodes((*_LAYERS, *(f"{module}.mlp.*" for module in _LAYERS), "loftr_coarse")),),
 )
 _NORMS = Rule(
     "norm",
     "fp16",
-    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) whatever its inputs are",
+    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) for any type of input",
     (Nodes(tuple(f"{module}.norm*" for module in _LAYERS), ("LayerNormalization",)),),
 )
 _COARSE = Rule(
     "coarse-matching",
     "fp32",
-    "an exponent, whose rounding the temperature multiplies by 10; sums of exponentials; near-equal scores to order",
+    "an exponent, whose rounding error the temperature multiplies by 10; sums of exponentials; scores that are nearly "
+    "equal and must keep their order",
     (Nodes(("coarse_matching",)),),
 )
 _WINDOWS = Rule(
     "windows",
     "fp16",
-    "interpolation between four neighbours with weights that fp16 has exactly",
+    "interpolation between four neighbours with weights that fp16 holds exactly",
     (Nodes(("fine_windows",), ("MatMul",)),),
 )
 _FINE = Rule(
     "fine-matching",
     "fp32",
-    "one pair of 4096 pixels whose confidences, 1/6400 on average, hardly differ: with the products in fp16, as "
-    "the authors run them on GPUs, 8 in 100 matches of untrained weights moved; with all in fp32, 2 in 100",
+    "one of 4096 pairs of pixels is chosen, whose confidences are 1/6400 on average and hardly differ: with products "
+    "in fp16, as the authors run them on GPUs, 8 of 100 matches of untrained weights moved; with fp32, 2 of 100",
     (Nodes(("fine_matching",)),),
 )
 _COORDINATES = Rule(
     "selection-and-coordinates",
     "fp32",
-    "order of scores, cell numbers and pixels: fp16 has every whole number up to 2048 only",
+    "the order of scores, cell numbers and pixels: fp16 holds all whole numbers only up to 2048",
     (Nodes(("network", "fine_windows")),),
 )
 _CONVOLUTION = Rule(
     "convolution",
     "fp16",
-    "tensor cores, and nine tenths of the arithmetic",
+    "nine tenths of the arithmetic, on tensor cores",
     (Nodes(("backbone", "backbone.**", "fine_preprocess", "fine_preprocess.**")),),
 )
 _SCALE = Rule(
     "scale",
     "fp16",
-    "coarse features / 16 where the pyramid takes them: a power of two",
+    "coarse features divided by 16 at the input of the pyramid: a power of two, which is exact",
     (Nodes(("network",), ("Mul",), operands=("loftr_coarse/*", "loftr_coarse.**")),),
 )
 
@@ -270,7 +278,7 @@ ELOFTR_FP16 = PrecisionRules(
     ),
 )
 
-# int8. Measured: docs/quantization.md.
+# Rules of int8. Their effect was measured: docs/quantization.md.
 
 ELOFTR_INT8 = QuantRules(
     "eloftr",

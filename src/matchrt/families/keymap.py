@@ -1,7 +1,7 @@
-"""Declarative rules from a checkpoint's keys to the network's keys.
+"""The key map: declarative rules from a checkpoint's keys to the network's keys.
 
-A pattern is a dotted key in which `*` stands for one part and a final `**` for any number of them. Every key of the
-file must be claimed by exactly one rule; two rules that claim the same key are a mistake in the map, not a choice.
+A pattern is a dotted key in which `*` stands for one part and a final `**` for one or more parts. Exactly one rule must
+claim each key of the file. If two rules claim the same key, the map is wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Keep:
-    """The network has the tensor under the same key."""
+    """The network has the tensor under the same key.
+
+    pattern: the keys that the rule claims.
+    """
 
     pattern: str
 
 
 @dataclass(frozen=True)
 class Rename:
-    """The network has the tensor under another beginning: `pattern`'s fixed part becomes `target`."""
+    """The network has the tensor under a key with another beginning.
+
+    pattern: the keys that the rule claims.
+    target: replaces the part of the pattern before its first `*`.
+    """
 
     pattern: str
     target: str
@@ -32,7 +39,11 @@ class Rename:
 
 @dataclass(frozen=True)
 class Drop:
-    """The tensor is not needed, for a reason that the report gives."""
+    """The network does not need the tensor.
+
+    pattern: the keys that the rule claims.
+    reason: why the tensor is not needed, for the report.
+    """
 
     pattern: str
     reason: str
@@ -40,9 +51,10 @@ class Drop:
 
 @dataclass(frozen=True)
 class Constant:
-    """The tensor is a constant of the network, which computes it; the file's values must be the same.
+    """The tensor is a constant that the network computes itself. The file's values must be the same.
 
-    name: what to look up among the network's constants. Files that hold it tell variants apart that differ in it.
+    pattern: the keys that the rule claims.
+    name: the name of the constant in `Family.constants`. If variants differ in it, the file's values tell them apart.
     """
 
     pattern: str
@@ -51,7 +63,11 @@ class Constant:
 
 @dataclass(frozen=True)
 class Reject:
-    """The tensor shows that the checkpoint is of a variant that this model is not."""
+    """The tensor shows that the checkpoint is of another variant.
+
+    pattern: the keys that the rule claims.
+    reason: which variant the checkpoint is of, for the message.
+    """
 
     pattern: str
     reason: str
@@ -59,22 +75,28 @@ class Reject:
 
 @dataclass(frozen=True)
 class Fused:
-    """tensors: of the network's module, by name. difference: of its output from the parts', relative, measured."""
+    """The result of a fusion.
+
+    tensors: of the network's module, by name below it.
+    difference: measured difference of its output from that of the parts, relative to the largest output.
+    """
 
     tensors: Mapping[str, Tensor]
     difference: float
 
 
-# Parts by the recipe's names to the network's tensors. Raises ValueError where the parts do not fit together.
+# Computes the network's tensors from the parts, by the recipe's names. Raises ValueError if the parts do not fit.
 Recipe = Callable[[Mapping[str, "Tensor"]], Fused]
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """The tensors of one module of the file together give the tensors of one module of the network.
+    """The tensors of a module of the network are computed from the tensors of a module of the file.
 
-    module: in the file. parts: (name below it, the recipe's name of that tensor), every one of which is needed.
-    target: the network's module. recipe: computes its tensors from the parts, and measures that they do the same.
+    module: the module in the file.
+    parts: the tensors that are needed: (name below the module, the recipe's name of the tensor).
+    target: the module in the network.
+    recipe: computes the tensors from the parts, and measures the difference in output.
     """
 
     module: str
@@ -83,7 +105,7 @@ class Fuse:
     recipe: Recipe
 
     def part(self, key: str) -> str | None:
-        """The recipe's name of the file's tensor `key`; None where it is not a part."""
+        """The recipe's name of the file's tensor `key`; None if it is not a part."""
         if not key.startswith(f"{self.module}."):
             return None
         return dict(self.parts).get(key[len(self.module) + 1 :])
@@ -94,13 +116,17 @@ Rule = Keep | Rename | Drop | Constant | Reject | Fuse
 
 @dataclass(frozen=True)
 class KeyMap:
-    """prefixes: wrappers that may stand before every key (peeled while all keys share one). rules: see the module."""
+    """The rules of a model's key map.
+
+    rules: as the module describes them.
+    prefixes: beginnings that may precede every key, such as `module.`; they are removed if all keys have them.
+    """
 
     rules: tuple[Rule, ...]
     prefixes: tuple[str, ...] = ("module.", "_orig_mod.", "matcher.", "model.")
 
     def common_prefix(self, keys: Iterable[str]) -> str:
-        """The longest run of known prefixes that all keys share."""
+        """The longest sequence of known prefixes that all keys share."""
         names = list(keys)
         prefix = ""
         while names:
@@ -111,17 +137,17 @@ class KeyMap:
         return prefix
 
     def claims(self, key: str) -> list[Rule]:
-        """The rules that claim a key (its prefix removed)."""
+        """The rules that claim a key, whose prefix is removed."""
         return [rule for rule in self.rules if claims(rule, key)]
 
 
 def claims(rule: Rule, key: str) -> bool:
-    """Whether the rule is for the key."""
+    """Whether the rule claims the key."""
     return rule.part(key) is not None if isinstance(rule, Fuse) else matches(rule.pattern, key)
 
 
 def matches(pattern: str, key: str) -> bool:
-    """Whether the dotted `pattern` describes `key`."""
+    """Whether the dotted `pattern` fits `key`."""
     parts, names = pattern.split("."), key.split(".")
     if parts[-1] == "**":
         parts = parts[:-1]
@@ -134,6 +160,6 @@ def matches(pattern: str, key: str) -> bool:
 
 
 def renamed(rule: Rename, key: str) -> str:
-    """The network's key: the fixed beginning of the pattern replaced by the target."""
+    """The network's key: the part of the pattern before its first `*` is replaced by the target."""
     fixed = rule.pattern.split("*", 1)[0]
     return rule.target + key[len(fixed) :]

@@ -34,7 +34,11 @@ COARSE_LOFTR = LoFTRConfig(
 
 @dataclass(frozen=True)
 class LoFTRFamily(GridFamily):
-    """See `Family`."""
+    """LoFTR with one configuration; see `Family`.
+
+    config: the network's configuration.
+    name: the family's name.
+    """
 
     config: LoFTRConfig
     name: str = "loftr"
@@ -46,7 +50,7 @@ class LoFTRFamily(GridFamily):
         return LoFTR(self.config)
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """The position encoding: as its 2-D table, or as the frequencies that the table is made of."""
+        """The position encoding, either as a 2-D table or as the frequencies from which the table is made."""
         from matchrt.models.loftr.position import sine_encoding, sine_frequencies
 
         def position_encoding(shape: tuple[int, ...]) -> Tensor:
@@ -134,7 +138,7 @@ LOFTR_MODELS = (
     ),
 )
 
-# fp16. What each rule is worth was measured: docs/precision.md.
+# Rules of fp16. Their effect was measured: docs/precision.md.
 
 _COARSE = ("loftr_coarse.layers.*",)
 _FINE = ("loftr_fine.layers.*",)
@@ -156,8 +160,8 @@ _POSITION_ADD = Rule(
 _ATTENTION = Rule(
     "attention",
     "fp32",
-    "sums of thousands of cells: kernels may add fp16 products up in fp16, where the last ones are lost in the sum "
-    "(TensorRT-RTX does; on an H100 this rule is the step from 98.1 % to 99.7 % of the matches)",
+    "sums over thousands of cells: kernels may add fp16 products in fp16, and then the last products are lost in the "
+    "sum (TensorRT-RTX does so; on an H100 this rule raises the kept matches from 98.1 % to 99.7 %)",
     (
         Nodes(_COARSE, ("Cast", "Elu", "Mul", "Div", "ReduceSum", "Clip")),
         Nodes(_COARSE, ("Add",), operands=("loftr_coarse.layers.*/Elu_*",)),
@@ -171,19 +175,20 @@ _ATTENTION = Rule(
 _COARSE_MATCHING = Rule(
     "coarse-matching",
     "fp32",
-    "an exponent, whose rounding the temperature multiplies by 10; sums of exponentials; near-equal scores to order",
+    "an exponent, whose rounding error the temperature multiplies by 10; sums of exponentials; scores that are nearly "
+    "equal and must keep their order",
     (Nodes(("coarse_matching",)),),
 )
 _MASKS = Rule(
     "masks",
     "fp32",
-    "products of zeros and ones, once a run",
+    "products of zeros and ones, computed once in each run",
     (Nodes(_NETWORK, ("MatMul", "Less")),),
 )
 _SELECTION = Rule(
     "selection",
     "fp32",
-    "thresholds, maxima and order of scores: ties in fp16 would decide by index",
+    "thresholds, maxima and the order of scores: in fp16, equal scores would be ordered by index",
     (
         Nodes(_NETWORK, ("ReduceMax", "ArgMax", "Greater", "TopK", "ConstantOfShape", "Exp")),
         Nodes(_NETWORK, ("Where",), operands=("network/Exp_*",)),
@@ -192,7 +197,7 @@ _SELECTION = Rule(
 _COORDINATES = Rule(
     "coordinates",
     "fp32",
-    "cell numbers and pixels: fp16 has every whole number up to 2048 only",
+    "cell numbers and pixels: fp16 holds all whole numbers only up to 2048",
     (
         Nodes(_NETWORK, ("Cast", "Ceil", "Div", "Floor", "Mul", "Add", "Where")),
         Nodes(("graph",), ("Cast",), operands=("network/Floor_*",)),
@@ -201,41 +206,41 @@ _COORDINATES = Rule(
 _IMAGE = Rule(
     "image",
     "fp32",
-    "bytes / 255, rounded once where the first convolution takes them: one kernel either way",
+    "bytes / 255, rounded once at the first convolution; the number of kernels is the same",
     (Nodes(("graph",), ("Cast", "Div")),),
 )
 
 _SOFT_ARGMAX = Rule(
     "soft-argmax",
     "fp32",
-    "the expectation over the window is the sub-pixel result; 25 numbers a match",
+    "the expectation over the window is the sub-pixel result, and it has only 25 values for each match",
     (Nodes(("fine_matching",)),),
 )
 _NORMS = Rule(
     "norm",
     "fp16",
-    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) whatever its inputs are",
+    "ONNX computes mean and variance of LayerNormalization in fp32 (stash_type 1) for any type of input",
     (Nodes((*(f"{module}.norm*" for module in (*_COARSE, *_FINE)),), ("LayerNormalization",)),),
 )
 _RESIDUAL = Rule(
     "residual",
     "fp16",
-    "features of order 1 to 100; one region with the linear layers",
+    "features of order 1 to 100, in one region with the linear layers",
     (Nodes((*_COARSE, *_FINE), ("Add", "Concat")),),
 )
 _FINE_ATTENTION = Rule(
     "fine-attention",
     "fp16",
-    "the same sums over 25 positions only stay small; no cast in the whole fine transformer",
+    "sums over only 25 positions stay small, and the fine transformer needs no cast",
     (Nodes(_FINE),),
 )
 _CONVOLUTION = Rule(
-    "convolution", "fp16", "tensor cores, and most of the arithmetic", (Nodes(("backbone", "backbone.**")),)
+    "convolution", "fp16", "most of the arithmetic, on tensor cores", (Nodes(("backbone", "backbone.**")),)
 )
 _LINEAR = Rule(
     "linear",
     "fp16",
-    "tensor cores; with the softmax of full attention, which no published weights have",
+    "matrix products, on tensor cores; also the softmax of full attention, which no published weights use",
     (
         Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),
         Nodes(_COARSE),
@@ -252,11 +257,11 @@ LOFTR_FP16 = PrecisionRules(
     ),
 )
 
-# int8. Measured: docs/quantization.md.
+# Rules of int8. Their effect was measured: docs/quantization.md.
 
 _FIRST_STAGE = (
-    "values end at 15 with a median of 0.15: half of them would be 0 or 1 of signed int8's 127 steps, which costs more "
-    "matches than all the rest; unsigned steps are half as wide, and there it stands"
+    "values reach 15 with a median of 0.15: half of them would be 0 or 1 of signed int8's 127 steps, which costs more "
+    "matches than all other products together; unsigned steps are half as wide, and that is enough"
 )
 LOFTR_INT8 = QuantRules(
     "loftr",
@@ -266,8 +271,8 @@ LOFTR_INT8 = QuantRules(
         QuantRule(
             "coarse-features",
             True,
-            "the features that all matching rests on, behind one 1 x 1 convolution at an eighth of the size: hardly "
-            "any arithmetic, and the next most costly in matches; unsigned as above",
+            "the features on which all matching depends, after one 1 x 1 convolution at an eighth of the size: hardly "
+            "any arithmetic, and the second highest cost in matches; unsigned as above",
             (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
             unsigned_only=True,
         ),

@@ -1,6 +1,6 @@
-"""The families of networks, by name, and all their models.
+"""The registry of families and their models.
 
-A family is one line of the table `FAMILIES`; everything else about it stands in the module that the line names.
+A family is one line of the table `FAMILIES`. Everything else about it is in the module that the line names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
 
 
 def find_family(name: str) -> FamilyDefinition | None:
-    """The family of that name; None where there is none, as of an engine that another program has written."""
+    """The family of that name; None if there is none, as for an engine that another program has written."""
     if name not in FAMILIES:
         return None
     module, _, attribute = FAMILIES[name].partition(":")

@@ -1,4 +1,4 @@
-"""RoMa and MatchAnything-RoMa: one network of two passes, two files of weights."""
+"""RoMa and MatchAnything-RoMa: one network with two passes and two files of weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from matchrt.models.parts.engine_graph import EngineGraph
 
-# Patches of 14 pixels, and three halvings: multiples of both.
+# The coarse sides are multiples of a patch of 14 pixels and of three halvings.
 COARSE_DIVISOR = 56
 ROMA_INPUT = Preprocess(
     channels=3,
@@ -50,9 +50,12 @@ MATCHANYTHING_ROMA = RoMaConfig(imagenet=False, scale_rule="relative")
 
 @dataclass(frozen=True)
 class RoMaFamily:
-    """See `Family`.
+    """RoMa with one configuration; see `Family`.
 
-    size: (height, width) of the last pass. coarse: of the first one, None where it is the only pass.
+    config: the network's configuration.
+    size: (height, width) of the images in the last pass, in pixels.
+    coarse: (height, width) of the images in the first pass, in pixels; None if there is only one pass.
+    name: the family's name.
     """
 
     config: RoMaConfig
@@ -62,17 +65,19 @@ class RoMaFamily:
 
     @property
     def coarse_stride(self) -> int:
-        """Of the grid on which most memory is needed: features and local correlations at 1/8."""
+        """The stride of the grid that needs most memory: features and local correlations at 1/8."""
         return self.config.refiners[1].scale
 
     def arranged(self, preset: Mapping[str, object], given: Mapping[str, object]) -> RoMaFamily:
-        """coarse: (height, width) of the first pass. single_pass: there is no second one. Errors: preset-size,
-        size-syntax."""
+        """The family with its options `coarse`, (height, width) of the first pass, and `single_pass`, which leaves one.
+
+        preset, given: see `Family`. Errors: preset-size, size-syntax.
+        """
         if given.get("single_pass") and given.get("coarse") is not None:
             raise MatchRTError(
                 "preset-size",
-                "--coarse gives the first of two passes its size; --single-pass leaves one.",
-                "Give one of them.",
+                "--coarse is the size of the first of two passes, but --single-pass leaves only one pass.",
+                "Give one of the two options.",
             )
         if given.get("single_pass"):
             return replace(self, coarse=None)
@@ -80,16 +85,21 @@ class RoMaFamily:
         return replace(self, coarse=_size(preset.get("coarse") if coarse is None else coarse))
 
     def with_matching(self, threshold: float | None, mutual: bool | None) -> RoMaFamily:
-        """mutual: match both ways and join, as the official code does, or image 0 to image 1 only."""
+        """See `Family`. mutual: match both directions and join them, as the official code does, or only 0 to 1.
+
+        Error: threshold-range.
+        """
         config = self.config
         if threshold is not None:
             if not 0.0 <= threshold < 1.0:
-                raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..1.", "Use e.g. 0.05.")
+                raise MatchRTError(
+                    "threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.05."
+                )
             config = replace(config, threshold=threshold)
         return replace(self, config=config if mutual is None else replace(config, symmetric=mutual))
 
     def at(self, height: int, width: int) -> RoMaFamily:
-        """The position embedding is resampled for the coarse size, the displacements are scaled by both."""
+        """The family for an input of that size: the size of the last pass is part of the graph."""
         return replace(self, size=(height, width))
 
     def create(self) -> nn.Module:
@@ -99,11 +109,11 @@ class RoMaFamily:
         return RoMa(self.config)
 
     def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """The files hold none."""
+        """No constants, because checkpoints contain none."""
         return {}
 
     def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
-        """See `Family`; there is no other form, because position embeddings and sizes are part of the graph."""
+        """See `Family`. There is only one form, because position embeddings and sizes are part of the graph."""
         del published
         from matchrt.models.roma.engine_graph import RoMaGraph
         from matchrt.models.roma.network import RoMa
@@ -119,7 +129,7 @@ class RoMaFamily:
         return configured(network, threshold=0.0)
 
     def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
-        """See `Family`. mutual: both directions are matched and joined; nothing is tested for being mutual."""
+        """See `Family`. `mutual` says that both directions are matched and joined; there is no mutual test."""
         config = self.config
         return MatchContract(max_matches, config.threshold, 0, config.symmetric, self.coarse_stride, default_score)
 
@@ -130,10 +140,12 @@ def _size(value: object) -> Size | None:
         return None
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value):
         return value[0], value[1]
-    raise MatchRTError("size-syntax", f"The option coarse {value!r} is not (height, width).", "Give e.g. (560, 560).")
+    raise MatchRTError(
+        "size-syntax", f"The option coarse {value!r} is not (height, width).", "Give a pair such as (560, 560)."
+    )
 
 
-# Models and presets. docs/models/roma.md has what the presets cost.
+# Models and presets. docs/models/roma.md says what the presets cost.
 
 _ROMA = "the releases of github.com/Parskatt/RoMa"
 
@@ -159,7 +171,7 @@ ROMA_PRESETS = (
     Preset("low-memory", (448, 448), False, "280 and 448, image 0 to image 1 only", {"coarse": (280, 280)}),
 )
 
-# fp16. What each rule is worth was measured: docs/models/roma.md.
+# Rules of fp16. Their effect was measured: docs/models/roma.md.
 
 _REFINER = ("decoder.conv_refiner.*",)
 _SAMPLE = ("decoder.conv_refiner.*.sample", "decoder.conv_refiner.*.correlation")
@@ -167,14 +179,14 @@ _SAMPLE = ("decoder.conv_refiner.*.sample", "decoder.conv_refiner.*.correlation"
 _IMAGE = Rule(
     "image",
     "fp32",
-    "bytes / 255 and ImageNet's mean, rounded once where the first convolution takes them",
+    "bytes / 255 and ImageNet's mean, rounded once at the first convolution",
     (Nodes(("graph",)),),
 )
 _GAUSSIAN_PROCESS = Rule(
     "gaussian-process",
     "fp32",
-    "the kernel matrix has a condition of up to 1e4: with 11 bits no digit of the solution is left; the Fourier "
-    "coordinates are cosines of 25 times the weights, many turns",
+    "the kernel matrix has a condition number of up to 1e4: with 11 bits no digit of the solution is left; the Fourier "
+    "coordinates are cosines of 25 times the weights, which are many turns",
     (Nodes(("decoder.gps.*", "decoder.gps.*.**")),),
 )
 _POSITIONS = Rule(
@@ -189,37 +201,37 @@ _POSITIONS = Rule(
 _INTERPOLATION = Rule(
     "window-interpolation",
     "fp32",
-    "fractions of pixels meet the correlations here; a few values a pixel",
+    "correlations are weighted by fractions of pixels here, with a few values for each pixel",
     (Nodes(("decoder.conv_refiner.*.correlation.interpolate",)),),
 )
 _FLOW = Rule(
     "flow",
     "fp32",
-    "the refiners' last layer, the flow and the certainty: what is returned, summed over all scales",
+    "the refiners' last layer, the flow and the certainty: these are summed over all scales and returned",
     (Nodes(("decoder.conv_refiner.*.out_conv", "network")),),
 )
 _REFINER_INPUT = Rule(
     "refiner-input",
     "fp16",
-    "features, sampled features, embedded displacement and correlations, all of order 1 to 10, join in one type",
+    "features, sampled features, embedded displacements and correlations, all of order 1 to 10, are joined in one type",
     (Nodes(_REFINER, ("Concat", "Pad")), Nodes(("decoder.conv_refiner.*.disp_emb",))),
 )
 _SAMPLING = Rule(
     "sampling",
     "fp16",
-    "rows of features times weights in 0..1, or times the other image's features divided by sqrt(C): sums of order 10",
+    "features times weights in 0..1, or times the other image's features divided by sqrt(C): sums of order 10",
     (Nodes(_SAMPLE),),
 )
 _REFINER_BLOCKS = Rule(
     "refiner-blocks",
     "fp16",
-    "tensor cores, and most of the decoder's arithmetic",
+    "most of the decoder's arithmetic, on tensor cores",
     (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.**")),),
 )
 _MATCH_DECODER = Rule(
     "match-decoder",
     "fp16",
-    "as the official code runs it; norms compute in fp32 inside, and of the anchors' logits only differences count",
+    "as the official code runs it; norms compute in fp32 inside, and only differences of the anchors' logits count",
     (Nodes(("decoder.embedding_decoder", "decoder.embedding_decoder.**")),),
 )
 _ENCODERS = Rule(
@@ -237,7 +249,7 @@ ROMA_FP16 = PrecisionRules(
     ),
 )
 
-# int8. Measured: docs/quantization.md.
+# Rules of int8. Their effect was measured: docs/quantization.md.
 
 ROMA_INT8 = QuantRules(
     "roma",
@@ -260,19 +272,20 @@ ROMA_INT8 = QuantRules(
         QuantRule(
             "gaussian-process",
             False,
-            "a linear system of condition 1e4, and cosines of many turns: 8 bits leave nothing of the solution",
+            "a linear system with a condition number of 1e4, and cosines of many turns: with 8 bits, no digit of the "
+            "solution is left",
             (Nodes(("decoder.gps.*", "decoder.gps.*.**"), ("MatMul", "Gemm", "Conv")),),
         ),
         QuantRule(
             "anchors",
             False,
-            "the logits of 4096 anchors, of which the largest decides",
+            "the logits of 4096 anchors, the largest of which decides",
             (Nodes(("decoder.embedding_decoder.to_out",), ("MatMul", "Gemm")),),
         ),
         QuantRule(
             "refiner-input",
             False,
-            "features, displacements and correlations side by side, of unlike scales in one tensor",
+            "features, displacements and correlations side by side, which have different scales in one tensor",
             (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.disp_emb"), ("Conv",)),),
         ),
         QuantRule("flow", False, reasons.COORDINATES, (Nodes(("decoder.conv_refiner.*.out_conv",), ("Conv",)),)),
@@ -286,7 +299,7 @@ ROMA_INT8 = QuantRules(
         QuantRule(
             "rest",
             False,
-            "positions and samples",
+            "positions and sampled features",
             (Nodes(("network", "graph", "dinov2", "decoder"), ("MatMul", "Gemm", "Conv")),),
         ),
     ),
@@ -303,6 +316,6 @@ ROMA_FAMILY = FamilyDefinition(
     options=("coarse", "single_pass"),
     dense=("warp", "certainty"),
     second_file=DINOV2_FILE,
-    # The system's condition is 1e4: with TF32's 11 bits nothing of the solution is left.
+    # The system's condition number is 1e4. With TF32's 11 bits, no digit of the solution is left.
     float32_because="solves a linear system that needs float32 products; TF32 leaves no digit of it",
 )

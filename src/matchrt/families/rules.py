@@ -1,6 +1,6 @@
-"""Which node of a family's graphs computes in which precision, which product is quantised, and why.
+"""Rules that say in which precision each node of a family's graphs computes, which products are quantized, and why.
 
-Rules are ordered and declarative; `matchrt.export` applies them to graphs.
+Rules are ordered and declarative. `matchrt.export` applies them to graphs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import onnx
 
 NodeType = Literal["fp16", "fp32"]
-# For a node: the names of the nodes that compute its inputs, seen through operators that only move data.
+# Gives the names of the nodes that compute a node's inputs. Operators that only move data are skipped.
 Operands = Callable[["onnx.NodeProto"], Iterable[str]]
 
-# Operators that copy values. Unless a rule claims them they keep the type of what they move: no cast, no rounding.
+# Operators that copy values. Unless a rule claims them, they keep the type of their input, without cast and rounding.
 MOVEMENT = frozenset(
     {
         "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
         "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-# What a Q/DQ pair does is decided by whoever wrote it; in between it moves values too, and takes their type.
+# A Q/DQ pair is placed by quantization, not by these rules. For them it moves values too and takes their type.
 PASSING = MOVEMENT | {"QuantizeLinear", "DequantizeLinear"}
 
 
@@ -35,10 +35,10 @@ PASSING = MOVEMENT | {"QuantizeLinear", "DequantizeLinear"}
 class Nodes:
     """A set of nodes.
 
-    modules: patterns of the part of a node's name before its last slash; `*` stands for a dotted part or a piece of
-    one, `**` for anything.
-    ops: operator types; empty for all that compute, not those that only move data.
-    operands: when given, one of the node's inputs must be computed by a node whose whole name fits one of these.
+    modules: patterns of the module path, which is the part of a node's name before its last slash; `*` stands for a
+        dotted part or a piece of one, `**` for anything.
+    ops: operator types; empty for all operators that compute, not those that only move data.
+    operands: patterns of whole node names, one of which must fit a node that computes an input; empty for any input.
     """
 
     modules: tuple[str, ...]
@@ -46,7 +46,7 @@ class Nodes:
     operands: tuple[str, ...] = ()
 
     def holds(self, node: onnx.NodeProto, operands: Operands) -> bool:
-        """Whether the node is one of them."""
+        """Whether the node is in the set. operands: finds the nodes that compute its inputs."""
         if node.op_type not in self.ops if self.ops else node.op_type in PASSING:
             return False
         if not any(fits(pattern, node.name.rpartition("/")[0]) for pattern in self.modules):
@@ -56,7 +56,13 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Rule:
-    """These nodes compute in this precision; the reason is for the manifest and docs/precision.md."""
+    """A rule of precision: these nodes compute in this precision.
+
+    name: the rule's name, unique in its family.
+    precision: `fp16` or `fp32`.
+    reason: why, for the manifest and docs/precision.md.
+    nodes: the nodes that the rule claims, as the union of these sets.
+    """
 
     name: str
     precision: NodeType
@@ -66,7 +72,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class PrecisionRules:
-    """The rules of one family; the first that claims a node decides. Every node that computes must be claimed."""
+    """The rules of precision of one family. The first rule that claims a node decides; every computing node needs one.
+
+    family: the family's name.
+    rules: in the order in which they are tried.
+    """
 
     family: str
     rules: tuple[Rule, ...]
@@ -77,7 +87,10 @@ class PrecisionRules:
             raise ValueError(f"two rules of {self.family} share a name")
 
     def rule_for(self, node: onnx.NodeProto, operands: Operands) -> Rule | None:
-        """The rule that decides; None for an operator that only moves data and follows its input."""
+        """The rule that decides on a node; None for an operator that only moves data and has the type of its input.
+
+        operands: finds the nodes that compute its inputs. Error: precision-unruled.
+        """
         for rule in self.rules:
             if any(nodes.holds(node, operands) for nodes in rule.nodes):
                 return rule
@@ -92,9 +105,13 @@ class PrecisionRules:
 
 @dataclass(frozen=True)
 class QuantRule:
-    """These products are quantised, or not; the reason is for the manifest and docs/quantization.md.
+    """A rule of quantization: these products are quantized, or they are not.
 
-    unsigned_only: quantised only where activations are unsigned, which have one bit more behind a Relu.
+    name: the rule's name, unique in its family.
+    quantized: whether they are quantized.
+    reason: why, for the manifest and docs/quantization.md.
+    nodes: the products that the rule claims, as the union of these sets.
+    unsigned_only: quantize only for backends with unsigned activations, which have one bit more after a Relu.
     """
 
     name: str
@@ -104,15 +121,17 @@ class QuantRule:
     unsigned_only: bool = False
 
     def quantizes(self, unsigned: bool) -> bool:
-        """Whether its products are quantised, where activations are unsigned or not."""
+        """Whether its products are quantized. unsigned: whether the backend's activations are unsigned."""
         return self.quantized and (unsigned or not self.unsigned_only)
 
 
 @dataclass(frozen=True)
 class QuantRules:
-    """The rules of one family; the first that claims a product decides. Every product must be claimed.
+    """The rules of quantization of one family. The first rule that claims a product decides; every product needs one.
 
-    float_parts: what is no product, and why it stays in floating point: name and reason.
+    family: the family's name.
+    rules: in the order in which they are tried.
+    float_parts: operators that are not products, and why they stay in floating point: (name, reason).
     """
 
     family: str
@@ -120,13 +139,13 @@ class QuantRules:
     float_parts: tuple[tuple[str, str], ...] = ()
 
     def rule_for(self, node: onnx.NodeProto) -> QuantRule:
-        """The rule that decides. Error: `precision-unruled`."""
+        """The rule that decides on a product. Error: precision-unruled."""
         for rule in self.rules:
             if any(nodes.holds(node, lambda _: ()) for nodes in rule.nodes):
                 return rule
         raise InternalError(
             "precision-unruled",
-            f"No rule of the family {self.family} says whether {node.name} ({node.op_type}) may be quantised.",
+            f"No rule of the family {self.family} says whether {node.name} ({node.op_type}) may be quantized.",
             "Build with fp32 or fp16, and report this as a bug with the model and its options.",
         )
 

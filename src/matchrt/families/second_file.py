@@ -1,4 +1,4 @@
-"""A second file of weights, for families whose checkpoints lack a part of the network."""
+"""The second file of weights, for families whose checkpoints lack a part of the network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Translated:
     """A file's tensors under the names that the key map knows.
 
-    naming: which publisher's names the file has, for reports.
-    sources: for each name, the keys of the file. derived: how, for those that were computed. Tensors that no table
-    knows keep their keys.
+    naming: whose names the file uses, for reports.
+    tensors: by the known names; tensors that no table knows keep their keys.
+    sources: for each name, the keys of the file that the tensor comes from.
+    derived: for tensors that were computed, how, in words.
     """
 
     naming: str
@@ -29,14 +30,17 @@ class Translated:
 
 @dataclass(frozen=True)
 class SecondFile:
-    """What the file is.
+    """A description of the second file.
 
-    option: how the command line's `--second-file` is called in messages; `--dinov2` is a second name of it.
-    module: beginning of the keys of the network's part that it fills, with the dot. title: what that part is called.
-    code: beginning of the error code `CODE-needed`.
-    example: the file's usual name. origin: where to get it. absence: says which checkpoints lack the part.
-    key_map: from translated keys to the part's keys.
-    translate: the file's tensors (prefix removed) and the network's configuration to `Translated`.
+    module: beginning of the network's keys that the file fills, with the dot.
+    title: the name of that part of the network.
+    code: beginning of the error codes about the file, such as `CODE-needed`.
+    example: the file's usual name.
+    origin: where to get the file.
+    absence: the sentence that says which checkpoints lack the part.
+    key_map: the rules from translated keys to the part's keys.
+    translate: makes a `Translated` from the file's tensors (prefix removed) and the network's configuration.
+    option: the name of the command line's option in messages: `--second-file`, or an alias of it such as `--dinov2`.
     """
 
     module: str

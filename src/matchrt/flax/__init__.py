@@ -1,1 +1,1 @@
-"""LoFTR in Flax: weights from torch's layout and back, proof against torch, a session for backend `jax`."""
+"""LoFTR in Flax: weights to Flax's layout and back, a proof against torch, and a session for backend `jax`."""

@@ -1,4 +1,4 @@
-"""Checkpoints of torch to Flax's layout and back, with the fate of every tensor on both sides."""
+"""Converts torch checkpoints to Flax's layout and back, and states the fate of every tensor on both sides."""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Converted:
-    """arrays: in Flax's layout. report: the file's side by torch's keys, the network's side by Flax's names."""
+    """A checkpoint in Flax's layout.
+
+    spec: the model that the weights are of.
+    arrays: by Flax's names, in Flax's layout.
+    report: the fate of every tensor; the file's side has torch's keys, the network's side has Flax's names.
+    about: what a file of these weights says of itself.
+    """
 
     spec: ModelSpec
     arrays: dict[str, Array]
@@ -50,7 +56,7 @@ class Converted:
 
 
 def require_part(part: str) -> Part:
-    """The part of that name. Error: flax-part."""
+    """The name, if it is the name of a part. Error: flax-part."""
     for known in PARTS:
         if part == known:
             return known
@@ -60,10 +66,11 @@ def require_part(part: str) -> Part:
 def convert(
     checkpoint: Checkpoint, model: str | None = None, *, prefix: str | None = None, part: Part = "all"
 ) -> Converted:
-    """A checkpoint in Flax's layout; types and values stay as they are in the file.
+    """Converts a checkpoint to Flax's layout. Types and values stay as they are in the file.
 
-    model: None for the first that the shapes fit; models of one shape convert alike. prefix: None for the one that
-    stands before LoFTR's keys. Tensors outside prefix and part are dropped, and the report says so.
+    model: the model's name; None for the first one that the shapes fit, because models of the same shapes convert
+    alike. prefix: what precedes LoFTR's keys; None to find it. Tensors outside prefix and part are dropped, and the
+    report says so.
     Errors: flax-model, flax-no-transformer, flax-prefixes, flax-names, flax-shape, weights-unaccounted.
     """
     source = str(checkpoint.path)
@@ -85,14 +92,17 @@ def convert(
 
 
 def find_prefix(source: str, keys: list[str], wanted: str | None, part: Part) -> str:
-    """What stands before LoFTR's keys: found, or as given. Errors: flax-no-transformer, flax-prefixes."""
+    """What precedes LoFTR's keys: the wanted prefix with its dot, or the one that is found.
+
+    source: the file's name, for messages. Errors: flax-no-transformer, flax-prefixes.
+    """
     if part == "backbone":
         suffix = "backbone.conv1.weight"
         found = [key.removesuffix(suffix) for key in keys if key.endswith(suffix)]
     else:
         found = list(explain.prefixes(keys))
     if wanted is not None:
-        # `matcher`, `matcher.` and `matcher.loftr_coarse` all mean the same.
+        # `matcher`, `matcher.` and `matcher.loftr_coarse` mean the same.
         wanted = wanted.rstrip(".").removesuffix("loftr_coarse").rstrip(".")
         wanted = f"{wanted}." if wanted else ""
     if not found or (wanted is not None and wanted not in found):
@@ -107,7 +117,7 @@ def find_prefix(source: str, keys: list[str], wanted: str | None, part: Part) ->
 
 
 def _divide(tensors: Tensors, prefix: str, part: Part) -> tuple[dict[str, torch.Tensor], list[Entry]]:
-    """Tensors under the prefix and in the part, by the file's keys less the prefix; fates of the others."""
+    """The tensors under the prefix and in the part, by their keys without the prefix; and the fates of the others."""
     inside: dict[str, torch.Tensor] = {}
     outside: list[Entry] = []
     for key, tensor in tensors.items():
@@ -128,7 +138,7 @@ def _account(spec: ModelSpec, tensors: Tensors, part: Part) -> tuple[ModelSpec, 
 
 
 def _refusal(source: str, spec: ModelSpec, inside: Tensors, report: LoadReport) -> MatchRTError:
-    """The most telling error for a checkpoint that does not fit."""
+    """The error that explains best why a checkpoint does not fit."""
     unexpected = [entry.key for entry in report.file if entry.fate == "unexpected"]
     named = explain.wrong_names(source, unexpected)
     if named is not None:
@@ -139,7 +149,7 @@ def _refusal(source: str, spec: ModelSpec, inside: Tensors, report: LoadReport) 
     if reason is not None:
         return MatchRTError(
             "flax-shape",
-            f"The transformer of '{source}' is not that of {spec.name}: {reason} ({report.summary()}).",
+            f"The transformer of '{source}' does not fit {spec.name}: {reason} ({report.summary()}).",
             f"Name another model with --model ({', '.join(flax_specs())}).",
         )
     try:
@@ -164,7 +174,7 @@ def _torch(array: Array) -> torch.Tensor:
 
 
 def _flax_side(report: LoadReport, spec: ModelSpec, arrays: Mapping[str, Array], part: Part) -> LoadReport:
-    """The report with the Flax network's own arrays, and their shapes there, as the network's side."""
+    """The report with the Flax network's arrays and their shapes as the network's side."""
     shapes = {n: s for n, s in flax_shapes(spec.family.config).items() if n.startswith(PART_MODULES[part])}
     network = [_network_entry(name, shape, arrays) for name, shape in shapes.items()]
     file = tuple(_file_entry(entry, shapes) for entry in report.file)
@@ -186,7 +196,7 @@ def _file_entry(entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
     key = entry.key
     name, how = flax_name(key, len(entry.shape)), change(key, len(entry.shape))
     if key.endswith(COUNTER):
-        return replace(entry, fate="derived", detail=f"{name}, kept for the way back: Flax's BatchNorm counts no steps")
+        return replace(entry, fate="derived", detail=f"{name}, kept for --back: Flax's BatchNorm counts no steps")
     if name not in shapes or shapes[name] != flax_shape(entry.shape, key):
         return replace(entry, fate="unexpected", detail=f"the Flax network has no {name} of that shape")
     return replace(entry, detail=f"{name}, {how}" if how else name)
@@ -195,7 +205,11 @@ def _file_entry(entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
 def convert_file(
     path: Path, output: Path, model: str | None = None, *, prefix: str | None = None, part: str = "all"
 ) -> Converted:
-    """Reads a checkpoint of torch, converts it and writes `output`. Errors: those of all three."""
+    """Reads a torch checkpoint, converts it and writes `output`.
+
+    model, prefix: as in `convert`. part: `transformer`, `backbone` or `all`.
+    Errors: those of `read_checkpoint`, `convert` and `write_weights`; flax-part.
+    """
     require_kind(output)
     converted = convert(read_checkpoint(path), model, prefix=prefix, part=require_part(part))
     write_weights(output, converted.arrays, converted.about)
@@ -204,7 +218,12 @@ def convert_file(
 
 @dataclass(frozen=True)
 class Restored:
-    """tensors: in torch's layout. report: the file's side by Flax's names, the network's side by torch's keys."""
+    """Weights back in torch's layout.
+
+    tensors: by torch's keys, in torch's layout.
+    report: the fate of every tensor; the file's side has Flax's names, the network's side has torch's keys.
+    tensors_sha256: hex digest of the tensors, as of a checkpoint.
+    """
 
     tensors: dict[str, torch.Tensor]
     report: LoadReport
@@ -212,17 +231,19 @@ class Restored:
 
 
 def restore(path: Path, model: str | None = None, *, prefix: str | None = None) -> Restored:
-    """A file of Flax's layout as torch has it; types and values stay.
+    """Converts a file in Flax's layout to torch's layout. Types and values stay as they are in the file.
 
-    model, prefix: None for what the file says of itself. Counters that a file lacks, because Flax trained it, are zero.
-    Errors: those of `read_weights`, flax-model, flax-layout, weights-unaccounted.
+    model, prefix: None for what the file says of itself. A file that Flax trained lacks counters of training steps;
+    they become zero. Errors: those of `read_weights`, flax-model, flax-layout, flax-part, weights-unaccounted.
     """
     file = read_weights(path)
     if is_torch_layout(file.arrays):
         raise MatchRTError("flax-layout", f"'{path}' is in torch's layout already.", "Leave --back out.")
     about = file.about or About()
     if not (model or about.model):
-        raise MatchRTError("flax-model", f"'{path}' does not say which model it is of.", "Name it with --model.")
+        raise MatchRTError(
+            "flax-model", f"'{path}' does not say which model its weights are of.", "Name the model with --model."
+        )
     spec = flax_spec(model or about.model)
     module = PART_MODULES[require_part(about.part)]
     expected = {key: tensor for key, tensor in expected_tensors(spec).items() if key.startswith(module)}
@@ -250,11 +271,14 @@ def restore(path: Path, model: str | None = None, *, prefix: str | None = None) 
 
 
 def restore_file(path: Path, output: Path, model: str | None = None, *, prefix: str | None = None) -> Restored:
-    """`restore`, written as .safetensors, or as .pt, .pth, .ckpt with the entry `state_dict`. Error: flax-format."""
+    """Restores a file and writes it as .safetensors, or as .pt, .pth or .ckpt with the entry `state_dict`.
+
+    Errors: flax-format, output-unwritable, and those of `restore`.
+    """
     kinds = (".safetensors", ".pt", ".pth", ".ckpt")
     if output.suffix.lower() not in kinds:
         raise MatchRTError(
-            "flax-format", f"'{output}' is of no kind that torch's layout is written in.", f"Use {', '.join(kinds)}."
+            "flax-format", f"Torch's layout cannot be written as '{output}'.", f"Use one of {', '.join(kinds)}."
         )
     restored = restore(path, model, prefix=prefix)
     with atomic.atomic_path(output) as temporary:

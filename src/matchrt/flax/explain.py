@@ -1,4 +1,4 @@
-"""Why weights do not fit: the sentence that saves an hour."""
+"""Explains why weights do not fit, in messages that save the user a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matchrt.errors import MatchRTError
 
 TRANSFORMER = re.compile(r"^(?P<prefix>.*?)loftr_coarse\.layers\.(?P<layer>\d+)\.(?P<rest>.+)$")
 LAYER_NAMES = "{q_proj,k_proj,v_proj,merge,mlp.0,mlp.2}.weight and {norm1,norm2}.{weight,bias}"
-# Names that other converters expect, and what LoFTR calls the same thing.
+# Names that other converters expect -> LoFTR's names of the same modules.
 _OTHER_NAMES = {
     "linear_q": "q_proj", "linear_k": "k_proj", "linear_v": "v_proj", "linear_out": "merge", "out_proj": "merge",
     "ffn.0": "mlp.0", "ffn.2": "mlp.2", "query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "merge",
@@ -21,18 +21,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def prefixes(names: Iterable[str]) -> dict[str, int]:
-    """What stands before `loftr_coarse.layers.N.`, with the number of tensors, the most frequent first."""
+    """What precedes `loftr_coarse.layers.N.`, with the number of tensors, the most frequent first."""
     found = Counter(match["prefix"] for match in map(TRANSFORMER.match, names) if match)
     return dict(found.most_common())
 
 
 def no_transformer(source: str, names: Iterable[str], prefix: str | None = None) -> MatchRTError:
-    """The error `flax-no-transformer` for names without LoFTR's transformer, below `prefix` where one was given."""
+    """The error `flax-no-transformer` for names without LoFTR's transformer, or without it under `prefix`.
+
+    source: the file's name, for the message.
+    """
     every = list(names)
     known = prefixes(every)
     below = "" if prefix is None else f" under the prefix '{prefix}'"
     listed = ", ".join(f"'{name}' ({count} tensors)" for name, count in known.items())
-    have = f"LoFTR's transformer is there under {listed}." if known else f"Its keys begin with {_beginnings(every)}."
+    have = f"It has LoFTR's transformer under {listed}." if known else f"Its keys begin with {_beginnings(every)}."
     remedy = f"LoFTR's keys are [PREFIX]loftr_coarse.layers.N.{LAYER_NAMES}."
     if known:
         remedy = f"Leave --prefix out, or give one of these. {remedy}"
@@ -47,13 +50,13 @@ def _beginnings(names: list[str]) -> str:
 
 
 def _hints(names: list[str]) -> str:
-    """Names of other conversions among these keys, with LoFTR's own."""
+    """A sentence about names of other converters among these keys; empty if there are none."""
     seen = [other for other in _OTHER_NAMES if any(f".{other}." in f".{name}." for name in names)]
     return "" if not seen else f" LoFTR names it otherwise: {', '.join(f'{o} is {_OTHER_NAMES[o]}' for o in seen)}."
 
 
 def wrong_names(source: str, unexpected: Iterable[str]) -> MatchRTError | None:
-    """The error `flax-names` for keys that another converter's table has and LoFTR has not; None where none is."""
+    """The error `flax-names`, if some of the unexpected keys are names of other converters; else None."""
     every = list(unexpected)
     hints = _hints(every)
     if not hints:
@@ -66,9 +69,9 @@ def wrong_names(source: str, unexpected: Iterable[str]) -> MatchRTError | None:
 
 
 def explain_shapes(have: Shapes, want: Shapes) -> str | None:
-    """Which of width, heads, attention type or depth explains the difference between two transformers.
+    """Says which of width, heads, attention type or depth makes the difference between two transformers.
 
-    have, want: shapes in torch's layout by names below `layers.N.`, as `layers.0.q_proj.weight`. None: they agree.
+    have, want: shapes in torch's layout, by names such as `layers.0.q_proj.weight`. The result is None if they agree.
     """
     if dict(have) == dict(want):
         return None

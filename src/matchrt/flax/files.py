@@ -1,7 +1,8 @@
-"""Files of weights in Flax's layout: arrays by dotted name, and what they are.
+"""Files of weights in Flax's layout: arrays by dotted name, and a description of them.
 
-`.npz` (NumPy alone reads it), `.safetensors`, or an Orbax checkpoint (a folder), by the name's suffix. Nothing is
-unpickled. A file says what it is of (`About`): names and shapes tell neither attention type nor number of heads.
+The suffix decides the kind of file: `.npz` (which NumPy alone can read), `.safetensors`, or an Orbax checkpoint, which
+is a folder. Nothing is unpickled. A file describes its weights (`About`), because names and shapes do not tell the
+attention type and the number of heads.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ _CONVERT = "Convert the checkpoint first: matchrt convert-flax CHECKPOINT --outp
 
 @dataclass(frozen=True)
 class About:
-    """What a file of weights holds.
+    """What a file of weights says about them. Empty values and 0 stand for what is not known.
 
-    model: the spec that it was converted as. part: see `layout.Part`. prefix: what stood before the keys in torch's
-    file. attention, n_heads, layers: of the coarse transformer, which shapes do not tell; empty and 0 where unknown.
+    model: the name of the model that they were converted as.
+    part: which part of the network they are: `transformer`, `backbone` or `all`.
+    prefix: what preceded the keys in torch's file.
+    attention: attention type of the coarse transformer: `linear` or `full`.
+    n_heads: number of heads of the coarse transformer.
+    layers: kinds of the coarse transformer's layers: `self` or `cross`.
+    tensors_sha256: hex digest of the tensors in torch's file.
     """
 
     model: str = ""
@@ -44,7 +50,12 @@ class About:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """arrays: by name. about: None where the file does not say, as files that others wrote."""
+    """A file of weights in Flax's layout.
+
+    path: the file or folder.
+    arrays: by dotted name.
+    about: the description; None if the file has none because another program wrote it.
+    """
 
     path: Path
     arrays: Arrays
@@ -52,23 +63,25 @@ class WeightFile:
 
 
 def require_kind(path: Path) -> None:
-    """Raises `flax-format` for a name that is none of the three kinds."""
+    """Raises `flax-format` for a name that is of none of the three kinds."""
     if path.suffix.lower() not in (".npz", ".safetensors", ".orbax", ""):
         raise MatchRTError(
             "flax-format",
-            f"'{path}' is of no kind that the Flax layout is written in.",
+            f"Flax's layout cannot be written as '{path}'.",
             "Use .npz, .safetensors, or .orbax (a folder).",
         )
 
 
 def write_weights(path: Path, arrays: Arrays, about: About) -> None:
-    """Writes the file or folder, whole or not at all. Errors: flax-format, output-unwritable, package-missing."""
+    """Writes the file or folder atomically. Errors: flax-format, output-unwritable, package-missing."""
     require_kind(path)
     if path.suffix.lower() == ".npz":
         odd = [name for name, array in arrays.items() if array.dtype.kind == "V"]
         if odd:
             raise MatchRTError(
-                "flax-format", f".npz holds no bfloat16, which {odd[0]} is.", "Write .safetensors or .orbax instead."
+                "flax-format",
+                f"A .npz file cannot hold bfloat16, the type of {odd[0]}.",
+                "Write .safetensors or .orbax instead.",
             )
         with atomic.atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **{**arrays, _ABOUT: np.array(_to_json(about))})
@@ -80,7 +93,7 @@ def write_weights(path: Path, arrays: Arrays, about: About) -> None:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads what `write_weights` wrote, or a .safetensors file that somebody else did.
+    """Reads a file that `write_weights` wrote, or a .safetensors file that another program wrote.
 
     Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, package-missing.
     """
@@ -133,7 +146,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if not all(name.endswith(".npy") for name in names):
-            raise _not_ours(path)  # PyTorch's files are zip archives too
+            raise _not_ours(path)  # a file of PyTorch, which is a zip archive too
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -167,7 +180,7 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
     target = path.absolute()
     if target.exists() and not _is_orbax(target):
         raise MatchRTError(
-            "output-unwritable", f"'{path}' is there already and is no Orbax checkpoint.", "Choose another name."
+            "output-unwritable", f"'{path}' exists already and is no Orbax checkpoint.", "Choose another name."
         )
     fresh = target.with_name(f".{target.name}-new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -181,7 +194,7 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
         fresh.rename(target)
     except OSError as error:
         raise MatchRTError(
-            "output-unwritable", f"Cannot write '{path}': {error}.", "Choose a place with room that you may write to."
+            "output-unwritable", f"Cannot write '{path}': {error}.", "Choose a folder with space that you may write to."
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -197,7 +210,7 @@ def _read_orbax(path: Path) -> tuple[dict[str, Array], str | None]:
         raise _not_ours(path)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            # As NumPy arrays: a checkpoint must not depend on the devices that it was written on.
+            # Arrays are read as NumPy arrays, so that the devices of the writer do not matter.
             handlers = ocp.args.Composite(weights=ocp.args.PyTreeRestore(), about=ocp.args.JsonRestore())
             restored = checkpointer.restore(path.absolute(), handlers)
     except (OSError, ValueError, KeyError) as error:

@@ -19,7 +19,7 @@ def flax_spec(name: str) -> ModelSpec:
         titles = ", ".join(family.title for family in families() if family.flax)
         raise MatchRTError(
             "flax-model",
-            f"{name} has no Flax model: it is no {titles}.",
-            f"Models with one: {', '.join(flax_specs())}.",
+            f"{name} has no Flax model; only {titles} models have one.",
+            f"Use one of {', '.join(flax_specs())}.",
         )
     return spec

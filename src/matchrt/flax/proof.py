@@ -1,4 +1,4 @@
-"""Whether the Flax model gives torch's numbers: every stage and the matches, on one pair."""
+"""The proof that the Flax model computes what torch computes: every stage and the matches, on one pair."""
 
 from __future__ import annotations
 
@@ -29,18 +29,21 @@ from matchrt.runtime.fit import apply_fit, fit_image
 from matchrt.runtime.image import as_image
 from matchrt.runtime.session import Device
 
-# Of a stage's largest value.
+# Largest difference of a stage that counts as the same, as a share of the stage's largest value.
 RELATIVE = 1e-5
 Tell = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class StageDifference:
-    """One stage. values: how many were compared.
+    """How much one stage of the network differs between torch and Flax.
 
-    relative: largest difference over torch's largest value, of the stage alone: on torch's inputs. chained: the same of
-    the whole network up to here, where rounding has grown. rounding: of the formulas that multiply rounding, torch's
-    and Flax's own distance from the same formula in float64.
+    name: the stage's name.
+    values: how many values were compared.
+    relative: largest difference divided by torch's largest value, if the stage in Flax gets torch's inputs.
+    chained: the same if all stages run in Flax up to this one, so that rounding has grown.
+    rounding: the distances of torch and of Flax from float64, for formulas that multiply rounding errors; None for
+        other stages.
     """
 
     name: str
@@ -51,10 +54,10 @@ class StageDifference:
 
     @property
     def verdict(self) -> Literal["same", "rounding", "differs"]:
-        """Whether the stage does the same.
+        """Whether the stage computes the same.
 
-        `rounding`: torch and Flax are farther apart than RELATIVE, but Flax is not farther from float64 than that, or
-        than torch itself.
+        `rounding` means: torch and Flax differ by more than RELATIVE, but the distance of Flax from float64 is at most
+        RELATIVE, or at most that of torch.
         """
         if self.relative <= RELATIVE:
             return "same"
@@ -65,7 +68,11 @@ class StageDifference:
 
 @dataclass(frozen=True)
 class Arbiter:
-    """Both sides' matches against torch in float64: whose rounding a difference is. Computed where they differ."""
+    """The matches of both sides compared with torch in float64, to show whose rounding makes a difference.
+
+    torch: the difference of torch in float32.
+    flax: the difference of Flax in float32.
+    """
 
     torch: Difference
     flax: Difference
@@ -73,7 +80,19 @@ class Arbiter:
 
 @dataclass(frozen=True)
 class FlaxProof:
-    """pair: what was matched. weights: the account of the checkpoint in one line. matches: compared as sets."""
+    """The comparison of the Flax model with torch.
+
+    model: the model's name.
+    pair: what was matched: file names, or `generated`.
+    size: (height, width) of the networks' input in pixels.
+    padded: whether an image is padded, so that masks were tested.
+    versions: torch's and JAX's version, by name.
+    device: where JAX ran.
+    weights: the account of the checkpoint in one line.
+    stages: the differences of all stages, in torch's order.
+    matches: the difference of the matches, compared as sets.
+    arbiter: both sides compared with float64; None if the matches agree.
+    """
 
     model: str
     pair: str
@@ -88,12 +107,12 @@ class FlaxProof:
 
     @property
     def first(self) -> str | None:
-        """The first stage that differs by more than rounding; None: none does."""
+        """The name of the first stage that differs by more than rounding; None if no stage does."""
         return next((stage.name for stage in self.stages if stage.verdict == "differs"), None)
 
     @property
     def same(self) -> bool:
-        """Whether stages and matches agree, and there are matches to tell."""
+        """Whether all stages and the matches agree. Without any match it is False, because nothing is proven then."""
         return self.first is None and self.matches.same and self.matches.matches > 0
 
     def to_json(self) -> dict[str, Any]:
@@ -117,10 +136,12 @@ def prove_flax(
     device: Device = "cpu",
     tell: Tell | None = None,
 ) -> FlaxProof:
-    """Compares Flax with torch (on the CPU) stage by stage, both in float32 with the weights of `checkpoint`.
+    """Compares Flax with torch stage by stage, both in float32 and with the same weights. torch runs on the CPU.
 
-    images: None for a generated pair. size: (height, width), None for the model's own; images are letterboxed into it,
-    and padding is masked. threshold: None for the model's own.
+    model: the model's name. checkpoint: the weights; None for a bundled model. images: two files; None for a generated
+    pair. size: (height, width) in pixels, None for the model's own; images are letterboxed into it, and padding is
+    masked. threshold: smallest confidence (0..1), None for the model's own. device: where Flax runs.
+    tell: called with the step that begins and the share (0..1) of the work done.
     Errors: flax-model, those of `load_network`, image-*, device-missing.
     """
     say = tell or (lambda stage, done: None)
@@ -162,7 +183,10 @@ def prove_flax(
 
 
 def read_pair(images: tuple[Path, Path] | None, contract: Any) -> PairInput:
-    """Two images in the network's layout, or a generated pair. Sizes are given where an image is padded."""
+    """Two images in the network's layout, or a generated pair if `images` is None. contract: the network's input.
+
+    The sizes of the images are given if one of them is padded. Errors: image-*.
+    """
     sources: tuple[Any, Any] = image_pair(contract.height, contract.width)[:2] if images is None else images
     pixels, sizes = [], []
     for source in sources:
@@ -177,7 +201,11 @@ def read_pair(images: tuple[Path, Path] | None, contract: Any) -> PairInput:
 
 
 def compare_stages(run: TorchRun, alone: Stages, chained: Stages) -> tuple[StageDifference, ...]:
-    """Stage by stage in torch's order; all sides have the same stages in the same layout."""
+    """Compares all stages, in torch's order. All sides must have the same stages in the same layout.
+
+    alone: Flax's stages on torch's inputs. chained: Flax's stages on Flax's inputs. Error: AssertionError, if the
+    stages are not the same.
+    """
     if not run.stages.keys() == alone.keys() == chained.keys():
         raise AssertionError(f"different stages: {run.stages.keys() ^ alone.keys()}")
     found = []
@@ -195,7 +223,7 @@ def _flat(value: Any) -> Any:
 
 
 def _relative(ours: Any, theirs: Any) -> float:
-    """The largest difference over the largest value; similarities of padding, which are -1e9, left out."""
+    """The largest difference divided by the largest value. Similarities of padding, which are -1e9, are left out."""
     expected, found = _flat(ours), _flat(theirs)
     real = expected > MASKED / 2
     gap = np.abs(expected - found)[real].max(initial=0.0)

@@ -1,4 +1,4 @@
-"""Sessions for backend `jax`: the Flax model as an engine, on the CPU or a GPU."""
+"""Sessions for backend `jax`, which run the Flax model like an engine, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.session import Arrays, Device, SessionOptions, check_inputs
 
 MAX_MATCHES = 2048
-# What float32 means to JAX: without it, GPUs round the factors of products to ten bits.
+# JAX's name for true float32 products. Without it, GPUs round the factors of products to ten bits.
 PRECISION = "highest"
 
 
 class JaxSession(CallingSession):
-    """The Flax network of one model at one size, compiled when it first runs."""
+    """The Flax network of a model at one size. It is compiled when it first runs."""
 
     def __init__(self, network: LoFTR, manifest: EngineManifest, options: SessionOptions) -> None:
         if options.threads is not None:
             raise MatchRTError(
                 "jax-option",
                 "JAX does not let a program choose its CPU threads.",
-                "Leave --threads out, or bind the process to some cores: taskset -c 0,1 matchrt …",
+                "Leave --threads out, or bind the process to some cores, as with: taskset -c 0,1 matchrt …",
             )
         self._manifest = manifest
         self._device = jax_device(options.device)
@@ -44,11 +44,14 @@ class JaxSession(CallingSession):
 
     @property
     def manifest(self) -> EngineManifest:
-        """What is loaded."""
+        """The description of the network, in the form of an engine's manifest."""
         return self._manifest
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Runs the network on host arrays."""
+        """Runs the network on host arrays by name and returns its outputs by name.
+
+        Errors: session-closed, and those of `check_inputs`.
+        """
         if self._compiled is None:
             raise MatchRTError("session-closed", "The session is closed.", "Open a new one.")
         check_inputs(inputs, self._manifest)
@@ -58,18 +61,18 @@ class JaxSession(CallingSession):
         return {name: np.asarray(value) for name, value in found._asdict().items()}
 
     def close(self) -> None:
-        """Frees the network."""
+        """Frees the network. After that, `run` raises `session-closed`."""
         self._compiled = None
 
 
 def open_jax(
     source: str | Path, options: SessionOptions | None = None, size: tuple[int, int] | None = None
 ) -> JaxSession:
-    """Opens the Flax network of a bundled model, or of a file that `matchrt convert-flax` wrote, with all its weights.
+    """Opens the Flax network of a bundled model, or of a file that `matchrt convert-flax` wrote.
 
-    size: (height, width) of the network's input, None for the model's own; images are letterboxed into it, because XLA
-    compiles for one size. Errors: those of `read_flax_weights`, flax-part, weights-unaccounted, device-missing,
-    jax-option.
+    size: (height, width) of the network's input in pixels, None for the model's own. Images are letterboxed into it,
+    because XLA compiles for one size.
+    Errors: engine-missing, those of `read_flax_weights`, flax-part, weights-unaccounted, device-missing, jax-option.
     """
     if str(source) not in BUNDLED and not Path(source).exists() and not Path(source).suffix:
         raise MatchRTError(
@@ -81,7 +84,9 @@ def open_jax(
     about = file.about
     if about is None or not about.model or about.part != "all":
         held = (
-            "does not say which model it is of" if about is None or not about.model else f"holds only the {about.part}"
+            "does not say which model its weights are of"
+            if about is None or not about.model
+            else f"holds only the {about.part}"
         )
         raise MatchRTError(
             "flax-part",
@@ -96,7 +101,7 @@ def open_jax(
 
 
 def flax_contract(spec: ModelSpec, size: tuple[int, int]) -> InputContract:
-    """How images become the Flax network's input, at (height, width)."""
+    """How images become the Flax network's input. size: (height, width) of the input in pixels."""
     preprocess = spec.preprocess
     return InputContract(
         preprocess.channels, preprocess.divisor, preprocess.static, preprocess.kernel, 1, size[0], size[1]
@@ -104,7 +109,10 @@ def flax_contract(spec: ModelSpec, size: tuple[int, int]) -> InputContract:
 
 
 def flax_manifest(spec: ModelSpec, size: tuple[int, int], arrays: Weights, name: str) -> EngineManifest:
-    """What the Flax network says of itself, in an engine's terms; its digest is that of the weights."""
+    """The manifest of a Flax network, whose digest is that of the weights.
+
+    size: (height, width) of the input in pixels. arrays: the weights. name: the file of the weights.
+    """
     digest, count = _digest(arrays)
     images = [TensorSpec(f"image{index}", "uint8", (1, *size, 1)) for index in (0, 1)]
     sizes = [TensorSpec(f"size{index}", "int32", (1, 2)) for index in (0, 1)]
@@ -140,7 +148,7 @@ def _digest(arrays: Weights) -> tuple[str, int]:
 
 
 def jax_device(name: Device | None) -> Any:
-    """The device asked for, or JAX's own choice. Error: device-missing."""
+    """JAX's device of that name; None for JAX's own choice. Error: device-missing."""
     if name is None:
         return jax.devices()[0]
     try:

@@ -1,7 +1,7 @@
-"""The stages of LoFTR in torch and in Flax, on the same pair, in the same layout.
+"""The stages of LoFTR in torch and in Flax, on the same pair and in the same layout.
 
-A stage of Flax can be run on torch's values of the stages before it, which shows that stage alone, or on its own, which
-shows how rounding grows along the network.
+A stage in Flax can get torch's values of the earlier stages. That shows the difference of this stage alone. It can also
+get Flax's own values, which shows how rounding errors grow along the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from matchrt.models.loftr.resnet_fpn import run_backbone
 from matchrt.models.parts import coarse_matching as torch_matching
 
 Array = npt.NDArray[Any]
-# By stage: one array of both images (features `[2,h,w,C]`, similarity …), or one array for each image.
+# By name of stage: one array for both images (such as features [2, h, w, C]), or a tuple with one array for each.
 Stages = dict[str, Any]
 Step = tuple[str, Callable[[Mapping[str, Any]], Any]]
 PRECISION = "highest"
@@ -35,9 +35,10 @@ PRECISION = "highest"
 
 @dataclass(frozen=True)
 class PairInput:
-    """A pair as the network sees it: uint8 `[1,H,W,1]` of one size, and the valid sizes int32 `[1,2]`.
+    """A pair as the network gets it.
 
-    size0, size1: None where all is image.
+    image0, image1: uint8 [1, H, W, 1], both of the same size.
+    size0, size1: int32 [1, 2], (height, width) in pixels of the part that is not padding; None if nothing is padding.
     """
 
     image0: Array
@@ -47,7 +48,7 @@ class PairInput:
 
     @property
     def masked(self) -> bool:
-        """Whether there is padding."""
+        """Whether an image is padded."""
         return self.size0 is not None
 
 
@@ -55,9 +56,10 @@ class PairInput:
 class TorchRun:
     """What torch computed.
 
-    stages: by name, in order, channels last. exact: of the formulas without weights that multiply rounding, the same in
-    float64 from the same inputs. cells: the matched cells of both images `[1,N]`, which the fine stages of
-    both sides start from: slots of nearly equal score may stand in another order.
+    stages: the values of all stages by name, in order, channels last.
+    exact: float64 values of the formulas without weights that multiply rounding errors, from the same inputs.
+    cells: indices [1, N] of the matched cells, of image 0 and image 1. The fine stages of both sides start from them,
+        because slots of nearly equal scores may be in another order in Flax.
     """
 
     stages: Stages
@@ -67,7 +69,7 @@ class TorchRun:
 
 @torch.inference_mode()
 def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> TorchRun:
-    """Every stage in torch."""
+    """Computes all stages in torch."""
     stages: Stages = {}
     images = [torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255.0 for image in (pair.image0, pair.image1)]
     sizes = [None if size is None else torch.from_numpy(size) for size in (pair.size0, pair.size1)]
@@ -80,7 +82,7 @@ def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> Torc
     with _recorded(network.loftr_coarse, _layer_names("coarse", network.loftr_coarse), stages):
         tokens = network.loftr_coarse(*tokens, *masks)
     scores = network.similarity(*tokens, *masks)
-    # The formula itself: `fast_dual_softmax` takes sums of large numbers apart, which costs it digits.
+    # `dual_softmax` is the formula itself. `fast_dual_softmax` subtracts large sums, which costs digits.
     stages |= {"similarity": scores.numpy(), "confidence": torch_matching.dual_softmax(scores).numpy()}
     exact: Stages = {"confidence": torch_matching.dual_softmax(scores.double()).numpy()}
     fast = torch_matching.fast_dual_softmax(scores, scores.transpose(1, 2))
@@ -101,7 +103,7 @@ def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> Torc
 
 
 def _backbone_names(network: Any) -> dict[str, str]:
-    """The backbone's modules whose outputs are stages; the stem's is what `layer1` is given."""
+    """The backbone's modules whose outputs are stages. The output of the stem is the input of `layer1`."""
     count = network.backbone.n_stages
     names = {f"layer{stage}": f"backbone layer{stage}" for stage in range(1, count + 1)}
     names[f"layer{count}_outconv"] = "backbone coarse"
@@ -114,7 +116,7 @@ def _layer_names(which: str, transformer: Any) -> dict[str, str]:
 
 @contextmanager
 def _recorded(module: Any, names: Mapping[str, str], stages: Stages) -> Iterator[None]:
-    """While it is entered, what the named submodules give goes into `stages`, of both images."""
+    """Records the outputs of the named submodules for both images in `stages` while it is entered."""
     outputs: dict[str, list[Tensor]] = {}
 
     def keep(stage: str) -> Callable[..., None]:
@@ -129,7 +131,7 @@ def _recorded(module: Any, names: Mapping[str, str], stages: Stages) -> Iterator
         for hook in hooks:
             hook.remove()
     for stage, found in outputs.items():
-        # One call with both images in a batch, or one for each.
+        # The module was called once with both images in a batch, or once for each image.
         both = torch.cat(found)
         stages[stage] = both.permute(0, 2, 3, 1).numpy() if both.ndim == 4 else _numpy(*both.chunk(2))
 
@@ -141,9 +143,9 @@ def _numpy(*tensors: Tensor) -> tuple[Any, ...]:
 def flax_stages(
     network: FlaxLoFTR, pair: PairInput, cells: tuple[Any, ...], device: Any, given: Stages | None = None
 ) -> Stages:
-    """Every stage in Flax, compiled; the fine stages start from `cells`.
+    """Computes all stages in Flax, compiled. The fine stages start from `cells`, as `TorchRun.cells` has them.
 
-    given: torch's values, of which each stage takes those that it reads; None: the Flax network's own.
+    given: torch's values, from which each stage takes its inputs; None to take the Flax network's own.
     """
     graph, state = nnx.split(network)
     arrays = {name: value for name, value in vars(pair).items() if value is not None}
@@ -188,7 +190,7 @@ def _steps(network: FlaxLoFTR, arrays: Mapping[str, Any], cells: Any) -> Iterato
 
 
 def _halves(both: Any) -> tuple[Any, Any]:
-    """Of image 0 and image 1."""
+    """The values of image 0 and of image 1, from an array that holds both."""
     first, second = jnp.split(both, 2)
     return first, second
 

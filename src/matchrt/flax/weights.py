@@ -1,4 +1,4 @@
-"""Weights into Flax modules: every array of both sides is used, or the error says which is not and why."""
+"""Puts weights into Flax modules. Every array of both sides must be used, or an error says which one is not and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from matchrt.flax.layout import COUNTER, PART_MODULES, Array, Arrays, flax_name,
 from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.flax.network import LoFTR
 
-# The bundled models, whose files are in torch's layout.
+# Bundled models -> their file, which is in torch's layout, and the configuration of their coarse transformer.
 BUNDLED = {"loftr-lite": ("loftr-lite.safetensors", LOFTR_LITE.coarse)}
 _TRANSFORMER = PART_MODULES["transformer"]
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
@@ -28,7 +28,12 @@ ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
 @dataclass(frozen=True)
 class LoFTRWeights:
-    """The coarse transformer's arrays, by name below it (`layers.0.q_proj.kernel`), and what the file says of them."""
+    """The weights of LoFTR's coarse transformer.
+
+    path: the file that they were read from.
+    arrays: in Flax's layout, by name below the transformer, such as `layers.0.q_proj.kernel`.
+    about: what the file says about them; None if it says nothing.
+    """
 
     path: Path
     arrays: Arrays
@@ -36,17 +41,17 @@ class LoFTRWeights:
 
     @property
     def elements(self) -> int:
-        """Number of values."""
+        """Number of values in all arrays."""
         return sum(int(array.size) for array in self.arrays.values())
 
 
 def arrays_of(module: nnx.Module) -> dict[str, Any]:
-    """A module's parameters and BatchNorm statistics by dotted name; of an abstract one, their shapes."""
+    """A module's parameters and BatchNorm statistics by dotted name; for an abstract module, their shapes."""
     return {".".join(map(str, path)): variable[...] for path, variable in _flat(module)}
 
 
 def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of `arrays_of`, which an abstract module has too."""
+    """The shapes of a module's parameters and BatchNorm statistics by dotted name. Abstract modules have them too."""
     return {".".join(map(str, path)): tuple(variable.shape) for path, variable in _flat(module)}
 
 
@@ -56,19 +61,25 @@ def _flat(module: nnx.Module) -> Any:
 
 @cache
 def flax_shapes(config: LoFTRConfig) -> Mapping[str, tuple[int, ...]]:
-    """The shapes of a configuration's Flax network."""
+    """The shapes of the arrays of a configuration's Flax network, by dotted name."""
     return MappingProxyType(shapes_of(create_abstract(config)))
 
 
 def create_abstract(config: LoFTRConfig, dtype: Any = None) -> LoFTR:
-    """The Flax network in evaluation mode with shapes only; `fill` gives it its values."""
+    """The Flax network in evaluation mode, with shapes but no values; `fill` gives it values.
+
+    dtype: JAX's type that it computes in; None for float32.
+    """
     network: LoFTR = nnx.eval_shape(lambda: LoFTR(config, rngs=nnx.Rngs(0), dtype=dtype))
     network.eval()
     return network
 
 
 def fill(module: nnx.Module, arrays: Arrays, source: str) -> None:
-    """Puts all `arrays` into the module, as float32. Error: weights-unaccounted, where any is missing or left over."""
+    """Puts all `arrays` into the module, as float32. source: the file's name, for messages.
+
+    Error: weights-unaccounted, if an array is missing, left over or of another shape.
+    """
     flat = list(_flat(module))
     wanted = {".".join(map(str, path)): tuple(variable.shape) for path, variable in flat}
     given = {name: tuple(array.shape) for name, array in arrays.items() if not name.endswith(COUNTER)}
@@ -97,8 +108,9 @@ def _unfit(source: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def read_flax_weights(source: str | Path) -> WeightFile:
-    """Weights in Flax's layout: of a bundled model by name, a converted file, or a .safetensors in torch's layout.
+    """Reads weights and returns them in Flax's layout.
 
+    source: a bundled model's name, a converted file, or a .safetensors file in torch's layout.
     Errors: those of `read_weights`.
     """
     bundled = BUNDLED.get(str(source))
@@ -125,11 +137,12 @@ def read_flax_weights(source: str | Path) -> WeightFile:
 def load_loftr_weights(
     source: str | Path, config: TransformerConfig | None = None, *, accept_other_attention: bool = False
 ) -> LoFTRWeights:
-    """The coarse transformer of LoFTR, to start another model from.
+    """Reads the weights of LoFTR's coarse transformer, from which the training of another model can start.
 
-    source: a bundled model's name, or a file that `matchrt convert-flax` wrote. config: what it is wanted for; then
-    every shape is checked against it, and what the file says of attention type and heads too: those change what the
-    same weights compute, which `accept_other_attention` allows.
+    source: a bundled model's name, or a file that `matchrt convert-flax` wrote.
+    config: the transformer that will get the weights; None to check nothing. All shapes are checked against it, and
+    also the attention type and the number of heads that the file states.
+    accept_other_attention: skip the check of attention type and heads; with others, the weights compute something else.
     Errors: those of `read_weights`, flax-no-transformer, flax-names, flax-shape, flax-config.
     """
     file = read_flax_weights(source)
@@ -147,7 +160,7 @@ def load_loftr_weights(
 
 
 def transformer_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of a LoFTR transformer in torch's layout."""
+    """The shapes of a LoFTR transformer's tensors in torch's layout, by names such as `layers.0.q_proj.weight`."""
     d, double = config.d_model, 2 * config.d_model
     layer: dict[str, tuple[int, ...]] = {f"{name}.weight": (d, d) for name in ("q_proj", "k_proj", "v_proj", "merge")}
     layer |= {"mlp.0.weight": (double, double), "mlp.2.weight": (d, double)}
@@ -158,7 +171,7 @@ def transformer_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
 
 
 def torch_shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    """Shapes of Flax arrays as torch has them."""
+    """The shapes that Flax arrays have in torch's layout, by torch's keys."""
     return {
         torch_name(name): tuple(array.shape[::-1] if array.ndim == 2 else array.shape) for name, array in arrays.items()
     }
@@ -175,7 +188,7 @@ def _require_shapes(source: str, arrays: Arrays, config: TransformerConfig) -> N
     raise MatchRTError(
         "flax-shape",
         f"The transformer of '{source}' does not fit: {reason}.",
-        "Give the model the width, heads, attention type and number of layers of the weights, or use other weights.",
+        "Give the model the weights' width, heads, attention type and number of layers, or use other weights.",
     )
 
 
@@ -195,19 +208,22 @@ def _require_same_attention(source: str, about: About | None, config: Transforme
     )
     raise MatchRTError(
         "flax-config",
-        f"The weights of '{source}' fit in shape, but would compute something else: {differs}.",
-        "Set the model up as the weights were trained, or start from them anyway with accept_other_attention=True.",
+        f"The shapes of the weights of '{source}' fit, but they would compute something else: {differs}.",
+        "Configure the model as the weights were trained, or start from them anyway with accept_other_attention=True.",
     )
 
 
 def initialize_with_loftr(module: ModuleT, weights: LoFTRWeights) -> ModuleT:
-    """Fills a `LocalFeatureTransformer` with all of the weights, and returns it. Error: weights-unaccounted."""
+    """Fills a `LocalFeatureTransformer` with all of the weights and returns it. Error: weights-unaccounted."""
     fill(module, weights.arrays, str(weights.path))
     return module
 
 
 def load_network(source: str | Path, config: LoFTRConfig, dtype: Any = None) -> LoFTR:
-    """The network with its weights, in evaluation mode. Errors: those of `read_flax_weights`, weights-unaccounted."""
+    """The Flax network with its weights, in evaluation mode. source: as in `read_flax_weights`.
+
+    dtype: JAX's type that it computes in; None for float32. Errors: those of `read_flax_weights`, weights-unaccounted.
+    """
     network = create_abstract(config, dtype)
     fill(network, read_flax_weights(source).arrays, str(source))
     return network

@@ -1,1 +1,1 @@
-"""Image pairs through the fp32 engine: what quantisation takes its ranges from."""
+"""Calibration: image pairs are run through the fp32 engine, and quantization takes its ranges from the results."""

@@ -1,4 +1,4 @@
-"""Measured ranges on disk, keyed by everything that decides them: the graph, the pixels, the method."""
+"""A cache of measured ranges on disk. Its keys are made of all that decides them: graph, pixels, method and tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def pixels_digest(inputs: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:
-    """Digest of what the engine gets to see, whatever files it came from."""
+    """Hex sha256 of the arrays that the engine gets, which does not depend on the files that they came from."""
     digest = sha256()
     for arrays in inputs:
         for name in sorted(arrays):
@@ -33,7 +33,7 @@ def pixels_digest(inputs: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:
 
 
 def pairs_digest(pairs: Iterable[JudgedPair]) -> str:
-    """Digest of pairs as they were given: files by their bytes. Errors: image-missing."""
+    """Hex sha256 of pairs as given: of files the bytes, of arrays the shape and values. Error: image-missing."""
     digest = sha256()
     for pair in pairs:
         for image in (pair.image0, pair.image1):
@@ -51,14 +51,17 @@ def _image_bytes(image: Any) -> bytes:
 
 
 def ranges_key(onnx_sha256: str, pixels: str, method: str, tensors: Sequence[str]) -> str:
-    """The name of an entry."""
+    """The key of an entry: a hex sha256.
+
+    onnx_sha256: digest of the graph. pixels: that of `pixels_digest`. method: how ranges are measured. tensors: names.
+    """
     return sha256_json(
         {"matchrt": __version__, "onnx": onnx_sha256, "pixels": pixels, "method": method, "tensors": sorted(tensors)}
     )
 
 
 def read_ranges(store: EngineStore, key: str, tensors: Sequence[str]) -> Ranges | None:
-    """The entry; None where there is none, or one that is damaged."""
+    """The (lowest, highest) value of each of `tensors`; None if the entry is missing or damaged."""
     try:
         raw = json.loads(_path(store, key).read_text(encoding="utf-8"))
         found = {str(name): (float(low), float(high)) for name, (low, high) in raw.items()}
@@ -69,7 +72,7 @@ def read_ranges(store: EngineStore, key: str, tensors: Sequence[str]) -> Ranges 
 
 
 def write_ranges(store: EngineStore, key: str, ranges: Ranges) -> None:
-    """Keeps an entry; a store that cannot be written keeps nothing, which costs time only."""
+    """Writes an entry. If the store cannot be written, nothing is kept, and the next build measures again."""
     path = _path(store, key)
     with contextlib.suppress(OSError, MatchRTError):
         path.parent.mkdir(parents=True, exist_ok=True)

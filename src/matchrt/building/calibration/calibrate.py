@@ -1,4 +1,4 @@
-"""From an fp32 ONNX engine to a quantised graph: pairs, ranges, Q/DQ."""
+"""Makes a quantized graph from an fp32 ONNX engine: measures ranges on pairs, then inserts Q/DQ nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The graph, what was done, and whether its ranges came from the cache."""
+    """A quantized graph.
+
+    model: the graph.
+    records: what was done to it, for the manifest.
+    cached: whether its ranges came from the cache.
+    """
 
     model: onnx.ModelProto
     records: tuple[PassRecord, ...]
@@ -41,8 +46,10 @@ def calibrate(
     store: EngineStore,
     tell: Callable[[str, float], None],
 ) -> Calibrated:
-    """Quantises an fp32 ONNX engine in a style; `tell` hears the share of the calibration that is done.
+    """Quantizes an fp32 ONNX engine in a style.
 
+    style: where Q/DQ nodes are placed. pairs: the calibrating ones are used. store: keeps the measured ranges.
+    tell: called with the step and the share (0..1) of the calibration done.
     Errors: precision-*, keep-unused, calibration-*, image-*.
     """
     import onnx
@@ -66,11 +73,14 @@ def plan_ranges(
     store: EngineStore,
     tell: Callable[[str, float], None],
 ) -> tuple[Ranges, bool]:
-    """The ranges that a plan needs, measured or from the cache, and which of the two."""
+    """The (lowest, highest) values of the tensors in a plan, and whether they came from the cache.
+
+    Errors: image-*, size-memory.
+    """
     from matchrt.export.quantization.ranges import measure_ranges
 
     tell("reading calibration pairs", 0.0)
-    # The stored pixels: what is known about evaluation pairs is for them, and ranges do not care.
+    # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
     adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False))
     inputs = [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
     tensors = plan.placement.tensors

@@ -1,4 +1,4 @@
-"""How activations get their ranges, as a build is asked for it."""
+"""The options of calibration in a build."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How activations get their ranges.
+    """How the ranges of activations are measured.
 
-    source: a list of pairs, an evaluation folder, or a folder of images that follow each other; None: drawn scenes.
-    method: max, percentile (of all values, 99.999 % are inside) or entropy; measured in docs/quantization.md.
-    keep: patterns of modules that stay in floating point. seed: which pairs are taken.
+    source: a list of pairs, an evaluation folder, or a folder of images, each of which is paired with the next one;
+        None for drawn scenes.
+    method: `max`, `percentile` (99.999 % of all values are inside) or `entropy`; compared in docs/quantization.md.
+    keep: patterns of modules that stay in floating point.
+    seed: decides which of the pairs are taken.
     """
 
     source: Path | None = None

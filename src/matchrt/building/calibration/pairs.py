@@ -1,4 +1,4 @@
-"""Which pairs of images a build uses: those that calibrate it and those that judge it. Every precision asks here."""
+"""Chooses the pairs of images that calibrate a build and those that judge it, for all precisions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, InputContract
 
-# More pairs change ranges little and take minutes.
+# More pairs than these hardly change ranges, and they take minutes.
 CALIBRATING, JUDGING = 16, 8
 
 
 def fp16_pairs(manifest: EngineManifest) -> list[JudgedPair]:
-    """What judges fp16: textures, which even networks with random weights match. Needs torch."""
+    """The pairs that judge fp16: textures, which even networks with random weights match. Needs torch.
+
+    Error: ModuleNotFoundError without torch; the caller says which extra has it.
+    """
     from matchrt.building.textures import texture_pairs
 
     return texture_pairs(manifest.input, manifest.matching.coarse_stride)
@@ -24,7 +27,12 @@ def fp16_pairs(manifest: EngineManifest) -> list[JudgedPair]:
 
 @dataclass(frozen=True)
 class CalibrationPairs:
-    """calibrating: what ranges are measured on; judging: what the gate looks at; apart: whether no pair is in both."""
+    """The pairs of a quantized build.
+
+    calibrating: the pairs on which ranges are measured.
+    judging: the pairs on which the gate compares matches.
+    apart: whether no pair is in both.
+    """
 
     calibrating: tuple[JudgedPair, ...]
     judging: tuple[JudgedPair, ...]
@@ -32,16 +40,18 @@ class CalibrationPairs:
 
 
 def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> CalibrationPairs:
-    """16 pairs that calibrate and 8 others that judge; of fewer, a third judges, and one pair does both.
+    """Chooses up to 16 pairs that calibrate and up to 8 others that judge.
 
-    Without a source, drawn ones: 8, and 8 under harder conditions, which judge as photographs do.
-    Errors: pairs-*, eval-*, calibration-batch.
+    If there are fewer pairs, a third of them judges. With one or two pairs, all of them do both.
+    source: list of pairs or folder, as `user_pairs` takes it; None for drawn pairs: 8 that calibrate, and 8 under
+    harder conditions, which judge as photographs do.
+    seed: decides which pairs are taken. Errors: pairs-*, eval-*, calibration-batch.
     """
     if contract.batch != 1:
         raise MatchRTError(
             "calibration-batch",
-            f"This engine matches {contract.batch} pairs a run; calibration runs pair after pair.",
-            "Quantise an engine of batch 1.",
+            f"This engine matches {contract.batch} pairs in a run, but calibration runs one pair at a time.",
+            "Quantize an engine of batch 1.",
         )
     if source is None:
         first = 1000 * seed

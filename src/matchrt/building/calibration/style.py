@@ -1,4 +1,4 @@
-"""Where a backend wants its Q/DQ nodes."""
+"""Finds the placement of Q/DQ nodes that a backend needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from matchrt.runtime.backend import get_backend
 
 
 def style_for(precision: str, backend: str, version: str | None = None) -> QuantStyle:
-    """The placement that a backend wants for `int8` or `fp8`. version: of the backend; None: the newest.
+    """The placement that a backend needs for `int8` or `fp8`. version: of the backend; None for the newest.
 
     Errors: backend-unknown, precision-backend.
     """
