@@ -121,7 +121,11 @@ class EngineStore:
             with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
                 os.replace(folder, aside / "entry")
             shutil.rmtree(aside, ignore_errors=True)
-        raise MatchRTError("store-busy", f"'{folder}' keeps changing.", "Wait for the other build to end, try again.")
+        raise MatchRTError(
+            "store-busy",
+            f"Another process keeps replacing '{folder}'.",
+            "Wait for the other build to end, and try again.",
+        )
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ class TensorRTRTX:
                     "Ampere (sm80) on.",
                 )
         if len(set(options.targets)) < len(options.targets):
-            raise MatchRTError("build-option", "--target names a GPU twice.", "Name each once.")
+            raise MatchRTError("build-option", "--target names a GPU twice.", "Name each GPU once.")
         wrong = {
             "--hardware-compatible": options.hardware != "exact",
             "--version-compatible": options.version_compatible,

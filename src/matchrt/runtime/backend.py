@@ -197,5 +197,7 @@ def building_backends() -> tuple[str, ...]:
 def no_builder(name: str) -> MatchRTError:
     """The error (backend-unknown) for a backend that builds no engines. It is returned, not raised."""
     return MatchRTError(
-        "backend-unknown", f"Backend {name} builds no engines.", f"Those that do: {', '.join(building_backends())}."
+        "backend-unknown",
+        f"Backend {name} builds no engines.",
+        f"Backends that build engines: {', '.join(building_backends())}.",
     )

@@ -69,7 +69,9 @@ def draw_matches(
     """
     if max_lines < 0 or max_height < 16:
         raise MatchRTError(
-            "draw-option", f"max_lines {max_lines}, max_height {max_height}.", "Use max_lines >= 0, max_height >= 16."
+            "draw-option",
+            f"max_lines {max_lines} or max_height {max_height} is out of range.",
+            "Use max_lines >= 0 and max_height >= 16.",
         )
     panel0 = _panel(image0, matches.image0, max_height, 0)
     panel1 = _panel(image1, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)

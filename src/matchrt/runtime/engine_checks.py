@@ -83,8 +83,8 @@ def require_version(manifest: EngineManifest, version: str) -> None:
     need = "that version" if rule == "exact" else "that version or a later one"
     raise MatchRTError(
         "engine-version",
-        f"The engine's backend_version is {manifest.backend_version}; here is {manifest.backend} {version}, and it "
-        f"needs {need}.",
+        f"The engine's backend_version is {manifest.backend_version}, and it needs {need}; "
+        f"{manifest.backend} {version} is installed.",
         f"Build it with what is installed: {build_command(manifest)}.",
     )
 
@@ -100,7 +100,7 @@ def require_lean_runtime(manifest: EngineManifest, version: str, lean: str | Non
     raise MatchRTError(
         "engine-version",
         f"The engine's backend_version is {manifest.backend_version}; {manifest.backend} {version} runs it with "
-        "NVIDIA's lean runtime of that version, which engines do not bring: their host code stays disallowed.",
+        "NVIDIA's lean runtime of that version. The engine does not contain it, because matchrt loads no host code.",
         f"Set {variable} to its libnvinfer_lean.so, or build it here: {build_command(manifest)}.",
     )
 

@@ -49,7 +49,7 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
         raise MatchRTError(
             "engine-ambiguous",
             f"The store has {len(stored)} engines of '{name}': {', '.join(str(engine.path) for engine in stored)}.",
-            "Name the file of the one that you mean, or its backend where that tells them apart (--backend).",
+            "Name the file of the one that you mean, or its backend if their backends differ (--backend).",
         )
     raise _missing(name, store, backend)
 
@@ -64,7 +64,7 @@ def _missing(name: str, store: EngineStore, backend: str | None) -> MatchRTError
     model, checkpoint = (name, "") if name in BUNDLED else ("MODEL", " --checkpoint FILE")
     return MatchRTError(
         "engine-missing",
-        f"'{name}' is neither an engine file, nor has '{store.root}' an engine of it for backend {backend}.",
+        f"'{name}' is not an engine file, and '{store.root}' has no engine of it for backend {backend}.",
         f"Build one: matchrt build {model}{checkpoint} --backend {backend}; `matchrt engines` lists what is built.",
     )
 

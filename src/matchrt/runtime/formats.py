@@ -68,7 +68,9 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
     try:
         data = source.read_bytes()
     except OSError as error:
-        raise MatchRTError("matches-missing", f"No '{source}': {error.strerror}.", "Check the path.") from error
+        raise MatchRTError(
+            "matches-missing", f"Cannot read '{source}': {error.strerror}.", "Check the path."
+        ) from error
     try:
         return from_record(kind.read(data))
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -79,7 +81,9 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
 
 def _format_error(source: Path, detail: str) -> MatchRTError:
     return MatchRTError(
-        "matches-format", f"'{source}' does not hold matches, or is damaged: {detail}", "Match again and save anew."
+        "matches-format",
+        f"'{source}' does not hold matches, or is damaged: {detail}",
+        "Match again and save the result.",
     )
 
 

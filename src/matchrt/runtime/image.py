@@ -218,7 +218,8 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise MatchRTError(
             "image-too-large",
-            f"'{name}' is {width} x {height} = {height * width / 1e6:.1f} megapixels; the cap is {max_pixels / 1e6:g}.",
+            f"'{name}' is {width} x {height} = {height * width / 1e6:.1f} megapixels; "
+            f"the limit is {max_pixels / 1e6:g}.",
             "Raise --max-megapixels (max_pixels) or shrink the image.",
         )
     if min(height, width) < MIN_SIDE:

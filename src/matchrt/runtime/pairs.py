@@ -104,18 +104,20 @@ def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
             "pairs-format", f"'{path}' is not a UTF-8 text file.", "Name a list of pairs; give one pair as two images."
         ) from error
     except OSError as error:
-        raise MatchRTError("pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Check its rights.") from error
+        raise MatchRTError(
+            "pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Make it readable for this user."
+        ) from error
 
 
 def _parse_line(line: str, where: str) -> tuple[str, str]:
     try:
         fields = _split(line) if '"' in line else _BLANKS.split(line.strip(" \t\r\n"))
     except ValueError as error:
-        raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close it.") from error
+        raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close the quote.") from error
     if len(fields) != 2:
         raise MatchRTError(
             "pairs-line",
-            f"{where}: {len(fields)} fields, two paths are expected.",
+            f"{where}: the line has {len(fields)} fields; two paths are expected.",
             'Write two paths a line; put names with blanks in double quotes ("a b.jpg").',
         )
     return fields[0], fields[1]
@@ -152,7 +154,11 @@ def iterate_folder(folder: Path, window: int | None) -> Iterator[PathPair]:
     Error: pairs-window if the window is below 1.
     """
     if window is not None and window < 1:
-        raise MatchRTError("pairs-window", f"The window is {window}.", "Use 1 or more: how many next images to match.")
+        raise MatchRTError(
+            "pairs-window",
+            f"The window is {window}.",
+            "Use 1 or more; the window is the number of next images to match.",
+        )
     images = _images(folder)
     reach = len(images) if window is None else window
     for i, image in enumerate(images):

@@ -112,7 +112,7 @@ def _require_finite(values: Mapping[str, npt.NDArray[np.float32]]) -> None:
         if not np.isfinite(value).all():
             raise InternalError(
                 "calibration-values",
-                f"{name} holds NaN or infinity on a calibration pair: no range can be taken from it.",
+                f"{name} holds NaN or infinity on a calibration pair, so it has no range.",
                 "Check the checkpoint, or keep that part in floating point with --keep-fp32.",
             )
 

@@ -66,7 +66,9 @@ def account(
 def _only_rule(name: str, key_map: KeyMap) -> Rule | None:
     rules = key_map.claims(name)
     if len(rules) > 1:
-        raise InternalError("keymap-ambiguous", f"'{name}' is claimed by {rules}.", "Report this as a bug.")
+        raise InternalError(
+            "keymap-ambiguous", f"'{name}' is claimed by several rules: {rules}.", "Report this as a bug."
+        )
     return rules[0] if rules else None
 
 

@@ -143,7 +143,7 @@ def _read_torch(path: Path) -> Any:
             raise MatchRTError(
                 "checkpoint-unsafe",
                 f"'{path}' holds Python objects besides tensors ({unsafe}), which could run code when read.",
-                "Where you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
+                "If you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
             ) from error
         raise _truncated(path, str(error)) from error
     except Exception as error:
@@ -205,7 +205,7 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | Non
         raise MatchRTError(
             "checkpoint-empty",
             f"'{path}' holds a {type(loaded).__name__}, not a state dict.",
-            "Save the network's state_dict() and use that file.",
+            "Save the network's state_dict() and use that.",
         )
     states = [key for key, value in loaded.items() if isinstance(key, str) and _is_state(value)]
     chosen = next((name for name in WRAPPERS if name in states), states[0] if len(states) == 1 else None)

@@ -50,7 +50,11 @@ class ShapeRunner:
     def move(self, name: str, address: int) -> None:
         """Tells the context that one tensor has another address on the GPU. Error: session-failed."""
         if not self.context.set_tensor_address(name, address):
-            raise InternalError("session-failed", f"{name}: {self.engine.why()}.", "Report this, with the manifest.")
+            raise InternalError(
+                "session-failed",
+                f"TensorRT refuses the address of {name}: {self.engine.why()}.",
+                "Report this, with the manifest.",
+            )
 
     def enqueue(self, stream: int) -> None:
         """Puts the engine's kernels into a stream. The first time, kernels that are not known are compiled.
