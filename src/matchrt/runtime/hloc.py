@@ -8,11 +8,11 @@
 |          |                                              | scores float32 [N]                                      |
 |          |                                              | dense, sparse: matches0 int32, matching_scores0 float16 |
 
-raw     what hloc/match_dense.py writes before it aggregates. `matchrt match` writes this: `matches0` is missing because
-        hloc's aggregation makes it, and fails where it exists.
-dense   what hloc/match_dense.py leaves behind. `matches0` is as long as the last matched keypoint asks.
-sparse  what extract_features.py and match_features.py leave behind, but for descriptors, which these networks do not
-        have. `matches0` has a value for every keypoint.
+raw     hloc/match_dense.py writes this before it aggregates, and so does `matchrt match`. `matches0` is missing,
+        because hloc's aggregation makes it, and fails if it exists.
+dense   the result of hloc/match_dense.py. `matches0` ends with the last matched keypoint.
+sparse  the result of extract_features.py and match_features.py without descriptors, which these networks do not have.
+        `matches0` has a value for every keypoint.
 
 `matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.

@@ -1,4 +1,4 @@
-"""Images in: files and arrays become uint8 RGB or grey, or an error that says what is wrong with them.
+"""Reads images: files and arrays become uint8 RGB or grey, or an error says what is wrong with them.
 
 Files are opened by Pillow from a fixed list of formats (`FORMATS`). The header is read first, and its size checked
 before a single pixel is decoded. What is stored becomes 8 bits a channel like this:
@@ -44,14 +44,14 @@ from matchrt.errors import MatchRTError
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-# An allow list: Pillow can also read formats that run other programs (EPS) or that no camera writes.
+# This is an allow list, because Pillow also reads formats that run other programs (EPS) or that no camera writes.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 
 UInt8Array = npt.NDArray[np.uint8]
 ChannelOrder = Literal["rgb", "bgr"]
 
 _ORIENTATION_TAG = 0x0112
-# What Pillow's decoders raise on damaged data; anything else is a bug and passes through.
+# Pillow's decoders raise these on damaged data. Any other exception is a bug and is not caught.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
 _DECODE_DAMAGE = (*_DAMAGE, zlib.error)
 _CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."

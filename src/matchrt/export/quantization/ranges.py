@@ -21,7 +21,7 @@ Method = Literal["max", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # The share of a tensor's values that the range covers, in per cent: 1 value in 100,000 is clipped.
 PERCENTILE = 99.999
-# How many bytes of activations one run returns at most; where there are more, the graph runs several times.
+# One run returns at most so many bytes of activations. If there are more, the graph runs several times.
 _BUDGET = 1 << 29
 _BINS = 2048
 # The library tries every range of whole bins in Python; with more bins that takes minutes.
@@ -33,10 +33,10 @@ Collected = dict[str, tuple[float, float]]
 
 
 class Collector(Protocol):
-    """Is shown the values of all runs, then gives the ranges."""
+    """Gets the values of all runs, and then gives the ranges."""
 
     def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Takes in the values of tensors, by their names."""
+        """Takes in values `[...]` of tensors, by the tensors' names."""
         ...
 
     def ranges(self) -> Collected:
@@ -45,7 +45,7 @@ class Collector(Protocol):
 
 
 def check_method(name: str) -> Method:
-    """The name, if it is one of the three. Error: `calibration-method`."""
+    """Returns the name if it is one of the three methods. Error: `calibration-method`."""
     for known in METHODS:
         if name == known:
             return known
