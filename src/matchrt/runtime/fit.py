@@ -197,7 +197,7 @@ def _up(side: int, step: int) -> int:
 
 
 def _side(wanted: float, step: int, low: int, high: int) -> int:
-    """The multiple of `step` nearest to `wanted` within low..high; `low` where the range holds no multiple."""
+    """The multiple of `step` nearest to `wanted` within low..high; `low` if the range holds no multiple."""
     return max(min(round(wanted / step) * step, high // step * step), low)
 
 

@@ -287,7 +287,7 @@ def _cross_matrix(vector: Float64Array) -> Float64Array:
 
 
 def _errors(problem: _Problem, matrix: Float64Array) -> Float64Array:
-    """[N] errors in pixels; infinite where a point maps to infinity."""
+    """Errors [N] in pixels; infinite for a point that maps to infinity."""
     points0, points1 = _homogeneous(problem.points0), _homogeneous(problem.points1)
     if problem.cameras is not None:  # to a fundamental matrix, whose errors are in pixels
         matrix = np.linalg.inv(problem.cameras[1]).T @ matrix @ np.linalg.inv(problem.cameras[0])

@@ -231,7 +231,7 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
 
 
 def _orientation(picture: PILImage.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none, where it is not valid, and for TIFF, which Pillow turns."""
+    """The EXIF orientation, 1..8; 1 if there is none or it is not valid, and for TIFF, which Pillow turns."""
     if picture.format == "TIFF":
         return 1
     try:

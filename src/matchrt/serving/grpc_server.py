@@ -59,7 +59,7 @@ class GrpcService:
         """Runs a model. Errors: model-not-served, request-invalid, those of `Service.run`."""
         model = find(self._models, request.model_name, request.model_version)
         left = context.time_remaining()
-        # grpc gives a very large number where the caller set no deadline.
+        # If the caller set no deadline, grpc returns a very large number.
         call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
         infer_call, tensors, _ = await infer(self._service, model, call, lambda: read_call(request))
         return write_answer(model.name, VERSION, infer_call, tensors)

@@ -63,7 +63,7 @@ def measure_ranges(
 ) -> Collected:
     """Ranges of these tensors of a plain fp32 graph over all inputs; `advance` is called after each of them.
 
-    Error: `calibration-values` where a tensor holds NaN or infinity.
+    Error: `calibration-values` if a tensor holds NaN or infinity.
     """
     collector: Collector = _Extremes() if method == "max" else _Histograms(method)
     run = _probe(model, tensors)

@@ -68,7 +68,7 @@ def fuse_repvgg(parts: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
     """The tensors `weight` and `bias` of a RepVGG block's one convolution, from those of `RepVGGBranches` by name.
 
     Also the difference of the two forms' outputs in float32, on noise, relative to the largest output: one convolution
-    and ReLU against three normalised branches. Raises ValueError where the parts do not fit.
+    and ReLU against three normalised branches. Raises ValueError if the parts do not fit.
     """
     kernel = parts["rbr_dense.conv.weight"]
     if kernel.ndim != 4:

@@ -48,7 +48,7 @@ class LoFTR(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Coarse maps `[B,C,h,w]` -> tokens `[B,h*w,C]` after position encoding and transformer; row-major cells.
 
-        mask0, mask1: bool `[B,h*w]`, False where the cell is padding.
+        mask0, mask1: bool `[B,h*w]`, False for padding; None if there is none.
         """
         return self.loftr_coarse(self.tokens(coarse0), self.tokens(coarse1), mask0, mask1)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from matchrt.manifest import TensorSpec
 
-# What TensorRT asks of addresses.
+# TensorRT needs addresses that are multiples of this.
 ALIGNMENT = 256
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -57,7 +57,7 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What all shapes of a session share."""
+    """The memory that all shapes of a session share."""
 
     scratch: DeviceMemory
     inputs: Staging

@@ -72,7 +72,7 @@ def open_engine(file: EngineFile) -> OpenedEngine:
             "engine-layers",
             f"'{file.path}' is for backend {backend}: {get_backend(backend).title} makes layers of its nodes when it "
             "loads them.",
-            "Leave --layers out; the graph's nodes are shown where the export extra is installed.",
+            "Leave --layers out; the graph's nodes are shown if the export extra is installed.",
         )
     from matchrt.runtime.gpu.loaded import LoadedEngine
 
