@@ -41,13 +41,13 @@ def read_pairs(
 ) -> list[PathPair]:
     """The pairs of images to match, as `[(path0, path1), ...]`.
 
-    source0, source1: one of four kinds of sources:
-        a text file alone: two paths a line, split at blanks; names with blanks are in double quotes; empty lines and
+    source0, source1: what the pairs come from; source1 is None for a list and for one folder.
+        list     A text file: two paths a line, split at blanks; names with blanks are in double quotes; empty lines and
         lines that start with # are skipped. Relative paths start from `root`, or else from the list's folder.
-        a folder alone: every pair of its images, or with `window` = N each image with the N that follow it. Images are
-        ordered naturally: img2 comes before img10. Folders inside it are not searched.
-        two folders: the images of equal file name. A name that only one folder has is an error unless `allow_unpaired`.
-        two files: that one pair.
+        folder   Every pair of its images, or with `window` = N each image with the N that follow it. Images are ordered
+        naturally: img2 comes before img10. Folders inside it are not searched.
+        folders  The images of equal file name. A name that only one folder has is an error unless `allow_unpaired`.
+        files    That one pair.
     root: the folder from which relative paths of a list start; None for the list's own.
     window: how many of the next images each image of a folder is paired with; None for all.
     allow_unpaired: skip images that only one of two folders has.
