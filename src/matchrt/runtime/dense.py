@@ -45,6 +45,7 @@ class DenseMatches:
         """Converts rows of the warp to pixels of the images as given.
 
         rows: `[..., 4]`, normalised coordinates as in `warp`.
+
         Returns float32 `[..., 2]` of image 0 and of image 1: x to the right, y down, the centre of the top-left pixel
         is (0, 0). Raises nothing.
         """
@@ -54,6 +55,7 @@ class DenseMatches:
         """Draws `count` matches as RoMa's own sampler does: by certainty, and evened out in density.
 
         seed: of the generator; the same seed draws the same matches.
+
         Returns float32 keypoints of both images `[N, 2]` in pixels of the images as given, and float32 certainties
         `[N]`, best first. N is smaller than `count` if fewer pixels have any certainty. Error: sample-range if count is
         below 1. Source: `sample` of github.com/Parskatt/RoMa.

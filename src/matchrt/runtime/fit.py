@@ -116,6 +116,7 @@ def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
 
     image_hw: (height, width) of the image, pixels.
     side: of the square, pixels.
+
     If the longer side, cut down, is that of the square, the image is resized to just these sides, as the official code
     does. Any other image is scaled so that its long side fills the square. Error: fit-size if a size is not positive.
     """
@@ -134,6 +135,7 @@ def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int], divisor
     image_hw, canvas_hw: (height, width) of the image and of the canvas, pixels.
     divisor: both sides become multiples of it, so that no cell is half padding. x and y then have slightly different
         scales, and each is kept exactly.
+
     A narrow image is stretched across to MIN_NETWORK_SIDE if the canvas has room. A small image is enlarged to fill the
     canvas: the engine's cost is the same either way. Error: fit-size if a size is not positive.
     """
@@ -159,6 +161,7 @@ def fit_long_side(
 
     image_hw: (height, width) of the image, pixels.
     minimum, maximum: (height, width) that the engine takes, pixels; a maximum of None sets no limit.
+
     An image is not enlarged beyond MAX_ENLARGEMENT, unless the engine's minimum asks for it. No side gets smaller than
     MIN_NETWORK_SIDE or 4 * divisor, so narrow images are stretched across. x and y then have slightly different scales,
     and each is kept exactly.

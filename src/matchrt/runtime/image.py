@@ -115,6 +115,7 @@ def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels:
     """Reads an image as `read_image` does, from the bytes of a file that is in memory.
 
     name: what errors and `Image.name` call it.
+
     Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format, image-truncated, image-too-large, image-too-small.
     """
     return _decode(io.BytesIO(data), name, apply_exif, max_pixels)

@@ -59,6 +59,7 @@ class OnnxRuntimeSession(CallingSession):
         """Runs the engine on host arrays.
 
         inputs: arrays `[B, ...]` by name, types and shapes as the manifest lists them.
+
         Returns the outputs `[B, ...]` by name. Errors: session-closed, session-input, out-of-memory, session-failed.
         """
         if self._session is None:

@@ -73,6 +73,7 @@ def stream_matches(
     """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
     pairs: (image0, image1), each a path, an array `[H, W]` or `[H, W, C]`, or a prepared image.
+
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
     that the sessions can be used again. Errors: no MatchRTError is raised, it is yielded.

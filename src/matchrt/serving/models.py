@@ -172,6 +172,7 @@ def pair_job(
 
     read0, read1: decode the images to uint8 `[H, W]` or `[H, W, 3]`. Both are decoded and resized at the same time.
     least: the smallest score, 0..1; None for the engine's default.
+
     The matches' timings `decode` and `resize` are times that the pair waited, and not sums over its images: until both
     were decoded, and from then until both were resized. Errors: image-* of image0, or else those of image1; fit-size,
     size-memory.

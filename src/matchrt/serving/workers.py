@@ -45,6 +45,7 @@ class EngineWorkers:
     count: number of threads.
     wait: seconds that a run waits for more rows, if the engine takes several.
     seen: called with the rows and the milliseconds of every run.
+
     The queue is not limited here; the service limits it by admitting requests. Errors: those of `Session.fork`.
     """
 

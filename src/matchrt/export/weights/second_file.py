@@ -57,6 +57,7 @@ def account_second(
     """Accounts for the second file in the part of the network that it fills.
 
     expected: the whole network's tensors by key.
+
     The report's network entries are those of that part only; its file entries have the file's own keys. Errors: those
     of `account`.
     """

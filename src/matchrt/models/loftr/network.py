@@ -71,6 +71,7 @@ class LoFTR(nn.Module):
         tokens: coarse features `[B,L,C]`.
         cells: int64 `[B,K]`, the matched cells.
         widths: columns of the coarse grids.
+
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
         windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)

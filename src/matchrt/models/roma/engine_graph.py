@@ -19,6 +19,7 @@ class RoMaGraph(EngineGraph):
 
     size: (height, width) of image0 and image1, in whose pixels keypoints are.
     coarse: (height, width) of coarse0 and coarse1; None for a single pass.
+
     The export is checked by the dense outputs; engines have them on request.
     """
 

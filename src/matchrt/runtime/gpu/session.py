@@ -142,6 +142,7 @@ class TensorRTSession:
         inputs: arrays `[B, ...]` by name, as the manifest lists them; small host arrays among them are copied.
         stream: the address of the caller's stream: the run is put into it, and this returns at once. None uses the
             session's own stream, and the run is done when this returns.
+
         The results are valid until the session's next run. Errors: those of `start`.
         """
         self._require_idle()

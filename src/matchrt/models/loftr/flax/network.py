@@ -41,6 +41,7 @@ class LoFTR(nnx.Module):
     """The network. A call gives matches; the stages are methods, so that each can be tested and trained alone.
 
     dtype: in which features are computed; None for float32. Parameters and matching stay float32.
+
     A new network is in training mode: call `eval()` before matching, so that BatchNorm uses its running statistics.
     """
 
@@ -94,6 +95,7 @@ class LoFTR(nnx.Module):
         tokens: coarse features `[B,L,C]`.
         cells: int `[B,K]`, the matched cells.
         widths: columns of the coarse grids.
+
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
         windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)
