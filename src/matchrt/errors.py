@@ -27,13 +27,18 @@ class MatchRTError(Exception):
 
 
 class InternalError(MatchRTError):
-    """A failure that is ours, not the user's: a broken invariant, a parity check that fails."""
+    """A failure that is ours and not the user's, such as a broken invariant or a failed parity check."""
 
     exit_code = 1
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MatchRTError:
-    """The error for an optional dependency that is not installed."""
+    """The error (package-missing) for an optional package that is not installed. It is returned, not raised.
+
+    package: the package's name.
+    extra: the extra of matchrt that installs it.
+    purpose: what needs it, as the beginning of a sentence.
+    """
     return MatchRTError(
         "package-missing", f"{purpose} needs the package '{package}'.", f"Install it: pip install 'matchrt[{extra}]'."
     )

@@ -1,6 +1,6 @@
 """The JSON beside an engine: what it is, what it was made from, and where it may run.
 
-The only thing that building (`engines`) and running (`runtime`) share.
+Building (`engines`) and running (`runtime`) share this module and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matchrt._util import atomic
 from matchrt.errors import MatchRTError
 
 SCHEMA = 2
-# What schema 1 called the backend: its manifests are read too.
+# Schema 1 had other names for the backend. Its manifests are read too.
 _SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
 Dimension = int | str
 Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
@@ -26,7 +26,12 @@ Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, NumPy type and shape of an engine input or output; a string dimension is dynamic."""
+    """An input or output of an engine.
+
+    name: of the tensor.
+    dtype: NumPy's type of its elements, such as `uint8`.
+    shape: in elements; a string is the name of a dynamic dimension.
+    """
 
     name: str
     dtype: str
@@ -35,7 +40,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Profile:
-    """Smallest, best and largest image size (height, width) that a dynamic engine takes."""
+    """The image sizes that a dynamic engine takes, each (height, width) in pixels.
+
+    minimum: the smallest size.
+    optimum: the size for which the engine is fastest.
+    maximum: the largest size.
+    """
 
     minimum: tuple[int, int]
     optimum: tuple[int, int]
@@ -46,19 +56,24 @@ class Profile:
 class InputContract:
     """How an image becomes the engine's input.
 
-    channels: 1 grey (ITU-R 601 luma of the 8-bit image), 3 RGB. divisor: sides of the input are multiples of it.
+    channels: 1 for grey (ITU-R 601 luma of the 8-bit image), 3 for RGB.
+    divisor: the sides of the input, in pixels, are multiples of it.
     fitting: how an image comes to the input's size (`runtime.fit.fit_image`):
         letterbox    aspect ratio kept, top-left corner, zeros right and below
         aspect       the image's own aspect ratio, no padding; dynamic engines
         pad-square   sides cut down to multiples of `divisor`, then zeros right and below to a square
         stretch      to the input's size, whatever the aspect ratio
-    kernel: of the resize (`runtime.fit.apply_fit`):
+    kernel: the filter of the resize (`runtime.fit.apply_fit`):
         area-linear  OpenCV, averaging areas to shrink and linear to enlarge
         lanczos, bicubic  Pillow's, which average when they shrink
         bicubic-aliased  OpenCV's, four samples an axis whatever the factor
-    height, width: of a static engine; None for a dynamic one, which takes any size within `profile`.
-    coarse: (height, width) of a second, smaller copy of each image, resized from the original too, for engines that
-        take `coarse0` and `coarse1` beside `image0` and `image1`; None for engines that do not.
+    batch: the number of pairs in one run.
+    height, width: of a static engine's input, pixels; None for a dynamic one.
+    profile: the sizes that a dynamic engine takes; None for a static one.
+    coarse: (height, width) in pixels of a second, smaller copy of each image, also resized from the original, for
+        engines that take `coarse0` and `coarse1` besides `image0` and `image1`; None for other engines.
+
+    Error: ValueError unless there is either a height and a width, or a profile.
     """
 
     channels: int
@@ -78,10 +93,15 @@ class InputContract:
 
 @dataclass(frozen=True)
 class MatchContract:
-    """What the matching stage in the graph was built with.
+    """How the matching stage in the graph was built.
 
-    threshold: the smallest confidence that the engine returns. default_score: the smallest one that users get unless
-    they ask for less: where the model's matches begin to be mostly right.
+    max_matches: K, the number of match slots for each pair.
+    threshold: the smallest confidence that the engine returns, 0..1.
+    border: coarse cells along each edge of the valid area that match nothing.
+    mutual: whether only mutually nearest cells match.
+    coarse_stride: input pixels along a side of a coarse cell.
+    default_score: the smallest confidence that users get unless they ask for less, 0..1; from there on, the model's
+        matches are mostly right.
     """
 
     max_matches: int
@@ -94,9 +114,13 @@ class MatchContract:
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint: digest of its tensors (independent of file name and format), its licence and where from.
+    """The checkpoint that an engine was made from.
 
-    allowed_missing: network tensors that it lacks and that were built with untrained values, because the user said so.
+    name: the checkpoint's file name.
+    tensors_sha256: digest of its tensors, whatever the file's name and format.
+    licence: of the weights.
+    origin: where they come from.
+    allowed_missing: network tensors that the checkpoint lacks. They have untrained values, because the user allowed it.
     """
 
     name: str
@@ -111,8 +135,8 @@ class Portability:
     """Where engine bytes run, besides their backend.
 
     compute_capabilities: of the GPUs that they were built for, as `8.9`; empty for engines that need no GPU.
-    newer_gpus: GPUs of a higher capability than the lowest listed one do as well.
-    version: `exact`, only the very version of the backend that built them; `newer`, that one and later ones; `any`.
+    newer_gpus: whether GPUs of a higher capability than the lowest listed one will do too.
+    version: `exact` is only the version of the backend that built them, `newer` that one and later ones, `any` all.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -122,7 +146,12 @@ class Portability:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one graph pass did."""
+    """What one graph pass did.
+
+    name: of the pass.
+    changed: whether it changed the graph.
+    summary: what it changed, as a line for people.
+    """
 
     name: str
     changed: bool
@@ -131,9 +160,28 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """Everything that must fit before an engine is loaded, and everything a result should be able to cite.
+    """Everything that must fit before an engine is loaded, and everything that a result should be able to cite.
 
-    options: what the builder was told beyond its defaults, for people to read.
+    model: name of the model.
+    family: name of its family.
+    precision: fp32, fp16, int8 or fp8.
+    backend: name of the backend that runs the engine.
+    backend_version: the version of it that built the engine.
+    portability: on which GPUs and versions the engine runs.
+    source: the checkpoint that it was made from.
+    onnx_sha256: digest of the ONNX graph that it was built from.
+    engine_sha256: digest of the engine's bytes.
+    engine_bytes: their number.
+    inputs: the engine's inputs, in order.
+    outputs: the engine's outputs, in order.
+    input: how an image becomes an input.
+    matching: how the matching stage was built.
+    matchrt_version: the version of matchrt that built the engine.
+    passes: what each graph pass did, in order.
+    checks: figures of the checks that the build made, by name.
+    options: the builder's options that differ from the defaults, for people to read.
+    build_key: digest of everything that decides the engine; the store finds it by this.
+    schema: the version of the manifest's form.
     """
 
     model: str
@@ -159,7 +207,7 @@ class EngineManifest:
 
     @property
     def dense(self) -> bool:
-        """Whether the engine returns the warp of every pixel besides matches."""
+        """Whether the engine returns a dense warp besides its matches."""
         return any(spec.name == "warp" for spec in self.outputs)
 
     def to_json(self) -> str:
@@ -167,12 +215,12 @@ class EngineManifest:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def write(self, path: Path) -> None:
-        """Writes the manifest atomically."""
+        """Writes the manifest atomically. Error: output-unwritable."""
         atomic.write_text(path, self.to_json())
 
 
 def manifest_path(engine: Path) -> Path:
-    """`x.onnx` -> `x.onnx.json`."""
+    """The manifest's path beside an engine: `x.onnx` -> `x.onnx.json`."""
     return engine.with_name(engine.name + ".json")
 
 
@@ -201,7 +249,7 @@ def read_manifest(path: Path) -> EngineManifest:
 
 
 def _upgraded(raw: Any) -> Any:
-    """A manifest of schema 1 in today's names; any other value as it is."""
+    """A manifest of schema 1 with today's names; any other value unchanged."""
     if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] != 1:
         return raw
     return {_SCHEMA_1_NAMES.get(name, name): value for name, value in raw.items()} | {"schema": SCHEMA}

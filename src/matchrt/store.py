@@ -1,4 +1,4 @@
-"""The folder of built engines, keyed by what they were built from. Building fills it, the runtime reads it."""
+"""The folder of built engines, keyed by what they were built from. Building fills it, and the runtime reads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ ENVIRONMENT = "MATCHRT_STORE"
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """An engine file in the store, and its manifest."""
+    """An engine in the store.
+
+    path: the engine file.
+    manifest: read from the file beside it.
+    """
 
     path: Path
     manifest: EngineManifest
@@ -29,24 +33,33 @@ class StoredEngine:
 
 @dataclass(frozen=True)
 class EngineStore:
-    """`root/<model>/<first 16 of the build key>/<model>-<size>-<precision>.<suffix>`, with the manifest beside it."""
+    """A folder of engines: `root/<model>/<first 16 of the build key>/<model>-<size>-<precision>.<suffix>`.
+
+    root: the store's folder, which need not exist yet. Each engine has its manifest beside it.
+    """
 
     root: Path
 
     def find(self, model: str, build_key: str) -> StoredEngine | None:
-        """The engine built from exactly that, whole and untouched; None otherwise."""
+        """The engine of this model with exactly this build key, if its bytes are whole; None otherwise.
+
+        Raises nothing.
+        """
         folder = self._folder(model, build_key)
         found = next(self._read(folder), None)
         if found is None or found.manifest.build_key != build_key:
             return None
         try:
             whole = sha256_file(found.path) == found.manifest.engine_sha256
-        except OSError:  # missing, or being replaced this moment
+        except OSError:  # it is missing, or being replaced at this moment
             return None
         return found if whole else None
 
     def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
-        """Adds an engine: written in a temporary folder that is then renamed, so that nobody ever sees half of it."""
+        """Adds an engine, so that nobody ever reads half of it: a temporary folder is written and then renamed.
+
+        Errors: store-unwritable, store-busy.
+        """
         folder = self._folder(manifest.model, manifest.build_key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +86,7 @@ class EngineStore:
         return StoredEngine(folder / file_name, manifest)
 
     def engines(self, model: str | None = None) -> list[StoredEngine]:
-        """Every readable engine, newest first; of one model, where named."""
+        """Every readable engine, newest first; only those of `model`, if it is given. Raises nothing."""
         models = [folder for folder in _listed(self.root) if not folder.name.startswith(".")]
         folders = [entry for folder in models for entry in _listed(folder) if not entry.name.startswith(".")]
         folders.sort(key=_modified, reverse=True)
@@ -89,11 +102,14 @@ class EngineStore:
             try:
                 yield StoredEngine(path.with_suffix(""), read_manifest(path))
             except MatchRTError:
-                # A damaged entry counts as absent: the next build of the same thing replaces it.
+                # A damaged entry counts as absent; the next build of the same engine replaces it.
                 continue
 
     def _replace(self, temporary: Path, folder: Path, manifest: EngineManifest) -> None:
-        """Moves the new entry into place. A whole entry of the same bytes stays as it is; a damaged one makes room."""
+        """Moves the new entry into place.
+
+        A whole entry of the same bytes stays as it is; a damaged one is moved out of the way.
+        """
         for _ in range(5):
             with contextlib.suppress(OSError):
                 os.replace(temporary, folder)
@@ -105,13 +121,17 @@ class EngineStore:
             with contextlib.suppress(FileNotFoundError):  # whoever builds the same thing may have moved it first
                 os.replace(folder, aside / "entry")
             shutil.rmtree(aside, ignore_errors=True)
-        raise MatchRTError("store-busy", f"'{folder}' keeps changing.", "Wait for the other build to end, try again.")
+        raise MatchRTError(
+            "store-busy",
+            f"Another process keeps replacing '{folder}'.",
+            "Wait for the other build to end, and try again.",
+        )
 
 
 def _listed(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except OSError:  # no folder, or gone this moment
+    except OSError:  # there is no folder, or it has just been removed
         return []
 
 
@@ -123,7 +143,7 @@ def _modified(path: Path) -> float:
 
 
 def open_store(root: Path | None = None) -> EngineStore:
-    """The store at `root`, else at $MATCHRT_STORE, else in the platform's cache folder."""
+    """The store at `root`, or at $MATCHRT_STORE, or in the platform's cache folder. Raises nothing."""
     if root is None:
         given = os.environ.get(ENVIRONMENT)
         root = Path(given) if given else Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "engines"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a part."""
+"""Writes files so that a reader sees either the old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from matchrt.errors import MatchRTError
 
 @contextmanager
 def atomic_path(target: Path, part: str | None = None) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; renames it onto `target` when the block ends well, else removes it.
+    """Yields a temporary path beside `target`, and renames it onto `target` if the block ends without an error.
 
-    A symbolic link is followed: the file that it names is replaced, the link stays. Permissions of an existing file
-    stay too. part: the temporary file's name, for callers that alone write this target: what a killed process left
-    under it is removed first, and the path is yielded without a file there. Error: output-unwritable.
+    After an error the temporary file is removed. If `target` is a symbolic link, the file that it names is replaced,
+    and the link stays. An existing file's permissions stay too.
+    part: the temporary file's name, for callers that are the only writer of this target. What a killed process left
+        under that name is removed first, and no file is created there.
+    Error: output-unwritable.
     """
     temporary: Path | None = None
     try:
@@ -46,7 +48,7 @@ def _temporary_beside(real: Path) -> Path:
 
 
 def require_writable(target: Path) -> None:
-    """Raises `output-unwritable` where writing `target` is bound to fail: to be called before long work."""
+    """Raises `output-unwritable` if writing `target` must fail. Call it before long work."""
     if target.exists() and not target.is_file():
         raise _unwritable(target, "it is a folder" if target.is_dir() else "it is not a regular file")
     parent = Path(os.path.realpath(target)).parent
@@ -71,11 +73,11 @@ def _umask() -> int:
 
 
 def write_bytes(target: Path, data: bytes) -> None:
-    """Writes `data` to `target` atomically."""
+    """Writes `data` to `target` atomically. Error: output-unwritable."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(target: Path, text: str) -> None:
-    """Writes `text` as UTF-8 to `target` atomically."""
+    """Writes `text` as UTF-8 to `target` atomically. Error: output-unwritable."""
     write_bytes(target, text.encode())

@@ -16,7 +16,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
+    """Hex sha256 of a file, read in pieces. Raises OSError if it cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

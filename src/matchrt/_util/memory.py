@@ -1,4 +1,4 @@
-"""Whether an image size fits into memory, asked before the system finds out the hard way."""
+"""Checks whether images of a size fit into memory before a run that would end in a crash."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from matchrt.errors import MatchRTError
 
-# The similarity of all cells with all cells, its two softmaxes, their product, and one in passing; 4 bytes each.
+# Matrices of all cells by all cells, 4 bytes a value: the similarity, two softmaxes, their product, a temporary one.
 _MATRICES = 5
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def available_bytes() -> int | None:
-    """Memory that a program can get, file cache included, or the container's limit where that is smaller.
+    """Bytes of memory that a program can get, file cache included, or the container's limit if that is smaller.
 
-    None where the system does not say: then nothing is refused.
+    None if the system does not say; then nothing is refused.
     """
     known = [value for value in (_meminfo_available(), _cgroup_limit()) if value is not None]
     return min(known, default=None)
@@ -38,7 +38,11 @@ def _cgroup_limit() -> int | None:
 
 
 def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> None:
-    """Raises `size-memory` when matching images of these (height, width) cannot fit: `stride` pixels a coarse cell."""
+    """Raises `size-memory` if the memory for matching two images is not free.
+
+    size0, size1: (height, width) of the images, pixels.
+    stride: pixels along a side of a coarse cell.
+    """
     needed, available = _needed(size0, size1, stride), available_bytes()
     if available is not None and needed > available:
         raise MatchRTError(
@@ -50,7 +54,10 @@ def require_memory(size0: tuple[int, int], size1: tuple[int, int], stride: int) 
 
 
 def pairs_that_fit(size0: tuple[int, int], size1: tuple[int, int], stride: int) -> int | None:
-    """How many pairs of these (height, width) can be matched at a time; None where the system does not say."""
+    """How many pairs can be matched at a time; None if the system does not say. Raises nothing.
+
+    Arguments are those of `require_memory`.
+    """
     available = available_bytes()
     return None if available is None else available // _needed(size0, size1, stride)
 

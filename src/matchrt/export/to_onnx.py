@@ -78,7 +78,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         if preprocess.static == "pad-square" and options.height != options.width:
             raise MatchRTError(
                 "size-square",
-                f"This model pads images to a square; {options.height}x{options.width} is none.",
+                f"This model pads images to a square; {options.height}x{options.width} is not a square.",
                 "Give --height and --width the same value.",
             )
         size = (options.height, options.width)
@@ -86,7 +86,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
     if preprocess.dynamic is None:
         raise MatchRTError(
             "dynamic-unsupported",
-            "This model's input has a fixed size, to which its pre-processing brings every image.",
+            "This model's input has a fixed size, and its preprocessing brings every image to it.",
             "Leave --dynamic out; choose the size with --height and --width.",
         )
     return InputContract(channels, divisor, preprocess.dynamic, kernel, profile=options.profile)
@@ -99,7 +99,7 @@ def _require_size(height: int, width: int, divisor: int, which: str = "") -> Non
             raise MatchRTError(
                 "size-divisor",
                 f"The {which}{name} {side} is not a multiple of {divisor}.",
-                f"Nearest good ones: {low} and {low + divisor}.",
+                f"The nearest multiples are {low} and {low + divisor}.",
             )
         # Below that, hardly a cell is left inside the border. Patches of 14 pixels have no border.
         low = max(64, 4 * divisor) if divisor < 56 else 2 * divisor

@@ -1,7 +1,7 @@
-"""GPUs as their driver sees them: driver version, clocks, memory. Needs no CUDA context and so disturbs nothing.
+"""GPUs as their driver sees them: driver version, clocks, memory. This needs no CUDA context, so it disturbs nothing.
 
-Asked through nvidia-ml-py where it is installed, else through the program nvidia-smi; where there is neither, nothing
-is known, and nothing is guessed.
+The driver is asked through nvidia-ml-py if it is installed, else through the program nvidia-smi. Without either,
+nothing is known, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,19 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class Board:
-    """One GPU. Clocks in MHz, now and at most; memory in bytes; None where the driver does not say.
+    """One GPU. A value is None if the driver does not say it.
 
-    index: the driver's, which CUDA_VISIBLE_DEVICES does not change. bus: its PCI address, which CUDA knows too.
+    index: the driver's number, which CUDA_VISIBLE_DEVICES does not change.
+    name: the GPU's name.
+    bus: its PCI address, which CUDA knows too.
+    driver: version of the driver.
+    compute_capability: such as `8.9`.
+    memory_total: bytes.
+    memory_free: bytes.
+    sm_clock: of the multiprocessors at this moment, MHz.
+    sm_clock_max: their highest clock, MHz.
+    memory_clock: of the memory at this moment, MHz.
+    memory_clock_max: its highest clock, MHz.
     """
 
     index: int
@@ -49,15 +59,16 @@ class Board:
 
 
 def read_boards() -> tuple[Board, ...]:
-    """Every GPU that the driver shows, as it is now; empty where nobody can be asked."""
+    """Every GPU that the driver shows, as it is now; empty if the driver cannot be asked. Raises nothing."""
     boards = _through_nvml()
     return _through_smi() if boards is None else boards
 
 
 def board_in_use(boards: tuple[Board, ...]) -> Board | None:
-    """The one that CUDA runs on in this thread; where CUDA cannot be asked, the only one.
+    """The board that CUDA runs on in this thread; if CUDA cannot be asked, the only board. None if it is not known.
 
-    By its place on the bus; where a virtual machine numbers places anew for one of the two, by a name that is unique.
+    Boards are compared by PCI address. If a virtual machine gives the driver and CUDA different addresses, a name that
+    only one board has decides. Raises nothing.
     """
     with contextlib.suppress(MatchRTError):
         gpu = current_gpu()
@@ -71,7 +82,7 @@ def board_in_use(boards: tuple[Board, ...]) -> Board | None:
 
 
 def parse_smi(text: str) -> tuple[Board, ...]:
-    """What `nvidia-smi --query-gpu=... --format=csv,noheader,nounits` prints, to boards."""
+    """The boards in the output of `nvidia-smi --query-gpu=... --format=csv,noheader,nounits`. Raises nothing."""
     boards = []
     for row in csv.reader(io.StringIO(text), skipinitialspace=True):
         if len(row) != len(_FIELDS) or not row[0].strip().isdigit():
@@ -109,7 +120,7 @@ def _through_smi() -> tuple[Board, ...]:
 
 
 def _through_nvml() -> tuple[Board, ...] | None:
-    """None where nvidia-ml-py is missing or finds no driver."""
+    """The boards as nvidia-ml-py lists them; None if it is missing or finds no driver."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -154,7 +165,7 @@ def _describe(nvml: Any, index: int, driver: str) -> Board:
 
 
 def bus_number(bus: str) -> tuple[int, ...]:
-    """`00000000:65:00.0` and `0000:65:00.0` are one place."""
+    """A PCI address as numbers: `00000000:65:00.0` and `0000:65:00.0` are equal. Empty if it is no address."""
     parts = bus.replace(".", ":").split(":")
     try:
         return tuple(int(part, 16) for part in parts)
@@ -163,7 +174,7 @@ def bus_number(bus: str) -> tuple[int, ...]:
 
 
 def _said(value: str) -> str | None:
-    """nvidia-smi writes [N/A], [Not Supported] and the like for what it does not know."""
+    """The value, or None: nvidia-smi writes [N/A], [Not Supported] and the like for what it does not know."""
     value = value.strip()
     return None if not value or value.startswith("[") or value.upper() == "N/A" else value
 

@@ -1,4 +1,4 @@
-"""What the TensorRT modules have in common."""
+"""The common part of the TensorRT modules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEVELS = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUT
 
 
 def configure_all(trt: Any, config: Any, options: BuilderOptions) -> None:
-    """What every backend calls by the same name: workspace, optimisation level, TF32, layer names for `inspect`."""
+    """Sets what all backends call by the same name: workspace, optimisation level, TF32, layer names for `inspect`."""
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimization_level is not None:
@@ -26,7 +26,7 @@ def configure_all(trt: Any, config: Any, options: BuilderOptions) -> None:
 
 
 def require_hardware_level(trt: Any, backend: str, options: BuilderOptions) -> None:
-    """Raises `build-option` for a hardware compatibility that this version lacks."""
+    """Raises `build-option` if this version lacks the hardware compatibility that is asked for."""
     if options.hardware == "exact" or hasattr(trt.HardwareCompatibilityLevel, _LEVELS[options.hardware]):
         return
     raise MatchRTError(
@@ -37,7 +37,7 @@ def require_hardware_level(trt: Any, backend: str, options: BuilderOptions) -> N
 
 
 def configure_compatibility(trt: Any, config: Any, options: BuilderOptions) -> None:
-    """Hardware and version compatibility of full TensorRT, 10 and 11 alike."""
+    """Sets hardware and version compatibility of full TensorRT, 10 and 11 alike."""
     if options.hardware != "exact":
         config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, _LEVELS[options.hardware])
     if options.version_compatible:
@@ -47,7 +47,10 @@ def configure_compatibility(trt: Any, config: Any, options: BuilderOptions) -> N
 
 
 def tensorrt_portability(options: BuilderOptions, here: str | None) -> Portability:
-    """Full TensorRT builds for the GPU at hand, or for every one from Ampere on."""
+    """Where an engine of full TensorRT runs: on GPUs like the builder's, or on every one from Ampere on.
+
+    here: the compute capability of the machine that builds; None without a GPU.
+    """
     version = "newer" if options.version_compatible else "exact"
     if options.hardware == "ampere-plus":
         return Portability((AMPERE,), True, version)  # type: ignore[arg-type]
@@ -55,7 +58,7 @@ def tensorrt_portability(options: BuilderOptions, here: str | None) -> Portabili
 
 
 def refuse_targets(backend: str, options: BuilderOptions) -> None:
-    """Raises `build-option`: full TensorRT builds on the GPU that it builds for."""
+    """Raises `build-option` for --target: full TensorRT builds for the GPU on which it builds."""
     if options.targets:
         raise MatchRTError(
             "build-option",

@@ -1,4 +1,4 @@
-"""The CUDA runtime through cuda-python: one call that turns error codes into named errors."""
+"""The CUDA runtime through cuda-python, with a call that turns error codes into named errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXTRA = "rtx"
 
 
 def cuda_runtime() -> Any:
-    """The module `cuda.bindings.runtime`. Error: package-missing."""
+    """Returns the module `cuda.bindings.runtime`. Error: package-missing."""
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -21,9 +21,9 @@ def cuda_runtime() -> Any:
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a CUDA runtime function and returns what it gives besides the error code.
+    """Calls a CUDA runtime function and returns its results without the error code.
 
-    Errors: device-missing (no driver, or no GPU), out-of-memory, cuda-failed with CUDA's name for what happened.
+    Errors: device-missing (no driver, or no GPU), out-of-memory; cuda-failed with CUDA's name for what happened.
     """
     code, *values = function(*arguments)
     if int(code) != 0:
@@ -34,7 +34,10 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def quietly(free: Callable[..., Any], what: Any) -> None:
-    """Frees a resource; at the interpreter's end the driver may be gone already, and the resource with it."""
+    """Frees a resource and raises nothing.
+
+    When the interpreter ends, the driver may be gone already, and the resource with it.
+    """
     with contextlib.suppress(Exception):
         free(what)
 

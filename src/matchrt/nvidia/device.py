@@ -1,4 +1,4 @@
-"""The GPU at hand: name, compute capability, memory, driver."""
+"""The GPU that this thread uses: name, compute capability, memory, driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from matchrt.nvidia.cuda import call, cuda_runtime
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. compute_capability: as `8.9`. memory: bytes in all. driver, runtime: CUDA versions, as `13.0`."""
+    """One GPU, as CUDA sees it.
+
+    index: CUDA's number of it.
+    name: such as `NVIDIA H100 80GB HBM3`.
+    compute_capability: such as `8.9`.
+    memory: bytes in total.
+    driver: the CUDA version of the driver, such as `13.0`.
+    runtime: the CUDA version of the runtime, likewise.
+    """
 
     index: int
     name: str
@@ -27,7 +35,7 @@ def current_gpu() -> Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """Every GPU that CUDA shows; empty where there is none. Error: package-missing."""
+    """Every GPU that CUDA shows; empty if there is none. Error: package-missing."""
     runtime = cuda_runtime()
     try:
         count = call(runtime.cudaGetDeviceCount)
@@ -39,7 +47,7 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def free_memory() -> int:
-    """Free bytes on the GPU that this thread uses."""
+    """Free bytes on the GPU that this thread uses. Errors: package-missing, device-missing."""
     free, _ = call(cuda_runtime().cudaMemGetInfo)
     return int(free)
 

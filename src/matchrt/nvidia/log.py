@@ -1,4 +1,4 @@
-"""What TensorRT says while it works: kept, so that an error can carry the vendor's own words."""
+"""TensorRT's log messages. The errors are kept, so that our errors can quote the vendor's own words."""
 
 from __future__ import annotations
 

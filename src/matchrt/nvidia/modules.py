@@ -1,4 +1,4 @@
-"""Finding the TensorRT modules: which are installed, and which dialect speaks to them."""
+"""Finds the TensorRT modules that are installed, and the dialect for each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matchrt.nvidia.dialect import Dialect
 # backend -> the extra that installs its module, which has the backend's name
 BACKENDS = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 _OLDEST_RTX = (1, 4)
-# From here on a context takes its scratch memory with its size.
+# From this version on, a context takes its scratch memory together with its size.
 _OLDEST_TENSORRT = (10, 1)
 
 
 def open_dialect(backend: str) -> Dialect:
-    """The dialect of the installed module. Errors: package-missing, package-version."""
+    """The dialect of the installed module. Errors: package-missing, package-broken, package-version."""
     return make_dialect(backend, _load(backend))
 
 
 def make_dialect(backend: str, module: Any) -> Dialect:
-    """The dialect for a module that is loaded already. Error: package-version."""
+    """The dialect for a module that is already imported. Error: package-version."""
     version = tuple(int(part) for part in module.__version__.split(".")[:2])
     if backend == "tensorrt_rtx":
         from matchrt.nvidia.rtx import TensorRTRTX

@@ -1,4 +1,7 @@
-"""TensorRT for RTX: engines are built anywhere, for a list of GPUs, and finished by a compiler on the GPU's machine."""
+"""TensorRT for RTX, whose engines are built on any machine, for a list of GPUs.
+
+A compiler on the GPU's machine finishes an engine when it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,27 @@ from matchrt.nvidia.dialect import BuilderOptions
 
 @dataclass(frozen=True)
 class TensorRTRTX:
-    """The module `tensorrt_rtx`, 1.4 and later. Its networks are always strongly typed."""
+    """The module `tensorrt_rtx`, 1.4 and later. Its networks are always strongly typed.
+
+    trt: the module.
+    backend: its name in `--backend`.
+    """
 
     trt: Any
     backend: str = "tensorrt_rtx"
 
     @property
     def version(self) -> str:
-        """Of the module, in full."""
+        """The module's full version."""
         return str(self.trt.__version__)
 
     def targets(self) -> tuple[str, ...]:
-        """The compute capabilities that this version can name, as `8.9`."""
+        """The compute capabilities that this version can build for, as `8.9`."""
         names = [name for name in dir(self.trt.ComputeCapability) if name.startswith("SM")]
         return tuple(f"{name[2:-1]}.{name[-1]}" for name in sorted(names, key=lambda name: int(name[2:])))
 
     def check_options(self, options: BuilderOptions) -> None:
-        """Error: build-option for an unknown target and for what only full TensorRT has."""
+        """Raises build-option for an unknown target, and for options that only full TensorRT has."""
         known = self.targets()
         for target in options.targets:
             if target not in known:
@@ -40,7 +47,7 @@ class TensorRTRTX:
                     "Ampere (sm80) on.",
                 )
         if len(set(options.targets)) < len(options.targets):
-            raise MatchRTError("build-option", "--target names a GPU twice.", "Name each once.")
+            raise MatchRTError("build-option", "--target names a GPU twice.", "Name each GPU once.")
         wrong = {
             "--hardware-compatible": options.hardware != "exact",
             "--version-compatible": options.version_compatible,
@@ -55,18 +62,19 @@ class TensorRTRTX:
                 )
 
     def rounds_products(self, options: BuilderOptions) -> bool:
-        """On GPUs that have TF32, from Ampere on: measured with 1.4, the builder's flag changes nothing.
+        """True for GPUs that have TF32, which are those from Ampere on.
 
-        Turing multiplies in fp32, and has no bfloat16 to split factors with.
+        The builder's flag changes nothing (measured with 1.4). Turing multiplies in fp32, and has no bfloat16 to split
+        factors with.
         """
         return not options.tf32 and all(float(target) >= float(AMPERE) for target in options.targets)
 
     def network_flags(self) -> int:
-        """Strong typing is the only kind."""
+        """No flags: every network is strongly typed."""
         return 0
 
     def configure(self, config: Any, options: BuilderOptions) -> None:
-        """The targets; without any, the engine is for every GPU from Ampere on."""
+        """Sets the targets; without any, the engine is for every GPU from Ampere on. Error: build-option."""
         configure_all(self.trt, config, options)
         if options.targets:
             config.num_compute_capabilities = len(options.targets)
@@ -77,12 +85,18 @@ class TensorRTRTX:
                 )
 
     def portability(self, options: BuilderOptions, here: str | None) -> Portability:
-        """The targets and what is newer: whether it really runs there, the vendor's own check says (`refusal`)."""
+        """The targets and all newer GPUs.
+
+        The vendor's own check decides whether an engine really runs there (`refusal`).
+        """
         del here
         return Portability(options.targets or (AMPERE,), True, "exact")
 
     def open_kernels(self, engine: Any, known: bytes | None) -> Any:
-        """A runtime cache; what another GPU, driver or version wrote, TensorRT-RTX refuses, and it stays empty."""
+        """A runtime cache, filled with `known`.
+
+        TensorRT-RTX refuses what another GPU, driver or version wrote, and the cache then stays empty.
+        """
         kernels = engine.create_runtime_config().create_runtime_cache()
         if known is not None:
             kernels.deserialize(known)
@@ -93,11 +107,11 @@ class TensorRTRTX:
         return bytes(kernels.serialize())
 
     def make_context(self, engine: Any, kernels: Any) -> Any:
-        """A context whose kernels come from the cache where it has them."""
+        """A context that takes its kernels from the cache, as far as they are there."""
         trt, config = self.trt, engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        # Kernels for the very shape, compiled when it is first seen: the same input gives the same bits ever after,
-        # where LAZY would change kernels in mid-run.
+        # Kernels are compiled for each shape when it is first seen, so the same input always gives the same bits. LAZY
+        # would change kernels between runs.
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         # The session captures graphs itself, copies included.
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
@@ -105,10 +119,10 @@ class TensorRTRTX:
         return engine.create_execution_context(config)
 
     def refusal(self, runtime: Any, data: bytes) -> str | None:
-        """The vendor's check of the engine's header.
+        """Why the vendor's check of the engine's header refuses it; None if it does not.
 
-        That the GPU is not on the vendor's list is left to the loader: 1.4 loads and runs on an H100 what its check
-        calls unsupported, later versions do not.
+        A GPU that is not on the vendor's list is no reason here: 1.4 loads and runs engines on an H100 that its check
+        calls unsupported, later versions do not. The loader decides.
         """
         validity, diagnostics = runtime.get_engine_validity(data)
         if validity != self.trt.EngineValidity.INVALID or int(diagnostics) == self._unsupported():
@@ -116,7 +130,7 @@ class TensorRTRTX:
         return ", ".join(self._reasons(int(diagnostics) & ~self._unsupported())) or "no reason given"
 
     def unlisted(self, runtime: Any, data: bytes) -> bool:
-        """As the header check says."""
+        """Whether the check of the header says that this GPU is not supported."""
         validity, diagnostics = runtime.get_engine_validity(data)
         return validity == self.trt.EngineValidity.INVALID and bool(int(diagnostics) & self._unsupported())
 
@@ -124,7 +138,7 @@ class TensorRTRTX:
         return int(self.trt.EngineInvalidityDiagnostics.UNSUPPORTED_CC)
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
-        """TensorRT-RTX says so itself: dynamic shapes or work on the host, for instance."""
+        """What TensorRT-RTX says itself; dynamic shapes or work on the host are reasons, for instance."""
         if context.is_stream_capturable(stream):
             return None
         return "TensorRT-RTX says that this engine cannot be captured for these shapes"

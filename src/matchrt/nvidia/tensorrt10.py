@@ -1,4 +1,4 @@
-"""TensorRT 10: strong typing is a flag of the network."""
+"""TensorRT 10, where strong typing is a flag of the network."""
 
 from __future__ import annotations
 
@@ -18,45 +18,49 @@ from matchrt.nvidia.dialect import BuilderOptions
 
 @dataclass(frozen=True)
 class TensorRT10:
-    """The module `tensorrt`, 10.1 and later."""
+    """The module `tensorrt`, 10.1 and later.
+
+    trt: the module.
+    backend: its name in `--backend`.
+    """
 
     trt: Any
     backend: str = "tensorrt"
 
     @property
     def version(self) -> str:
-        """Of the module, in full."""
+        """The module's full version."""
         return str(self.trt.__version__)
 
     def check_options(self, options: BuilderOptions) -> None:
-        """Error: build-option for --target, and for a hardware compatibility that came later than this version."""
+        """Raises build-option for --target, and for a hardware compatibility that this version lacks."""
         refuse_targets(self.backend, options)
         require_hardware_level(self.trt, self.backend, options)
 
     def rounds_products(self, options: BuilderOptions) -> bool:
-        """No: the builder's flag decides."""
+        """False: the builder's TF32 flag decides."""
         del options
         return False
 
     def network_flags(self) -> int:
-        """Types as the graph has them."""
+        """The flag of strong typing: tensors have the types that the graph gives them."""
         return 1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def configure(self, config: Any, options: BuilderOptions) -> None:
-        """All that it has, it calls as TensorRT 11 does."""
+        """Sets all options; TensorRT 11 has the same names for them."""
         configure_all(self.trt, config, options)
         configure_compatibility(self.trt, config, options)
 
     def portability(self, options: BuilderOptions, here: str | None) -> Portability:
-        """The GPU at hand, unless built hardware-compatible."""
+        """GPUs like the builder's, or more if the engine is built hardware-compatible."""
         return tensorrt_portability(options, here)
 
     def open_kernels(self, engine: Any, known: bytes | None) -> Any:
-        """Its kernels are in the engine: there is nothing to keep."""
+        """None: the kernels are in the engine, and there is nothing to keep."""
         del engine, known
 
     def kernel_bytes(self, kernels: Any) -> bytes:
-        """Nothing."""
+        """Empty: there is nothing to keep."""
         del kernels
         return b""
 
@@ -66,16 +70,16 @@ class TensorRT10:
         return engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
 
     def refusal(self, runtime: Any, data: bytes) -> str | None:
-        """It has no check before loading."""
+        """None: this TensorRT has no check before loading."""
         del runtime, data
         return None
 
     def unlisted(self, runtime: Any, data: bytes) -> bool:
-        """It has no such check."""
+        """False: this TensorRT has no such check."""
         del runtime, data
         return False
 
     def capture_refusal(self, context: Any, stream: int) -> str | None:
-        """It cannot tell in advance."""
+        """None: this TensorRT cannot tell in advance."""
         del context, stream
         return None

@@ -1,4 +1,4 @@
-"""TensorRT 11: every network is strongly typed; otherwise as TensorRT 10, what 11 removed being used in neither."""
+"""TensorRT 11, where every network is strongly typed. All else is as in TensorRT 10; neither uses what 11 removed."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class TensorRT11(TensorRT10):
     """The module `tensorrt`, 11.x."""
 
     def network_flags(self) -> int:
-        """The flag is deprecated: strong typing is the only kind."""
+        """No flags: the flag of strong typing is deprecated, because there is no other kind."""
         return 0

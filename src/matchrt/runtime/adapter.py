@@ -1,7 +1,7 @@
-"""What stands between two images and an engine: images to the engine's inputs, the engine's outputs to matches.
+"""The code before and after an engine: images become its inputs, and its outputs become matches.
 
 An adapter knows the engine's manifest and the user's options. It owns no session and holds nothing that must be closed,
-so services, batch jobs and calibration use it around runs of their own. It may be used from several threads.
+so services, batch jobs and calibration use it around runs of their own. Several threads may use one adapter.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 class PairAdapter:
     """Images to the inputs of the engine that `manifest` describes, and its outputs to matches.
 
-    Errors: dense-missing (`sample` without a dense warp), resize-static, resize-range: options that the engine cannot
-    follow. Engines of every batch are taken.
+    manifest: of the engine; any batch size is accepted.
+    options: how images are read and resized, and which matches are kept; None for the defaults.
+    Errors: dense-missing if `options.sample` is set and the engine has no dense warp; resize-static or resize-range if
+    the engine cannot take images of the size `options.resize`.
     """
 
     def __init__(self, manifest: EngineManifest, options: MatcherOptions | None = None) -> None:
@@ -45,33 +47,37 @@ class PairAdapter:
             _require_resize(manifest, self.options.resize)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
-        """Decodes a path or array under these options; what it gives can be prepared and drawn on.
+        """Decodes a path or an array under these options, to uint8 `[H, W, 3]` RGB or `[H, W]` grey.
 
-        name: of an array, in messages and in `Matches`. Errors: image-* of `as_image`.
+        The result can be prepared and drawn on. name: what messages and `Matches` call an array. Errors: image-* of
+        `as_image`.
         """
         return read_as(value, name, self.options)
 
     def prepare(self, value: ImageLike, name: str = "array") -> PreparedImage:
-        """Decodes an image and resizes it for the engine; one that is prepared already is given back as it is.
+        """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
 
-        name: of an array, in messages and in `Matches`. Errors: image-* of `as_image`, fit-size.
+        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
         """
         if isinstance(value, PreparedImage):
             return value
         return prepare_image(value, name, self.manifest, self.options)
 
     def blank(self) -> PreparedImage:
-        """A black image of the engine's best size, to warm up with; `max_pixels` is for users' images."""
+        """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.
+
+        `options.max_pixels` limits users' images and not this one. Raises nothing.
+        """
         contract, side = self.manifest.input, best_side(self.manifest)
         height, width = contract.height or side, contract.width or side
         options = replace(self.options, max_pixels=height * width)
         return prepare_image(np.zeros((height, width), np.uint8), "blank", self.manifest, options)
 
     def inputs(self, image0: ImageLike, image1: ImageLike) -> dict[str, npt.NDArray[Any]]:
-        """The engine's inputs for two images, by name, one row each `[1, ...]`.
+        """The engine's inputs for two images, by name, each with one row: `[1, ...]`.
 
-        Engines built with --batch take several such rows, stacked. The images are whatever `prepare` takes, on the
-        host. Errors: image-* of `as_image`, fit-size, size-memory.
+        An engine built with --batch takes several such rows, stacked. image0, image1 are what `prepare` takes, in host
+        memory. Errors: image-* of `as_image`, fit-size, size-memory.
         """
         first, second = self.prepare(image0, "image0"), self.prepare(image1, "image1")
         if get_backend(self.manifest.backend).host_memory:
@@ -92,10 +98,16 @@ class PairAdapter:
         timings: Mapping[str, float],
         row: int = 0,
     ) -> Matches:
-        """The matches in row `row` of an engine's outputs, in pixels of the images as given, sorted by score.
+        """The matches in row `row` of an engine's outputs, in pixels of the images as given, best first.
 
-        timings: milliseconds of the run by stage; those of the images (`decode`, `resize`) are added where it does not
-        name them.
+        images: the two prepared images that the engine got.
+        outputs: arrays by name; `keypoints0` and `keypoints1` are `[B, K, 2]` in pixels of the network's input,
+            `scores` is `[B, K]`, `num_matches` is `[B]`. With `options.sample`, `warp` and `certainty` are read
+            instead.
+        timings: milliseconds of the run by stage. The images' own stages (`decode`, `resize`) are added if they are not
+            named there.
+        row: which of the B pairs.
+        Errors: matches-invalid if the engine's outputs are no matches, such as NaN.
         """
         start = time.perf_counter()
         first, second = images
@@ -113,7 +125,10 @@ class PairAdapter:
         return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, spent, self._provenance(first, second))
 
     def dense(self, images: tuple[PreparedImage, PreparedImage], outputs: Outputs, row: int = 0) -> DenseMatches:
-        """The dense warp in row `row` of an engine's outputs. Error: dense-missing."""
+        """The dense warp in row `row` of an engine's outputs. Error: dense-missing.
+
+        outputs: `warp` is `[B, H, W or 2W, 4]`, `certainty` is `[B, H, W or 2W]`; see `DenseMatches`.
+        """
         require_dense(self.manifest)
         first, second = images
         return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
@@ -131,7 +146,7 @@ class PairAdapter:
         )
 
     def _count(self, outputs: Outputs, row: int) -> int:
-        """How many of the engine's matches are wanted: they come sorted by score."""
+        """How many of the engine's matches have at least the wanted score; the engine sorts them by score."""
         scores = outputs["scores"][row, : int(outputs["num_matches"][row])]
         least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
         # NaN compares false; it is kept, so that Matches refuses it.

@@ -1,7 +1,8 @@
 """What a backend is: the runtime that an engine is built for and run by.
 
-`Backend` says what the rest of matchrt needs to know of it before anything heavy is imported, makes its builder, and
-opens its engines. The classes are in `matchrt.engines`, the table of them in `matchrt.runtime.backends`.
+`Backend` states the facts that the rest of matchrt needs before anything heavy is imported. It also makes the backend's
+builder and opens its engines. The classes are in `matchrt.engines`, and `matchrt.runtime.backends` has the table of
+them.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.session import Device, Session, SessionOptions
 
-# Called with what is being done and the share of the build, 0..1, that is behind it.
+# Called with the name of the step that runs, and with the part of the build that is done, 0..1.
 Tell = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """What a builder gives.
+    """What a builder returns.
 
     data: the engine's bytes.
-    inputs, outputs: as the backend's runtime lists them.
-    backend_version: of the runtime that built it.
-    portability: where the bytes run.
-    options: what the builder was told beyond its defaults, for people to read.
+    inputs: the input tensors, as the backend's runtime lists them.
+    outputs: the output tensors, likewise.
+    backend_version: the version of the runtime that built the engine.
+    portability: on which GPUs and versions the bytes run.
+    options: the builder's options that differ from the defaults, for people to read.
     """
 
     data: bytes
@@ -50,17 +52,17 @@ class Builder(Protocol):
 
     @property
     def name(self) -> str:
-        """The backend's, as in `--backend`."""
+        """The backend's name, as in `--backend`."""
         ...
 
     @property
     def suffix(self) -> str:
-        """File ending of the engines, with its dot."""
+        """The file ending of the engines, with its dot."""
         ...
 
     @property
     def version(self) -> str | None:
-        """Of the installed runtime; None where the graph to build from does not depend on it."""
+        """The version of the installed runtime; None if the graph to build from does not depend on it."""
         ...
 
     @property
@@ -70,16 +72,22 @@ class Builder(Protocol):
 
     @property
     def rounds_products(self) -> bool:
-        """Whether it computes fp32 products with fewer digits, unasked: the graph has to make up for it."""
+        """Whether the backend computes fp32 products with fewer digits even though nobody asked for it.
+
+        The graph must then make up for that (`export.precision.exact_products`).
+        """
         ...
 
     def identity(self) -> str:
-        """What enters the cache key: version, device and options, as far as the engine depends on them."""
+        """Text for the build key: version, device and options, as far as the engine depends on them."""
         ...
 
     def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
-        """Builds the ONNX `model`; profile: of a dynamic one.
+        """Builds an engine from an ONNX model.
 
+        model: the bytes of the ONNX file.
+        profile: image sizes of a dynamic model; None for a static one.
+        tell: called with the progress.
         Errors: onnx-rejected, engine-rejected, device-missing.
         """
         ...
@@ -89,8 +97,9 @@ class Builder(Protocol):
 class TritonPlatform:
     """How Triton serves engines of a backend.
 
-    backend: Triton's own name of it. file: what the engine is called in a model repository.
-    batches: engines built for several pairs can be given a first dimension of any size, so that Triton can batch.
+    backend: Triton's own name of the backend.
+    file: the engine's file name in a model repository.
+    batches: whether Triton may batch requests; engines built for several pairs then get a first dimension of any size.
     """
 
     backend: str
@@ -99,20 +108,20 @@ class TritonPlatform:
 
 
 class Backend(ABC):
-    """One backend. Facts are class attributes; importing the class and asking for them imports no runtime.
+    """One backend. The facts are class attributes; importing the class and reading them imports no runtime.
 
     name: as in `--backend` and in manifests.
-    title: as its makers write it.
-    suffix: file ending of its engines, with its dot.
-    extra: of matchrt, which installs its packages; None where matchrt itself does.
-    distributions: names under which package indexes have it, any of which will do.
-    devices: where its engines run; the first one where nothing is asked for.
-    host_memory: a run's scratch memory is the host's, so that it is asked first whether there is enough.
-    onnx_engines: its engines are ONNX graphs: others are made from them, and their nodes can be shown.
-    cuda_graphs: a run can be launched as one CUDA graph.
-    builds: engines can be built for it.
-    takes_weights: it runs a model's weights, by `open_weights`, and has no engine files.
-    triton: how Triton serves its engines; None where it does not.
+    title: the name as its makers write it.
+    suffix: the file ending of its engines, with its dot.
+    extra: the extra of matchrt that installs its packages; None if matchrt itself installs them.
+    distributions: its names in package indexes; any one of them will do.
+    devices: where its engines run; the first one is the default.
+    host_memory: whether a run takes its scratch memory from the host; if so, free memory is checked before a run.
+    onnx_engines: whether its engines are ONNX graphs, from which other engines are made and whose nodes can be shown.
+    cuda_graphs: whether a run can be launched as one CUDA graph.
+    builds: whether engines can be built for it.
+    takes_weights: whether it runs a model's weights, by `open_weights`, and has no engine files.
+    triton: how Triton serves its engines; None if Triton does not.
     """
 
     name: ClassVar[str]
@@ -130,33 +139,42 @@ class Backend(ABC):
 
     @abstractmethod
     def builder(self, options: BuilderOptions) -> Builder:
-        """Ready to build. Errors: build-option, package-*, device-missing; backend-unknown where it builds none."""
+        """A builder with these options.
+
+        Errors: build-option, package-*, device-missing; backend-unknown if the backend builds no engines.
+        """
 
     @abstractmethod
     def open(self, engine: EngineFile, options: SessionOptions) -> Session:
         """Loads an engine. Errors: package-*, device-missing, engine-*, out-of-memory."""
 
     def open_weights(self, source: str | Path, options: SessionOptions) -> Session:
-        """Opens a model from its weights, without an engine file: for backends that say `takes_weights`.
+        """Opens a model from its weights, without an engine file; only for backends with `takes_weights`.
 
-        Errors: engine-missing, engine-backend where the backend runs engine files, those of the backend.
+        source: a bundled model's name, or a file of weights.
+        Errors: engine-missing; engine-backend if the backend runs engine files; those of the backend.
         """
         raise MatchRTError(
             "engine-backend", f"Backend {self.name} runs engine files, not weights.", "Name an engine file."
         )
 
     def device(self, asked: Device | None = None) -> Device:
-        """Where a run happens when a user asks for that device, or for none."""
+        """The device of a run if a user asked for `asked`; None for no wish. Raises nothing."""
         return asked or self.devices[0]
 
     def version(self) -> str | None:
-        """Of the installed runtime, where the graph to build from depends on it; else None. Errors: package-*."""
+        """The version of the installed runtime; None if the graph to build from does not depend on it.
+
+        Errors: package-*.
+        """
         return None
 
     def quantization(self, precision: str, version: str | None = None) -> str:
-        """Where it wants Q/DQ nodes for `int8` or `fp8`: the name of a style in `matchrt.export.quantization.styles`.
+        """Where the backend wants Q/DQ nodes: the name of a style in `matchrt.export.quantization.styles`.
 
-        version: of the backend, None for the newest. Error: precision-backend.
+        precision: `int8` or `fp8`.
+        version: of the backend; None for the newest.
+        Error: precision-backend if the backend has no such kernels.
         """
         raise MatchRTError(
             "precision-backend", f"{self.title} has no {precision} kernels that matchrt knows.", "Use --precision fp32."
@@ -172,12 +190,14 @@ def get_backend(name: str) -> Backend:
 
 
 def building_backends() -> tuple[str, ...]:
-    """Names of the backends that engines can be built for."""
+    """Names of the backends that engines can be built for. Error: package-missing."""
     return tuple(name for name in backend_names() if get_backend(name).builds)
 
 
 def no_builder(name: str) -> MatchRTError:
-    """The error of a backend that builds no engines."""
+    """The error (backend-unknown) for a backend that builds no engines. It is returned, not raised."""
     return MatchRTError(
-        "backend-unknown", f"Backend {name} builds no engines.", f"Those that do: {', '.join(building_backends())}."
+        "backend-unknown",
+        f"Backend {name} builds no engines.",
+        f"Backends that build engines: {', '.join(building_backends())}.",
     )

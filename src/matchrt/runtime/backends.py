@@ -1,11 +1,11 @@
-"""The table of backends: which there are, and where the class of each lies.
+"""The table of backends: their names, and the module and class of each.
 
-A class is named as package metadata names entry points, `module:Class`, and is imported when the backend is asked for
-(`matchrt.runtime.backend.get_backend`). So the table costs nothing to import, no backend's packages are needed before
-it is used, and the runtime depends on none of the classes: they stand above it, in `matchrt.engines`, where building
-is known too.
+A class is named as package metadata names entry points, `module:Class`, and is imported when somebody asks for the
+backend (`matchrt.runtime.backend.get_backend`). So the table costs nothing to import, and no backend's packages are
+needed before it is used. The runtime depends on none of the classes: they are in `matchrt.engines`, a room above it,
+which also knows how to build.
 
-A new backend is a class, derived from `matchrt.runtime.backend.Backend`, and a line here.
+A new backend is a class that derives from `matchrt.runtime.backend.Backend`, and a line here.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BACKENDS: dict[str, str] = {
 
 
 def backend_names() -> tuple[str, ...]:
-    """Every backend's name, as in `--backend`, the default one first."""
+    """The names of all backends, as in `--backend`, the default one first. Raises nothing."""
     return tuple(BACKENDS)
 
 
 def require_backend(name: str | None) -> None:
-    """Raises `backend-unknown` for a name that is no backend; None is any."""
+    """Raises `backend-unknown` if there is no backend of that name; None stands for any backend."""
     if name is not None and name not in BACKENDS:
         raise MatchRTError("backend-unknown", f"There is no backend '{name}'.", f"Known: {', '.join(backend_names())}.")

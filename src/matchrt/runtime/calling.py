@@ -1,4 +1,4 @@
-"""What sessions share that work in the caller's thread, where nothing is left to wait for."""
+"""The common part of sessions that run in the caller's thread."""
 
 from __future__ import annotations
 
@@ -13,29 +13,38 @@ SessionT = TypeVar("SessionT", bound="CallingSession")
 
 
 class CallingSession:
-    """The part of `Session` that follows from `run` blocking until the outputs are there."""
+    """The part of `Session` that follows from a `run` which blocks until the outputs are there.
+
+    A subclass defines `manifest`, `run` and `close`.
+    """
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """The outputs."""
+        """The outputs `[B, ...]` by name for the inputs `[B, ...]` by name; each subclass defines it.
+
+        Errors: those of the subclass; NotImplementedError here.
+        """
         raise NotImplementedError
 
     @property
     def asynchronous(self) -> bool:
-        """It works in the caller's thread."""
+        """False: a run is over when `start` returns."""
         return False
 
     def start(self, inputs: Arrays) -> Done:
-        """Runs, and gives the result to take."""
+        """Runs the engine and returns the finished run.
+
+        inputs: arrays `[B, ...]` by name, as the manifest lists them. Errors: those of `run`.
+        """
         return Done(self.run(inputs))
 
     def fork(self: SessionT) -> SessionT:
-        """Another handle on the same engine, which its runtime lets several threads run."""
+        """Another handle on the same engine, whose runtime allows runs in several threads. Raises nothing."""
         return copy.copy(self)
 
     def memory(self) -> SessionMemory | None:
-        """The runtime does not say what one session holds."""
+        """None: the runtime does not say what one session holds."""
         return None
 
     def launch_mode(self) -> str:
-        """It works in the caller's thread."""
+        """`call`: a run happens in the caller's thread."""
         return "call"

@@ -1,4 +1,4 @@
-"""A dense warp as an engine returns it, and RoMa's own way of drawing matches from it."""
+"""The dense warp that an engine returns, and RoMa's own way of drawing matches from it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from matchrt.runtime.matches import ImageRef
 Array = npt.NDArray[Any]
 # RoMa's sampler (github.com/Parskatt/RoMa, `sample`): certainties above it count as sure.
 SURE = 0.05
-# As many candidates are drawn as matches are wanted, times this, before their density is evened out.
+# For each match that is wanted, this many candidates are drawn before their density is evened out.
 EXPANSION = 4
 DEVIATION = 0.1
-# Candidates of a lower density stand alone and are hardly ever taken.
+# Candidates of a lower density are isolated points, and are hardly ever taken.
 LONELY, LONELY_WEIGHT = 10.0, 1e-7
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
 class DenseMatches:
-    """Where every pixel of the network's input lies in the other image.
+    """Where every pixel of the network's input is in the other image.
 
     warp: float32 `[H, W or 2W, 4]`: x0, y0, x1, y1, normalised so that -1 and 1 are an image's edges. An engine that
-        matches both ways gives 2W columns: the left half lies on image 0's pixels, the right half on image 1's.
+        matches both ways returns 2W columns: the left half has a row for each pixel of image 0, the right half one for
+        each pixel of image 1.
     certainty: float32 `[H, W or 2W]` in 0..1.
     image0: name and size of the first image, as given.
     image1: name and size of the second image, as given.
@@ -43,17 +44,21 @@ class DenseMatches:
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
         """Converts rows of the warp to pixels of the images as given.
 
-        rows: `[..., 4]`, normalised coordinates as in `warp`. Returns float32 `[..., 2]` of image 0 and of image 1: x
-        to the right, y down, the centre of the top-left pixel is (0, 0). Raises nothing.
+        rows: `[..., 4]`, normalised coordinates as in `warp`.
+
+        Returns float32 `[..., 2]` of image 0 and of image 1: x to the right, y down, the centre of the top-left pixel
+        is (0, 0). Raises nothing.
         """
         return _pixels(rows[..., :2], self.image0), _pixels(rows[..., 2:], self.image1)
 
     def sample(self, count: int, seed: int = 0) -> tuple[Array, Array, Array]:
-        """Draws `count` matches as RoMa's own sampler does: by certainty, evened out in density.
+        """Draws `count` matches as RoMa's own sampler does: by certainty, and evened out in density.
 
-        seed: of the generator; the same seed draws the same matches. Returns float32 keypoints of both images `[N, 2]`
-        in pixels of the images as given, and float32 certainties `[N]`, best first; N is smaller where fewer pixels
-        have any certainty. Error: sample-range if count is below 1. Source: `sample` of github.com/Parskatt/RoMa.
+        seed: of the generator; the same seed draws the same matches.
+
+        Returns float32 keypoints of both images `[N, 2]` in pixels of the images as given, and float32 certainties
+        `[N]`, best first. N is smaller than `count` if fewer pixels have any certainty. Error: sample-range if count is
+        below 1. Source: `sample` of github.com/Parskatt/RoMa.
         """
         if count < 1:
             raise MatchRTError("sample-range", f"{count} matches cannot be drawn.", "Ask for 1 or more.")
@@ -68,7 +73,10 @@ class DenseMatches:
         return keypoints0, keypoints1, certainty[chosen].astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Writes warp, certainty and the names and sizes of the images as .npz. Error: output-format."""
+        """Writes warp, certainty, and the names and sizes of the images as .npz.
+
+        Errors: output-format if the suffix is not .npz, output-unwritable.
+        """
         if path.suffix != ".npz":
             raise MatchRTError("output-format", f"'{path}' is not an .npz file.", "Name it dense.npz, for instance.")
         images = {
@@ -86,10 +94,10 @@ def _pixels(points: Array, image: ImageRef) -> Array:
 
 
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draws at most `count` indices without replacement, with probabilities as `weights` [N] say.
+    """Draws at most `count` indices without replacement, with probabilities in proportion to `weights` [N].
 
-    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The
-    drawn ones have the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
+    Returns int64 [min(count, entries above 0)]; an entry of weight 0 is never drawn. Raises nothing. The drawn indices
+    have the smallest of exponential variables with these rates (Efraimidis and Spirakis, 2006).
     """
     possible = np.flatnonzero(weights > 0)
     keys = generator.exponential(size=len(possible)) / weights[possible]
@@ -101,7 +109,7 @@ def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDAr
 def density(rows: Array, deviation: float = DEVIATION) -> Array:
     """Kernel density of `rows` [N, 4]: float32 [N], `sum_j exp(-|a_i - a_j|^2 / (2 deviation^2))`.
 
-    deviation: in the units of the rows, which for a warp are half images. Raises nothing.
+    deviation: in the units of the rows; those of a warp are half images. Raises nothing.
     """
     points = rows.astype(np.float32)
     squares = (points**2).sum(axis=1)
@@ -114,7 +122,7 @@ def density(rows: Array, deviation: float = DEVIATION) -> Array:
 
 
 def balance(dense: Array) -> Array:
-    """Weights [N] that even out densities [N]: the inverse, and next to nothing for a point that stands alone.
+    """Weights [N] that even out densities [N]: the inverse of the density, and almost zero for an isolated point.
 
     Raises nothing.
     """

@@ -1,7 +1,8 @@
 """Pictures of matches, for people.
 
-Both images side by side; a line a match, coloured by its score; with a geometry, outliers as thin red lines below the
-inliers; a caption. Large images are scaled down for the picture; the matches are not changed.
+The picture shows both images side by side and one line for each match, coloured by its score. With a geometry, outliers
+are thin red lines below the inliers. A caption is at the foot. Large images are scaled down for the picture; the
+matches are not changed.
 """
 
 from __future__ import annotations
@@ -58,16 +59,19 @@ def draw_matches(
     max_lines: int = 200,
     max_height: int = 720,
 ) -> UInt8Array:
-    """uint8 RGB [h, w, 3]: the two images side by side, top-aligned, with matches drawn across.
+    """Draws two images side by side, top-aligned, with matches across: uint8 RGB [h, w, 3].
 
     image0, image1: uint8 RGB [H, W, 3] or grey [H, W], or `Image`: the originals that were matched.
-    max_lines: of more matches, this many are drawn, spread evenly over the ranks so that weak ones are shown too.
-    max_height: each image is scaled down to this height, never up.
-    Raises draw-mismatch if an image is not of the size that was matched, draw-option if an option is out of range.
+    max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
+        ranks, so that weak ones are shown too.
+    max_height: pixels; each image is scaled down to this height, never up.
+    Errors: draw-mismatch if an image is not of the size that was matched, draw-option if an option is out of range.
     """
     if max_lines < 0 or max_height < 16:
         raise MatchRTError(
-            "draw-option", f"max_lines {max_lines}, max_height {max_height}.", "Use max_lines >= 0, max_height >= 16."
+            "draw-option",
+            f"max_lines {max_lines} or max_height {max_height} is out of range.",
+            "Use max_lines >= 0 and max_height >= 16.",
         )
     panel0 = _panel(image0, matches.image0, max_height, 0)
     panel1 = _panel(image1, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
@@ -77,7 +81,10 @@ def draw_matches(
 
 
 def save_picture(path: str | os.PathLike[str], rgb: UInt8Array) -> None:
-    """Writes uint8 RGB [H, W, 3] as .png, .jpg or .webp, atomically. Raises output-format on another suffix."""
+    """Writes uint8 RGB [H, W, 3] as .png, .jpg or .webp, atomically.
+
+    Errors: output-format for another suffix, output-unwritable.
+    """
     target = Path(path)
     if target.suffix.lower() not in PICTURE_SUFFIXES:
         raise MatchRTError(

@@ -1,18 +1,18 @@
-"""Whether an engine is what its manifest says, and may run here: every check, by the code that it raises.
+"""The checks that an engine is what its manifest says and may run here, each with the code that it raises.
 
-| check                    | code             | asked                                            |
+| check                    | code             | checks                                           |
 | ------------------------ | ---------------- | ------------------------------------------------ |
-| `require_wanted_backend` | `engine-backend` | of the manifest, before the engine is read       |
-| `require_known_backend`  | `engine-backend` | of the manifest, before the engine is read       |
-| `require_digest`         | `engine-digest`  | of the bytes, before a runtime gets them         |
-| `require_device`         | `device-backend` | of the manifest, before a runtime gets the bytes |
-| `require_version`        | `engine-version` | of the manifest, before a runtime gets the bytes |
-| `require_lean_runtime`   | `engine-version` | of the manifest, before a runtime gets the bytes |
-| `require_gpu`            | `engine-gpu`     | of the manifest, before a runtime gets the bytes |
-| `require_tensors`        | `engine-graph`   | of the loaded engine                             |
-| `require_single_pair`    | `engine-batch`   | by what matches pair after pair                  |
+| `require_wanted_backend` | `engine-backend` | the manifest, before the engine is read          |
+| `require_known_backend`  | `engine-backend` | the manifest, before the engine is read          |
+| `require_digest`         | `engine-digest`  | the bytes, before a runtime gets them            |
+| `require_device`         | `device-backend` | the manifest, before a runtime gets the bytes    |
+| `require_version`        | `engine-version` | the manifest, before a runtime gets the bytes    |
+| `require_lean_runtime`   | `engine-version` | the manifest, before a runtime gets the bytes    |
+| `require_gpu`            | `engine-gpu`     | the manifest, before a runtime gets the bytes    |
+| `require_tensors`        | `engine-graph`   | the loaded engine                                |
+| `require_single_pair`    | `engine-batch`   | the manifest, for callers that match single pairs |
 
-What a vendor's own loader refuses is its own to say: `engine-refused` and `engine-rejected`, in the sessions.
+The sessions raise `engine-refused` and `engine-rejected` if a vendor's own loader does not take an engine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names
 from matchrt.runtime.bundled import BUNDLED
 
-# Of the builder's options those that are a matter of the engine, not of the machine: by the manifest's names.
+# Options of the builder that belong to the engine and not to the machine, by their names in the manifest.
 _OPTIONS = (("tf32", "--tf32"), ("version_compatible", "--version-compatible"))
 
 
 def require_wanted_backend(manifest: EngineManifest, path: Path, wanted: str | None) -> None:
-    """Raises `engine-backend` for an engine of another backend than the one asked for; None asks for none."""
+    """Raises `engine-backend` if the engine is for another backend than `wanted`; None allows any."""
     if wanted not in (None, manifest.backend):
         raise MatchRTError(
             "engine-backend",
@@ -41,7 +41,7 @@ def require_wanted_backend(manifest: EngineManifest, path: Path, wanted: str | N
 
 
 def require_known_backend(manifest: EngineManifest, path: Path) -> None:
-    """Raises `engine-backend` for an engine of a backend that this matchrt does not have."""
+    """Raises `engine-backend` if this matchrt does not have the engine's backend."""
     if manifest.backend not in BACKENDS:
         raise MatchRTError(
             "engine-backend",
@@ -51,7 +51,7 @@ def require_known_backend(manifest: EngineManifest, path: Path) -> None:
 
 
 def require_digest(manifest: EngineManifest, path: Path, data: bytes) -> None:
-    """Raises `engine-digest` when the bytes are not those that the manifest was written for."""
+    """Raises `engine-digest` if the bytes are not those that the manifest was written for."""
     rebuild = f"Build it again: matchrt build {manifest.model}."
     if len(data) != manifest.engine_bytes:
         message = f"'{path}' has {len(data)} bytes; its manifest says {manifest.engine_bytes}."
@@ -61,7 +61,10 @@ def require_digest(manifest: EngineManifest, path: Path, data: bytes) -> None:
 
 
 def require_device(manifest: EngineManifest, devices: tuple[str, ...], asked: str | None) -> None:
-    """Raises `device-backend` when the engine's backend does not run on the device asked for; None asks for none."""
+    """Raises `device-backend` if the engine's backend does not run on the device `asked`; None allows any.
+
+    devices: those that the backend runs on.
+    """
     if asked is None or asked in devices:
         return
     raise MatchRTError(
@@ -72,7 +75,7 @@ def require_device(manifest: EngineManifest, devices: tuple[str, ...], asked: st
 
 
 def require_version(manifest: EngineManifest, version: str) -> None:
-    """Raises `engine-version` when the installed version of the backend cannot run the engine."""
+    """Raises `engine-version` if the installed version of the backend, `version`, cannot run the engine."""
     rule = manifest.portability.version
     same = manifest.backend_version == version
     if rule == "any" or same or (rule == "newer" and _numbers(version) >= _numbers(manifest.backend_version)):
@@ -80,8 +83,8 @@ def require_version(manifest: EngineManifest, version: str) -> None:
     need = "that version" if rule == "exact" else "that version or a later one"
     raise MatchRTError(
         "engine-version",
-        f"The engine's backend_version is {manifest.backend_version}; here is {manifest.backend} {version}, and it "
-        f"needs {need}.",
+        f"The engine's backend_version is {manifest.backend_version}, and it needs {need}; "
+        f"{manifest.backend} {version} is installed.",
         f"Build it with what is installed: {build_command(manifest)}.",
     )
 
@@ -89,20 +92,25 @@ def require_version(manifest: EngineManifest, version: str) -> None:
 def require_lean_runtime(manifest: EngineManifest, version: str, lean: str | None, variable: str) -> str:
     """The library that runs an engine of an earlier version than the installed one. Error: engine-version.
 
-    lean: what the environment variable `variable` names; None where it is not set.
+    version: of the installed backend.
+    lean: the value of the environment variable `variable`; None if it is not set, which is the error.
     """
     if lean is not None:
         return lean
     raise MatchRTError(
         "engine-version",
         f"The engine's backend_version is {manifest.backend_version}; {manifest.backend} {version} runs it with "
-        "NVIDIA's lean runtime of that version, which engines do not bring: their host code stays disallowed.",
+        "NVIDIA's lean runtime of that version. The engine does not contain it, because matchrt loads no host code.",
         f"Set {variable} to its libnvinfer_lean.so, or build it here: {build_command(manifest)}.",
     )
 
 
 def require_gpu(manifest: EngineManifest, capability: str, name: str) -> None:
-    """Raises `engine-gpu` when the engine was built for other GPUs. capability: as `8.9`."""
+    """Raises `engine-gpu` if the engine was built for other GPUs.
+
+    capability: this GPU's compute capability, such as `8.9`.
+    name: this GPU's name.
+    """
     where = manifest.portability
     listed = where.compute_capabilities
     if not listed or capability in listed:
@@ -118,7 +126,10 @@ def require_gpu(manifest: EngineManifest, capability: str, name: str) -> None:
 
 
 def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) -> None:
-    """Raises `engine-graph` when the loaded engine's inputs and outputs are not the manifest's. names: of both."""
+    """Raises `engine-graph` if the loaded engine's inputs and outputs are not those of the manifest.
+
+    names: of the loaded engine's inputs and outputs.
+    """
     found, wanted = set(names), {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
     if found != wanted:
         raise MatchRTError(
@@ -129,7 +140,7 @@ def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) 
 
 
 def require_single_pair(manifest: EngineManifest) -> None:
-    """Raises `engine-batch` for an engine that matches several pairs a run."""
+    """Raises `engine-batch` if the engine matches several pairs in a run."""
     if manifest.input.batch != 1:
         raise MatchRTError(
             "engine-batch",
@@ -139,7 +150,7 @@ def require_single_pair(manifest: EngineManifest) -> None:
 
 
 def build_command(manifest: EngineManifest) -> str:
-    """The command that builds the same engine for here."""
+    """The command that builds the same engine on this machine. Raises nothing."""
     parts = [f"matchrt build {manifest.model} --backend {manifest.backend} --precision {manifest.precision}"]
     contract = manifest.input
     if contract.profile is not None:

@@ -1,4 +1,4 @@
-"""Reading an engine from disk: never without its manifest, never when the two do not fit."""
+"""Reading an engine from disk. An engine is never read without its manifest, or if the two do not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from matchrt.store import EngineStore, open_store
 
 @dataclass(frozen=True)
 class EngineFile:
-    """Verified engine bytes and their manifest."""
+    """Verified engine bytes and their manifest.
+
+    path: the file that was read.
+    data: its bytes, whose digest is the manifest's.
+    manifest: what the engine is.
+    """
 
     path: Path
     data: bytes
@@ -23,9 +28,10 @@ class EngineFile:
 
 
 def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, backend: str | None = None) -> Path:
-    """The file of an engine given by path, by a bundled model's name, or by the name of a model with one stored engine.
+    """The file of an engine, found by its path, a bundled model's name, or the name of a model with one stored engine.
 
-    backend: of the engine, among those of that name; None for any (a bundled model's is the default one).
+    store: where engines are looked for; None for the default store.
+    backend: of the engine, if several engines have that name; None for any (a bundled model's is the default one).
     Errors: backend-unknown, engine-missing, engine-ambiguous (the store has several engines of the model; the message
     lists them).
     """
@@ -43,7 +49,7 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
         raise MatchRTError(
             "engine-ambiguous",
             f"The store has {len(stored)} engines of '{name}': {', '.join(str(engine.path) for engine in stored)}.",
-            "Name the file of the one that you mean, or its backend where that tells them apart (--backend).",
+            "Name the file of the one that you mean, or its backend if their backends differ (--backend).",
         )
     raise _missing(name, store, backend)
 
@@ -58,7 +64,7 @@ def _missing(name: str, store: EngineStore, backend: str | None) -> MatchRTError
     model, checkpoint = (name, "") if name in BUNDLED else ("MODEL", " --checkpoint FILE")
     return MatchRTError(
         "engine-missing",
-        f"'{name}' is neither an engine file, nor has '{store.root}' an engine of it for backend {backend}.",
+        f"'{name}' is not an engine file, and '{store.root}' has no engine of it for backend {backend}.",
         f"Build one: matchrt build {model}{checkpoint} --backend {backend}; `matchrt engines` lists what is built.",
     )
 
@@ -66,10 +72,10 @@ def _missing(name: str, store: EngineStore, backend: str | None) -> MatchRTError
 def read_engine(
     model_or_engine: str | Path, store: EngineStore | None = None, backend: str | None = None
 ) -> EngineFile:
-    """Reads and verifies an engine.
+    """Reads and verifies an engine. Arguments are those of `engine_path`.
 
-    backend: refuse an engine of another one. Errors: those of `engine_path`, manifest-*, engine-backend,
-    engine-digest (bytes do not fit the manifest).
+    Errors: those of `engine_path`, manifest-*, engine-backend (the engine is for another backend than `backend`, or for
+    an unknown one), engine-digest (the bytes do not fit the manifest).
     """
     path = engine_path(model_or_engine, store, backend)
     manifest = read_manifest(manifest_path(path))

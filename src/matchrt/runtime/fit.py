@@ -1,7 +1,7 @@
-"""How an image is fitted into a network's input, and the way back for points.
+"""How an image is fitted into a network's input, and how points go back.
 
 Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0). A resize keeps the edges of the image,
-not the centres of its pixels, hence the half pixels:
+    not the centres of its pixels, hence the half pixels:
 
     x_original = (x_resized + 0.5) * (w_original / w_resized) - 0.5
 """
@@ -31,9 +31,9 @@ _PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resamplin
 
 @dataclass(frozen=True)
 class Fit:
-    """A resize, put into the top-left corner of a canvas, the rest of which is zero.
+    """A resized image in the top-left corner of a canvas whose remaining pixels are zero.
 
-    scale_x: original pixels a resized pixel along x, w_original / w_resized.
+    scale_x: original pixels for each resized pixel along x, w_original / w_resized.
     scale_y: the same along y, h_original / h_resized.
     resized_height: rows of the resized image, pixels.
     resized_width: columns of the resized image, pixels.
@@ -55,13 +55,14 @@ class Fit:
 
     @property
     def canvas_hw(self) -> tuple[int, int]:
-        """(height, width) of the network's input."""
+        """(height, width) of the network's input, pixels."""
         return self.canvas_height, self.canvas_width
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Points [N, 2] (x, y) on the canvas to pixels of the original. float32 in, float32 out; else float64.
+        """Points [N, 2] (x, y) in pixels of the canvas to pixels of the original.
 
-        Where nothing was scaled, this returns the points themselves and not a copy. Raises nothing.
+        float32 points give float32, any others float64. If nothing was scaled, this returns the points themselves and
+        not a copy. Raises nothing.
         """
         if self.scale_x == self.scale_y == 1.0:
             return points
@@ -69,9 +70,9 @@ class Fit:
         return _like(points, (np.asarray(points, np.float64) + 0.5) * scale - 0.5)
 
     def to_network(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Points [N, 2] (x, y) of the original to pixels of the canvas; the inverse of `to_original`.
+        """Points [N, 2] (x, y) in pixels of the original to pixels of the canvas; the inverse of `to_original`.
 
-        float32 in, float32 out; else float64. Raises nothing.
+        float32 points give float32, any others float64. Raises nothing.
         """
         scale = np.array([self.scale_x, self.scale_y])
         return _like(points, (np.asarray(points, np.float64) + 0.5) / scale - 0.5)
@@ -85,7 +86,9 @@ def _like(points: npt.NDArray[Any], result: npt.NDArray[np.float64]) -> npt.NDAr
 def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int) -> Fit:
     """Fits an image as the engine's contract says.
 
-    image_hw: (height, width) of the image, pixels. long_side: what dynamic engines aim at, pixels.
+    image_hw: (height, width) of the image, pixels.
+    contract: the engine's input.
+    long_side: the long side, in pixels, at which a dynamic engine should see the image; static engines ignore it.
     Error: fit-size if the image's size is not positive or too small for the rule.
     """
     if contract.profile is not None:
@@ -101,15 +104,21 @@ def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int
 
 
 def fit_coarse(image_hw: tuple[int, int], contract: InputContract) -> Fit | None:
-    """The fit of the smaller copy, for engines that take one; None for others. Raises fit-size."""
+    """The fit of the smaller copy for engines that take one (`InputContract.coarse`); None for other engines.
+
+    image_hw: (height, width) of the image, pixels. Error: fit-size.
+    """
     return None if contract.coarse is None else _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
 
 
 def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
-    """MatchAnything's rule: each side cut down to a multiple of `divisor`, then zeros right and below to a square.
+    """MatchAnything's rule: each side is cut down to a multiple of `divisor`, then zeros right and below make a square.
 
-    An image whose sides, cut down, fit the square already is resized to just them, as the official code does. Others
-    are scaled so that the long side fills the square. Raises fit-size if a size is not positive.
+    image_hw: (height, width) of the image, pixels.
+    side: of the square, pixels.
+
+    If the longer side, cut down, is that of the square, the image is resized to just these sides, as the official code
+    does. Any other image is scaled so that its long side fills the square. Error: fit-size if a size is not positive.
     """
     height, width = _positive(image_hw, "image")
     floored = (height // divisor * divisor, width // divisor * divisor)
@@ -123,10 +132,12 @@ def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
 def fit_letterbox(image_hw: tuple[int, int], canvas_hw: tuple[int, int], divisor: int = 1) -> Fit:
     """Fits an image into a fixed canvas (static engines): aspect ratio kept, top-left corner, zeros right and below.
 
-    Both sides become multiples of `divisor`, so that no cell is half padding; x and y then have slightly different
-    scales, and each is kept exactly. Narrow images are stretched across to MIN_NETWORK_SIDE where the canvas has room.
-    Small images are enlarged to fill the canvas: the engine's cost is the same either way.
-    Raises fit-size if a size is not positive.
+    image_hw, canvas_hw: (height, width) of the image and of the canvas, pixels.
+    divisor: both sides become multiples of it, so that no cell is half padding. x and y then have slightly different
+        scales, and each is kept exactly.
+
+    A narrow image is stretched across to MIN_NETWORK_SIDE if the canvas has room. A small image is enlarged to fill the
+    canvas: the engine's cost is the same either way. Error: fit-size if a size is not positive.
     """
     height, width = _positive(image_hw, "image")
     canvas = _positive(canvas_hw, "canvas")
@@ -148,10 +159,13 @@ def fit_long_side(
 ) -> Fit:
     """Resizes the long side to about `long_side` (dynamic engines), both sides to multiples of `divisor`, no padding.
 
-    minimum, maximum: (height, width) that the engine takes. Not enlarged beyond MAX_ENLARGEMENT, unless the engine's
-    minimum asks for it. No side gets smaller than MIN_NETWORK_SIDE or 4 * divisor, so narrow images are stretched
-    across. x and y then have slightly different scales, and each is kept exactly.
-    Raises fit-size if a size is not positive or the maximum is below the smallest side.
+    image_hw: (height, width) of the image, pixels.
+    minimum, maximum: (height, width) that the engine takes, pixels; a maximum of None sets no limit.
+
+    An image is not enlarged beyond MAX_ENLARGEMENT, unless the engine's minimum asks for it. No side gets smaller than
+    MIN_NETWORK_SIDE or 4 * divisor, so narrow images are stretched across. x and y then have slightly different scales,
+    and each is kept exactly.
+    Error: fit-size if a size is not positive or the maximum is below the smallest side.
     """
     height, width = _positive(image_hw, "image")
     target, step = _positive((long_side, divisor), "long side and divisor")
@@ -167,7 +181,7 @@ def fit_long_side(
         )
     factor = min(target / max(height, width), MAX_ENLARGEMENT)
     for side, least in zip((height, width), low, strict=True):
-        if least > _smallest(step):  # what the engine demands beyond the usual is met by enlarging, not by stretching
+        if least > _smallest(step):  # an engine's larger minimum is met by enlarging, not by stretching
             factor = max(factor, least / side)
     factor = min(factor, largest[0] / height, largest[1] / width)
     sides = [
@@ -186,7 +200,7 @@ def _up(side: int, step: int) -> int:
 
 
 def _side(wanted: float, step: int, low: int, high: int) -> int:
-    """The multiple of `step` nearest to `wanted` within low..high; `low` where the range holds no multiple."""
+    """The multiple of `step` nearest to `wanted` within low..high; `low` if the range holds no multiple."""
     return max(min(round(wanted / step) * step, high // step * step), low)
 
 
@@ -202,11 +216,13 @@ def _fit(original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int,
 
 
 def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> UInt8Array:
-    """uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous, C = 1 or 3.
+    """Resizes an image and pads it: uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous.
 
-    area-linear: a side that shrinks is averaged over areas (no aliasing), one that grows is interpolated linearly.
-    lanczos, bicubic: Pillow's filters, which widen when they shrink. bicubic-aliased: OpenCV's, which does not.
-    Raises fit-mismatch if the image is not of the size that the fit was made for.
+    C is 1 or 3.
+    kernel: `area-linear` averages over areas along a side that shrinks (no aliasing), and interpolates linearly along a
+        side that grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink. `bicubic-aliased`
+        is OpenCV's, which does not.
+    Error: fit-mismatch if the image is not of the size that the fit was made for.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
         raise MatchRTError(

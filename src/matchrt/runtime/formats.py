@@ -1,9 +1,9 @@
 """Matches in files: one entry of `FORMATS` for each suffix.
 
-.npz   arrays keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); if verified, inliers (bool [N]) and, where
-       found, matrix, rotation, translation (float64); `meta`, a JSON string with the rest. Contains no pickles.
+.npz   arrays keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if
+       found, matrix, rotation, translation (float64); `meta`, a JSON string with the rest. It contains no pickles.
 .json  the same as one object, readable anywhere; float32 values are written so that they read back exactly.
-.h5    hloc's raw matches, see `hloc`. A pair that is in the file is replaced, all others stay.
+.h5    hloc's raw matches, see `hloc`. A pair that is in the file is replaced; all others stay.
 
 Errors:
 
@@ -11,7 +11,7 @@ Errors:
 | ---------------- | ----------------------------------------------------------------- |
 | output-format    | the suffix is unknown, or the existing .h5 is not an HDF5 file    |
 | output-unwritable| the folder cannot be written to                                   |
-| matches-missing  | no such file to load, or it cannot be opened                      |
+| matches-missing  | there is no such file to load, or it cannot be opened             |
 | matches-format   | the file is not matches that matchrt wrote, or is damaged         |
 | matches-name     | an image name that cannot be a name in an .h5 file                |
 | package-missing  | h5py is not installed                                             |
@@ -40,9 +40,10 @@ from matchrt.runtime.record import arrays, from_record, metadata
 
 
 def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: Root = None) -> None:
-    """Writes matches by suffix, atomically. .npz and .json are replaced; in .h5 the pair is added or replaced.
+    """Writes matches by suffix, atomically. A .npz or .json is replaced; in .h5 the pair is added or replaced.
 
-    root: .h5 only; image names are written relative to this folder, as hloc wants them.
+    root: of .h5 only; image names are written relative to this folder, as hloc wants them.
+    Errors: output-format, output-unwritable; for .h5 also matches-name, package-missing.
     """
     target = Path(path)
     kind = FORMATS.get(target.suffix.lower())
@@ -54,7 +55,10 @@ def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: Root =
 
 
 def load_matches(path: str | os.PathLike[str]) -> Matches:
-    """Reads what `save_matches` wrote as .npz or .json; everything comes back exactly, provenance and geometry too."""
+    """Reads what `save_matches` wrote as .npz or .json. Everything comes back exactly, provenance and geometry too.
+
+    Errors: matches-missing; matches-format, also for a suffix that is neither of the two.
+    """
     source = Path(path)
     kind = FORMATS.get(source.suffix.lower())
     if kind is None or kind.read is None:
@@ -64,7 +68,9 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
     try:
         data = source.read_bytes()
     except OSError as error:
-        raise MatchRTError("matches-missing", f"No '{source}': {error.strerror}.", "Check the path.") from error
+        raise MatchRTError(
+            "matches-missing", f"Cannot read '{source}': {error.strerror}.", "Check the path."
+        ) from error
     try:
         return from_record(kind.read(data))
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
@@ -75,7 +81,9 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
 
 def _format_error(source: Path, detail: str) -> MatchRTError:
     return MatchRTError(
-        "matches-format", f"'{source}' does not hold matches, or is damaged: {detail}", "Match again and save anew."
+        "matches-format",
+        f"'{source}' does not hold matches, or is damaged: {detail}",
+        "Match again and save the result.",
     )
 
 
@@ -96,7 +104,7 @@ def _save_hloc(matches: Matches, target: Path, root: Root) -> None:
 
 def _to_npz(matches: Matches) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # what np.savez does, less its way to pickles
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # as np.savez does, but without pickles
         for name, array in {"meta": np.array(json.dumps(metadata(matches))), **arrays(matches)}.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
@@ -139,7 +147,7 @@ class Format:
     """How matches are written to a file, and read back.
 
     save: writes the matches of one pair to a path; the third argument is the folder that image names start from.
-    read: metadata and arrays from a file's bytes; None where matches are not loaded from such files.
+    read: metadata and arrays from a file's bytes; None if matches are not loaded from such files.
     """
 
     save: Callable[[Matches, Path, Root], None]

@@ -3,9 +3,9 @@
 Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0). Intrinsics K must use the same origin
 (COLMAP's principal points are half a pixel larger).
 
-Whether a match is an inlier is decided here, not by the estimator, so that it means the same for each of them: the
-distance in image 1 to where the homography puts the point, or the Sampson distance to the epipolar geometry, is at most
-`threshold` pixels.
+This module decides which matches are inliers, and not the estimator, so that the word means the same for each of them.
+The error of an inlier is at most `threshold` pixels. It is the distance in image 1 to where the homography puts the
+point, or the Sampson distance to the epipolar geometry.
 
 Errors:
 
@@ -35,11 +35,11 @@ Estimator = Literal["magsac", "poselib"]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# A homography's error is a distance between points, an epipolar error only the part of it across a line: hence tighter.
+# A homography's error is a distance between points. An epipolar error is only the part across a line, so it is smaller.
 DEFAULT_THRESHOLD_PX: dict[str, float] = {"homography": 3.0, "fundamental": 1.0, "essential": 1.0}
-# One more than what the solver fits exactly (4, 7, 5): below that, a fit is no evidence of anything.
+# One more than the solver fits exactly (4, 7, 5): with fewer matches, a perfect fit proves nothing.
 MIN_MATCHES: dict[str, int] = {"homography": 5, "fundamental": 8, "essential": 6}
-# Points whose root-mean-square distance from a common line is below this lie on a line, for our purposes.
+# Points count as lying on a line if their root-mean-square distance from it is below this.
 _LINE_TOLERANCE_PX = 0.05
 
 
@@ -48,13 +48,14 @@ class Geometry:
     """What was estimated from N matches.
 
     kind: homography, fundamental or essential.
-    matrix: float64 [3, 3], None when none was found. homography maps image 0 to image 1, scaled to H[2, 2] = 1;
-        fundamental and essential fulfil x1' M x0 = 0, scaled to norm 1 and sqrt(2).
-    inliers: bool [N], all False when no matrix was found.
+    matrix: float64 [3, 3], None if none was found. A homography maps pixels of image 0 to pixels of image 1, scaled to
+        H[2, 2] = 1. A fundamental matrix fulfils x1' F x0 = 0 for pixels, scaled to norm 1; an essential matrix fulfils
+        it for rays (x, y, 1) of the cameras, scaled to norm sqrt(2).
+    inliers: bool [N], all False if no matrix was found.
     threshold_px: the largest error of an inlier, pixels.
     estimator: what found the matrix: magsac or poselib.
-    rotation: float64 [3, 3], of essential matrices only: x1 = R x0 + t in camera coordinates.
-    translation: float64 [3] of unit length, of essential matrices only.
+    rotation: float64 [3, 3], of essential matrices only: x1 = R x0 + t in camera coordinates; else None.
+    translation: float64 [3] of unit length, of essential matrices only; else None.
     """
 
     kind: Kind
@@ -67,12 +68,12 @@ class Geometry:
 
     @property
     def found(self) -> bool:
-        """Whether a matrix was found."""
+        """Whether a matrix was found. Raises nothing."""
         return self.matrix is not None
 
     @property
     def num_inliers(self) -> int:
-        """How many matches agree with the matrix."""
+        """How many matches agree with the matrix. Raises nothing."""
         return int(np.count_nonzero(self.inliers))
 
 
@@ -103,20 +104,22 @@ def estimate(
     confidence: float = 0.9999,
     max_iterations: int = 10000,
 ) -> Geometry:
-    """Estimates the geometry of two views; the same arguments give the same result.
+    """Estimates the geometry of two views. The same arguments give the same result.
 
     keypoints0, keypoints1: [N, 2] pixels of the original images.
     kind: homography, fundamental or essential.
-    threshold: pixels; by default 3 for a homography, 1 for fundamental and essential.
-    K0, K1: [3, 3] intrinsics in pixels, one a camera; essential only. Undistort the points first.
+    threshold: pixels; None is 3 for a homography, 1 for fundamental and essential.
+    K0, K1: [3, 3] intrinsics of the two cameras, in pixels; essential only. Undistort the points first.
     estimator: magsac (OpenCV's MAGSAC++; Barath et al., CVPR 2020) or poselib (its LO-RANSAC).
-    seed: of the estimator's samples. confidence: probability in 0..1 of having drawn a sample without outliers, at
-    which the estimator stops. max_iterations: samples at most.
+    seed: of the estimator's samples.
+    confidence: the probability in 0..1 that a sample without outliers was drawn, at which the estimator stops.
+    max_iterations: the largest number of samples.
     Errors: those of the module's table.
-    Too few matches (MIN_MATCHES), points on one line, or no model that enough matches agree with: `matrix` is None,
-    which is a result, not an error. The cheirality test picks one of the four poses; it does not take inliers away,
-    because the sign of a far point's depth is noise.
-    A fundamental matrix of a flat scene, and an essential matrix without translation, fit but are not unique.
+
+    `matrix` is None if there are too few matches (MIN_MATCHES), if the points are on one line, or if too few matches
+    agree with any model. That is a result and not an error. The cheirality test picks one of the four poses. It does
+    not take inliers away, because the sign of a far point's depth is noise. A fundamental matrix of a flat scene and an
+    essential matrix without translation fit, but are not unique.
     """
     if estimator not in get_args(Estimator):
         raise MatchRTError("geometry-estimator", f"There is no estimator {estimator!r}.", "Use 'magsac' or 'poselib'.")
@@ -284,7 +287,7 @@ def _cross_matrix(vector: Float64Array) -> Float64Array:
 
 
 def _errors(problem: _Problem, matrix: Float64Array) -> Float64Array:
-    """[N] errors in pixels; infinite where a point maps to infinity."""
+    """Errors [N] in pixels; infinite for a point that maps to infinity."""
     points0, points1 = _homogeneous(problem.points0), _homogeneous(problem.points1)
     if problem.cameras is not None:  # to a fundamental matrix, whose errors are in pixels
         matrix = np.linalg.inv(problem.cameras[1]).T @ matrix @ np.linalg.inv(problem.cameras[0])

@@ -8,11 +8,11 @@
 |          |                                              | scores float32 [N]                                      |
 |          |                                              | dense, sparse: matches0 int32, matching_scores0 float16 |
 
-raw     what hloc/match_dense.py writes before it aggregates. `matchrt match` writes this: `matches0` is missing because
-        hloc's aggregation makes it, and fails where it exists.
-dense   what hloc/match_dense.py leaves behind. `matches0` is as long as the last matched keypoint asks.
-sparse  what extract_features.py and match_features.py leave behind, but for descriptors, which these networks do not
-        have. `matches0` has a value for every keypoint.
+raw     hloc/match_dense.py writes this before it aggregates, and so does `matchrt match`. `matches0` is missing,
+        because hloc's aggregation makes it, and fails if it exists.
+dense   the result of hloc/match_dense.py. `matches0` ends with the last matched keypoint.
+sparse  the result of extract_features.py and match_features.py without descriptors, which these networks do not have.
+        `matches0` has a value for every keypoint.
 
 `matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
@@ -46,7 +46,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def require_h5py() -> Any:
-    """The module. Error: package-missing."""
+    """Returns the module h5py. Error: package-missing."""
     try:
         import h5py
     except ImportError as error:
@@ -58,7 +58,7 @@ def require_h5py() -> Any:
 
 
 def flat_name(name: str) -> str:
-    """An image's name as one part of a pair's group. Error: matches-name."""
+    """An image's name as one part of a pair's group: each '/' becomes '-'. Error: matches-name."""
     flat = name.replace("/", "-")
     if flat in (".", "..") or "\0" in flat:
         raise MatchRTError("matches-name", f"The image name {name!r} cannot be stored.", "Give the image a name.")
@@ -66,12 +66,15 @@ def flat_name(name: str) -> str:
 
 
 def pair_group(name0: str, name1: str) -> str:
-    """A pair's group in the file of matches. Error: matches-name."""
+    """The name of a pair's group in the file of matches. Error: matches-name."""
     return f"{flat_name(name0)}/{flat_name(name1)}"
 
 
 def name_below(root: Root, name: str) -> str:
-    """The name of an image relative to the folder `root`; as it is where root is None. Error: matches-name."""
+    """The name of an image relative to the folder `root`; unchanged if root is None.
+
+    Error: matches-name if the image is not under root.
+    """
     path = PurePosixPath(name)
     if root is None:
         return path.as_posix()
@@ -87,7 +90,10 @@ def name_below(root: Root, name: str) -> str:
 
 
 def write_group(file: Any, name: str, datasets: Datasets) -> Any:
-    """Writes datasets into a new group, in place of one of this name, and returns the group."""
+    """Writes arrays into a new group and returns it. A group of that name is replaced.
+
+    file: an open h5py file. Raises what h5py raises.
+    """
     if name in file:
         del file[name]
     group = file.create_group(name)
@@ -97,14 +103,20 @@ def write_group(file: Any, name: str, datasets: Datasets) -> Any:
 
 
 def raw_matches(keypoints0: Float32Array, keypoints1: Float32Array, scores: Float32Array) -> Datasets:
-    """Of a pair: keypoints0 and keypoints1 [N, 2], scores [N]."""
+    """The datasets of a pair of raw matches. Raises nothing.
+
+    keypoints0, keypoints1: float32 [N, 2], pixels.
+    scores: float32 [N] in 0..1.
+    """
     return {"keypoints0": keypoints0, "keypoints1": keypoints1, "scores": scores}
 
 
 def indexed_matches(matches: npt.NDArray[np.integer], scores: Float32Array, length: int | None) -> Datasets:
-    """Of a pair: matches [K, 2] as indices of keypoints, scores [K].
+    """The datasets of a pair whose matches are indices of keypoints. Raises nothing for indices in range.
 
-    length: how many keypoints of image 0 have a value; None for as many as the last matched one asks.
+    matches: integers [K, 2], indices of keypoints of image 0 and of image 1.
+    scores: float32 [K] in 0..1.
+    length: how many keypoints of image 0 have a value; None ends after the last matched one.
     """
     if length is None:
         length = int(matches[:, 0].max()) + 1 if len(matches) else 0
@@ -115,12 +127,21 @@ def indexed_matches(matches: npt.NDArray[np.integer], scores: Float32Array, leng
 
 
 def dense_keypoints(points: Float32Array, scores: Float32Array) -> Datasets:
-    """Of an image: points [M, 2] in pixels, scores [M]."""
+    """The datasets of an image, in hloc's dense layout. Raises nothing.
+
+    points: float32 [M, 2], pixels.
+    scores: float32 [M] in 0..1.
+    """
     return {"keypoints": points, "score": scores}
 
 
 def sparse_keypoints(points: Float32Array, scores: Float32Array, height: int, width: int) -> Datasets:
-    """Of an image: points [M, 2] in pixels, scores [M]; height and width in pixels."""
+    """The datasets of an image, in hloc's sparse layout. Raises nothing.
+
+    points: float32 [M, 2], pixels.
+    scores: float32 [M] in 0..1.
+    height, width: of the image, pixels.
+    """
     return {"keypoints": points, "scores": scores, "image_size": np.array([width, height], np.int64)}
 
 
@@ -128,11 +149,11 @@ def sparse_keypoints(points: Float32Array, scores: Float32Array, height: int, wi
 
 
 def save_pairs(pairs: Sequence[Matches], path: str | os.PathLike[str], *, root: Root = None) -> None:
-    """Adds pairs to a file of raw matches, creating it where there is none; a pair that is there is replaced.
+    """Adds pairs to a file of raw matches, and creates it if there is none. A pair that is there is replaced.
 
-    The file is copied, the copy is extended and renamed: an interruption leaves the old file whole. Give many pairs in
-    one call, because each call copies the file. One writer at a time: of two, the later wins.
-    The group's attribute `matchrt` holds the metadata of the .npz format as JSON; hloc ignores it.
+    The file is copied, the copy is extended and renamed, so an interruption leaves the old file whole. Give many pairs
+    in one call, because each call copies the file. Only one writer may work at a time: of two, the later one wins. The
+    group's attribute `matchrt` holds the metadata of the .npz format as JSON; hloc ignores it.
     root: image names are written relative to this folder, as hloc wants them. Errors: those of the module.
     """
     h5py = require_h5py()
@@ -152,7 +173,10 @@ def save_pairs(pairs: Sequence[Matches], path: str | os.PathLike[str], *, root: 
 
 
 def check_pairs(path: str | os.PathLike[str], names: Iterable[str], root: Root = None) -> None:
-    """Raises, before any work, what `save_pairs` would raise after it for images of these names."""
+    """Raises, before any work, what `save_pairs` would raise for images of these names after it.
+
+    Errors: package-missing, output-format, matches-name.
+    """
     _require_hdf5(Path(path))
     for name in names:
         flat_name(name_below(root, name))

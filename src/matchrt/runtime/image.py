@@ -1,4 +1,4 @@
-"""Images in: files and arrays become uint8 RGB or grey, or an error that says what is wrong with them.
+"""Reads images: files and arrays become uint8 RGB or grey, or an error says what is wrong with them.
 
 Files are opened by Pillow from a fixed list of formats (`FORMATS`). The header is read first, and its size checked
 before a single pixel is decoded. What is stored becomes 8 bits a channel like this:
@@ -44,14 +44,14 @@ from matchrt.errors import MatchRTError
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-# An allow list: Pillow can also read formats that run other programs (EPS) or that no camera writes.
+# This is an allow list, because Pillow also reads formats that run other programs (EPS) or that no camera writes.
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 
 UInt8Array = npt.NDArray[np.uint8]
 ChannelOrder = Literal["rgb", "bgr"]
 
 _ORIENTATION_TAG = 0x0112
-# What Pillow's decoders raise on damaged data; anything else is a bug and passes through.
+# Pillow's decoders raise these on damaged data. Any other exception is a bug and is not caught.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
 _DECODE_DAMAGE = (*_DAMAGE, zlib.error)
 _CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."
@@ -62,7 +62,7 @@ class Image:
     """A decoded image.
 
     pixels: uint8, contiguous, [H, W, 3] RGB or [H, W] grey, as stored.
-    name: the path as it was given (with forward slashes), or what the caller named the array.
+    name: the path as it was given (with forward slashes), or what the caller called the array.
     """
 
     pixels: UInt8Array
@@ -79,18 +79,18 @@ class Image:
         return int(self.pixels.shape[1])
 
     def grey(self) -> UInt8Array:
-        """uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L'). Raises nothing.
+        """Grey pixels, uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L'). Raises nothing.
 
-        This is `pixels` itself, not a copy, where the image is grey.
+        If the image is grey, this is `pixels` itself and not a copy.
         """
         if self.pixels.ndim == 2:
             return self.pixels
         return np.array(PILImage.fromarray(self.pixels).convert("L"))
 
     def rgb(self) -> UInt8Array:
-        """uint8 [H, W, 3], RGB; grey is repeated.
+        """RGB pixels, uint8 [H, W, 3]; grey is repeated. Raises nothing.
 
-        This is `pixels` itself where the image has colours. Raises nothing.
+        If the image has colours, this is `pixels` itself and not a copy.
         """
         if self.pixels.ndim == 3:
             return self.pixels
@@ -104,7 +104,7 @@ def read_image(path: str | os.PathLike[str], *, apply_exif: bool = True, max_pix
     """Reads one image file to uint8 [H, W, 3] RGB or [H, W] grey.
 
     apply_exif: turn the image as its EXIF orientation says. (TIFF is always turned: Pillow does it while decoding.)
-    max_pixels: the cap on height * width, checked on the header.
+    max_pixels: the largest height * width, checked on the header.
     Errors: every image-* code of the module's table but image-array.
     """
     with _open_file(Path(path)) as stream:
@@ -114,8 +114,9 @@ def read_image(path: str | os.PathLike[str], *, apply_exif: bool = True, max_pix
 def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Image:
     """Reads an image as `read_image` does, from the bytes of a file that is in memory.
 
-    name: what errors and `Image.name` call it. Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format,
-    image-truncated, image-too-large, image-too-small.
+    name: what errors and `Image.name` call it.
+
+    Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format, image-truncated, image-too-large, image-too-small.
     """
     return _decode(io.BytesIO(data), name, apply_exif, max_pixels)
 
@@ -123,9 +124,8 @@ def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels:
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) in pixels from the header, with the EXIF orientation applied.
 
-    No pixel is decoded, and no cap applies.
-
-    Errors: image-missing, image-unreadable, image-format, image-truncated.
+    No pixel is decoded, and the size is not limited. Errors: image-missing, image-unreadable, image-format,
+    image-truncated.
     """
     name = _display_name(path)
     with _open_file(Path(path)) as stream, _open_header(stream, name) as picture:
@@ -219,7 +219,8 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
     if height * width > max_pixels:
         raise MatchRTError(
             "image-too-large",
-            f"'{name}' is {width} x {height} = {height * width / 1e6:.1f} megapixels; the cap is {max_pixels / 1e6:g}.",
+            f"'{name}' is {width} x {height} = {height * width / 1e6:.1f} megapixels; "
+            f"the limit is {max_pixels / 1e6:g}.",
             "Raise --max-megapixels (max_pixels) or shrink the image.",
         )
     if min(height, width) < MIN_SIDE:
@@ -231,7 +232,7 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
 
 
 def _orientation(picture: PILImage.Image) -> int:
-    """The EXIF orientation, 1..8; 1 where there is none, where it is not valid, and for TIFF, which Pillow turns."""
+    """The EXIF orientation, 1..8; 1 if there is none or it is not valid, and for TIFF, which Pillow turns."""
     if picture.format == "TIFF":
         return 1
     try:
@@ -294,9 +295,14 @@ def as_image(
 ) -> Image:
     """A path, an `Image`, a Pillow image or an array to an `Image`.
 
-    Arrays (and objects with `__array__`): [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored); uint8, uint16
-    (value / 257), bool, or float in 0..1. `channel_order` is that of arrays; OpenCV's is 'bgr'.
-    Errors: image-array, image-too-large, image-too-small, and for paths those of `read_image`.
+    value: arrays (and objects with `__array__`) are [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored) in
+        uint8, uint16 (value / 257), bool, or float in 0..1.
+    channel_order: of colour arrays; OpenCV's is 'bgr'.
+    name: what errors and `Image.name` call an array.
+    max_pixels: the largest height * width.
+    apply_exif: turn files and Pillow images as their EXIF orientation says.
+    Errors: image-array, image-too-large, image-too-small; for paths those of `read_image`; image-truncated and
+    image-format for Pillow images.
     """
     if channel_order not in ("rgb", "bgr"):
         raise MatchRTError("image-array", f"channel_order is {channel_order!r}.", "Use 'rgb' or 'bgr'.")

@@ -1,4 +1,4 @@
-"""The thing that users hold: an engine and the image handling around it."""
+"""`Matcher`, the object that users work with: an engine and the image handling around it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 
 
 class Matcher:
-    """Matches image pairs: a session, which runs the engine, and a `PairAdapter` for what is before and after it.
+    """Matches image pairs: a session runs the engine, and a `PairAdapter` does the work before and after it.
 
     >>> matcher = Matcher()                       # the bundled loftr-lite
     >>> matches = matcher.match("a.jpg", "b.jpg")
     >>> matches.keypoints0                        # [N, 2] pixels of a.jpg: x right, y down, (0, 0) a pixel's centre
 
-    engine: an engine file, a bundled model's name, the name of a model that `store` has one engine of, or a session
-    that is open already, which then belongs to the matcher: it is closed with it, and where it is refused.
-    options: of a session that is open already, those that say where and how to run come too late.
-    store: None for the default one.
-    Errors: those of `open_named` and `PairAdapter`; engine-batch. One Matcher per thread.
+    engine: an engine file, a bundled model's name, the name of a model that `store` has one engine of, or an open
+        session. The session then belongs to the matcher, which closes it when it is closed itself, or if it refuses the
+        session.
+    options: how to read, run and match. For an open session, `threads`, `device`, `backend` and `cuda_graph` have no
+        effect.
+    store: where engines are looked for; None for the default store.
+    Errors: those of `open_named` and `PairAdapter`; engine-batch if the engine takes several pairs in a run. Use one
+    Matcher per thread (`fork`).
     """
 
     def __init__(
@@ -60,50 +63,64 @@ class Matcher:
             raise
 
     def fork(self) -> Matcher:
-        """A matcher for another thread, on the same loaded engine. Each is closed by itself."""
+        """A matcher for another thread, on the same loaded engine. Each is closed by itself.
+
+        Errors: those of `Session.fork`, such as session-closed.
+        """
         return type(self)(self._session.fork(), self.options)
 
     @property
     def manifest(self) -> EngineManifest:
-        """The loaded engine's manifest."""
+        """The loaded engine's manifest. Raises nothing."""
         return self._session.manifest
 
     @property
     def options(self) -> MatcherOptions:
-        """What the matcher was told."""
+        """The matcher's options. Raises nothing."""
         return self._adapter.options
 
     @property
     def session(self) -> Session:
-        """What runs the engine: how it launches runs, and what memory it holds."""
+        """The session, which runs the engine, and says how it does so and what memory it holds. Raises nothing."""
         return self._session
 
     @property
     def adapter(self) -> PairAdapter:
-        """What prepares the images and reads the engine's outputs."""
+        """The adapter, which prepares the images and reads the engine's outputs. Raises nothing."""
         return self._adapter
 
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
-        """Matches two images: paths, or arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1, or prepared ones.
+        """Matches two images and returns N matches in pixels of the images as given, best first.
 
-        Keypoints are pixels of the images as given. Arrays on the GPU (DLPack or `__cuda_array_interface__`) are read
-        where they are: uint8, contiguous, of the engine's size. stream: CUDA stream that they are made in, which the
-        engine then runs in; without it, the host waits until they are made. Errors: image-* of `as_image`.
+        image0, image1: paths; arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1; `Image` or `PreparedImage`;
+            or arrays on the GPU (DLPack or `__cuda_array_interface__`), both of them, which are read in place: uint8
+            `[H,W]`, `[H,W,C]` or `[1,H,W,C]`, contiguous, of the engine's size.
+        stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
+            waits until they are made.
+        Errors: image-* of `as_image`, fit-size, size-memory, out-of-memory, session-*; of GPU arrays also
+        device-backend, stream-invalid, package-missing, cuda-failed.
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
         return self._begin(image0, image1).matches()
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
-        """Where every pixel lies in the other image, for engines built with --dense. Errors: dense-missing, image-*."""
+        """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines that were built with --dense.
+
+        image0, image1 are what `match` takes in host memory. Errors: dense-missing, image-* of `as_image`, fit-size,
+        size-memory, out-of-memory, session-*.
+        """
         require_dense(self.manifest)
         run = self._begin(image0, image1)
         return self._adapter.dense(run.images, run.outputs())
 
     def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
-        """Matches two images on the GPU, as `match` takes them, and leaves the matches there.
+        """Matches two images on the GPU, as `match` takes them, and leaves the matches there: `[1, K, 2]` keypoints.
 
-        With a stream it returns at once, and the matches are good for work in that stream.
+        stream: the CUDA stream of the images. With one, the call returns at once, and the matches are good for work in
+            that stream. Without one, it returns when they are there. The matches are valid until the matcher's next
+            run.
+        Errors: image-array, device-backend, stream-invalid, package-missing, cuda-failed, out-of-memory, session-*.
         """
         from matchrt.runtime.gpu.matching import GpuMatches, run_on_gpu
 
@@ -127,10 +144,12 @@ class Matcher:
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
     ) -> Iterator[Matches | MatchRTError]:
-        """Matches pair after pair, in order; the next pair is decoded while the engine works on this one.
+        """Matches pair after pair, in order. The next pair is decoded while the engine works on this one.
 
-        return_errors: yield the error of a bad pair and go on; otherwise it is raised and ends the iteration.
-        Errors: pair-invalid, and those of `match`.
+        pairs: (image0, image1), each a path, an array `[H,W]` or `[H,W,1|3|4]`, or a prepared image, in host memory.
+        return_errors: True yields the error of a bad pair and goes on. False raises it, which ends the iteration.
+        Errors: pair-invalid, and those of `match`. What the iterable itself raises is raised after the results of the
+        pairs before it.
         """
         with self._streaming_sessions() as sessions, closing(stream_matches(self._adapter, sessions, pairs)) as found:
             for outcome in found:
@@ -139,26 +158,30 @@ class Matcher:
                 yield outcome
 
     def warm_up(self) -> None:
-        """Runs once on blank images, so that the first real pair is not slower than the rest."""
+        """Runs once on blank images, so that the first real pair is not slower than the rest.
+
+        Errors: size-memory, out-of-memory, session-*.
+        """
         blank = self._adapter.blank()
         self.match(blank, blank)
 
     def prepare_image(self, value: ImageLike, name: str = "array") -> PreparedImage:
-        """Decodes and resizes an image once; `match` takes what this gives as often as the image stands in a pair.
+        """Decodes and resizes an image once, to uint8 `[H, W, C]`; `match` takes the result in any number of pairs.
 
-        Errors: image-* of `as_image`.
+        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
         """
         return self._adapter.prepare(value, name)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
-        """Decodes an image as `match` would, under this matcher's options; what it gives can be matched and drawn on.
+        """Decodes an image as `match` would, under this matcher's options, to uint8 `[H, W, 3]` or `[H, W]`.
 
-        Errors: image-* of `as_image`.
+        The result can be matched and drawn on. name: what messages and `Matches` call an array. Errors: image-* of
+        `as_image`.
         """
         return self._adapter.read(value, name)
 
     def close(self) -> None:
-        """Frees the engine."""
+        """Closes the session and frees the engine; later runs raise session-closed. Raises nothing."""
         while self._spare:
             self._spare.pop().close()
         self._session.close()
@@ -178,9 +201,9 @@ class Matcher:
     def _streaming_sessions(self) -> Iterator[list[Session]]:
         """The sessions that `match_many` runs pairs on in turn.
 
-        Of an asynchronous session two forks, which are two sets of buffers: one pair is copied up while the engine
-        works on the other. The matcher's own session stays free, for `match` between the pairs. The forks are kept for
-        the next call: making them ready takes as long as a hundred pairs.
+        For an asynchronous session these are two forks with buffers of their own: one pair is copied to the GPU while
+        the engine works on the other. The matcher's own session stays free for `match` between the pairs. The forks are
+        kept for the next call, because making them ready takes as long as a hundred pairs.
         """
         if not self._session.asynchronous:
             yield [self._session]

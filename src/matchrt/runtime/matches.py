@@ -2,8 +2,8 @@
 
 Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0).
 
-Errors: `matches-invalid` (arrays that cannot be matches), `matches-unverified` (inliers asked for before `verify`),
-and what `geometry`, `draw` and `formats` raise.
+Errors: `matches-invalid` (arrays that cannot be matches), `matches-unverified` (inliers were asked for before
+`verify`), and those of `geometry`, `draw` and `formats`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from matchrt.runtime.image import Image
 
 Float32Array = npt.NDArray[np.float32]
 
-# fp16 engines may end a hair above 1; anything more is a bug.
+# Scores of fp16 engines may exceed 1 by rounding; anything more is a bug.
 _SCORE_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that was matched.
+    """Name and size of an image that was matched.
 
-    name: its path as given, or what the caller called the array. height: of the original, pixels. width: likewise.
+    name: its path as given, or what the caller called the array.
+    height: of the original, pixels.
+    width: of the original, pixels.
     """
 
     name: str
@@ -44,9 +46,13 @@ class ImageRef:
 class Provenance:
     """What made the matches.
 
-    model: name of the model. engine_sha256: digest of the engine's bytes. precision: fp32, fp16, int8 or fp8.
-    backend: what ran the engine. matchrt_version: of the package.
-    network_size0: (height, width) in pixels at which the network saw image 0. network_size1: the same of image 1.
+    model: name of the model.
+    engine_sha256: digest of the engine's bytes.
+    precision: fp32, fp16, int8 or fp8.
+    backend: what ran the engine.
+    matchrt_version: version of the package.
+    network_size0: (height, width) in pixels at which the network saw image 0.
+    network_size1: the same of image 1.
     """
 
     model: str
@@ -71,7 +77,7 @@ class Matches:
     provenance: what made the matches.
     geometry: the two-view geometry that `verify` found; None before.
 
-    The arrays are read-only copies. Error: matches-invalid on wrong shapes, NaN, scores outside 0..1 or out of order.
+    The arrays are read-only copies. Error: matches-invalid for wrong shapes, NaN, scores outside 0..1 or out of order.
     """
 
     keypoints0: Float32Array
@@ -98,14 +104,14 @@ class Matches:
         return len(self.scores)
 
     def filter(self, min_score: float) -> Matches:
-        """Those with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match.
+        """The matches with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match.
 
         Raises nothing.
         """
         return self._first(int(np.count_nonzero(self.scores >= min_score)))
 
     def top(self, n: int) -> Matches:
-        """The `n` best by score; all, if there are fewer. Error: matches-invalid where n is negative."""
+        """The `n` best matches by score; all, if there are fewer. Error: matches-invalid if n is negative."""
         if n < 0:
             raise _invalid(f"top({n}) is negative")
         return self._first(min(n, len(self)))
@@ -135,7 +141,7 @@ class Matches:
     ) -> Matches:
         """The same N matches with a robust two-view geometry, whose `inliers` are bool [N].
 
-        Arguments, units and errors are those of `geometry.estimate`: geometry-*, intrinsics-*, package-missing.
+        Arguments and units are those of `geometry.estimate`. Errors: geometry-*, intrinsics-*, package-missing.
         """
         found = two_view.estimate(
             self.keypoints0,
@@ -168,9 +174,10 @@ class Matches:
         max_lines: int = 200,
         max_height: int = 720,
     ) -> npt.NDArray[np.uint8]:
-        """uint8 RGB [h, w, 3]: the images side by side with their matches.
+        """Draws the two images side by side with their matches: uint8 RGB [h, w, 3].
 
-        Arguments and errors are those of `draw.draw_matches`: draw-mismatch, draw-option.
+        image0, image1: the originals, uint8 RGB [H, W, 3] or grey [H, W], or `Image`. Other arguments are those of
+            `draw.draw_matches`. Errors: draw-mismatch, draw-option.
         """
         from matchrt.runtime.draw import draw_matches  # draw needs Matches: a module-level import would be a cycle
 
@@ -193,11 +200,11 @@ class Matches:
         return load_matches(Path(path))
 
     def summary(self) -> dict[str, Any]:
-        """A dict for JSON: what matched, how many, how well; no data of single matches. Raises nothing."""
+        """A dict for JSON: what was matched, how many and how good the matches are, no single match. Raises nothing."""
         return {**self.account(), "scores": _score_summary(self.scores)}
 
     def account(self) -> dict[str, Any]:
-        """The summary without its figures of the scores, for those who give all scores beside it. Raises nothing."""
+        """The summary without its figures of the scores, for callers that list all scores. Raises nothing."""
         result: dict[str, Any] = {
             "image0": vars(self.image0).copy(),
             "image1": vars(self.image1).copy(),
@@ -239,7 +246,7 @@ def _frozen_scores(values: npt.ArrayLike, count: int) -> Float32Array:
         if scores.min() < -_SCORE_ROUNDING or scores.max() > 1 + _SCORE_ROUNDING:
             raise _out_of_range(scores)
         raise _invalid("scores do not descend")
-    # They descend: the first is the largest, the last the smallest.
+    # The scores descend, so the first is the largest and the last is the smallest.
     if not count or (scores[-1] >= 0.0 and scores[0] <= 1.0):
         return scores
     if scores[-1] < -_SCORE_ROUNDING or scores[0] > 1 + _SCORE_ROUNDING:

@@ -17,7 +17,10 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxRuntimeSession(CallingSession):
-    """An ONNX engine on ONNX Runtime, on the CPU or, when asked, on CUDA."""
+    """An ONNX engine on ONNX Runtime, on the CPU or, if asked for, on CUDA.
+
+    Errors: device-missing (ONNX Runtime has no provider for the device), engine-rejected, engine-graph.
+    """
 
     def __init__(self, engine: EngineFile, options: SessionOptions) -> None:
         import onnxruntime
@@ -35,13 +38,13 @@ class OnnxRuntimeSession(CallingSession):
         try:
             self._session: Any = onnxruntime.InferenceSession(engine.data, settings, providers=[provider])
         except Exception as error:
-            # ONNX Runtime raises a dozen types of its own, none of them public.
+            # ONNX Runtime raises a dozen types of its own, and none of them is public.
             raise MatchRTError(
                 "engine-rejected",
                 f"ONNX Runtime {onnxruntime.__version__} cannot load '{engine.path}': {error}.",
                 f"Update onnxruntime, or build the engine again: matchrt build {engine.manifest.model}.",
             ) from error
-        # Where a provider's libraries are missing, ONNX Runtime takes the CPU and only logs it.
+        # If a provider's libraries are missing, ONNX Runtime takes the CPU and only logs that.
         _require_provider(provider, self._session.get_providers())
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
@@ -49,11 +52,16 @@ class OnnxRuntimeSession(CallingSession):
 
     @property
     def manifest(self) -> EngineManifest:
-        """What is loaded."""
+        """The loaded engine's manifest."""
         return self._manifest
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Runs the engine on host arrays."""
+        """Runs the engine on host arrays.
+
+        inputs: arrays `[B, ...]` by name, types and shapes as the manifest lists them.
+
+        Returns the outputs `[B, ...]` by name. Errors: session-closed, session-input, out-of-memory, session-failed.
+        """
         if self._session is None:
             raise MatchRTError("session-closed", "The session is closed.", "Open a new one.")
         check_inputs(inputs, self._manifest)
@@ -73,7 +81,7 @@ class OnnxRuntimeSession(CallingSession):
         return dict(zip(names, values, strict=True))
 
     def close(self) -> None:
-        """Frees the engine."""
+        """Frees the engine; later runs raise session-closed. More than one call does no harm."""
         self._session = None
 
 

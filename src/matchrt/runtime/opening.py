@@ -1,4 +1,4 @@
-"""An engine to a session, by its backend."""
+"""Opens an engine as a session of its backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from matchrt.store import EngineStore
 
 
 def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
-    """Loads an engine with the runtime of its backend. Errors: device-backend, and those of the backend's session."""
+    """Loads an engine with the runtime of its backend.
+
+    options: how to run; None for the defaults. Errors: device-backend, package-missing, and those of the backend's
+        session.
+    """
     options = options or SessionOptions()
     backend = get_backend(engine.manifest.backend)
     require_device(engine.manifest, backend.devices, options.device)
@@ -25,10 +29,12 @@ def open_named(
     store: EngineStore | None = None,
     backend: str | None = None,
 ) -> Session:
-    """Opens what a user names: an engine file, a bundled model, a model that `store` has one engine of.
+    """Opens an engine file, a bundled model, or a model that `store` has one engine of.
 
-    backend: of the engine; None for whichever it is of. Of backend `jax` the name is a bundled model's, or a file of
-    weights. Errors: those of `read_engine` and `open_session`; package-missing.
+    store: where engines are looked for; None for the default store.
+    backend: of the engine; None for any. For backend `jax`, `model_or_engine` is a bundled model's name or a file of
+        weights.
+    Errors: those of `read_engine` and `open_session`; package-missing.
     """
     options = options or SessionOptions()
     chosen = None if backend is None else get_backend(backend)

@@ -1,4 +1,4 @@
-"""Options of matching, apart from `Matcher`: where images are prepared there need not be an engine."""
+"""Options of matching. They are apart from `Matcher`, because images can be prepared without an engine."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from matchrt.runtime.session import Device
 
 @dataclass(frozen=True)
 class MatcherOptions:
-    """How images are read and prepared, and what comes out. Errors: option-range, backend-unknown.
+    """How images are read and prepared, and what the result is. Errors: option-range, backend-unknown.
 
     resize: long side in pixels at which a dynamic engine sees the images; None for the engine's best size.
-    min_score: drop matches below it; None for the engine's default, from which matches are mostly right. The engine's
-    threshold is the floor: lower scores find more, right and wrong, and help across modalities.
-    channel_order: of colour arrays.
-    apply_exif: turn image files as their EXIF orientation says, and give keypoints in the turned image.
-    max_pixels: refuse larger images.
-    threads: of the CPU for one run; None for the runtime's choice.
-    device: where to run; None for where the engine's backend runs.
-    sample: of engines with a dense warp, draw that many matches as RoMa's own sampler does, from the generator `seed`;
-    None for the matches that the engine itself selects, the same ones every time and on every machine.
-    backend: of the engine, where a name stands for engines of several; an engine of another backend is refused. `jax`
-    runs LoFTR's Flax model: the engine is then a bundled model's name, or a file that `matchrt convert-flax` wrote.
-    cuda_graph: launch a run as one CUDA graph where engine and GPU allow it.
+    min_score: matches with a lower score are dropped, 0..1; None for the engine's default, from which matches are
+        mostly right. The engine's own threshold is the lowest possible value. Lower scores find more matches, right and
+        wrong, and help across modalities.
+    channel_order: of colour arrays, `rgb` or `bgr`.
+    apply_exif: turn image files as their EXIF orientation says; keypoints are then in the turned image.
+    max_pixels: images with more pixels are refused.
+    threads: CPU threads of one run; None for the runtime's choice.
+    device: where to run, `cpu` or `cuda`; None for where the engine's backend runs.
+    sample: for engines with a dense warp, draw that many matches as RoMa's own sampler does. None takes the matches
+        that the engine itself selects, which are the same every time and on every machine.
+    seed: of the sampler's generator.
+    backend: of the engine, if a name stands for engines of several backends; an engine of another backend is refused.
+        `jax` runs LoFTR's Flax model: the engine is then a bundled model's name, or a file that `matchrt convert-flax`
+        wrote.
+    cuda_graph: launch a run as one CUDA graph if engine and GPU allow it.
     """
 
     resize: int | None = None

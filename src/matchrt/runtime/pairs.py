@@ -39,15 +39,19 @@ def read_pairs(
     window: int | None = None,
     allow_unpaired: bool = False,
 ) -> list[PathPair]:
-    """The pairs of images to match.
+    """The pairs of images to match, as `[(path0, path1), ...]`.
 
-    source0 alone, a text file: two paths a line, split at blanks; names with blanks in double quotes; empty lines and
-        lines that start with # are skipped. Relative paths are taken from `root`, or else from the list's folder.
-    source0 alone, a folder: every pair of its images, or with `window` = N each image with the N that follow it.
-        Images are ordered naturally: img2 comes before img10. Folders are not searched recursively.
-    two folders: the images of equal file name. A name that only one has is an error unless `allow_unpaired`.
-    two files: that one pair.
-    Raises the pairs-* codes of the module table.
+    source0, source1: what the pairs come from; source1 is None for a list and for one folder.
+        list     A text file: two paths a line, split at blanks; names with blanks are in double quotes; empty lines and
+        lines that start with # are skipped. Relative paths start from `root`, or else from the list's folder.
+        folder   Every pair of its images, or with `window` = N each image with the N that follow it. Images are ordered
+        naturally: img2 comes before img10. Folders inside it are not searched.
+        folders  The images of equal file name. A name that only one folder has is an error unless `allow_unpaired`.
+        files    That one pair.
+    root: the folder from which relative paths of a list start; None for the list's own.
+    window: how many of the next images each image of a folder is paired with; None for all.
+    allow_unpaired: skip images that only one of two folders has.
+    Errors: the pairs-* codes of the module's table.
     """
     first = Path(source0)
     _require(first)
@@ -86,9 +90,9 @@ def _read_list(path: Path, root: str | os.PathLike[str] | None) -> list[PathPair
 
 
 def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    """The pairs of a list as it writes them, with their line numbers, read line by line.
+    """The pairs of a list as it writes them, with their line numbers (the first is 1), read line by line.
 
-    Errors: pairs-line, pairs-format, pairs-missing (the list itself; whether images exist is not looked at).
+    Errors: pairs-line, pairs-format, pairs-missing (the list itself; images are not looked for).
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
@@ -100,18 +104,20 @@ def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
             "pairs-format", f"'{path}' is not a UTF-8 text file.", "Name a list of pairs; give one pair as two images."
         ) from error
     except OSError as error:
-        raise MatchRTError("pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Check its rights.") from error
+        raise MatchRTError(
+            "pairs-missing", f"Cannot read '{path}': {error.strerror}.", "Make it readable for this user."
+        ) from error
 
 
 def _parse_line(line: str, where: str) -> tuple[str, str]:
     try:
         fields = _split(line) if '"' in line else _BLANKS.split(line.strip(" \t\r\n"))
     except ValueError as error:
-        raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close it.") from error
+        raise MatchRTError("pairs-line", f"{where}: a double quote is not closed.", "Close the quote.") from error
     if len(fields) != 2:
         raise MatchRTError(
             "pairs-line",
-            f"{where}: {len(fields)} fields, two paths are expected.",
+            f"{where}: the line has {len(fields)} fields; two paths are expected.",
             'Write two paths a line; put names with blanks in double quotes ("a b.jpg").',
         )
     return fields[0], fields[1]
@@ -143,9 +149,16 @@ def _one_folder(folder: Path, window: int | None) -> list[PathPair]:
 
 
 def iterate_folder(folder: Path, window: int | None) -> Iterator[PathPair]:
-    """Every pair of a folder's images, or each image with the `window` that follow. Error: pairs-window."""
+    """Every pair of a folder's images, or each image with the `window` images that follow it.
+
+    Error: pairs-window if the window is below 1.
+    """
     if window is not None and window < 1:
-        raise MatchRTError("pairs-window", f"The window is {window}.", "Use 1 or more: how many next images to match.")
+        raise MatchRTError(
+            "pairs-window",
+            f"The window is {window}.",
+            "Use 1 or more; the window is the number of next images to match.",
+        )
     images = _images(folder)
     reach = len(images) if window is None else window
     for i, image in enumerate(images):

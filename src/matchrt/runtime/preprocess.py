@@ -1,7 +1,7 @@
-"""One image on its way into an engine: decoded, resized as the manifest says, and the way back to its pixels.
+"""The preprocessing of one image: it is decoded and resized as the manifest says, and its fit leads back to its pixels.
 
-Apart from `Matcher`, because an image that stands in many pairs is prepared once, and where images are decoded there
-need not be an engine. Callers use `PairAdapter.prepare`.
+This is apart from `Matcher`, because an image that is part of many pairs is prepared once, and because images can be
+decoded without an engine. Callers use `PairAdapter.prepare`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from matchrt.runtime.options import MatcherOptions
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image in the engine's layout, and the way back. pixels: None where they are on the GPU."""
+    """An image in the engine's layout, and the way back to its own pixels.
+
+    ref: name and size of the original.
+    fit: how the original was resized and padded.
+    pixels: uint8 `[H, W, C]`, the engine's image without its first dimension; None if the pixels are on the GPU.
+    coarse: uint8 `[h, w, C]`, the smaller copy that some engines take too; None for other engines.
+    decode_ms: milliseconds of decoding.
+    resize_ms: milliseconds of resizing.
+    """
 
     ref: ImageRef
     fit: Fit
@@ -30,12 +38,15 @@ class PreparedImage:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pixels."""
+        """Bytes of its pixels in host memory, the smaller copy included."""
         return sum(array.nbytes for array in (self.pixels, self.coarse) if array is not None)
 
 
 def read_as(value: Any, name: str, options: MatcherOptions) -> Image:
-    """Decodes a path or array as `Matcher.match` would under these options. Errors: image-* of `as_image`."""
+    """Decodes a path or an array as `Matcher.match` would under these options, to uint8 `[H, W, 3]` or `[H, W]`.
+
+    name: what messages and `Image.name` call an array. Errors: image-* of `as_image`.
+    """
     return as_image(
         value,
         channel_order=options.channel_order,
@@ -46,7 +57,10 @@ def read_as(value: Any, name: str, options: MatcherOptions) -> Image:
 
 
 def prepare_image(value: Any, name: str, manifest: EngineManifest, options: MatcherOptions) -> PreparedImage:
-    """Decodes and resizes one image for the engine of `manifest`. Errors: image-* of `as_image`."""
+    """Decodes and resizes one image for the engine of `manifest`, to uint8 `[H, W, C]`.
+
+    name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
+    """
     start = time.perf_counter()
     image = read_as(value, name, options)
     decoded = time.perf_counter()
@@ -62,6 +76,6 @@ def prepare_image(value: Any, name: str, manifest: EngineManifest, options: Matc
 
 
 def best_side(manifest: EngineManifest) -> int:
-    """The long side in pixels at which the engine works best."""
+    """The long side, in pixels, at which the engine works best. Raises nothing."""
     profile = manifest.input.profile
     return max(profile.optimum) if profile is not None else max(manifest.input.height or 0, manifest.input.width or 0)

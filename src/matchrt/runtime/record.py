@@ -1,7 +1,7 @@
 """Matches as named values: arrays, and metadata that JSON can hold. The file formats write and read these.
 
-Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); if verified, inliers (bool [N]) and, where found,
-matrix [3, 3], rotation [3, 3], translation [3] (float64). All else is metadata.
+Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if found,
+    matrix [3, 3], rotation [3, 3], translation [3] (float64). Everything else is metadata.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
 
 
 def metadata(matches: Matches) -> dict[str, Any]:
-    """All that is not an array, as JSON values."""
+    """Everything that is not an array, as JSON values. Raises nothing."""
     geometry = matches.geometry
     return {
         "format": FORMAT,
@@ -40,17 +40,20 @@ def metadata(matches: Matches) -> dict[str, Any]:
 
 
 def arrays(matches: Matches) -> dict[str, npt.NDArray[Any]]:
-    """The arrays by name; those that the matches do not have are left out."""
+    """The arrays by name, as the module describes them: keypoints `[N, 2]`, scores `[N]` and so on. Raises nothing.
+
+    An array that the matches do not have is left out.
+    """
     found: dict[str, npt.NDArray[Any]] = {name: getattr(matches, name) for name in _ARRAYS}
     optional = ((name, getattr(matches.geometry, name, None)) for name in _GEOMETRY_ARRAYS)
     return found | {name: array for name, array in optional if array is not None}
 
 
 def from_record(record: Mapping[str, Any]) -> Matches:
-    """The matches of metadata and arrays together.
+    """The matches of metadata and arrays `[N, ...]` together.
 
-    Errors: KeyError, TypeError, ValueError and AttributeError where a value is missing or of another kind;
-    MatchRTError where the arrays do not belong together.
+    Errors: KeyError, TypeError, ValueError and AttributeError if a value is missing or of another kind; MatchRTError
+    (matches-invalid) if the arrays do not belong together.
     """
     if record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
         raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")

@@ -1,4 +1,4 @@
-"""A loaded engine that runs named arrays to named arrays; the same protocol for every backend."""
+"""A loaded engine that turns named arrays into named arrays; the protocol is the same for every backend."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class SessionOptions:
     """How to run.
 
     threads: CPU threads of one run; None for the runtime's choice.
-    device: where to run; None for where the engine's backend runs (ONNX Runtime: the CPU). Nothing falls back.
-    cuda_graph: launch a run as one CUDA graph where the engine allows it (TensorRT).
-    integer_kernels: run Q/DQ graphs with 8-bit kernels; without, as they are written, in floating point (ONNX Runtime).
-    spin: idle threads of a run wait busily for more, which costs others on the machine their time; the results are the
-    same (ONNX Runtime).
+    device: where to run; None for where the engine's backend runs (ONNX Runtime: the CPU). Nothing falls back to
+        another device.
+    cuda_graph: launch a run as one CUDA graph if the engine allows it (TensorRT).
+    integer_kernels: True runs Q/DQ graphs with 8-bit kernels; False runs them as they are written, in floating point
+        (ONNX Runtime).
+    spin: True lets idle threads of a run wait busily, which takes time from others on the machine; the results are the
+        same (ONNX Runtime).
     """
 
     threads: int | None = None
@@ -37,7 +39,12 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class SessionMemory:
-    """Bytes that a session holds besides the engine: scratch and tensors on the GPU, pinned in host memory."""
+    """Bytes that a session holds besides the engine.
+
+    scratch: the engine's working memory on the GPU, bytes.
+    tensors: inputs and outputs on the GPU, bytes.
+    pinned: page-locked host memory, bytes.
+    """
 
     scratch: int
     tensors: int
@@ -45,42 +52,56 @@ class SessionMemory:
 
 
 class Pending(Protocol):
-    """A run that was started."""
+    """A run that has been started."""
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
-        """Waits for the outputs, as `Session.run` gives them."""
+        """Waits for the outputs and returns them: arrays `[B, ...]` by name, as `Session.run` does.
+
+        Errors: those of a run, such as session-closed, cuda-failed.
+        """
         ...
 
     def timings(self) -> dict[str, float]:
-        """Milliseconds by stage, as the device measured them; empty where it does not."""
+        """Milliseconds by stage, as the device measured them; empty if it does not measure. Waits for the run.
+
+        Errors: those of `result`.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Done:
-    """A run that is over."""
+    """A run that is over.
+
+    outputs: arrays `[B, ...]` by name.
+    """
 
     outputs: dict[str, npt.NDArray[Any]]
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
-        """The outputs."""
+        """The outputs: arrays `[B, ...]` by name. Raises nothing."""
         return self.outputs
 
     def timings(self) -> dict[str, float]:
-        """None of its own."""
+        """An empty dict: only an asynchronous run measures stages. Raises nothing."""
         return {}
 
 
 class Session(Protocol):
-    """One engine, ready to run. Use one per thread."""
+    """One engine, ready to run. Use one session per thread (`fork`)."""
 
     @property
     def manifest(self) -> EngineManifest:
-        """What is loaded."""
+        """The loaded engine's manifest; also after `close`."""
         ...
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Runs the engine; keys, types and shapes as the manifest lists them. Error: session-input."""
+        """Runs the engine and returns its outputs, arrays `[B, ...]` by name, which belong to the caller.
+
+        inputs: arrays `[B, ...]` by name in host memory; names, types and shapes as the manifest lists them, B being
+            the engine's batch.
+        Errors: session-input, session-closed, session-busy, session-failed, out-of-memory, cuda-failed.
+        """
         ...
 
     @property
@@ -89,28 +110,37 @@ class Session(Protocol):
         ...
 
     def start(self, inputs: Arrays) -> Pending:
-        """Starts a run; its result is to be taken before the next one is started."""
+        """Starts a run. Its result must be taken before the next run is started.
+
+        inputs: arrays `[B, ...]` by name, as for `run`. Errors: those of `run`.
+        """
         ...
 
     def fork(self) -> Session:
-        """A session for another thread, on the same loaded engine. Each is closed by itself."""
+        """A session for another thread, on the same loaded engine. Each is closed by itself. Error: session-closed."""
         ...
 
     def memory(self) -> SessionMemory | None:
-        """What the session holds, where the backend knows."""
+        """What the session holds; None if the backend does not know. Raises nothing."""
         ...
 
     def launch_mode(self) -> str:
-        """How a run reaches the device: `call` in the caller's thread; of TensorRT `graph`, or `enqueue` and why."""
+        """How a run reaches the device. Raises nothing.
+
+        It is `call` for a run in the caller's thread. TensorRT's sessions say `graph`, or `enqueue` and why.
+        """
         ...
 
     def close(self) -> None:
-        """Frees the engine; later runs raise `session-closed`."""
+        """Frees the engine; later runs raise `session-closed`. More than one call does no harm."""
         ...
 
 
 def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
-    """Raises `session-input` when names, types or shapes are not what the manifest says."""
+    """Raises `session-input` if names, types or shapes `[B, ...]` of the inputs are not what the manifest says.
+
+    A dynamic engine's images must also be within its profile, with sides that are multiples of its divisor.
+    """
     wanted = {spec.name: spec for spec in manifest.inputs}
     if set(inputs) != set(wanted):
         raise _bad_input(f"The engine takes {sorted(wanted)}, not {sorted(inputs)}.")

@@ -1,4 +1,4 @@
-"""Pair after pair through an engine: the next images are decoded, and copied to the GPU, while the engine works."""
+"""Pair after pair through an engine. The next images are decoded, and copied to the GPU, while the engine works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _Images = tuple[PreparedImage, PreparedImage]
 
 @dataclass(frozen=True)
 class PairRun:
-    """A pair that an engine works on. start: on the host's clock, in seconds."""
+    """A pair that an engine works on.
+
+    adapter: what prepared the images and reads the outputs.
+    images: the two prepared images.
+    pending: the run that was started.
+    start: when it was started, in seconds of `time.perf_counter`.
+    """
 
     adapter: PairAdapter
     images: _Images
@@ -31,24 +37,30 @@ class PairRun:
 
     @classmethod
     def begin(cls, adapter: PairAdapter, session: Session, images: _Images) -> PairRun:
-        """Starts a run. Errors: size-memory, those of the session."""
+        """Starts a run of the engine on two prepared images, uint8 `[H, W, C]`.
+
+        Errors: size-memory, those of `Session.start`.
+        """
         inputs = adapter.inputs(*images)
         start = time.perf_counter()
         return cls(adapter, images, session.start(inputs), start)
 
     def outputs(self) -> Outputs:
-        """Waits for the engine's outputs."""
+        """Waits for the engine's outputs, arrays `[1, ...]` by name. Errors: those of `Pending.result`."""
         return self.pending.result()
 
     def matches(self) -> Matches:
-        """Waits for the matches."""
+        """Waits for the matches. Errors: those of `Pending.result`; matches-invalid."""
         outputs = self.outputs()
         timings = {"inference": (time.perf_counter() - self.start) * 1e3, **self.pending.timings()}
         return self.adapter.matches(self.images, outputs, timings)
 
 
 def prepare_pair(adapter: PairAdapter, pair: tuple[ImageLike, ImageLike]) -> _Images:
-    """Both images of a pair, prepared. Errors: pair-invalid, image-*."""
+    """Prepares both images of a pair, each to uint8 `[H, W, C]`.
+
+    Errors: pair-invalid if it is not two images; image-* of `as_image`, fit-size.
+    """
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
         raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
@@ -58,11 +70,13 @@ def prepare_pair(adapter: PairAdapter, pair: tuple[ImageLike, ImageLike]) -> _Im
 def stream_matches(
     adapter: PairAdapter, sessions: Sequence[Session], pairs: Iterable[tuple[ImageLike, ImageLike]]
 ) -> Generator[Matches | MatchRTError, None, None]:
-    """Matches pairs in order, in turn on each of `sessions`; yields the error of a pair that cannot be matched.
+    """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
-    As many pairs are under way as there are sessions. What the iterable itself raises is raised after the results of
-    the pairs that came before. A caller that stops early should close the iterator: runs under way are then waited
-    for, so that the sessions can be used again.
+    pairs: (image0, image1), each a path, an array `[H, W]` or `[H, W, C]`, or a prepared image.
+
+    There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
+    pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
+    that the sessions can be used again. Errors: no MatchRTError is raised, it is yielded.
     """
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
@@ -80,7 +94,7 @@ def stream_matches(
 
 
 def _begun(adapter: PairAdapter, session: Session, prepared: Future[_Images]) -> PairRun | MatchRTError:
-    """Starts a pair on a session; what is wrong with the pair comes out in its turn."""
+    """Starts a pair on a session. An error of the pair is returned, and comes out when it is the pair's turn."""
     try:
         return PairRun.begin(adapter, session, prepared.result())
     except MatchRTError as error:
@@ -97,7 +111,10 @@ def _outcome(run: PairRun | MatchRTError) -> Matches | MatchRTError:
 
 
 def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Images]]) -> Iterator[Future[_Images] | Exception]:
-    """Pairs being prepared, in order, two ahead of the one that is taken; last the error of the caller's iterator."""
+    """Pairs that are being prepared, in order, two ahead of the one that is taken.
+
+    If the caller's iterator raises, its error comes last.
+    """
     waiting: deque[Future[_Images]] = deque()
     source = iter(pairs)
     while True:

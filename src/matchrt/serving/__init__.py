@@ -1,1 +1,1 @@
-"""Engines behind HTTP and gRPC: the Open Inference Protocol, one friendly endpoint, a page. Sits on the runtime."""
+"""Engines behind HTTP and gRPC: the Open Inference Protocol, a simple endpoint for two images, and a page."""

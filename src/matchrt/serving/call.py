@@ -1,4 +1,4 @@
-"""One request under way: how long it may take, and whether anybody still waits for it."""
+"""A request that is being answered: how long it may take, and whether anybody still waits for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class Call:
-    """A deadline on the monotonic clock, and the run that the request waits for."""
+    """A deadline on the monotonic clock, and the run that the request waits for.
+
+    seconds: how long the request may take from now.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -21,18 +24,21 @@ class Call:
         self._run: Future[object] | None = None
 
     def limit(self, seconds: float) -> None:
-        """Allows at most `seconds` from now; never more than before."""
+        """Allows at most `seconds` from now, and never more than before. Raises nothing."""
         self._end = min(self._end, time.monotonic() + seconds)
 
     def check(self) -> None:
-        """Raises deadline-exceeded or request-abandoned where going on is of no use."""
+        """Raises deadline-exceeded or request-abandoned if it is of no use to go on."""
         if self._gone:
             raise abandoned()
         if time.monotonic() >= self._end:
             raise too_late()
 
     def wait(self, run: Future[T]) -> T:
-        """The run's result, within the deadline; a run that has not begun by then never will."""
+        """The run's result. A run that has not begun at the deadline is cancelled.
+
+        Errors: deadline-exceeded, request-abandoned, those of the run.
+        """
         self._run = run  # type: ignore[assignment]
         if self._gone:
             run.cancel()
@@ -45,7 +51,7 @@ class Call:
             raise abandoned() from error
 
     def abandon(self) -> None:
-        """Whoever asked has gone."""
+        """Called when the client has gone. Cancels a run that has not begun. Raises nothing."""
         self._gone = True
         if self._run is not None:
             self._run.cancel()

@@ -1,4 +1,4 @@
-"""What goes wrong while serving, and its status in HTTP and gRPC."""
+"""The errors of serving, and their status in HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from matchrt.errors import InternalError, MatchRTError
 
-# code: HTTP status, gRPC status. Every other code is the caller's mistake (400), every other InternalError ours (500).
+# HTTP and gRPC status by code. Any other code is the caller's mistake (400), any other InternalError is ours (500).
 _STATUS: dict[str, tuple[int, str]] = {
     "token-wrong": (401, "UNAUTHENTICATED"),
     "model-not-served": (404, "NOT_FOUND"),
@@ -35,42 +35,48 @@ def grpc_status(error: MatchRTError) -> str:
 
 
 def as_json(error: MatchRTError) -> dict[str, Any]:
-    """The body of an error: `error` as the protocol has it, and what every error of matchrt has."""
+    """The body of an error: `error` as in the protocol, and `code` and `remedy` as in every error of matchrt."""
     return {"error": error.message, "code": error.code, "remedy": error.remedy}
 
 
 def busy() -> MatchRTError:
-    """The queue is full."""
-    return MatchRTError("server-busy", "All places are taken.", "Try again in a moment, or ask for a longer --queue.")
+    """The error of a request that finds no free place. It is returned, as by all functions here, not raised."""
+    return MatchRTError(
+        "server-busy", "All places for requests are taken.", "Try again in a moment, or ask for a longer --queue."
+    )
 
 
 def draining() -> MatchRTError:
-    """The service is about to end."""
-    return MatchRTError("server-draining", "The service is shutting down.", "Ask another one.")
+    """The error of a request that comes while the service shuts down."""
+    return MatchRTError("server-draining", "The service is shutting down.", "Ask another server.")
 
 
 def too_late() -> MatchRTError:
-    """A request's time is over."""
-    return MatchRTError("deadline-exceeded", "The request's time was over before its result.", "Allow it more time.")
+    """The error of a request whose deadline has passed."""
+    return MatchRTError("deadline-exceeded", "The request's deadline passed before its result.", "Allow it more time.")
 
 
 def abandoned() -> MatchRTError:
-    """Whoever asked has gone."""
-    return MatchRTError("request-abandoned", "The caller has gone.", "Stay for the answer.")
+    """The error of a request whose client has gone."""
+    return MatchRTError(
+        "request-abandoned", "The caller has closed the connection.", "Keep it open until the answer comes."
+    )
 
 
 def bad_request(message: str, remedy: str) -> MatchRTError:
-    """The request does not follow the protocol or the model's contract."""
+    """The error of a request that does not follow the protocol or the model's contract."""
     return MatchRTError("request-invalid", message, remedy)
 
 
 def too_large(limit: int) -> MatchRTError:
-    """A body of more than `limit` bytes."""
+    """The error of a body of more than `limit` bytes."""
     return MatchRTError(
-        "body-too-large", f"A request may have {limit} bytes.", "Send smaller images, or ask for a larger --max-body."
+        "body-too-large",
+        f"A request may have at most {limit} bytes.",
+        "Send smaller images, or ask for a larger --max-body.",
     )
 
 
 def surprise(error: Exception) -> InternalError:
-    """An exception that nobody foresaw; its text stays in the log."""
+    """The error of an unexpected exception. It names the exception's type only; the text stays in the log."""
     return InternalError("unexpected", f"Unexpected failure: {type(error).__name__}.", "Report it with the log.")

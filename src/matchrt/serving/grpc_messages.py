@@ -1,6 +1,6 @@
 """The protocol's messages, from the compiled form of open_inference.proto.
 
-In a pool of their own: tritonclient brings messages of the same names, and both may be in one process.
+They are in a pool of their own, because tritonclient brings messages of the same names, and one process may use both.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ SERVICE = "inference.GRPCInferenceService"
 
 @cache
 def message(name: str) -> Any:
-    """The class of a message, such as `ModelInferRequest`."""
+    """The class of a message, such as `ModelInferRequest`. Raises KeyError for a name that is not in the protocol."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"inference.{name}"))
 
 
 def compiled() -> bytes:
-    """The file descriptor set that lies beside this module."""
+    """The bytes of the file descriptor set beside this module."""
     return (resources.files("matchrt.serving") / "open_inference.binpb").read_bytes()
 
 

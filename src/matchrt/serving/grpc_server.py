@@ -1,4 +1,4 @@
-"""The gRPC side, on grpc.aio."""
+"""The gRPC server, on grpc.aio."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ _OPEN = ("ServerLive", "ServerReady")
 
 
 class GrpcService:
-    """The protocol's six calls."""
+    """The protocol's six calls. A MatchRTError that one raises becomes the call's status."""
 
     def __init__(self, service: Service, models: Mapping[str, Model]) -> None:
         self._service, self._models = service, models
 
     async def server_live(self, request: Any, context: Any) -> Any:
-        """It answers."""
+        """Says that the process answers."""
         return message("ServerLiveResponse")(live=True)
 
     async def server_ready(self, request: Any, context: Any) -> Any:
-        """Whether requests are taken."""
+        """Says whether the service takes requests."""
         return message("ServerReadyResponse")(ready=self._service.ready)
 
     async def model_ready(self, request: Any, context: Any) -> Any:
-        """Whether there is such a model, and requests are taken."""
+        """Says whether the service takes requests for a model. Error: model-not-served."""
         find(self._models, request.name, request.version)
         return message("ModelReadyResponse")(ready=self._service.ready)
 
     async def server_metadata(self, request: Any, context: Any) -> Any:
-        """Name, version, extensions."""
+        """Name, version and extensions of the server."""
         return message("ServerMetadataResponse")(**server_metadata(__version__))
 
     async def model_metadata(self, request: Any, context: Any) -> Any:
-        """Inputs and outputs."""
+        """Inputs and outputs of a model. Error: model-not-served."""
         return message("ModelMetadataResponse")(**model_metadata(find(self._models, request.name, request.version)))
 
     async def model_infer(self, request: Any, context: Any) -> Any:
-        """Runs a model."""
+        """Runs a model. Errors: model-not-served, request-invalid, those of `Service.run`."""
         model = find(self._models, request.model_name, request.model_version)
         left = context.time_remaining()
-        # grpc gives a very large number where the caller set no deadline.
+        # If the caller set no deadline, grpc returns a very large number.
         call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
         infer_call, tensors, _ = await infer(self._service, model, call, lambda: read_call(request))
         return write_answer(model.name, VERSION, infer_call, tensors)
 
     def handlers(self) -> Any:
-        """What grpc calls, by the methods' names."""
+        """The handlers of the methods, by their names, as grpc takes them."""
         methods: dict[str, Handler] = {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
@@ -83,7 +83,7 @@ class GrpcService:
         )
 
     def _guarded(self, name: str, handler: Handler) -> Handler:
-        """The handler on bytes: what it raises becomes the call's status."""
+        """The handler as a function of bytes; an exception that it raises becomes the call's status."""
 
         async def answer(raw: bytes, context: Any) -> bytes:
             start, status = time.perf_counter(), "OK"
@@ -116,11 +116,11 @@ def _parse(name: str, raw: bytes) -> Any:
     try:
         return message(name).FromString(raw)
     except DecodeError as error:
-        raise bad_request(f"These bytes are no {name}.", "Use the protocol's .proto file.") from error
+        raise bad_request(f"These bytes are not a {name}.", "Use the protocol's .proto file.") from error
 
 
 def make_server(service: Service, models: Mapping[str, Model]) -> tuple[Any, int]:
-    """A server that listens, and its port; start it in the running loop. Error: port-taken."""
+    """A server that listens, and its port. It must be started in the running event loop. Error: port-taken."""
     options = service.options
     server = grpc.aio.server(
         options=(
@@ -139,5 +139,5 @@ def make_server(service: Service, models: Mapping[str, Model]) -> tuple[Any, int
 
 
 def port_taken(host: str, port: int | None) -> MatchRTError:
-    """Something else listens there, or the address is not this machine's."""
+    """The error of a port that another program uses, or an address that is not this machine's."""
     return MatchRTError("port-taken", f"Cannot listen on {host}:{port}.", "Choose another port or address; 0 is any.")

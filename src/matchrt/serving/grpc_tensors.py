@@ -18,7 +18,7 @@ from matchrt.serving.tensors import (
     to_bytes,
 )
 
-# The field of InferTensorContents that holds a datatype; FP16 has none and comes raw.
+# The field of InferTensorContents that holds each datatype. FP16 has no field, and comes raw.
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -27,15 +27,15 @@ _CONTENTS = {
 
 
 def read_call(request: Any) -> InferCall:
-    """A ModelInferRequest. Error: request-invalid."""
+    """Reads a ModelInferRequest. Error: request-invalid."""
     raw = list(request.raw_input_contents)
     if len(request.inputs) > 64 or (raw and len(raw) != len(request.inputs)):
-        raise bad_request("raw_input_contents are not one for each input.", "Send one for each, or none.")
+        raise bad_request("raw_input_contents do not have one entry for each input.", "Send one for each, or none.")
     tensors: dict[str, Tensor] = {}
     for index, entry in enumerate(request.inputs):
         name = entry.name[:80]
         if name in tensors:
-            raise bad_request(f"'{name}' is there twice.", "Name every input once.")
+            raise bad_request(f"'{name}' is given twice.", "Name every input once.")
         _no_parameters(entry.parameters)
         shape, datatype = read_shape(name, list(entry.shape)), read_datatype(name, entry.datatype)
         if raw:
@@ -49,7 +49,7 @@ def read_call(request: Any) -> InferCall:
 
 
 def write_answer(model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:
-    """A ModelInferResponse with raw contents."""
+    """A ModelInferResponse with raw contents. Raises nothing."""
     answer = message("ModelInferResponse")(model_name=model, model_version=version, id=call.request_id)
     for tensor in tensors:
         answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)

@@ -1,4 +1,4 @@
-"""Two halves of a request at the same time: one in the request's own thread, the other in a helper's."""
+"""Runs two halves of a request at the same time: one in the request's own thread, the other in a helper's."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class Helpers:
-    """`count` threads that all requests share. What they do must not wait for one another."""
+    """`count` threads that all requests share. The work that they get must not wait for other work."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="matchrt-helper")
 
     def both(self, first: Callable[[], T], second: Callable[[], T]) -> tuple[T, T]:
-        """The results of both. Errors: those of `first`, else those of `second`.
+        """The results of both functions. Errors: those of `first`, or else those of `second`.
 
-        A second half that no helper has begun when the first is done is done by the caller, so that nobody waits for
-        other requests' halves. Neither is under way any more when this ends, however it ends.
+        If no helper has begun the second half when the first is done, the caller does it, so that nobody waits for
+        other requests' halves. Neither half runs any more when this returns or raises.
         """
         helper: Future[T] | None = self._pool.submit(second)
         assert helper is not None
@@ -29,9 +29,10 @@ class Helpers:
         finally:
             if not helper.cancel():
                 wait((helper,))
-            # An error would hold this frame, the frame the future, and the future the error: images until the next gc.
+            # An error refers to this frame, the frame to the future, and the future to the error. Without this line,
+            # the cycle keeps images in memory until the next garbage collection.
             helper = None
 
     def close(self) -> None:
-        """Ends the threads; to be called after the last `both`."""
+        """Ends the threads. Call it after the last `both`. Raises nothing."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The HTTP side, on FastAPI: the protocol's routes, health, metrics, pages."""
+"""The HTTP application, on FastAPI: the protocol's routes, health, metrics, pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 
 
 def make_app(service: Service, models: Mapping[str, Model]) -> App:
-    """The application that a server runs."""
+    """The ASGI application that a server runs, with its guard.
+
+    models: all models of the service, by name. Raises nothing.
+    """
     app = FastAPI(
         title="matchrt",
         version=__version__,
@@ -51,13 +54,16 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     app.openapi = lambda: tidy(schema(), models, service.options.token is not None)  # type: ignore[method-assign]
     guarded: App = Guard(app, service)
     if service.options.host in LOOPBACK:
-        # A page on the web that names itself 127.0.0.1 gets no answer.
+        # A web page whose host name points to 127.0.0.1 gets no answer.
         return TrustedHostMiddleware(guarded, ["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
     return guarded
 
 
 def read_timeout(request: Request, longest: float) -> float:
-    """Seconds that a request allows itself, at most the service's. Error: request-invalid."""
+    """The seconds that a request may take: its own limit, but at most the service's, `longest`.
+
+    Error: request-invalid.
+    """
     text = request.headers.get(TIMEOUT_HEADER)
     if text is None:
         return longest
@@ -66,12 +72,15 @@ def read_timeout(request: Request, longest: float) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.0 < seconds <= 1e6:
-        raise bad_request(f"{TIMEOUT_HEADER} is no number of seconds.", "Give, for instance, 2.5.")
+        raise bad_request(f"{TIMEOUT_HEADER} is not a number of seconds.", "Give, for instance, 2.5.")
     return min(seconds, longest)
 
 
 async def unless_gone(request: Request, work: asyncio.Future[T]) -> T:
-    """The work's result; cancels it when the connection closes. Error: request-abandoned, which nobody sees."""
+    """The work's result. If the connection closes, the work is cancelled.
+
+    Errors: those of the work; request-abandoned, which nobody sees.
+    """
     gone = asyncio.ensure_future(_disconnected(request))
     gone.add_done_callback(lambda _: work.cancel())
     try:
@@ -180,7 +189,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
 
 def _page(text: str) -> Callable[[], Awaitable[HTMLResponse]]:
-    # The page may talk to its own server and show pictures that it holds; nothing from elsewhere.
+    # The page may talk to its own server and show pictures that it has made. It loads nothing from elsewhere.
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
     headers = {"Content-Security-Policy": f"{policy}connect-src 'self'; frame-ancestors 'none'; form-action 'none'"}
 
@@ -197,7 +206,7 @@ def _add_failures(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        # The text of it goes to the log, not to strangers; the guard logs it.
+        # The exception's text is not for strangers. The guard writes it to the log.
         return _json(as_json(surprise(error)), 500)
 
     @app.exception_handler(HTTPException)

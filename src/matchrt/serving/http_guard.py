@@ -1,4 +1,4 @@
-"""What stands before every HTTP request: the token, the limits of bodies, the clock, and the count."""
+"""The guard in front of every HTTP request: it checks the token, limits bodies and time, and counts requests."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOGGER = logging.getLogger("matchrt.serving")
-# Open without a token: whether it lives, and pages that hold nothing but themselves.
+# These need no token: the health checks, and pages without any data.
 _OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
-# A body must have come within this many seconds, whatever the request's own time.
+# A body must arrive within this many seconds, whatever the request's own deadline is.
 _BODY_SECONDS = 30.0
-# Bodies in memory at one time, in multiples of the largest one allowed.
+# The bytes of all bodies in memory at one time, in multiples of the largest body allowed.
 _BODIES = 4
 
 
 class Guard:
-    """An ASGI application around another one. Bodies are read whole here, so that the application only computes."""
+    """An ASGI application around another one. It reads whole bodies, so that the inner application only computes."""
 
     def __init__(self, app: App, service: Service) -> None:
         self._app, self._service = app, service
@@ -70,14 +70,17 @@ class Guard:
             self._service.metrics.answered("http", route, str(status), time.perf_counter() - start)
 
     def hold(self, size: int) -> None:
-        """Counts bytes of bodies in memory; negative when they go. Error: server-busy."""
+        """Counts bytes of bodies in memory. Error: server-busy if they are too many.
+
+        size: bytes that come; negative for bytes that go.
+        """
         if size > 0 and self._held + size > _BODIES * self._service.options.max_body:
             raise busy()
         self._held += size
 
     @property
     def limit(self) -> int:
-        """Bytes that a body may have."""
+        """The largest body, bytes."""
         return self._service.options.max_body
 
     def _require_token(self, scope: Scope) -> None:
@@ -87,7 +90,7 @@ class Guard:
 
 
 def require_token(given: str | None, token: str) -> None:
-    """Raises token-wrong unless `given` is `Bearer TOKEN`; takes the same time whatever differs."""
+    """Raises token-wrong unless `given` is `Bearer TOKEN`. It takes the same time wherever they differ."""
     kind, _, word = (given or "").partition(" ")
     if not hmac.compare_digest(word.strip().encode(), token.encode()) or kind.lower() != "bearer":
         raise MatchRTError(
@@ -142,20 +145,20 @@ class _Body:
         self._size += size
 
     def release(self) -> None:
-        """The body is no longer in memory."""
+        """Called when the body is no longer in memory."""
         self._guard.hold(-self._size)
         self._size = 0
 
 
 def unpack(data: bytes, encoding: str, limit: int) -> bytes:
-    """Undoes gzip or deflate, never beyond `limit` bytes. Errors: request-invalid, body-too-large."""
+    """Undoes gzip or deflate, up to `limit` bytes. Errors: request-invalid, body-too-large."""
     if encoding not in ("gzip", "deflate"):
         raise bad_request("The content encoding is unknown.", "Use gzip, deflate, or none.")
     unpacker = zlib.decompressobj(31 if encoding == "gzip" else 15)
     try:
         content = unpacker.decompress(data, limit + 1)
     except zlib.error as error:
-        raise bad_request(f"The body is no {encoding}.", "Send it whole, or without an encoding.") from error
+        raise bad_request(f"The body is not {encoding}.", "Send it whole, or without an encoding.") from error
     if len(content) > limit:
         raise too_large(limit)
     if not unpacker.eof:
@@ -164,7 +167,7 @@ def unpack(data: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _replay(content: bytes, receive: Receive) -> Receive:
-    """Gives the whole body at once, then what the connection says."""
+    """A `receive` that gives the whole body at once, and after it what the connection says."""
     sent = False
 
     async def next_message() -> Message:

@@ -1,4 +1,4 @@
-"""`POST /v1/match`: two image files in, matches out, with a picture on request."""
+"""`POST /v1/match` takes two image files and answers with matches, and with a picture on request."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class MatchForm(BaseModel):
 
 
 def add_match(app: FastAPI, service: Service) -> None:
-    """Adds the endpoint."""
+    """Adds the endpoint to the application."""
     from matchrt.serving.http_app import read_timeout, unless_gone  # it adds this endpoint: a cycle
 
     @app.post("/v1/match", tags=["matching"], response_class=Response, **_described())
@@ -84,10 +84,10 @@ def _described() -> dict[str, Any]:
 
 
 async def _read_form(request: Request) -> tuple[MatchForm, tuple[bytes, bytes]]:
-    """The fields, checked, and the two files. An empty text stands for the default.
+    """The fields, checked, and the two files. An empty text means the default.
 
-    Not by parameters of the endpoint: FastAPI looks at their types again in every request, which takes as long as
-    parsing the form. Errors: request-invalid, RequestValidationError.
+    They are not parameters of the endpoint, because FastAPI then inspects their types in every request, which takes as
+    long as parsing the form. Errors: request-invalid, RequestValidationError.
     """
     try:
         fields = await request.form()
@@ -113,7 +113,7 @@ def _job(
         for data, name in zip(files, names, strict=True)
     )
     pair, images = pair_job(engine, read0, read1, form.min_score)
-    # Images are large: they wait for their run only where they are drawn on.
+    # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images
 
     def finish(run: Run) -> bytes:

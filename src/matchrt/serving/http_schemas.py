@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of requests and answers; what they are read and written by is elsewhere."""
+"""The schemas of requests and answers on the OpenAPI page. Other modules read and write the requests themselves."""
 
 from __future__ import annotations
 
@@ -68,29 +68,29 @@ _WORDS = {
     404: "No such model",
     408: "The body came too slowly",
     413: "The body or an image is too large",
-    429: "All places are taken; try again",
-    499: "The caller has gone",
+    429: "All places for requests are taken; try again",
+    499: "The caller has closed the connection",
     503: "The service is shutting down, or memory is short",
-    504: "The request's time was over",
+    504: "The request's deadline passed before its result",
 }
-# What a request may meet that a model or engine works on.
+# The failures of requests that run a model or an engine.
 WORK = (400, 404, 408, 413, 429, 503, 504)
 Responses = dict[int | str, dict[str, Any]]
 
 
 def plain(*failures: int) -> Responses:
-    """Answers with nothing to say but their status; besides, the failures."""
+    """The responses of a route whose answer is only its status, and the failures."""
     return {200: {"description": "Yes"}, **_failures(failures)}
 
 
 def json_answer(schema: dict[str, Any], failures: tuple[int, ...]) -> Responses:
-    """An answer in JSON; besides, the failures."""
+    """The responses of a route that answers in JSON, and the failures."""
     content = {"application/json": {"schema": schema}}
     return {200: {"description": "The answer", "content": content}, **_failures(failures)}
 
 
 def inference() -> dict[str, Any]:
-    """Request and answers of an inference."""
+    """Request and responses of an inference route, as arguments of FastAPI's decorators."""
     content = {"application/json": {"schema": _REQUEST}, "application/octet-stream": {}}
     responses = json_answer(_ANSWER, WORK)
     responses[200]["content"]["application/octet-stream"] = {}
@@ -98,7 +98,10 @@ def inference() -> dict[str, Any]:
 
 
 def tidy(schema: dict[str, Any], models: Iterable[str], token: bool) -> dict[str, Any]:
-    """Takes FastAPI's 422 out, which is a 400 here; names the models, and the token where one is asked for."""
+    """Corrects FastAPI's schema, in place, and returns it.
+
+    It removes the status 422, which is 400 here, lists the models' names, and describes the token if one is needed.
+    """
     known = {"model": list(models), "version": [VERSION]}
     for path in schema["paths"].values():
         for operation in path.values():

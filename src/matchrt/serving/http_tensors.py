@@ -1,6 +1,7 @@
 """Inference requests and answers over HTTP: JSON, with tensors in it or as binary data after it.
 
-The binary tensor data extension: github.com/triton-inference-server/server, docs/protocol/extension_binary_data.md.
+The binary tensor data extension is described in github.com/triton-inference-server/server,
+docs/protocol/extension_binary_data.md.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ from matchrt.serving.tensors import (
 )
 
 HEADER = "Inference-Header-Content-Length"
-# Numbers in text take many times their size once parsed.
+# Parsed numbers take many times the memory of their text.
 MAX_JSON = 16 << 20
 
 
 def read_call(body: bytes, header: str | None) -> InferCall:
-    """A request's body. header: of the name HEADER. Errors: request-invalid, body-too-large."""
+    """Reads a request's body.
+
+    header: the value of the header HEADER, which is the length of the JSON part in bytes; None without binary data.
+    Errors: request-invalid, body-too-large.
+    """
     size = len(body)
     if header is not None:
         if not (header.isascii() and header.isdigit() and int(header[:12]) <= len(body)):
-            raise bad_request(f"{HEADER} is no length within the body.", "Give the length of the JSON part.")
+            raise bad_request(f"{HEADER} is not a length within the body.", "Give the length of the JSON part.")
         size = int(header[:12])
     if size > MAX_JSON:
         raise too_large(MAX_JSON)
@@ -47,7 +52,7 @@ def read_call(body: bytes, header: str | None) -> InferCall:
         raise bad_request(f"{len(data) - used} bytes belong to no tensor.", "Send exactly the tensors' data.")
     request_id = request.get("id", "")
     if not isinstance(request_id, str):
-        raise bad_request("'id' is no text.", 'Give, for instance, "17".')
+        raise bad_request("'id' is not a text.", 'Give, for instance, "17".')
     parameters = _object(request.get("parameters", {}), "parameters")
     binary = parameters.pop("binary_data_output", False) is True
     return InferCall(tensors, parameters, _read_wanted(request.get("outputs"), binary), request_id)
@@ -56,7 +61,10 @@ def read_call(body: bytes, header: str | None) -> InferCall:
 def write_answer(
     model: str, version: str, call: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]
 ) -> tuple[bytes, int | None]:
-    """The answer's body, and the length of its JSON part where binary data follow. Error: request-invalid."""
+    """The answer's body, and the length of its JSON part in bytes if binary data follow, else None.
+
+    tensors, wanted: the outputs asked for, in the same order. Error: request-invalid.
+    """
     outputs, blobs = [], []
     for output, tensor in zip(wanted, tensors, strict=True):
         entry: dict[str, Any] = {
@@ -82,25 +90,25 @@ def _parse(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise bad_request(f"The request is no JSON: {error}.", f"Binary data need the header {HEADER}.") from error
+        raise bad_request(f"The request is not JSON: {error}.", f"Binary data need the header {HEADER}.") from error
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise bad_request(f"'{what}' is no object.", "See /docs for the request's form.")
+        raise bad_request(f"'{what}' is not an object.", "See /docs for the request's form.")
     return value
 
 
 def _read_inputs(entries: Any, data: memoryview) -> tuple[dict[str, Tensor], int]:
     if not isinstance(entries, list) or len(entries) > 64:
-        raise bad_request("'inputs' is no list of tensors.", "See /docs for the request's form.")
+        raise bad_request("'inputs' is not a list of tensors.", "See /docs for the request's form.")
     tensors: dict[str, Tensor] = {}
     place = 0
     for item in entries:
         entry = _object(item, "inputs")
         name = entry.get("name")
         if not isinstance(name, str) or name in tensors:
-            raise bad_request("An input's name is missing, no text, or there twice.", "Name every input once.")
+            raise bad_request("An input's name is missing, is not a text, or is given twice.", "Name every input once.")
         name = name[:80]
         parameters = _object(entry.get("parameters", {}), "parameters")
         size = parameters.get("binary_data_size")
@@ -134,20 +142,20 @@ def _text_bytes(name: str, value: str, encoded: bool) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise bad_request(f"'{name}' is no base64.", "Encode the file's bytes as base64.") from error
+        raise bad_request(f"'{name}' is not base64.", "Encode the file's bytes as base64.") from error
 
 
 def _read_wanted(entries: Any, binary: bool) -> tuple[Wanted, ...] | None:
-    """The outputs asked for; None for all, as text."""
+    """The outputs that are asked for; None for all outputs, as text."""
     if entries is None:
         return None if not binary else (Wanted("", True),)
     if not isinstance(entries, list) or len(entries) > 64:
-        raise bad_request("'outputs' is no list.", "See /docs for the request's form.")
+        raise bad_request("'outputs' is not a list.", "See /docs for the request's form.")
     wanted = []
     for item in entries:
         entry = _object(item, "outputs")
         name, parameters = entry.get("name"), _object(entry.get("parameters", {}), "parameters")
         if not isinstance(name, str):
-            raise bad_request("An output's name is missing or no text.", "Name every output.")
+            raise bad_request("An output's name is missing or is not a text.", "Name every output.")
         wanted.append(Wanted(name, parameters.get("binary_data", binary) is True))
     return tuple(wanted)

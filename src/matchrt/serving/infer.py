@@ -1,4 +1,4 @@
-"""An inference request of the protocol through a model, the same for HTTP and gRPC."""
+"""Runs an inference request of the protocol, in the same way for HTTP and gRPC."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Answer = tuple[InferCall, list[Tensor], tuple[Wanted, ...]]
 
 
 def server_metadata(version: str) -> dict[str, Any]:
-    """What the protocol asks of a server."""
+    """The protocol's description of the server."""
     return {"name": "matchrt", "version": version, "extensions": list(EXTENSIONS)}
 
 
 def model_metadata(model: Model) -> dict[str, Any]:
-    """What the protocol asks of a model."""
+    """The protocol's description of a model."""
     tensors = {
         kind: [{"name": info.name, "datatype": info.datatype, "shape": list(info.shape)} for info in infos]
         for kind, infos in (("inputs", model.inputs), ("outputs", model.outputs))
@@ -31,7 +31,10 @@ def model_metadata(model: Model) -> dict[str, Any]:
 
 
 def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCall]) -> asyncio.Future[Answer]:
-    """Reads a request in a thread of its own, runs it, and gives the outputs that it asks for, in its order."""
+    """Reads a request in a thread of its own, runs it, and returns the outputs that it asks for, in its order.
+
+    read: reads the request. Errors: request-invalid, session-input, image-*, those of `Service.run`.
+    """
 
     def prepare() -> Job[Answer]:
         request = read()
@@ -49,10 +52,10 @@ def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCa
 
 
 def limit_by_parameter(call: Call, parameters: Any) -> None:
-    """Triton's request parameter `timeout`, microseconds; 0 is none. Error: request-invalid."""
+    """Applies Triton's request parameter `timeout`, in microseconds; 0 means none. Error: request-invalid."""
     timeout = parameters.get("timeout", 0)
     if type(timeout) is not int or timeout < 0:
-        raise bad_request("'timeout' is no number of microseconds.", "Give, for instance, 2000000.")
+        raise bad_request("'timeout' is not a number of microseconds.", "Give, for instance, 2000000.")
     if timeout:
         call.limit(min(timeout / 1e6, 1e6))
 

@@ -1,4 +1,4 @@
-"""What Prometheus sees: one registry a service, nothing global."""
+"""The metrics that Prometheus reads. Each service has its own registry; nothing is global."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counters of one service."""
+    """The counters of one service. No method raises an error."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -36,21 +36,25 @@ class Metrics:
         self._places = Gauge("matchrt_places", "Requests that may run or wait.", registry=self._registry)
 
     def watch(self, taken: Callable[[], float], places: int) -> None:
-        """Reads the places taken from `taken` whenever somebody looks."""
+        """Sets how the gauges of places are read.
+
+        taken: called for the number of places taken, whenever somebody reads the metrics.
+        places: the number of all places.
+        """
         self._taken.set_function(taken)
         self._places.set(places)
 
     def answered(self, protocol: str, endpoint: str, status: str, seconds: float) -> None:
-        """A request got its answer."""
+        """Counts an answered request, which took `seconds`."""
         self._requests.labels(protocol, endpoint, status).inc()
         self._seconds.labels(protocol, endpoint).observe(seconds)
 
     def refused(self) -> None:
-        """A request found no place."""
+        """Counts a request that found no free place."""
         self._refused.inc()
 
     def runs_of(self, engine: str) -> Callable[[int, float], None]:
-        """What is told of every run of an engine: pairs, milliseconds."""
+        """A function that counts runs of an engine: it takes the number of pairs, and the milliseconds of a run."""
         seconds, rows = self._run_seconds.labels(engine), self._rows.labels(engine)
 
         def seen(pairs: int, milliseconds: float) -> None:
@@ -60,5 +64,5 @@ class Metrics:
         return seen
 
     def text(self) -> bytes:
-        """The exposition."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What the protocol calls models: three views of each engine.
+"""The models of the protocol: three views of each engine.
 
 | model         | inputs                              | outputs                                  |
 | ------------- | ----------------------------------- | ---------------------------------------- |
@@ -6,8 +6,8 @@
 | `NAME-files`  | two image files, BYTES `[1]`        | the same                                 |
 | `NAME-engine` | the engine's own tensors            | the engine's own tensors                 |
 
-The first two give what `matchrt match` gives. The third is the engine's contract (docs/engine-contract.md), which is
-also what `matchrt export-triton` makes Triton serve.
+The first two give the matches of `matchrt match`. The third has the engine's contract (docs/engine-contract.md), as
+Triton has it with a repository of `matchrt export-triton`.
 """
 
 from __future__ import annotations
@@ -47,31 +47,34 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What the protocol calls it."""
+        """The model's name in the protocol."""
         ...
 
     @property
     def engine(self) -> ServedEngine:
-        """What runs it."""
+        """The engine that runs it."""
         ...
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
+        """The declared inputs."""
         ...
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives."""
+        """The declared outputs."""
         ...
 
     def job(self, call: InferCall) -> Job[list[Tensor]]:
-        """The request as rows of the engine, and its outputs as the model's."""
+        """The request as a job: it has rows for the engine, and makes the model's outputs from the engine's.
+
+        Error: request-invalid.
+        """
         ...
 
 
 def models_of(service: Service) -> dict[str, Model]:
-    """All models of a service by name. Error: serve-name, where two engines' models would have one name."""
+    """All models of a service by name. Error: serve-name if two models would have the same name."""
     models: dict[str, Model] = {}
     for engine in service.engines.values():
         batch = engine.manifest.input.batch
@@ -93,7 +96,7 @@ def models_of(service: Service) -> dict[str, Model]:
 
 
 def find(models: Mapping[str, Model], name: str, version: str = VERSION) -> Model:
-    """A model. Error: model-not-served."""
+    """The model of that name and version. Error: model-not-served."""
     if name not in models or version not in ("", VERSION):
         what = f"'{name[:80]}'" if name not in models else f"version '{version[:20]}' of '{name}'"
         raise MatchRTError("model-not-served", f"No model {what} is served.", f"Served: {', '.join(models)}.")
@@ -102,7 +105,13 @@ def find(models: Mapping[str, Model], name: str, version: str = VERSION) -> Mode
 
 @dataclass(frozen=True)
 class PairModel:
-    """Two images, or image files, to matches."""
+    """A model that takes two images, or image files, and gives matches.
+
+    name: the model's name in the protocol.
+    engine: what runs it.
+    inputs: the declared inputs: UINT8 `[H, W, C]`, or BYTES `[1]` for files.
+    outputs: the declared outputs: keypoints FP32 `[N, 2]` in pixels of the images as given, and scores FP32 `[N]`.
+    """
 
     name: str
     engine: ServedEngine
@@ -110,7 +119,7 @@ class PairModel:
     outputs: tuple[TensorInfo, ...] = _MATCHES
 
     def job(self, call: InferCall) -> Job[list[Tensor]]:
-        """The protocol's request as a pair."""
+        """The request as a pair of images. Errors: request-invalid, and those of `pair_job`."""
         _require_tensors(call.tensors, self.inputs)
         limit = self.engine.max_pixels
         read0, read1 = (partial(_image, call.tensors[info.name], limit) for info in self.inputs)
@@ -125,7 +134,13 @@ class PairModel:
 
 @dataclass(frozen=True)
 class EngineModel:
-    """The engine's own tensors; up to its batch in rows."""
+    """A model that takes and gives the engine's own tensors, in rows up to the engine's batch.
+
+    name: the model's name in the protocol.
+    engine: what runs it.
+    inputs: the declared inputs, as the engine's manifest lists them.
+    outputs: the declared outputs, likewise.
+    """
 
     name: str
     engine: ServedEngine
@@ -133,7 +148,7 @@ class EngineModel:
     outputs: tuple[TensorInfo, ...]
 
     def job(self, call: InferCall) -> Job[list[Tensor]]:
-        """The protocol's tensors as the engine takes them. Errors: request-invalid, session-input."""
+        """The request's tensors as the engine takes them. Errors: request-invalid, session-input."""
         _require_tensors(call.tensors, self.inputs)
         if min_score(call.parameters) is not None:
             raise bad_request("An engine's own outputs are not filtered.", "Leave 'min_score' out, or ask NAME.")
@@ -153,11 +168,13 @@ class EngineModel:
 def pair_job(
     engine: ServedEngine, read0: Callable[[], Image], read1: Callable[[], Image], least: float | None
 ) -> tuple[Job[Matches], tuple[Image, Image]]:
-    """Two images to matches, as `Matcher.match` does it, and the images, which the job itself does not hold.
+    """The job that matches two images as `Matcher.match` does, and the images, which the job itself does not keep.
 
-    read0, read1: decode the images; both are decoded and resized at the same time. least: score, None for the engine's
-    default. The matches' timings `decode` and `resize` are times that the pair waited, not sums over its images: until
-    both were decoded, and from then until both were resized. Errors: image-* of image0, else those of image1; fit-size,
+    read0, read1: decode the images to uint8 `[H, W]` or `[H, W, 3]`. Both are decoded and resized at the same time.
+    least: the smallest score, 0..1; None for the engine's default.
+
+    The matches' timings `decode` and `resize` are times that the pair waited, and not sums over its images: until both
+    were decoded, and from then until both were resized. Errors: image-* of image0, or else those of image1; fit-size,
     size-memory.
     """
     adapter = engine.adapter(least)
@@ -178,12 +195,15 @@ def pair_job(
 
 
 def min_score(parameters: Mapping[str, Any]) -> float | None:
-    """The parameter of that name, a number in 0..1. Error: request-invalid, also for parameters of other names."""
+    """The request parameter `min_score`, a number in 0..1; None if it is not given.
+
+    Error: request-invalid, also for parameters with unknown names.
+    """
     if unknown := sorted(set(parameters) - set(_KNOWN_PARAMETERS)):
         raise bad_request(f"Unknown parameter '{unknown[0][:80]}'.", f"Known: {', '.join(_KNOWN_PARAMETERS)}.")
     value = parameters.get("min_score")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
-        raise bad_request("'min_score' is no number in 0..1.", "Give, for instance, 0.4.")
+        raise bad_request("'min_score' is not a number in 0..1.", "Give, for instance, 0.4.")
     return None if value is None else float(value)
 
 
@@ -211,9 +231,9 @@ def _image(tensor: Tensor, max_pixels: int) -> Image:
 
 
 def _check_rows(inputs: Mapping[str, Any], manifest: EngineManifest) -> None:
-    """What `Session.run` would refuse, before it can spoil the run of others."""
+    """Raises what `Session.run` would raise, before the rows can spoil a run that other requests share."""
     batch = manifest.input.batch
-    # Views of no memory: only names, types and shapes are looked at.
+    # These views take no memory; only names, types and shapes are checked.
     full = {
         name: np.broadcast_to(array[:1], (batch, *array.shape[1:])) if batch > 1 else array
         for name, array in inputs.items()

@@ -1,4 +1,4 @@
-"""How to serve."""
+"""Options of a service."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ Verify = Literal["none", "homography", "fundamental"]
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where a service listens and what it allows.
+    """Where a service listens and what it allows. Errors: option-range, serve-nothing, serve-exposed.
 
-    http, grpc: ports; 0 for any free one, None for not at all. token: what callers must send as a bearer token.
+    host: address to listen on.
+    http: port; 0 for any free one, None for no HTTP.
+    grpc: port; 0 for any free one, None for no gRPC.
+    token: the bearer token that callers must send; None for none.
     open_to_all: listen beyond this machine without a token.
-    workers: threads that run an engine, each on a fork of its session. queue: requests that may wait beyond those that
-    the workers can take in one round; None for one more round. A longer queue takes bursts, and makes them wait.
+    workers: threads that run an engine, each on a fork of its session.
+    queue: requests that may wait beyond those that the workers can take in one round; None for one more round. A longer
+        queue takes bursts, and makes them wait.
     batch_wait: seconds that a run of an engine built with --batch waits for more pairs.
-    timeout: seconds that a request may take unless it asks for less. drain: seconds for running requests at the end.
-    max_body: bytes of a request. max_pixels: of an image, looked at before it is decoded.
+    timeout: seconds that a request may take unless it asks for less.
+    drain: seconds that running requests get when the service ends.
+    max_body: bytes of a request's body.
+    max_pixels: pixels of an image, checked before it is decoded.
+    threads: CPU threads of one run; None for the runtime's choice.
+    device: where engines run, `cpu` or `cuda`; None for where their backends run.
+    backend: of the engines, if a name stands for engines of several backends; None for any.
     """
 
     host: str = "127.0.0.1"
@@ -65,5 +74,5 @@ class ServeOptions:
             raise MatchRTError(
                 "serve-exposed",
                 f"Listening on {self.host} without a token lets anybody on the network use this machine.",
-                "Give --token-file, or say --no-token where something in front of it asks for one.",
+                "Give --token-file, or --no-token if a proxy in front of it asks for a token.",
             )

@@ -1,4 +1,4 @@
-"""Starting a service, and ending it without losing a request."""
+"""Starts a service, and ends it without losing a request."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ LOGGER = logging.getLogger("matchrt.serving")
 # Connections of idle clients are closed after this many seconds.
 _KEEP_ALIVE = 30
 _MAX_CONNECTIONS = 512
-# What was computed may take this many seconds to reach slow clients, at the end.
+# When the service ends, finished answers get this many seconds to reach slow clients.
 _SENDING = 5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
 class Listening:
-    """Where a service listens; None for a protocol that it was not asked for."""
+    """Where a service listens.
+
+    host: the address.
+    http: the HTTP port; None without HTTP.
+    grpc: the gRPC port; None without gRPC.
+    """
 
     host: str
     http: int | None
@@ -37,7 +42,7 @@ class Listening:
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers of its own: ending is ordered here, for both protocols."""
+    """uvicorn without its own signal handlers, because `serve` ends both protocols in order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -47,7 +52,8 @@ class _HttpServer(uvicorn.Server):
 async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     """Serves until SIGTERM or SIGINT, then takes no more requests, finishes those under way, and ends.
 
-    A second signal ends the wait. started: told where it listens, once it does. Error: port-taken.
+    A second signal ends the wait. started: called with where the service listens, as soon as it does. Errors:
+    port-taken, serve-name.
     """
     models = models_of(service)
     options = service.options
@@ -87,7 +93,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _start_http(service: Service, app: Any, listener: socket.socket) -> Callable[[], Any]:
-    """Starts the HTTP server on a socket; what is returned ends it."""
+    """Starts the HTTP server on a socket, and returns the function that ends it."""
     config = uvicorn.Config(
         app,
         http="httptools",

@@ -1,4 +1,4 @@
-"""Engines, the places for requests, and the way of a request through them; knows neither HTTP nor gRPC."""
+"""Engines, the places for requests, and the way of a request through them. This knows neither HTTP nor gRPC."""
 
 from __future__ import annotations
 
@@ -31,14 +31,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job(Generic[T]):
-    """What a request wants of an engine: rows to run, and what becomes of their outputs."""
+    """What a request wants of an engine.
+
+    inputs: rows to run, `[rows, ...]` by name.
+    finish: makes the request's result from the run.
+    """
 
     inputs: Rows
     finish: Callable[[Run], T]
 
 
 class ServedEngine:
-    """An engine with its workers, and the helpers that it shares with the service's other engines."""
+    """An engine with its workers, and the helpers that all engines of the service share."""
 
     def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
         self.name, self.manifest, self.max_pixels, self.helpers = name, session.manifest, options.max_pixels, helpers
@@ -46,15 +50,18 @@ class ServedEngine:
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
     def warm_up(self) -> None:
-        """Runs once on blank images, so that the first request is not slower than the rest."""
+        """Runs once on blank images, so that the first request is not slower than the rest.
+
+        Errors: size-memory, those of the session.
+        """
         blank, batch = self._adapter.blank(), self.manifest.input.batch
         inputs = self._adapter.inputs(blank, blank)
         self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
 
     def adapter(self, min_score: float | None = None) -> PairAdapter:
-        """What prepares images for the engine and reads its outputs, in any thread; the workers run the engine.
+        """The adapter that prepares images for the engine and reads its outputs, in any thread.
 
-        min_score: None for the engine's default.
+        The workers run the engine. min_score: 0..1; None for the engine's default. Raises nothing.
         """
         return self._adapter if min_score is None else self._make_adapter(min_score)
 
@@ -65,8 +72,11 @@ class ServedEngine:
 class Service:
     """All engines of one process.
 
-    A request takes a place, or is refused at once; decoding and resizing happen in its own thread and a helper's, the
-    engine runs in the workers'. Close it after the last request.
+    A request gets a place or is refused at once. It is decoded and resized in its own thread and a helper's, and the
+    engine runs in the workers' threads. Close the service after the last request.
+    engines: `NAME=ENGINE` or `ENGINE`, as `read_engine` takes them.
+    store: where engines are looked for; None for the default store.
+    Errors: serve-name, those of `read_engine` and `open_session`.
     """
 
     def __init__(self, engines: Iterable[str], options: ServeOptions, store: EngineStore | None = None) -> None:
@@ -92,11 +102,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether the service takes requests."""
         return not self._draining
 
     def engine(self, name: str | None) -> ServedEngine:
-        """An engine by name; None for the only one. Errors: model-not-served, request-invalid."""
+        """The engine of that name; None for the only one. Errors: model-not-served, request-invalid."""
         if name is None and len(self.engines) == 1:
             return next(iter(self.engines.values()))
         known = ", ".join(self.engines)
@@ -107,23 +117,25 @@ class Service:
         return self.engines[name]
 
     def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
-        """A request's result; cancelling it abandons the request. `prepare` runs in a thread of its own.
+        """The result of a request, as a future; cancelling it abandons the request.
 
-        Errors: at once server-busy, server-draining; later deadline-exceeded, those of `prepare` and of the engine.
+        prepare: makes the job, in a thread of its own.
+        Errors: server-busy and server-draining at once; later deadline-exceeded, request-abandoned, those of `prepare`
+        and of the engine.
         """
         result = asyncio.wrap_future(self._begin(engine, call, prepare))
         result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
         return result
 
     async def drain(self) -> None:
-        """Takes no more requests, and waits for those under way, as long as the options allow."""
+        """Takes no more requests, and waits for those under way, but at most `ServeOptions.drain` seconds."""
         self._draining = True
         end = asyncio.get_running_loop().time() + self.options.drain
         while self._taken and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
 
     def close(self) -> None:
-        """Ends all threads and frees the engines; requests still under way fail."""
+        """Ends all threads and frees the engines. Requests that are still under way fail. Raises nothing."""
         self._draining = True
         self._close_engines()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -144,8 +156,8 @@ class Service:
             call.check()
             return job.finish(call.wait(engine.workers.submit(job.inputs)))
 
-        # There are as many threads as places, so a place is a thread; it is given back when the work is over, not when
-        # somebody stops waiting for it.
+        # Each admitted request owns one thread. Its place is free again when the work is done, not when somebody stops
+        # waiting for it.
         future = self._threads.submit(work)
         future.add_done_callback(self._leave)
         return future
@@ -164,7 +176,7 @@ class Service:
                 f"'{name}' cannot name an engine here: names are unique, of letters, digits, '-', '_' and '.'.",
                 "Write NAME=ENGINE to give it a name.",
             )
-        # The threads that answer need the cores between runs.
+        # Between runs, the threads that answer requests need the cores.
         chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
         session = open_session(file, chosen)
         try:

@@ -1,7 +1,7 @@
 """The protocol's tensors and NumPy's.
 
-Datatypes and the layout of BYTES elements (a little-endian uint32 length before each) are the Open Inference
-Protocol's (github.com/kserve/open-inference-protocol) and its binary tensor data extension's.
+Datatypes, and the layout of BYTES elements (a little-endian uint32 length before each), are those of the Open Inference
+Protocol (github.com/kserve/open-inference-protocol) and its binary tensor data extension.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor as a model declares it; -1 is any size."""
+    """A tensor as a model declares it.
+
+    name: of the tensor.
+    datatype: the protocol's name of its type, such as `FP32`.
+    shape: in elements; -1 is any size.
+    """
 
     name: str
     datatype: str
@@ -36,7 +41,10 @@ class TensorInfo:
 
     @classmethod
     def of(cls, spec: TensorSpec, batch: int) -> TensorInfo:
-        """An engine's tensor. Engines built with --batch take that many rows or fewer."""
+        """The declaration of an engine's tensor. An engine of a batch above 1 takes that many rows or fewer.
+
+        Raises KeyError for a type that the protocol does not have.
+        """
         rows, *rest = spec.shape
         shape = (-1 if batch > 1 else rows, *rest)
         return cls(spec.name, DATATYPES[spec.dtype], tuple(-1 if isinstance(size, str) else size for size in shape))
@@ -44,7 +52,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a request or an answer. array: of BYTES, one dimension of `bytes` objects."""
+    """A tensor of a request or an answer.
+
+    name: of the tensor.
+    datatype: the protocol's name of its type.
+    array: the values; for BYTES an array of `bytes` objects.
+    """
 
     name: str
     datatype: str
@@ -53,7 +66,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that a request asks for, and whether as binary data."""
+    """An output that a request asks for.
+
+    name: of the output.
+    binary: True for binary data, False for text.
+    """
 
     name: str
     binary: bool
@@ -61,7 +78,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class InferCall:
-    """An inference request, whatever protocol it came by. wanted: None for all outputs."""
+    """An inference request, whatever protocol it came by.
+
+    tensors: the inputs by name.
+    parameters: of the request, by name.
+    wanted: the outputs that are asked for; None for all.
+    request_id: the client's own name for the request; may be empty.
+    """
 
     tensors: Mapping[str, Tensor]
     parameters: Mapping[str, Any]
@@ -70,7 +93,7 @@ class InferCall:
 
 
 def read_shape(name: str, shape: Any) -> tuple[int, ...]:
-    """A request's shape, checked. Error: request-invalid."""
+    """Checks a request's shape and returns it as a tuple. Error: request-invalid."""
     good = isinstance(shape, list | tuple) and len(shape) <= _MAX_DIMENSIONS
     if not good or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         raise bad_request(f"The shape of '{name}' is not a list of sizes.", "Give, for instance, [480, 640, 3].")
@@ -78,14 +101,14 @@ def read_shape(name: str, shape: Any) -> tuple[int, ...]:
 
 
 def read_datatype(name: str, datatype: Any) -> str:
-    """A request's datatype, checked. Error: request-invalid."""
+    """Checks a request's datatype and returns it. Error: request-invalid."""
     if not isinstance(datatype, str) or datatype not in (*DTYPES, "BYTES"):
         raise bad_request(f"'{name}' has an unknown datatype.", f"Known: {', '.join(DTYPES)}, BYTES.")
     return datatype
 
 
 def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Tensor:
-    """A tensor from its binary form. Error: request-invalid."""
+    """A tensor of `shape` from its binary form. Error: request-invalid."""
     if datatype == "BYTES":
         return byte_strings(name, shape, _split(name, memoryview(data), math.prod(shape)))
     dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
@@ -98,22 +121,22 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | m
 
 
 def byte_strings(name: str, shape: tuple[int, ...], values: list[bytes]) -> Tensor:
-    """A BYTES tensor. Error: request-invalid."""
+    """A BYTES tensor of `shape` from its elements. Error: request-invalid."""
     if len(values) != math.prod(shape):
-        raise bad_request(f"'{name}' has {len(values)} elements, its shape {math.prod(shape)}.", "Make them agree.")
+        raise bad_request(f"'{name}' has {len(values)} elements; its shape has {math.prod(shape)}.", "Make them equal.")
     array = np.empty(len(values), object)
     array[:] = values
     return Tensor(name, "BYTES", array.reshape(shape))
 
 
 def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Tensor:
-    """A tensor from numbers: nested or flat lists, row by row. Error: request-invalid."""
+    """A tensor of `shape` from numbers in nested or flat lists, row by row. Error: request-invalid."""
     remedy = f"Give {math.prod(shape)} values of {datatype}, row by row, or the tensor's bytes."
     dtype = np.dtype(DTYPES[datatype])
     try:
         array = np.array(values) if math.prod(shape) else np.empty(0, dtype)
     except (ValueError, OverflowError) as error:
-        raise bad_request(f"The data of '{name}' are no tensor.", remedy) from error
+        raise bad_request(f"The data of '{name}' are not a tensor.", remedy) from error
     kinds = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[dtype.kind]
     if array.size != math.prod(shape) or array.dtype.kind not in kinds:
         raise bad_request(f"The data of '{name}' do not fit {datatype} {list(shape)}.", remedy)
@@ -125,7 +148,7 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """The binary form of a number tensor."""
+    """The binary form of a tensor of numbers, little-endian. Raises nothing."""
     return np.ascontiguousarray(tensor.array, tensor.array.dtype.newbyteorder("<")).tobytes()
 
 
@@ -133,7 +156,7 @@ def _split(name: str, data: memoryview, count: int) -> list[bytes]:
     values: list[bytes] = []
     place = 0
     while place < len(data):
-        # Checked before each element, so that a length that lies ends it.
+        # This is checked before each element, so that a wrong length ends the loop.
         if len(values) == count or place + 4 > len(data):
             raise bad_request(f"'{name}' has data beyond its {count} elements.", "Send exactly the tensor's data.")
         (size,) = struct.unpack_from("<I", data, place)

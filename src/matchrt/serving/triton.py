@@ -1,7 +1,7 @@
-"""A Triton model repository of an engine, for more machines than `matchrt serve` is for.
+"""Writes a Triton model repository for an engine, for more machines than `matchrt serve` is made for.
 
-Triton serves the engine's own tensors (docs/engine-contract.md), as `NAME-engine` of `matchrt serve` does; resizing and
-the way back to pixels stay with the client. The configuration follows Triton's model_config.proto
+Triton serves the engine's own tensors (docs/engine-contract.md), as the model `NAME-engine` of `matchrt serve` does.
+The client resizes images and converts keypoints to pixels. The configuration follows Triton's model_config.proto
 (github.com/triton-inference-server/common, protobuf/model_config.proto).
 """
 
@@ -28,10 +28,12 @@ _TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How Triton is to run an engine.
+    """How Triton is to run an engine. Error: option-range.
 
-    name: of the model; None for the engine's own. instances: copies that run side by side on each device. kind: where.
-    queue_delay: microseconds that a request may wait for others to share a run with, where the engine takes several.
+    name: of the model; None for the engine's own.
+    instances: copies that run side by side on each device.
+    kind: where they run: `cpu`, `gpu`, or `auto` for Triton's choice.
+    queue_delay: microseconds that a request may wait for others to share a run with, if the engine takes several pairs.
     """
 
     name: str | None = None
@@ -57,10 +59,10 @@ def export_triton(
     store: EngineStore | None = None,
     backend: str | None = None,
 ) -> Path:
-    """Writes REPOSITORY/NAME with config.pbtxt, the engine as version 1, and its manifest; gives that folder.
+    """Writes REPOSITORY/NAME with config.pbtxt, the engine as version 1, and its manifest, and returns that folder.
 
-    An ONNX engine built with --batch N is given a first dimension of any size up to N, so that Triton can batch.
-    Errors: those of `read_engine`, triton-backend, triton-name, output-exists, package-missing.
+    An ONNX engine that was built with --batch N gets a first dimension of any size up to N, so that Triton can batch.
+    Errors: those of `read_engine`, triton-backend, triton-name, output-exists, output-unwritable, package-missing.
     """
     options = options or TritonOptions()
     file = read_engine(engine, store, backend)
@@ -86,13 +88,16 @@ def export_triton(
 
 
 def batches(manifest: EngineManifest) -> int:
-    """Triton's max_batch_size: its batcher needs a first dimension of any size, which only wrapped engines have."""
+    """Triton's max_batch_size: the engine's batch, or 0 for no batching.
+
+    Triton's batcher needs a first dimension of any size, which only engines of some backends can get. Raises nothing.
+    """
     platform = get_backend(manifest.backend).triton
     return manifest.input.batch if platform is not None and platform.batches and manifest.input.batch > 1 else 0
 
 
 def config(manifest: EngineManifest, name: str, options: TritonOptions) -> str:
-    """The text of config.pbtxt."""
+    """The text of config.pbtxt. Raises nothing for a backend that Triton serves."""
     largest, platform = batches(manifest), get_backend(manifest.backend).triton
     assert platform is not None
     kind = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}[options.kind]
@@ -117,7 +122,7 @@ def config(manifest: EngineManifest, name: str, options: TritonOptions) -> str:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that gets its name when it is whole: a Triton that watches the repository never sees half of it."""
+    """A folder that gets its name when it is complete, so that a Triton that watches the repository reads no half."""
     if target.exists():
         raise MatchRTError("output-exists", f"'{target}' is there already.", "Remove it, or give --name.")
     try:
@@ -140,7 +145,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
 
 
 class _Word(str):
-    """Text that stands without quotes: a name of an enumeration."""
+    """Text that is written without quotes: a name of an enumeration."""
 
 
 def _tensor(spec: TensorSpec, largest: int) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def _tensor(spec: TensorSpec, largest: int) -> dict[str, Any]:
     fields = {"name": spec.name, "data_type": _Word(_TYPES[spec.dtype]), "dims": sizes[1:] if largest else sizes}
     if fields["dims"]:
         return fields
-    # Triton wants at least one size besides the batch, and can be told that the model has none.
+    # Triton needs at least one size besides the batch; `reshape` says that the model has none.
     return {**fields, "dims": [1], "reshape": {"shape": []}}
 
 

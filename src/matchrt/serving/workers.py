@@ -1,4 +1,4 @@
-"""The threads that run one engine, each on a fork of its session; pairs that wait together share a run."""
+"""The threads that run one engine, each on a fork of its session. Pairs that wait together share a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ Rows = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """An engine's outputs for one request `[rows, ...]`, and the milliseconds that the run took."""
+    """A run of an engine, as one request sees it.
+
+    outputs: the engine's outputs for the request's rows, `[rows, ...]` by name.
+    milliseconds: how long the run took.
+    """
 
     outputs: dict[str, npt.NDArray[Any]]
     milliseconds: float
@@ -37,8 +41,12 @@ class _Waiting:
 class EngineWorkers:
     """Runs an engine in `count` threads.
 
-    wait: seconds that a run waits for more rows where the engine takes several. seen: told the rows and milliseconds of
-    every run. What bounds the queue is the admission, not this.
+    session: of the engine; the workers close it.
+    count: number of threads.
+    wait: seconds that a run waits for more rows, if the engine takes several.
+    seen: called with the rows and the milliseconds of every run.
+
+    The queue is not limited here; the service limits it by admitting requests. Errors: those of `Session.fork`.
     """
 
     def __init__(self, session: Session, count: int, wait: float, seen: Callable[[int, float], None]) -> None:
@@ -46,7 +54,7 @@ class EngineWorkers:
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        # The first worker takes the session itself, so that closing the workers closes all that was opened.
+        # The first worker uses the session itself, so that closing the workers closes every session.
         self._sessions = [session, *(session.fork() for _ in range(count - 1))]
         self._threads = [
             threading.Thread(target=self._serve, args=(own,), name=f"matchrt-worker-{number}", daemon=True)
@@ -56,7 +64,11 @@ class EngineWorkers:
             thread.start()
 
     def submit(self, inputs: Rows) -> Future[Run]:
-        """Queues rows of the engine's inputs, each `[rows, ...]` with rows at most the engine's batch."""
+        """Queues rows of the engine's inputs, each `[rows, ...]`, with at most as many rows as the engine's batch.
+
+        Returns a future of the run. Errors: server-draining if the workers are closed; the future has those of
+        `Session.run`.
+        """
         waiting = _Waiting(inputs, len(next(iter(inputs.values()))))
         with self._changed:
             if self._closed:
@@ -67,11 +79,11 @@ class EngineWorkers:
 
     @property
     def depth(self) -> int:
-        """Requests that wait for a run."""
+        """The number of requests that wait for a run."""
         return len(self._waiting)
 
     def close(self) -> None:
-        """Ends the threads after the runs under way, and frees the engine."""
+        """Ends the threads after the runs under way, and closes the sessions. Waiting requests are cancelled."""
         with self._changed:
             self._closed = True
             for waiting in self._waiting:
@@ -88,7 +100,7 @@ class EngineWorkers:
             self._run(session, group)
 
     def _take(self) -> list[_Waiting]:
-        """The requests of the next run; none when the workers are closed."""
+        """The requests of the next run; empty when the workers are closed."""
         with self._changed:
             while not (group := self._fill([])):
                 if self._closed:
@@ -103,7 +115,7 @@ class EngineWorkers:
             return group
 
     def _fill(self, group: list[_Waiting]) -> list[_Waiting]:
-        """The group and what waits and still fits, in the order of arrival."""
+        """The group, with the waiting requests that still fit, in the order of arrival."""
         rows = sum(item.rows for item in group)
         while self._waiting and rows + self._waiting[0].rows <= self._batch:
             item = self._waiting.popleft()
@@ -124,14 +136,14 @@ class EngineWorkers:
         self._seen(sum(item.rows for item in group), milliseconds)
         first = 0
         for item in group:
-            # Copies: engines write their next results into the same memory.
+            # These are copies, because engines write their next results into the same memory.
             own = {name: array[first : first + item.rows].copy() for name, array in outputs.items()}
             item.result.set_result(Run(own, milliseconds))
             first += item.rows
 
 
 def _stack(group: list[_Waiting], batch: int) -> dict[str, npt.NDArray[Any]]:
-    """One `[batch, ...]` array an input: the rows of all, then the last one again where rows are left over."""
+    """One `[batch, ...]` array for each input: the rows of all requests, then the last row again to fill the batch."""
     missing = batch - sum(item.rows for item in group)
     if len(group) == 1 and missing == 0:
         return dict(group[0].inputs)

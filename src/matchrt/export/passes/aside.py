@@ -22,7 +22,10 @@ Weights = Mapping[str, onnx.TensorProto]
 
 
 def set_aside(model: onnx.ModelProto) -> Weights:
-    """Turns the large weights of a large graph into inputs of the graph, and returns them by name; else nothing."""
+    """Turns the large weights of a large graph into inputs of the graph, and returns them by name.
+
+    The result is empty if the graph is not large. Raises nothing.
+    """
     graph = model.graph
     if sum(len(i.raw_data) for i in graph.initializer) < MIN_TOTAL:
         return {}
@@ -47,7 +50,10 @@ def _moved(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def put_back(model: onnx.ModelProto, weights: Weights, prefix: str) -> None:
-    """Undoes `set_aside`. prefix: the passes removed it from the names of weights, but not from those of inputs."""
+    """Undoes `set_aside`. Raises nothing.
+
+    prefix: what the passes removed from the beginning of weights' names, but not of inputs' names.
+    """
     if not weights:
         return
     graph = model.graph

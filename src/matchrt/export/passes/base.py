@@ -11,13 +11,13 @@ import onnx
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import PassRecord
 
-# Called with the graph before and after a pass; raises when they do not compute the same.
+# Called with the graph before and after a pass. It raises an error if they do not compute the same.
 ParityCheck = Callable[[onnx.ModelProto, onnx.ModelProto], None]
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass gives back.
+    """What a pass returns.
 
     model: the graph after the pass.
     changes: how many things the pass changed; 0 means that the graph is as it was.
@@ -30,7 +30,7 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """One change of a graph. `requires` and `ensures` raise when their condition does not hold."""
+    """One change of a graph. `requires` and `ensures` raise an error if their condition does not hold."""
 
     @property
     def name(self) -> str:
@@ -46,17 +46,18 @@ class Pass(Protocol):
         ...
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Checks what the pass promises of the graph that it gives. Error: `pass-promise`."""
+        """Checks what the pass promises of the graph that it returns. Error: `pass-promise`."""
         ...
 
 
 def run_passes(
     model: onnx.ModelProto, passes: Sequence[Pass], parity: ParityCheck | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """Runs the passes in order and returns the last graph with one record a pass.
+    """Runs the passes in order and returns the last graph with one record for each pass.
 
-    parity: called with the graph before and after every pass that changed it. Errors: `pass-requirement`,
-    `pass-promise`, `pass-invalid` (a pass left a graph that ONNX's checker refuses), and those of the passes.
+    parity: called with the graph before and after every pass that changed it; None for no check.
+    Errors: `pass-requirement`, `pass-promise`, `pass-invalid` (a pass left a graph that ONNX's checker refuses), and
+    those of the passes.
     """
     records = []
     for step in passes:
@@ -88,10 +89,10 @@ def _check(model: onnx.ModelProto, name: str) -> None:
 
 
 def broken_promise(name: str, what: str) -> InternalError:
-    """The error of a pass whose own promise does not hold."""
+    """The error (`pass-promise`) of a pass whose own promise does not hold. It is returned, not raised."""
     return InternalError("pass-promise", f"Pass {name}: {what}.", "Report this as a bug.")
 
 
 def unmet_requirement(name: str, what: str) -> MatchRTError:
-    """The error of a pass that cannot work on the graph that it got."""
+    """The error (`pass-requirement`) of a pass that cannot work on the graph. It is returned, not raised."""
     return MatchRTError("pass-requirement", f"Pass {name}: {what}.", "Export the graph with `matchrt build`.")

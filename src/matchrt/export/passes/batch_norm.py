@@ -29,7 +29,10 @@ class FoldBatchNorm:
     name: str = "fold-batch-norm"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """One flat graph, weights inside the file, nodes with names of their own, no normalisation in training mode."""
+        """One flat graph, weights inside the file, unique names of nodes, no normalisation in training mode.
+
+        Error: `pass-requirement`.
+        """
         require_flat(self.name, model)
         require_weights_inside(self.name, model)
         require_unique_names(self.name, model)  # the new weights are named after the nodes
@@ -54,7 +57,7 @@ class FoldBatchNorm:
         return PassResult(model, len(norms), f"folded {len(norms)} normalisations into convolutions")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """No normalisation of a convolution with constant weights is left."""
+        """No normalisation of a convolution with constant weights is left. Error: `pass-promise`."""
         for _, norm in _foldable(GraphEditor(model.graph)):
             raise broken_promise(self.name, f"{norm.name} is not folded")
 

@@ -1,4 +1,4 @@
-"""Constant folding and removal of what does nothing, on onnx-graphsurgeon."""
+"""Constant folding, and removal of nodes without effect, with onnx-graphsurgeon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matchrt.export.passes.conditions import require_flat, require_weights_insid
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Computes at build time what depends on no input.
+    """Computes at build time everything that depends on no input.
 
     max_bytes: larger constants stay computed at run time; it is cheaper to compute sines than to store position grids.
     name: the name of the pass in the manifest.
@@ -24,18 +24,18 @@ class FoldConstants:
     name: str = "fold-constants"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Weights inside the file."""
+        """Weights must be inside the file. Error: `pass-requirement`."""
         require_weights_inside(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
-        """Folds, then drops the nodes whose results are stored now."""
+        """Folds, and then drops the nodes whose results are stored now."""
         graph = gs.import_onnx(model)
         before = len(graph.nodes)
         graph.fold_constants(size_threshold=self.max_bytes, error_ok=False).cleanup().toposort()
         return _result(graph, model, before - len(graph.nodes), "folded")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """No Constant nodes: constants are initialisers."""
+        """There is no Constant node; constants are initialisers. Error: `pass-promise`."""
         if any(node.op_type == "Constant" for node in model.graph.node):
             raise broken_promise(self.name, "a Constant node is left")
 
@@ -50,7 +50,7 @@ class RemoveIdentities:
     name: str = "remove-identities"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """One flat graph."""
+        """The graph must be flat. Error: `pass-requirement`."""
         require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
@@ -69,7 +69,7 @@ class RemoveIdentities:
         return _result(graph, model, len(removed), "removed")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Identities are left only where they name a graph output."""
+        """The only Identity nodes left give outputs of the graph their names. Error: `pass-promise`."""
         outputs = {value.name for value in model.graph.output}
         if any(n.op_type == "Identity" and n.output[0] not in outputs for n in model.graph.node):
             raise broken_promise(self.name, "an Identity is left")
@@ -85,18 +85,18 @@ class RemoveDeadNodes:
     name: str = "remove-dead-nodes"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """One flat graph."""
+        """The graph must be flat. Error: `pass-requirement`."""
         require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
-        """Keeps what can be reached backwards from the outputs."""
+        """Keeps the nodes that the outputs depend on."""
         graph = gs.import_onnx(model)
         before = len(graph.nodes)
         graph.cleanup(remove_unused_graph_inputs=False).toposort()
         return _result(graph, model, before - len(graph.nodes), "removed")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Every node's results are used."""
+        """Some result of every node is used. Error: `pass-promise`."""
         used = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
         if dead := [n.name for n in model.graph.node if not used & set(n.output)]:
             raise broken_promise(self.name, f"{dead[0]} is used by nothing")

@@ -1,4 +1,4 @@
-"""Weights stored in half precision where that loses nothing: halves the file, changes no number."""
+"""Stores weights in half precision if that loses nothing. The file halves, and no number changes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class HalfStorage:
     name: str = "half-storage"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """Weights inside the file."""
+        """Weights must be inside the file. Error: `pass-requirement`."""
         require_weights_inside(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
-        """Converts exactly representable weights only."""
+        """Converts the weights that half precision represents exactly, and no others."""
         editor = GraphEditor(model.graph)
         count = saved = 0
         for name, weight in tuple(editor.weights.items()):
@@ -50,7 +50,7 @@ class HalfStorage:
         return PassResult(model, count, f"stored {count} weights in half, {saved} bytes saved")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Every half-precision weight goes through a Cast to float32 before it is used."""
+        """Every half-precision weight goes through a Cast to float32 before it is used. Error: `pass-promise`."""
         halves = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT16}
         if any(halves & set(node.input) and node.op_type != "Cast" for node in model.graph.node):
             raise broken_promise(self.name, "a half-precision weight is used without a Cast")

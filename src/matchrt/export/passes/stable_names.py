@@ -19,9 +19,9 @@ ROOT = "network."
 
 @dataclass(frozen=True)
 class StableNames:
-    """`node_add_22` of layer 1 becomes `loftr_coarse.layers.1/Add_2`; the exporter's metadata goes.
+    """`node_add_22` of layer 1 becomes `loftr_coarse.layers.1/Add_2`, and the exporter's metadata is removed.
 
-    The metadata holds stack traces with the paths of the machine that exported, which nobody else should get.
+    The metadata holds stack traces with paths of the machine that exported, which nobody else should get.
 
     name: the name of the pass in the manifest.
     """
@@ -29,7 +29,7 @@ class StableNames:
     name: str = "stable-names"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """One flat graph."""
+        """The graph must be flat. Error: `pass-requirement`."""
         require_flat(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
@@ -47,13 +47,13 @@ class StableNames:
                     renamed[output] = node.name if position == 0 else f"{node.name}:{position}"
         editor.rename(renamed)
         editor.finish()
-        # Inferred shapes of intermediate tensors carry names and metadata; whoever needs them infers them again.
+        # Inferred shapes of intermediate tensors have names and metadata too. They can be inferred again.
         del model.graph.value_info[:]
         _drop_metadata(model)
         return PassResult(model, len(model.graph.node), f"named {len(model.graph.node)} nodes by module")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Node names are unique and no metadata is left."""
+        """Node names are unique and no metadata is left. Error: `pass-promise`."""
         names = [node.name for node in model.graph.node]
         if len(set(names)) != len(names):
             raise broken_promise(self.name, "two nodes share a name")

@@ -16,7 +16,10 @@ from matchrt.manifest import PassRecord
 def run_standard(
     model: onnx.ModelProto, parity: ParityCheck | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """Runs the standard passes. Large weights are taken out meanwhile, unless `parity` has to run the graph."""
+    """Runs the standard passes.
+
+    Large weights are set aside meanwhile, unless `parity` has to run the graph. Errors: those of `run_passes`.
+    """
     weights = set_aside(model) if parity is None else {}
     model, records = run_passes(model, standard_passes(), parity)
     put_back(model, weights, ROOT)

@@ -1,4 +1,4 @@
-"""Refuses graphs that TensorRT cannot take or that break the engine contract, before anybody waits for a build."""
+"""Refuses graphs that TensorRT cannot take or that break the engine contract, before a long build begins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RequireSupported:
     name: str = "require-supported"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """No functions in the file: an operator inside one would not be seen."""
+        """The file must have no functions, because an operator inside one is not seen. Error: `pass-requirement`."""
         require_no_functions(self.name, model)
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
@@ -46,7 +46,7 @@ class RequireSupported:
         return PassResult(model, 0, f"checked {len(model.graph.node)} nodes")
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Raises `graph-unsupported` that names the nodes and the reasons."""
+        """Raises `graph-unsupported` with the nodes and the reasons."""
         problems = [f"{node.name} ({node.op_type}): {why}" for node in model.graph.node if (why := _problem(node))]
         problems += [
             f"{weight.name}: TensorRT takes no {onnx.TensorProto.DataType.Name(weight.data_type).lower()} constant"

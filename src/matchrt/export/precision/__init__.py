@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matchrt.manifest import PassRecord
 
 PRECISIONS: tuple[str, ...] = ("fp32", "fp16", "int8", "fp8")
-# Those that need calibration: `matchrt.building.calibration` makes them, not `apply`.
+# Precisions that need calibration. `matchrt.building.calibration` makes them, and not `apply`.
 QUANTIZED: tuple[str, ...] = ("int8", "fp8")
 
 
 def require_precision(precision: str) -> None:
-    """Error: `precision-unknown`, which lists the known ones."""
+    """Raises `precision-unknown`, which lists the known ones, if there is no such precision."""
     if precision not in PRECISIONS:
         raise MatchRTError(
             "precision-unknown", f"There is no precision '{precision}'.", f"Known: {', '.join(PRECISIONS)}."
@@ -25,7 +25,7 @@ def require_precision(precision: str) -> None:
 
 
 def apply(model: onnx.ModelProto, precision: str, family: str) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """The model in fp16, and what each rule did; "fp32" gives the model as it is and no records.
+    """The model in fp16, and what each rule did. For "fp32" it is the model itself, without records.
 
     The given model is not changed, inputs and outputs keep their types, and applying again changes nothing.
     Errors: `precision-unknown`, `precision-family` (no rules for the family), `precision-overflow` (a weight beyond

@@ -42,7 +42,7 @@ BFLOAT16_OPSET = 13
 
 
 def write_exact_products(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """The fp32 graph with its products split; the given model is not changed."""
+    """The fp32 graph with its products split; the given model is not changed. Errors: those of `run_passes`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     to_fp32(copy)
@@ -54,7 +54,7 @@ def write_exact_products(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple
 class ExactProducts:
     """Splits the factors of every fp32 MatMul, and of every Conv without groups whose kernel is a constant.
 
-    max_weight_bytes: where the split weights together have more, only products of two computed tensors are split.
+    max_weight_bytes: if the split weights together have more bytes, only products of two computed tensors are split.
     name: the name of the pass in the manifest.
     """
 
@@ -62,14 +62,17 @@ class ExactProducts:
     name: str = "exact-products"
 
     def requires(self, model: onnx.ModelProto) -> None:
-        """One flat graph, weights inside the file, and an opset that has Casts to bfloat16."""
+        """One flat graph, weights inside the file, and an opset that has Casts to bfloat16.
+
+        Error: `pass-requirement`.
+        """
         require_flat(self.name, model)
         require_weights_inside(self.name, model)
         if opset(model) < BFLOAT16_OPSET:
             raise unmet_requirement(self.name, f"opset {opset(model)} has no bfloat16; {BFLOAT16_OPSET} has")
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
-        """Splits; products whose factors have fewer than two dimensions stay."""
+        """Splits; products whose factors have fewer than two dimensions stay as they are."""
         ranks = _fp32_ranks(model)
         weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
         heavy = sum(4 * int(np.prod(w.dims)) for w in weights.values()) > self.max_weight_bytes
@@ -86,7 +89,10 @@ class ExactProducts:
         return PassResult(model, split, _summary(split, left, heavy))
 
     def ensures(self, model: onnx.ModelProto) -> None:
-        """Every tensor that is read is computed by a node, stored as a weight, or an input."""
+        """Every tensor that is read is computed by a node, stored as a weight, or an input.
+
+        Error: `pass-promise`.
+        """
         made = {name for node in model.graph.node for name in node.output} | {"", *(i.name for i in model.graph.input)}
         made |= {weight.name for weight in model.graph.initializer}
         if missing := [name for node in model.graph.node for name in node.input if name not in made]:

@@ -1,4 +1,4 @@
-"""The whole way from an fp32 graph to an fp16 one, by the rules of its family."""
+"""Turns an fp32 graph into an fp16 one by the rules of its family."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def rules_for(family: str) -> PrecisionRules:
 def model_to_fp16(
     model: onnx.ModelProto, family: str, rules: PrecisionRules | None = None
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
-    """See `precision.apply`. rules: others than the family's, to measure what one of them is worth."""
+    """What `precision.apply` does for fp16; its errors are the same.
+
+    rules: other rules than the family's, to measure the effect of one of them; None for the family's.
+    """
     rules = rules or rules_for(family)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -43,7 +46,10 @@ def model_to_fp16(
 
 
 def plain_to_fp16(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
-    """Changes a plain fp32 graph in place, Q/DQ pairs in it included: these take the type of what they round."""
+    """Turns a plain fp32 graph into fp16, in place, and returns what each rule did.
+
+    Q/DQ pairs in it take the type of the tensor that they round. Errors: those of `precision.apply`.
+    """
     rules = rules_for(family)
     return _records(rules, to_fp16(model, rules))
 

@@ -23,7 +23,7 @@ from matchrt.manifest import PassRecord
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """What is to be quantised in a graph, before ranges are measured.
+    """What is to be quantized in a graph, before ranges are measured.
 
     model: the plain fp32 graph.
     rules: the rules of the network's family.
@@ -52,9 +52,10 @@ class QuantPlan:
 def plan_quantization(
     model: onnx.ModelProto, family: str, style: QuantStyle, keep: Sequence[str] = (), only: Sequence[str] = ()
 ) -> QuantPlan:
-    """What would be quantised; the given model is not changed.
+    """What would be quantized. The given model is not changed.
 
-    keep: patterns of modules that stay in floating point. only: these nodes and no others.
+    keep: patterns of modules that stay in floating point.
+    only: quantize these nodes and no others; empty for no limit.
     Errors: precision-family, precision-unruled, keep-unused, quantized-nothing.
     """
     copy = onnx.ModelProto()

@@ -21,7 +21,7 @@ Method = Literal["max", "percentile", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # The share of a tensor's values that the range covers, in per cent: 1 value in 100,000 is clipped.
 PERCENTILE = 99.999
-# How many bytes of activations one run returns at most; where there are more, the graph runs several times.
+# One run returns at most so many bytes of activations. If there are more, the graph runs several times.
 _BUDGET = 1 << 29
 _BINS = 2048
 # The library tries every range of whole bins in Python; with more bins that takes minutes.
@@ -33,10 +33,10 @@ Collected = dict[str, tuple[float, float]]
 
 
 class Collector(Protocol):
-    """Is shown the values of all runs, then gives the ranges."""
+    """Gets the values of all runs, and then gives the ranges."""
 
     def see(self, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Takes in the values of tensors, by their names."""
+        """Takes in values `[...]` of tensors, by the tensors' names."""
         ...
 
     def ranges(self) -> Collected:
@@ -45,7 +45,7 @@ class Collector(Protocol):
 
 
 def check_method(name: str) -> Method:
-    """The name, if it is one of the three. Error: `calibration-method`."""
+    """Returns the name if it is one of the three methods. Error: `calibration-method`."""
     for known in METHODS:
         if name == known:
             return known
@@ -63,7 +63,7 @@ def measure_ranges(
 ) -> Collected:
     """Ranges of these tensors of a plain fp32 graph over all inputs; `advance` is called after each of them.
 
-    Error: `calibration-values` where a tensor holds NaN or infinity.
+    Error: `calibration-values` if a tensor holds NaN or infinity.
     """
     collector: Collector = _Extremes() if method == "max" else _Histograms(method)
     run = _probe(model, tensors)
@@ -112,7 +112,7 @@ def _require_finite(values: Mapping[str, npt.NDArray[np.float32]]) -> None:
         if not np.isfinite(value).all():
             raise InternalError(
                 "calibration-values",
-                f"{name} holds NaN or infinity on a calibration pair: no range can be taken from it.",
+                f"{name} holds NaN or infinity on a calibration pair, so it has no range.",
                 "Check the checkpoint, or keep that part in floating point with --keep-fp32.",
             )
 

@@ -1,4 +1,4 @@
-"""Ranges to scales, weights to 8 bits."""
+"""Scales from ranges, and weights in 8 bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SMALLEST_SCALE = 2.0**-24  # of float16
 
 @dataclass(frozen=True)
 class Affine:
-    """How an 8-bit number q means a real one: real = scale * (q - zero).
+    """How an 8-bit number q represents a real one: real = scale * (q - zero).
 
     scale: float32; a scalar for an activation, [C] for a weight of C output channels.
-    zero: the zero point, of the shape of `scale` and of the type of q.
+    zero: the zero point, with the shape of `scale` and the type of q.
     """
 
     scale: FloatArray
@@ -28,9 +28,10 @@ class Affine:
 
 
 def activation_affine(low: float, high: float, kind: Kind) -> Affine:
-    """Scale and zero point of one tensor whose values lie in low..high.
+    """Scale and zero point of one tensor whose values are in low..high. Raises nothing.
 
-    int8 and fp8: zero point 0, which TensorRT demands. uint8: the range always holds 0, so that padding is exact.
+    int8 and fp8 have the zero point 0, which TensorRT demands. With uint8 the range always contains 0, so that padding
+    is exact.
     """
     most = max(abs(low), abs(high))
     if kind == "int8":
@@ -43,9 +44,9 @@ def activation_affine(low: float, high: float, kind: Kind) -> Affine:
 
 
 def quantize_weight(values: FloatArray, axis: int, kind: Kind) -> tuple[npt.NDArray[np.generic], Affine]:
-    """Symmetric per output channel: int8 in -127..127, or float8; and its scales [C].
+    """A weight in int8 (-127..127) or float8, symmetric for each output channel, and its scales [C]. Raises nothing.
 
-    A channel of zeros gets the smallest scale.
+    values: float32 of any shape. axis: the one of the output channels. A channel of zeros gets the smallest scale.
     """
     others = tuple(a for a in range(values.ndim) if a != axis)
     most = np.abs(values).max(axis=others)
@@ -60,7 +61,7 @@ def quantize_weight(values: FloatArray, axis: int, kind: Kind) -> tuple[npt.NDAr
 def quantize_bias(
     bias: FloatArray, input_scale: FloatArray, weight_scale: FloatArray
 ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-    """int32 in units of the accumulator, and those units [C]."""
+    """A bias [C] as int32 in units of the accumulator, and those units [C]. Raises nothing."""
     unit = (input_scale * weight_scale).astype(np.float32)
     limit = np.float64(2**31 - 1)
     return np.clip(np.rint(bias.astype(np.float64) / unit), -limit, limit).astype(np.int32), unit

@@ -1,4 +1,4 @@
-"""The products of a graph that the rules of its family quantise."""
+"""Selects the products of a graph that the rules of its family quantize."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matchrt.errors import MatchRTError
 from matchrt.families.registry import families, find_family
 from matchrt.families.rules import QuantRules, fits
 
-# Operators that have an 8-bit form: what all the rest is, stays in floating point.
+# The operators with an 8-bit form. All other operators stay in floating point.
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
 def quant_rules(family: str) -> QuantRules:
-    """The family's rules. Error: `precision-family`; nothing is quantised without rules."""
+    """The family's rules. Error: `precision-family`; nothing is quantized without rules."""
     found = find_family(family)
     if found is None or found.int8 is None:
         known = ", ".join(other.name for other in families() if other.int8 is not None)
@@ -31,9 +31,12 @@ def quant_rules(family: str) -> QuantRules:
 
 @dataclass(frozen=True)
 class Selection:
-    """products: the nodes to quantise, by name, with the rule that says so; claimed: products by rule.
+    """Which products of a graph are quantized.
 
-    kept: products that a `--keep-fp32` pattern holds back; computed: products of two activations.
+    products: the nodes to quantize, by name, with the name of the rule that says so.
+    claimed: the number of products by rule, quantized or not.
+    kept: the number of products that a `--keep-fp32` pattern keeps in floating point.
+    computed: the number of products of two activations, which have no weight.
     """
 
     products: dict[str, str]
@@ -45,9 +48,12 @@ class Selection:
 def select(
     model: onnx.ModelProto, rules: QuantRules, unsigned: bool, keep: Sequence[str] = (), only: Sequence[str] = ()
 ) -> Selection:
-    """The products to quantise. unsigned: whether activations are. keep: patterns of what stays as it is.
+    """The products to quantize.
 
-    only: of the rest, just these nodes. Errors: `precision-unruled`, `keep-unused` (a pattern that holds nothing).
+    unsigned: whether activations are unsigned (uint8).
+    keep: patterns of modules that stay in floating point.
+    only: quantize these nodes and no others; empty for no limit.
+    Errors: `precision-unruled`, `keep-unused` (a pattern that matches no quantized layer).
     """
     weights = {i.name for i in model.graph.initializer}
     products: dict[str, str] = {}

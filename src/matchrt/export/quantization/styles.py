@@ -14,10 +14,10 @@ class QuantStyle:
 
     name: the name of the style in the manifest.
     activations: the 8-bit type of activations; int8 and fp8 are symmetric, uint8 has a zero point.
-    results: whether results of convolutions are quantised too, and the Relu, Add and Resize between two of them.
+    results: whether results of convolutions are quantized too, and the Relu, Add and Resize between two of them.
     bias: whether biases become int32, in units of input scale times weight scale.
-    rest: the type of everything that is not quantised.
-    convolutions: whether convolutions are quantised, or products of matrices only.
+    rest: the type of everything that is not quantized.
+    convolutions: whether convolutions are quantized, or products of matrices only.
     """
 
     name: str
@@ -29,7 +29,7 @@ class QuantStyle:
 
     @property
     def unsigned(self) -> bool:
-        """Whether activations have a zero point, so that a tensor behind a Relu uses all 8 bits."""
+        """Whether activations have a zero point, so that a tensor after a Relu uses all 8 bits."""
         return self.activations == "uint8"
 
 
@@ -42,7 +42,7 @@ TENSORRT_FP8 = QuantStyle("tensorrt-fp8", "fp8", results=False, bias=False, rest
 # ONNX Runtime has 8-bit convolutions only where inputs, result and bias are quantised. It removes a Relu where the
 # unsigned range begins at 0. On x86 its unsigned kernels are faster than its signed ones.
 ONNXRUNTIME = QuantStyle("onnxruntime-cpu", "uint8", results=True, bias=True, rest="fp32")
-# By the names that backends ask for them by.
+# By the names that backends use (`Backend.quantization`).
 STYLES = {style.name: style for style in (TENSORRT, TENSORRT_MATRICES, TENSORRT_FP8, ONNXRUNTIME)}
 
 # The first version of TensorRT-RTX that was seen to take int8 convolutions.
@@ -50,5 +50,5 @@ RTX_CONVOLUTIONS = (1, 7)
 
 
 def matrices_only(version: str | None) -> bool:
-    """Whether this TensorRT-RTX takes int8 for products of matrices only."""
+    """Whether this version of TensorRT-RTX takes int8 only for products of matrices; None is the newest version."""
     return version is not None and tuple(int(part) for part in version.split(".")[:2]) < RTX_CONVOLUTIONS

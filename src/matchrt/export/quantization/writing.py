@@ -20,7 +20,7 @@ Ranges = Mapping[str, tuple[float, float]]
 # Q/DQ in float16 and in float8 begin with this opset; the graph's other operators mean the same in 18 and 19.
 OPSET = 19
 QUANTIZE, DEQUANTIZE = "/quantize", "/dequantize"
-# Operators that may stand between two quantised convolutions and have 8-bit kernels of their own.
+# Operators that may be between two quantized convolutions and have 8-bit kernels of their own.
 _GLUE = ("Add", "LeakyRelu", "MaxPool", "Resize")
 
 
@@ -56,7 +56,10 @@ class Written:
 
 
 def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle) -> Placement:
-    """Decides which activations get Q/DQ pairs, so that their ranges can be measured. products: rule by node name."""
+    """Decides which activations get Q/DQ pairs, so that their ranges can be measured. Raises nothing.
+
+    products: the name of the rule, by the name of the node.
+    """
     chosen = [node for node in model.graph.node if node.name in products]
     everywhere = {node.input[0] for node in chosen if node.op_type == "Conv"}
     if style.results:
@@ -66,9 +69,9 @@ def place(model: onnx.ModelProto, products: Mapping[str, str], style: QuantStyle
 
 
 def _results(model: onnx.ModelProto, chosen: list[onnx.NodeProto]) -> set[str]:
-    """Results of convolutions, and of operators in `_GLUE` whose inputs are all quantised.
+    """Results of convolutions, and of operators in `_GLUE` whose inputs are all quantized.
 
-    Where a Relu follows, its result is meant.
+    If a Relu follows, its result counts instead.
     """
     editor = GraphEditor(model.graph)
     readers, outputs = editor.readers(), editor.outputs

@@ -1,4 +1,4 @@
-"""Checkpoint tensors into a network, with an account of every one of them."""
+"""Puts checkpoint tensors into a network, with an account of every one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matchrt.export.weights.fusion import Group, derive
 from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.families.keymap import Constant, Drop, Fuse, KeyMap, Reject, Rename, Rule, renamed
 
-# Computes a constant of the network in the shape that the file has it in.
+# By name: a function that computes a constant of the network in the shape that it has in the file.
 Constants = Mapping[str, Callable[[tuple[int, ...]], Tensor]]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -28,9 +28,15 @@ def account(
     allow_missing: Sequence[str] = (),
     constants: Constants | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Maps `tensors` to the network's keys; `expected` are the network's tensors (values unused, may be meta tensors).
+    """Maps the checkpoint's tensors to the network's keys, and reports the fate of every tensor on both sides.
 
-    Raises nothing itself but `allow-missing-unused`: what does not fit is in the report.
+    tensors: of the checkpoint, by its own keys.
+    expected: the network's tensors by key; their values are not used, so they may be meta tensors.
+    key_map: the model's rules.
+    model: its name, for the report.
+    allow_missing: patterns of network keys that the checkpoint may lack.
+    constants: tensors that the network computes and that some files hold too.
+    Errors: allow-missing-unused, keymap-ambiguous. A tensor that does not fit is in the report and raises nothing.
     """
     prefix = key_map.common_prefix(tensors)
     state: dict[str, Tensor] = {}
@@ -60,12 +66,14 @@ def account(
 def _only_rule(name: str, key_map: KeyMap) -> Rule | None:
     rules = key_map.claims(name)
     if len(rules) > 1:
-        raise InternalError("keymap-ambiguous", f"'{name}' is claimed by {rules}.", "Report this as a bug.")
+        raise InternalError(
+            "keymap-ambiguous", f"'{name}' is claimed by several rules: {rules}.", "Report this as a bug."
+        )
     return rules[0] if rules else None
 
 
 def _claim(key: str, name: str, tensor: Tensor, rule: Rule | None, constants: Constants) -> tuple[Entry, str | None]:
-    """The fate by rule alone, and the network's key that the tensor is meant for, if any."""
+    """The fate by rule alone, and the network's key that the tensor is for, if there is one."""
     shape = tuple(tensor.shape)
     if rule is None:
         return Entry(key, shape, "unexpected", "no rule claims it"), None
@@ -136,7 +144,11 @@ def _require_used(allow_missing: Sequence[str], network: Sequence[Entry]) -> Non
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts `state` into the network, in the network's types. Tensors that fit as they are are taken, not copied."""
+    """Puts `state` into the network, in the network's types.
+
+    Tensors of the right type and layout are used as they are, without a copy. Raises RuntimeError if keys or shapes do
+    not fit.
+    """
     own = network.state_dict()
     taken = {key: tensor.detach().to(own[key].dtype).contiguous() for key, tensor in state.items()}
     network.load_state_dict({**own, **taken}, strict=True, assign=True)

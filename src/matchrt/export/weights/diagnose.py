@@ -1,4 +1,4 @@
-"""What is in a checkpoint, what a model makes of it, and what to do about the rest."""
+"""Says what is in a checkpoint, what a model makes of it, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matchrt.families.definition import ModelSpec
 from matchrt.families.registry import get_spec
 from matchrt.families.second_file import SecondFile
 
-# Tensors with fewer values may well be equal by chance.
+# Tensors with fewer values may be equal by chance.
 _DISTINCT = 16
 _NEAR_MISSES = 50
 _ALIKE = 0.75
@@ -29,25 +29,34 @@ State = Literal["complete", "second-file-needed", "another-model", "incomplete",
 
 @dataclass(frozen=True)
 class PartFates:
-    """Tensors of one part of the network, or of a file, by fate; `explained` of them have a good one."""
+    """How many tensors of one part of the network, or of a file, have which fate.
+
+    name: the first two steps of the keys, without numbers of blocks.
+    fates: number of tensors by fate.
+    """
 
     name: str
     fates: Mapping[str, int]
 
     @property
     def total(self) -> int:
-        """All tensors of the part."""
+        """The number of all tensors of the part."""
         return sum(self.fates.values())
 
     @property
     def explained(self) -> int:
-        """Those with a good fate."""
+        """The number of tensors with a good fate."""
         return sum(count for fate, count in self.fates.items() if fate in GOOD)
 
 
 @dataclass(frozen=True)
 class NearMiss:
-    """A tensor of the file that no rule takes, one of the network that nothing fills, and what would map them."""
+    """An unexpected tensor of the file and a missing one of the network that may be the same.
+
+    file: the key in the file.
+    network: the key in the network.
+    rule: what would map the one to the other, for people.
+    """
 
     file: str
     network: str
@@ -56,7 +65,25 @@ class NearMiss:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """See `diagnose`. repeated: groups of tensors of a file with the same values, which no trained network has."""
+    """What `diagnose` found.
+
+    model: name of the model.
+    path: of the checkpoint.
+    checkpoint: what the file holds.
+    report: the fate of every tensor.
+    network_parts: fates by part of the network.
+    file_parts: fates by part of the checkpoint.
+    second_parts: fates by part of the second file; empty without one.
+    near_misses: tensors that might be mapped by another rule.
+    conflicts: tensors of other shapes or types, or that fill a place twice.
+    repeated: groups of tensors of a file with the same values, which no trained network has.
+    fits: models whose every tensor the file holds.
+    closest: the model with a place for most of the file's tensors.
+    state: `complete`; `second-file-needed`; `another-model` (the file fits one of `fits`); `incomplete`; or `repeated`.
+    verdict: the result in a sentence.
+    next_command: the command to run next.
+    second: what the second file holds; None without one.
+    """
 
     model: str
     path: Path
@@ -84,7 +111,9 @@ class Diagnosis:
 def diagnose(path: Path, model: str, second_file: Path | None = None) -> Diagnosis:
     """Accounts for a checkpoint as the model would load it, and says what is wrong and what to do.
 
-    second_file: of models that take one; without it, its part of the network is told apart from what is missing.
+    path: of the checkpoint.
+    model: its name.
+    second_file: for models that take one. Without it, the part of the network that it fills is not counted as missing.
     Errors: those of `read_checkpoint`, model-unknown.
     """
     spec = get_spec(model)
@@ -95,7 +124,7 @@ def diagnose(path: Path, model: str, second_file: Path | None = None) -> Diagnos
     others = fitting_models(checkpoint)
     fits = tuple(name for name, other in others.items() if other.complete)
     every = dict(checkpoint.tensors)
-    if second is not None:  # a tensor of one file under another name in the second is a copy too
+    if second is not None:  # a tensor that both files hold, under different names, is a copy too
         every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
     repeated = _repeated(every)
     state = _state(spec, report, fits, repeated, lacking)
@@ -126,7 +155,7 @@ def diagnose(path: Path, model: str, second_file: Path | None = None) -> Diagnos
 
 
 def _closest(others: Mapping[str, LoadReport]) -> str:
-    """The model that has a place for most of the file's tensors, and of these the one that lacks least."""
+    """The model with a place for most of the file's tensors; among equals, the one that lacks the fewest."""
     taken = {name: sum(e.fate in GOOD for e in other.file) for name, other in others.items()}
     return max(taken, key=lambda name: (taken[name], -len(others[name].problems)))
 
@@ -134,7 +163,7 @@ def _closest(others: Mapping[str, LoadReport]) -> str:
 def _state(
     spec: ModelSpec, report: LoadReport, fits: Sequence[str], repeated: Sequence[object], lacking: SecondFile | None
 ) -> State:
-    """lacking: the second file, where the model takes one that was not given."""
+    """The state. lacking: the second file that the model takes and that was not given; None otherwise."""
     problems = [e for e in report.problems if lacking is None or not e.key.startswith(lacking.module)]
     if problems:
         return "another-model" if fits and spec.name not in fits else "incomplete"
@@ -195,9 +224,9 @@ def _parts(entries: Iterable[Entry], prefix: str) -> tuple[PartFates, ...]:
 
 
 def near_misses(report: LoadReport) -> list[NearMiss]:
-    """Unexpected tensors of the file beside missing ones of the network that they might be, with the rule to write.
+    """Pairs of an unexpected tensor of the file and a missing one of the network that may be the same. Raises nothing.
 
-    Only a suggestion: nothing is ever loaded by likeness.
+    These are suggestions. Nothing is ever loaded because names or shapes are alike.
     """
     missing = [e for e in report.network if e.fate == "missing"]
     by_shape: dict[tuple[int, ...], list[Entry]] = {}
@@ -236,13 +265,13 @@ def _changed(name: str, target: str) -> str:
 
 
 def _repeated(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
-    """Groups of keys whose tensors have the same shape and values; those of one value only do not count."""
+    """Groups of keys whose tensors have the same shape and values. Tensors of a single repeated value do not count."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for key, tensor in tensors.items():
         flat = tensor.detach().reshape(-1)
         if len(flat) < _DISTINCT or bool((flat == flat[0]).all()):
             continue
-        # Most tensors differ in their first values already: only candidates are read in full.
+        # Most tensors already differ in their first values, so only candidates are read in full.
         groups.setdefault((tuple(tensor.shape), tensor.dtype, flat[:_DISTINCT].double().numpy().tobytes()), []).append(
             key
         )

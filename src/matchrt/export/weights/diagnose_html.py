@@ -1,4 +1,4 @@
-"""A diagnosis as one HTML file that needs nothing else."""
+"""A diagnosis as one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:middle} code{ba
 
 
 def to_html(diagnosis: Diagnosis) -> str:
-    """A page with the verdict, a bar for each part of both sides, near-misses and conflicts."""
+    """A page with the verdict, a bar for each part of both sides, near-misses and conflicts. Raises nothing."""
     colour = "#2e7d32" if diagnosis.explained else _BAD
     sections = [
         _parts("The network", diagnosis.network_parts),

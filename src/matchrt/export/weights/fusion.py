@@ -1,4 +1,4 @@
-"""Tensors of the network that are computed from several tensors of a checkpoint, each with a proof that they are."""
+"""Tensors of the network that are computed from several tensors of a checkpoint, each with a check of the result."""
 
 from __future__ import annotations
 
@@ -10,20 +10,29 @@ from torch import Tensor
 from matchrt.export.weights.report import Entry, Fate
 from matchrt.families.keymap import Fuse, Fused
 
-# Relative to the largest output: a fusion that differs by more has not computed the same thing.
+# Relative to the largest output. A fusion whose result differs by more did not compute the same.
 MAX_DIFFERENCE = 1e-5
 
 
 @dataclass
 class Group:
-    """The tensors that a checkpoint holds of one `Fuse` rule: by the recipe's names, and their keys."""
+    """The tensors that a checkpoint holds for one `Fuse` rule.
+
+    rule: the rule.
+    parts: the tensors by the recipe's names.
+    keys: their keys in the file.
+    """
 
     rule: Fuse
     parts: dict[str, Tensor] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
 
     def add(self, key: str, name: str, tensor: Tensor) -> None:
-        """Adds the checkpoint's tensor `key`, which is `name` without the file's prefix."""
+        """Adds a tensor of the checkpoint that the rule claims.
+
+        key: its key in the file.
+        name: the key without the file's prefix.
+        """
         part = self.rule.part(name)
         assert part is not None
         self.parts[part] = tensor
@@ -37,9 +46,10 @@ def derive(
     origin: dict[str, Entry],
     file: dict[str, Entry],
 ) -> float | None:
-    """Computes every group's tensors into `state` and `origin`; in `file`, the parts of a group that fails say why.
+    """Computes every group's tensors into `state` and `origin`.
 
-    Returns the largest difference measured; None where nothing was derived.
+    If a group cannot be fused, the entries of its tensors in `file` say why. Returns the largest relative difference
+    that was measured; None if nothing was derived. Raises nothing for groups that do not fit.
     """
     worst: float | None = None
     for group in groups:
@@ -58,7 +68,7 @@ def derive(
 
 
 class _UnfitError(Exception):
-    """A group that cannot be fused: the fate of its parts, and why."""
+    """A group cannot be fused. It carries the fate of its tensors, and the reason."""
 
     def __init__(self, fate: Fate, reason: str) -> None:
         super().__init__(reason)

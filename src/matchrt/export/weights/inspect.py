@@ -1,4 +1,4 @@
-"""What a checkpoint or an ONNX file is."""
+"""Describes a checkpoint or an ONNX file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from matchrt.export.weights.report import LoadReport
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network: tensors and values under one prefix."""
+    """The tensors of a checkpoint under one prefix.
+
+    name: the first two steps of the keys.
+    tensors: their number.
+    elements: the number of values in them.
+    """
 
     name: str
     tensors: int
@@ -27,7 +32,10 @@ class Part:
 
 
 def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
-    """The tensors by the first two parts of their keys, wrapper prefixes removed, in the order of the file."""
+    """The tensors by the first two steps of their keys, in the order of the file. Raises nothing.
+
+    prefix: what all keys begin with because of a wrapper; it is left out.
+    """
     tensors: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     for key, tensor in checkpoint.tensors.items():
@@ -38,7 +46,10 @@ def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
-    """Everything about a checkpoint as JSON values; `models` lists the known models that it fits completely."""
+    """Everything about a checkpoint as JSON values. `models` lists the known models that it fits completely.
+
+    Errors: those of `read_checkpoint`.
+    """
     checkpoint = read_checkpoint(path)
     reports = fitting_models(checkpoint)
     closest, best = next(iter(reports.items()))

@@ -1,4 +1,4 @@
-"""A model spec and a checkpoint to a loaded network."""
+"""A model spec and a checkpoint become a loaded network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ from matchrt.models.parts.engine_graph import EngineGraph
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network in evaluation mode with all its weights, and the proof."""
+    """A network in evaluation mode with all its weights.
+
+    spec: the model that was loaded.
+    network: the torch module.
+    report: the fate of every tensor.
+    checkpoint: what the file holds.
+    supplement: what the second file holds; None for models that take none.
+    """
 
     spec: ModelSpec
     network: nn.Module
@@ -33,18 +40,21 @@ class LoadedNetwork:
 
     @property
     def weights_sha256(self) -> str:
-        """Digest of all tensors that were read: the checkpoint's own, joined with a second file's."""
+        """Digest of all tensors that were read, of the checkpoint and, if there is one, the second file."""
         first = self.checkpoint.tensors_sha256
         return first if self.supplement is None else sha256_json([first, self.supplement.tensors_sha256])
 
 
 def published_graph(loaded: LoadedNetwork, max_matches: int) -> EngineGraph:
-    """The graph without what engines run faster (the deployed form): torch's side of a comparison of speed."""
+    """The engine graph of the network as published, without the changes of the deployed form.
+
+    It is torch's side in comparisons of speed. max_matches: K, the match slots of each pair. Raises nothing.
+    """
     return loaded.spec.family.graph(loaded.network, max_matches, published=True).eval()
 
 
 def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
-    """The checkpoint to use: the one given, else the bundled one. Error: checkpoint-needed."""
+    """The checkpoint to use: the given one, or else the bundled one. Error: checkpoint-needed."""
     if given is not None:
         return given
     if spec.weights is None:
@@ -57,7 +67,7 @@ def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, Tensor]:
-    """The network's tensors by key, without allocating them."""
+    """The network's tensors by key, on the device meta, so that no memory is allocated. Raises nothing."""
     with torch.device("meta"):
         return dict(spec.family.create().state_dict())
 
@@ -75,17 +85,22 @@ def load_network(
 ) -> LoadedNetwork:
     """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong.
 
-    size: (height, width) that the network is built for, None for the model's default. second_file: of models that take
-    one. sha256: what `LoadedNetwork.weights_sha256` must be: names and shapes cannot tell whether two tensors
-    of the same shape were swapped, a digest can.
-    Errors: those of `read_checkpoint` and `read_second`, checkpoint-digest.
+    path: of the checkpoint; None for the bundled one.
+    second_file: for models that take one.
+    sha256: the digest that `LoadedNetwork.weights_sha256` must have. Names and shapes cannot tell whether two tensors
+        of the same shape were swapped, but a digest can.
+    allow_missing: patterns of network keys that the checkpoint may lack; these stay untrained.
+    threshold, mutual: rules of the matching; None for the model's own.
+    size: (height, width) in pixels that the network is built for; None for the model's default.
+    Errors: checkpoint-needed, weights-unaccounted, checkpoint-digest, allow-missing-unused, those of `read_checkpoint`
+    and `read_second`.
     """
     family = spec.family.with_matching(threshold, mutual).at(*(size or (spec.height, spec.width)))
     spec = replace(spec, family=family)
     source = checkpoint_path(spec, path)
     checkpoint = read_checkpoint(source)
     with torch.random.fork_rng(devices=[]):
-        # What --allow-missing leaves untrained is at least the same in every build.
+        # Tensors that --allow-missing leaves untrained are then the same in every build.
         torch.manual_seed(0)
         network = family.create()
     second = read_second(spec, second_file)
@@ -110,7 +125,11 @@ def account_files(
     second: Checkpoint | None = None,
     allow_missing: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """`account` of all files that a model takes; `expected` are its network's tensors."""
+    """`account` for all files that a model takes.
+
+    expected: the network's tensors by key.
+    second: the second file; None if there is none. Errors: those of `account`.
+    """
     definition = None if second is None else second_file_of(spec)
     own, constants = own_tensors(expected, definition), spec.family.constants()
     state, report = account(checkpoint.tensors, own, spec.key_map, spec.name, allow_missing, constants)
@@ -122,13 +141,13 @@ def account_files(
 
 
 def fitting_models(checkpoint: Checkpoint) -> dict[str, LoadReport]:
-    """The account of the checkpoint for every known model, best fit first."""
+    """The account of the checkpoint for every known model, best fit first. Error: keymap-ambiguous."""
     reports = {}
     known: dict[object, LoadReport] = {}
     for spec in model_specs().values():
-        # Of a model of two files, this is the first: what only the second can hold is not missing from it.
+        # For a model of two files, this file is the first. Tensors of the second file are not missing from it.
         expected = own_tensors(expected_tensors(spec), second_file_of(spec))
-        # Variants that differ in nothing that a file holds have the same account.
+        # Variants with the same tensors and rules have the same account.
         same = (spec.key_map, tuple((key, tuple(tensor.shape)) for key, tensor in expected.items()))
         if spec.family.constants() or same not in known:
             _, known[same] = account_files(spec, expected, checkpoint)

@@ -1,7 +1,7 @@
-"""Reading checkpoints safely: tensors by key and nothing else, whatever the wrapper.
+"""Reads checkpoints safely: tensors by key and nothing else, whatever the wrapper.
 
-`.ckpt/.pth/.pt` are read with `weights_only=True`, `.safetensors` with its own reader; the format is recognised by the
-file's first bytes, not by its name. Nothing is ever unpickled otherwise.
+`.ckpt/.pth/.pt` are read with `weights_only=True`, `.safetensors` with its own reader. The format is recognised by the
+file's first bytes, not by its name. No other way of unpickling is used.
 """
 
 from __future__ import annotations
@@ -32,8 +32,14 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net", "weight
 class Checkpoint:
     """What a file holds, before anything is assumed about it.
 
-    tensors: by the file's own keys. wrapper: the entry they were found under, or None. ignored: the other entries.
-    tensors_sha256: digest of keys, types, shapes and bytes; the same for the same weights in another file or format.
+    path: of the file.
+    format: `torch`, `torch-legacy` or `safetensors`.
+    tensors: by the file's own keys.
+    wrapper: the entry that the tensors were found under; None if they are at the top.
+    ignored: the other entries.
+    metadata: of a safetensors file; else empty.
+    tensors_sha256: digest of keys, types, shapes and bytes; it is the same for the same weights in another file or
+        format.
     """
 
     path: Path
@@ -46,12 +52,12 @@ class Checkpoint:
 
     @property
     def file_sha256(self) -> str:
-        """Digest of the file, read anew: only those who show it pay for it."""
+        """Digest of the file, which is read again for it. Raises OSError if it is gone."""
         return sha256_file(self.path)
 
     @property
     def elements(self) -> int:
-        """Number of values in all tensors."""
+        """The number of values in all tensors."""
         return sum(tensor.numel() for tensor in self.tensors.values())
 
 
@@ -59,7 +65,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint file.
 
     Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, checkpoint-unsafe (it holds code),
-    checkpoint-empty (no tensors), checkpoint-ambiguous (several networks), checkpoint-nonfinite.
+    checkpoint-empty (no tensors), checkpoint-ambiguous (several networks), checkpoint-tensor (sparse, quantized or
+    empty ones), checkpoint-nonfinite, package-missing.
     """
     kind = _format(path)
     metadata: dict[str, str] = {}
@@ -78,7 +85,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over key, type, shape and little-endian bytes of every tensor, in the order of the keys."""
+    """sha256 over key, type, shape and little-endian bytes of every tensor, in the order of the keys.
+
+    Raises nothing.
+    """
     digest = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].detach().contiguous()
@@ -125,7 +135,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            # On odd files torch warns before it fails; the error says it all.
+            # On unusual files torch warns before it fails; the error has all that the warning says.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -133,16 +143,16 @@ def _read_torch(path: Path) -> Any:
             raise MatchRTError(
                 "checkpoint-unsafe",
                 f"'{path}' holds Python objects besides tensors ({unsafe}), which could run code when read.",
-                "Where you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
+                "If you trust the file, load it and save only the state dict, best as .safetensors; then use that.",
             ) from error
         raise _truncated(path, str(error)) from error
     except Exception as error:
-        # On damaged bytes the reader raises whatever it stumbles over: RuntimeError, EOFError, struct.error, …
+        # On damaged bytes the reader may raise any error: RuntimeError, EOFError, struct.error, …
         raise _truncated(path, str(error) or type(error).__name__) from error
 
 
 def _unsafe_names(path: Path) -> str:
-    """Classes and functions that the pickle names and that are not tensors' own; empty when there are none."""
+    """Classes and functions that the pickle names and that do not belong to tensors; empty if there are none."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:
@@ -165,7 +175,7 @@ def _pickle_globals(path: Path) -> set[str]:
                     elif isinstance(argument, str):
                         strings.append(argument)
     except Exception:
-        # The end, or damage: what was read so far is all there is to know.
+        # This is the end of the pickles, or damage. Nothing more can be read.
         return names
 
 
@@ -179,7 +189,7 @@ def _truncated(path: Path, reason: str) -> MatchRTError:
 
 
 def _is_state(value: Any) -> bool:
-    """Tensors by name; numbers and texts may stand among them, as when a step count was saved along."""
+    """Whether this is tensors by name. Numbers and texts may be among them, such as a step count."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return False
     tensors = sum(isinstance(entry, torch.Tensor) for entry in value.values())
@@ -195,7 +205,7 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | Non
         raise MatchRTError(
             "checkpoint-empty",
             f"'{path}' holds a {type(loaded).__name__}, not a state dict.",
-            "Save the network's state_dict() and use that file.",
+            "Save the network's state_dict() and use that.",
         )
     states = [key for key, value in loaded.items() if isinstance(key, str) and _is_state(value)]
     chosen = next((name for name in WRAPPERS if name in states), states[0] if len(states) == 1 else None)

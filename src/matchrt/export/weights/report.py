@@ -8,9 +8,9 @@ from typing import Literal
 
 from matchrt.errors import MatchRTError
 
-# On the checkpoint's side: loaded, derived (the network's tensor is computed from it and others), dropped (for a
+# Fates of a checkpoint's tensors: loaded, derived (the network's tensor is computed from it and others), dropped (for a
 # reason), unexpected, duplicated, shape- or type-mismatched, rejected.
-# On the network's side: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
+# Fates of a network's tensors: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
 Fate = Literal[
     "loaded",
     "dropped",
@@ -29,7 +29,13 @@ GOOD: frozenset[str] = frozenset({"loaded", "dropped", "derived", "supplemented"
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor and what became of it (checkpoint) or where it came from (network)."""
+    """A tensor of the checkpoint and what became of it, or a tensor of the network and where it came from.
+
+    key: of the tensor, on its own side.
+    shape: in elements.
+    fate: what became of it.
+    detail: for people: where it went or came from, or what is wrong.
+    """
 
     key: str
     shape: tuple[int, ...]
@@ -39,11 +45,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Both sides, every tensor once. `complete` means that nothing is unexplained.
+    """Both sides of a load, every tensor once.
 
-    supplement: the tensors of a second file, where the model takes one.
-    difference: the largest one measured between what was derived and what it was derived from, relative; None where
-    nothing was.
+    model: name of the model.
+    prefix: what all keys of the file begin with; it was left out.
+    file: the checkpoint's tensors.
+    network: the network's tensors.
+    supplement: the tensors of a second file; empty for models that take none.
+    difference: the largest difference between derived tensors' outputs and those of what they were derived from,
+        relative to the largest output; None if nothing was derived.
     """
 
     model: str
@@ -60,7 +70,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of both sides has its fate."""
+        """Whether every tensor of both sides has a good fate."""
         return not self.problems
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -72,14 +82,17 @@ class LoadReport:
         }
 
     def summary(self) -> str:
-        """One line: both sides' counts, never a bare percentage."""
+        """One line with the counts of both sides, never only a percentage."""
         counts = self.counts()
         second = f"; second file {_listed(counts['supplement'])}" if self.supplement else ""
         fused = "" if self.difference is None else f"; derived to within {self.difference:.1e}"
         return f"checkpoint {_listed(counts['file'])}{second}; network {_listed(counts['network'])}{fused}"
 
     def require_complete(self, source: str) -> None:
-        """Raises `weights-unaccounted` that lists what is unexplained."""
+        """Raises `weights-unaccounted` with a list of what is unexplained.
+
+        source: the checkpoint's path, for the message.
+        """
         if self.complete:
             return
         lines = [f"  {e.fate}: {e.key} {list(e.shape)} {e.detail}".rstrip() for e in self.problems]

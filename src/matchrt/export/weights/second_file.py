@@ -1,4 +1,4 @@
-"""Weights that a model takes from a second file, as its family defines it (`SecondFile`)."""
+"""Weights that a model takes from a second file, as its family defines them (`SecondFile`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from matchrt.families.second_file import SecondFile, Translated
 
 
 def second_file_of(spec: ModelSpec) -> SecondFile | None:
-    """What the model's second file is; None where its checkpoint holds everything."""
+    """What the model's second file is; None if its checkpoint holds everything. Error: family-unknown."""
     return family_of(spec.family.name).second_file
 
 
 def read_second(spec: ModelSpec, path: Path | None) -> Checkpoint | None:
-    """The second file, which must be given where the model takes one, and only there.
+    """Reads the second file, which must be given for models that take one, and only for them.
 
     Errors: `CODE-needed` by the family's `SecondFile.code`, dinov2-unused, those of `read_checkpoint`.
     """
@@ -47,16 +47,19 @@ def read_second(spec: ModelSpec, path: Path | None) -> Checkpoint | None:
 
 
 def own_tensors(expected: Mapping[str, Tensor], second: SecondFile | None) -> dict[str, Tensor]:
-    """The network's tensors that its checkpoint holds: all but those of the second file's part."""
+    """The network's tensors that its checkpoint holds: all but those of the second file's part. Raises nothing."""
     return {key: t for key, t in expected.items() if second is None or not key.startswith(second.module)}
 
 
 def account_second(
     checkpoint: Checkpoint, expected: Mapping[str, Tensor], second: SecondFile, config: Any, model: str
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """The second file into the part of the network that it fills; `expected` are the whole network's tensors.
+    """Accounts for the second file in the part of the network that it fills.
 
-    The report's network entries are those of that part only, its file entries have the file's own keys.
+    expected: the whole network's tensors by key.
+
+    The report's network entries are those of that part only; its file entries have the file's own keys. Errors: those
+    of `account`.
     """
     prefix = second.key_map.common_prefix(checkpoint.tensors)
     translated = second.translate({key[len(prefix) :]: value for key, value in checkpoint.tensors.items()}, config)
@@ -72,7 +75,10 @@ def account_second(
 
 @dataclass(frozen=True)
 class _Names:
-    """Entries of the part and of the translated file, under the names that the network and the file have."""
+    """Gives entries the names that the network and the file have.
+
+    The account of the second file uses names of the part alone, and of the translated file.
+    """
 
     module: str
     prefix: str
@@ -80,7 +86,7 @@ class _Names:
     file: str
 
     def file_entries(self, entry: Entry) -> list[Entry]:
-        """One entry for each tensor of the file that went into the entry's one."""
+        """One entry for each tensor of the file that went into the translated tensor of `entry`."""
         keys = self.translated.sources[entry.key]
         if entry.fate != "loaded":
             return [replace(entry, key=self.prefix + key) for key in keys]
@@ -90,7 +96,7 @@ class _Names:
         return [Entry(self.prefix + key, shape, "derived" if how else "loaded", detail) for key in keys]
 
     def network_entry(self, entry: Entry) -> Entry:
-        """The network's tensor, with what of the file it was made of."""
+        """The network's tensor, with the tensors of the file that it was made of."""
         if entry.fate != "loaded":
             return replace(entry, key=self.module + entry.key)
         keys = ", ".join(self.prefix + key for key in self.translated.sources[entry.detail])

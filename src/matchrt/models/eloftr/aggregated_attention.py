@@ -1,7 +1,7 @@
-"""EfficientLoFTR's transformer: attention between tokens that each stand for a square of coarse cells (section 3.2).
+"""EfficientLoFTR's transformer: attention between tokens that each represent a square of coarse cells (section 3.2).
 
-Features are `[B,h,w,C]` throughout: aggregating is a weighted sum over squares, and the way back to the full grid two
-small matrix products, so nothing is transposed between the layers.
+Features are `[B,h,w,C]` throughout. Aggregating is a weighted sum over squares, and two small matrix products lead back
+to the full grid, so nothing is transposed between the layers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from matchrt.models.parts.masks import PADDING
 
 @dataclass(frozen=True)
 class Lattice:
-    """What attention needs to know of one image's (or one batch's) grid of aggregated cells.
+    """What attention needs to know of the grid of aggregated cells, of one image or one batch.
 
-    rows, columns: `[1 or B, h, h/a]`, `[1 or B, w, w/a]` interpolate from it to the coarse grid.
-    bias: `[B, 1, 1, (h/a)*(w/a)]`, PADDING where a cell is padding and 0 elsewhere, or None where there is no padding.
+    rows: `[1 or B, h, h/a]`, interpolates from the aggregated to the coarse rows.
+    columns: `[1 or B, w, w/a]`, the same of columns.
+    bias: `[B, 1, 1, (h/a)*(w/a)]`, PADDING for a cell of padding and 0 elsewhere; None without padding.
     """
 
     rows: Tensor
@@ -41,9 +42,11 @@ class Lattice:
 
 
 def lattice(height: int, width: int, aggregation: int, valid: Tensor | None, device: torch.device) -> Lattice:
-    """The lattice of a coarse grid of height x width cells; valid: int `[B,2]`, its valid part in cells.
+    """The lattice of a coarse grid of height x width cells.
 
-    The valid part is a multiple of `aggregation`, as the input contract's divisor makes it.
+    aggregation: coarse cells along a side of a square.
+    valid: int `[B,2]`, rows and columns of cells that hold image; None for all. The input contract's divisor makes them
+        multiples of `aggregation`.
     """
     small = height // aggregation, width // aggregation
     if valid is None:
@@ -128,7 +131,10 @@ class AggregatedAttentionLayer(nn.Module):
     def _projected(
         self, query: Tensor, source: Tensor, rotary: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (scaled), keys and values. One product for each input: the weights side by side, also the turned."""
+        """Queries (scaled), keys and values.
+
+        There is one product for each input: the weights stand side by side, with the rotated ones.
+        """
         channels = query.shape[2]
         q_weight = self.q_proj.weight * (channels // self.n_heads) ** -0.5
         k_weight, v_weight = self.k_proj.weight, self.v_proj.weight
@@ -202,7 +208,7 @@ class AggregatedTransformer(nn.Module):
     def _self_layer(
         self, layer: nn.Module, x0: Tensor, x1: Tensor, grid0: Lattice, grid1: Lattice
     ) -> tuple[Tensor, Tensor]:
-        """Both images in one call where their sizes agree: half as many kernels on a GPU."""
+        """Images of equal size are one call, which is half as many kernels on a GPU."""
         rotary = self.rotary(x0.shape[1], x0.shape[2])
         if x0.shape != x1.shape:
             return layer(x0, x0, grid0, grid0, rotary), layer(x1, x1, grid1, grid1, self.rotary(*x1.shape[1:3]))

@@ -1,4 +1,4 @@
-"""What distinguishes one EfficientLoFTR network from another. Imports no torch."""
+"""The configuration of EfficientLoFTR networks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from matchrt.models.parts.config import CoarseMatchConfig
 class ELoFTRConfig:
     """An EfficientLoFTR network (Wang et al., CVPR 2024); MatchAnything-ELoFTR is the same with other matching rules.
 
-    widths, blocks: channels and RepVGG blocks of the backbone's stages at 1/2, 1/2, 1/4 and 1/8 of the input.
-    d_model, n_heads: of the transformer, which is `layer_pairs` times a self and a cross layer.
-    aggregation: coarse cells a side that attention sees as one.
+    widths: channels of the backbone's stages at 1/2, 1/2, 1/4 and 1/8 of the input.
+    blocks: RepVGG blocks of these stages.
+    n_heads: attention heads of the transformer, whose width is `d_model`.
+    layer_pairs: how often the transformer repeats a self and a cross layer.
+    aggregation: coarse cells along a side of the square that attention sees as one token.
     softmax: False is the authors' optimised configuration, which thresholds the similarity itself.
-    trained_side, built_side: sides in pixels of training's and of this network's images; positions are scaled by their
-        ratio (the authors' NPE rule).
+    trained_side: side in pixels of the images that the network was trained with.
+    built_side: side in pixels of the images that this network is for. Positions are scaled by the ratio of the two (the
+        authors' NPE rule).
     fine_regress: channels of the fine features that only the last refinement reads.
+    match: rules of the coarse matching.
+
+    Error: ValueError if the values do not go together.
     """
 
     widths: tuple[int, int, int, int] = (64, 64, 128, 256)
@@ -38,7 +44,7 @@ class ELoFTRConfig:
 
     @property
     def coarse_stride(self) -> int:
-        """Input pixels per coarse cell."""
+        """Input pixels along a side of a coarse cell."""
         return 8
 
     def __post_init__(self) -> None:

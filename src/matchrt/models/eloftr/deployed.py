@@ -10,7 +10,7 @@ from matchrt.models.parts.grey_convolution import GreyConvolution
 
 
 def deployed(network: ELoFTR) -> ELoFTR:
-    """A copy in evaluation mode; `network` stays as it is."""
+    """A copy in evaluation mode; `network` is not changed."""
     result = copy.deepcopy(network)
     first = result.backbone.layer0
     assert isinstance(first, RepVGGBlock)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
 
-WINDOW = 8  # pixels of a coarse cell, a side
-_HALF_WINDOW = 6  # pixels of the half-resolution map that the cell's pixels and one more around them depend on
-# What the authors divide the second stage's similarities by.
+WINDOW = 8  # pixels along a side of a coarse cell
+_HALF_WINDOW = 6  # the cell's pixels and one more around them depend on so many half-resolution pixels along a side
+# The authors divide the second stage's similarities by this.
 _REGRESS_TEMPERATURE = 10.0
 
 
@@ -145,6 +145,6 @@ class FineMatching(nn.Module):
 
 
 def both_of(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Of image 0 and of image 1, from one tensor of both or from two."""
+    """The tensors of image 0 and of image 1, from one tensor of both or from two."""
     first, second = parts[0].chunk(2) if len(parts) == 1 else parts
     return first, second

@@ -28,7 +28,7 @@ from matchrt.models.parts.coarse_matching import (
 from matchrt.models.parts.match_tensors import MatchTensors, finished
 
 Pair = tuple[Tensor, Tensor]
-# Features at 1/2, 1/4 and 1/8: of both images, one batch after the other, where their sizes agree, else of each.
+# Features at 1/2, 1/4 and 1/8: of both images, one batch after the other, if their sizes agree; else of each image.
 Stages = list[tuple[Tensor, Tensor, Tensor]]
 
 
@@ -57,9 +57,12 @@ class ELoFTR(nn.Module):
         return choose(confidence, grid0, grid1, self.config.match, max_matches)
 
     def windows(self, x0: Tensor, x1: Tensor, stages: Stages, cells: Pair) -> Pair:
-        """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0, with a margin `[B,K,100,C]` of image 1.
+        """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0 and `[B,K,100,C]` of image 1.
 
-        x0, x1: the transformer's `[B,h,w,C]`; stages: from `features`; cells int64 `[B,K]`.
+        The windows of image 1 have a margin of one pixel.
+        x0, x1: the transformer's `[B,h,w,C]`.
+        stages: as from `features`.
+        cells: int64 `[B,K]` of both images.
         """
         coarse, picked = [x0, x1], list(cells)
         if len(stages) == 1:
@@ -79,9 +82,11 @@ class ELoFTR(nn.Module):
         size1: Tensor | None = None,
         max_matches: int = 2048,
     ) -> MatchTensors:
-        """Matches of grey images `[B,1,H,W]` in 0..1; sizes int `[B,2]`: valid height and width, the rest is padding.
+        """Matches of grey images `[B,1,H,W]` in 0..1.
 
-        The images may differ in size; sides, of images and of their valid parts, are multiples of 32.
+        The images may differ in size. Sides, of images and of their valid parts, are multiples of 32.
+        size0, size1: int `[B,2]`, valid height and width in pixels, the rest is padding; None for no padding.
+        max_matches: K, the match slots of each pair.
         """
         stages = self.features(image0, image1)
         x0, x1 = self.coarse(stages)
@@ -103,7 +108,7 @@ class ELoFTR(nn.Module):
         return first, second
 
     def grid(self, coarse: Tensor, size: Tensor | None) -> Grid:
-        """The coarse grid of features `[B,h,w,C]`."""
+        """The coarse grid of features `[B,h,w,C]` whose image is valid within `size` int `[B,2]` (pixels)."""
         height, width = coarse.shape[1:3]
         if size is None:
             return Grid(height, width)

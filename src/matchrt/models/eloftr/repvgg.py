@@ -38,15 +38,15 @@ class RepVGGBranches(nn.Module):
             self.rbr_identity = nn.BatchNorm2d(in_channels, eps=BATCH_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """`[B,Cin,H,W] -> [B,Cout,H/stride,W/stride]`."""
         summed = self.rbr_dense(x) + self.rbr_1x1(x)
         return F.relu(summed if self.rbr_identity is None else summed + self.rbr_identity(x))
 
     def fused(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one 3x3 convolution that computes the same (section 3.3 of the paper), in float64.
 
-        Each BatchNorm is folded into its convolution; the 1x1 kernel stands in the middle of a 3x3 one, and the
-        identity is a 3x3 kernel that is 1 in its own channel's middle.
+        Each BatchNorm is folded into its convolution. The 1x1 kernel becomes the middle of a 3x3 kernel, and the
+        identity is a 3x3 kernel that is 1 in the middle of its own channel.
         """
         weight, bias = _folded(self.rbr_dense.conv.weight, self.rbr_dense.bn)
         point, point_bias = _folded(self.rbr_1x1.conv.weight, self.rbr_1x1.bn)
@@ -68,7 +68,7 @@ def fuse_repvgg(parts: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
     """The tensors `weight` and `bias` of a RepVGG block's one convolution, from those of `RepVGGBranches` by name.
 
     Also the difference of the two forms' outputs in float32, on noise, relative to the largest output: one convolution
-    and ReLU against three normalised branches. Raises ValueError where the parts do not fit.
+    and ReLU against three normalised branches. Raises ValueError if the parts do not fit.
     """
     kernel = parts["rbr_dense.conv.weight"]
     if kernel.ndim != 4:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 from matchrt.models.parts.masks import MASKED
 
-# Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions,
-# which changes no other result beyond rounding, and whose reciprocal half precision does not hold.
+# Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions.
+# That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
 SMALLEST = 1e-4
 
 
@@ -25,8 +25,8 @@ def linear_attention(
     if query_mask is not None:
         q = q * query_mask[:, None, :, None].to(q.dtype)
     if source_mask is not None:
-        k = k * source_mask[:, None, :, None].to(k.dtype)  # which takes the values of padding out too
-    # Means over the source instead of sums: nothing grows with its length, so that all of it stands half precision.
+        k = k * source_mask[:, None, :, None].to(k.dtype)  # this takes the values of padding out too
+    # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
     k = k / value.shape[2]
     normaliser = (q @ k.sum(dim=2)[..., None]).clamp(min=SMALLEST)
     return (q @ (k.transpose(2, 3) @ value)) / normaliser
@@ -35,8 +35,9 @@ def linear_attention(
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
     """`linear_attention` within thousands of small windows: query, key, value `[N,S,C]` -> `[N,S,C]`, no masks.
 
-    Products of all channels instead of each head's own, and what belongs to two heads set to zero: more arithmetic, in
-    matrices that fill a tensor core. Per head they are 16 x 25, and cost GPUs five times as long.
+    Products are of all channels instead of each head's own, and entries that belong to two heads are set to zero. This
+    is more arithmetic, but in matrices that fill a tensor core. Matrices of single heads are 16 x 25, and take GPUs
+    five times as long.
     """
     head = torch.arange(query.shape[2], device=query.device) // (query.shape[2] // n_heads)
     same = (head[:, None] == head[None, :]).to(query.dtype)
@@ -49,7 +50,7 @@ def full_attention(
     query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
 ) -> Tensor:
     """Softmax attention; shapes as `linear_attention`. Masked queries give arbitrary finite values."""
-    del query_mask  # what a padded query yields is never read
+    del query_mask  # the result of a padded query is never read
     scores = (query @ key.transpose(2, 3)) / query.shape[3] ** 0.5
     if source_mask is not None:
         scores = scores.masked_fill(~source_mask[:, None, None, :], MASKED)
@@ -127,7 +128,7 @@ class LocalFeatureTransformer(nn.Module):
 def _self_attention(
     layer: nn.Module, x0: Tensor, x1: Tensor, mask0: Tensor | None, mask1: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Each image attends to itself; both in one batch when their sizes agree, which GPUs like better."""
+    """Each image attends to itself. Images of equal size are one batch, which GPUs compute faster."""
     if x0.shape != x1.shape:
         return layer(x0, x0, mask0, mask0), layer(x1, x1, mask1, mask1)
     both = torch.cat([x0, x1])

@@ -1,4 +1,4 @@
-"""What distinguishes one LoFTR network from another. Imports no torch."""
+"""The configuration of LoFTR networks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ AttentionKind = Literal["linear", "full"]
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A stack of LoFTR encoder layers shared by both images (LoFTR, CVPR 2021, section 3.3)."""
+    """A stack of LoFTR encoder layers that both images share (LoFTR, CVPR 2021, section 3.3).
+
+    d_model: channels of the tokens.
+    n_heads: attention heads, which share the channels equally.
+    layers: the kind of each layer, in order: `self` attends to the own image, `cross` to the other one.
+    attention: `linear` (Katharopoulos et al., ICML 2020) or `full` (softmax).
+    norm_eps: added to the variance in the layer norms.
+
+    Error: ValueError if `d_model` is not a multiple of `n_heads`.
+    """
 
     d_model: int
     n_heads: int
@@ -30,11 +39,17 @@ class TransformerConfig:
 class LoFTRConfig:
     """A LoFTR-family network.
 
-    block_dims: channels of the backbone stages; the first runs at 1/2, each further one halves the resolution, so
-        three stages give coarse features at 1/8 and four at 1/16.
-    fine: transformer of the 5x5 refinement, or None for a coarse-only network.
-    fixed_position_divisor: False reproduces the published checkpoints, whose position encoding divides
-        `log(10000) / d_model // 2` in the wrong order; True is the formula of the paper.
+    initial_dim: channels of the first convolution.
+    block_dims: channels of the backbone's stages. The first stage runs at 1/2 of the input's resolution, and each
+        further one halves it, so three stages give coarse features at 1/8 and four at 1/16.
+    coarse: the transformer of the coarse features.
+    fine: the transformer of the refinement; None for a coarse-only network.
+    fine_window: fine pixels along a side of the refinement's windows; odd.
+    fixed_position_divisor: False reproduces the published checkpoints, whose position encoding divides `log(10000) /
+        d_model // 2` in the wrong order. True is the formula of the paper.
+    match: rules of the coarse matching.
+
+    Error: ValueError if the transformers' widths are not those of the backbone's stages.
     """
 
     initial_dim: int = 128
@@ -51,17 +66,17 @@ class LoFTRConfig:
 
     @property
     def coarse_stride(self) -> int:
-        """Input pixels per coarse cell."""
+        """Input pixels along a side of a coarse cell."""
         return int(2 ** len(self.block_dims))
 
     @property
     def fine_stride(self) -> int:
-        """Input pixels per fine-map pixel: the fine map lies two stages below the coarse one."""
+        """Input pixels along a side of a fine-map pixel; the fine map is two stages below the coarse one."""
         return self.coarse_stride // 4
 
     @property
     def fine_radius(self) -> int:
-        """Input pixels from the middle of a fine window to its outermost pixels: what an expectation of 1 means."""
+        """Input pixels from the middle of a fine window to its outermost pixels, which an expectation of 1 means."""
         return self.fine_window // 2 * self.fine_stride
 
     def __post_init__(self) -> None:
@@ -71,7 +86,8 @@ class LoFTRConfig:
             raise ValueError(f"fine d_model {self.fine.d_model} differs from its stage's {self.block_dims[-3]}")
 
 
-# Here and not beside the other variants (`matchrt.families.loftr`): the Flax room and the training tools need it.
+# It is here and not with the other variants (`matchrt.families.loftr`), because the room `flax` and the training tools
+# need it.
 LOFTR_LITE = LoFTRConfig(
     initial_dim=32,
     block_dims=(32, 64, 128),

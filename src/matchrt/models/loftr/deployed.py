@@ -1,7 +1,7 @@
-"""LoFTR in a form that engines run faster: a dense first convolution, channels that fill tensor cores, windows whose
-heads are computed together.
+"""LoFTR in a form that engines run faster.
 
-Nothing here changes a result beyond rounding. What is added is zero, and so is what flows through it.
+Its first convolution is dense, its channels fill tensor cores, and the heads of a window are computed together. Nothing
+here changes a result beyond rounding: the added weights are zero, and so are the values that they compute.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from matchrt.models.loftr.network import LoFTR
 from matchrt.models.loftr.resnet_fpn import ResNetFPN
 from matchrt.models.parts.grey_convolution import GreyConvolution
 
-# Channels of convolutions in the backbone are multiples of it; tensor cores need 8 in half precision, 16 in int8.
+# Channels of the backbone's convolutions are multiples of this; tensor cores need 8 in half precision, 16 in int8.
 MULTIPLE = 16
 
 
 def deployed(network: LoFTR) -> LoFTR:
-    """A copy in evaluation mode; `network` stays as it is."""
+    """A copy in evaluation mode; `network` is not changed."""
     result = copy.deepcopy(network)
     backbone = aligned(result.backbone)
     backbone.conv1 = GreyConvolution(backbone.conv1)  # type: ignore[assignment]
@@ -33,9 +33,9 @@ def deployed(network: LoFTR) -> LoFTR:
 
 
 def aligned(backbone: ResNetFPN, multiple: int = MULTIPLE) -> ResNetFPN:
-    """The backbone with channels added to the stages that nothing outside sees, up to the next multiple.
+    """The backbone with channels added, up to the next multiple, to the stages whose features nothing else reads.
 
-    LoFTR's second stage has 196 channels, which tensor cores do not take: with 208 it runs two to three times as fast.
+    LoFTR's second stage has 196 channels, which tensor cores cannot use. With 208 it runs two to three times as fast.
     """
     dims = list(backbone.block_dims)
     seen = {len(dims) - 1, *([len(dims) - 3] if backbone.pyramid_stages else [])}

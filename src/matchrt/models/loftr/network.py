@@ -48,7 +48,7 @@ class LoFTR(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Coarse maps `[B,C,h,w]` -> tokens `[B,h*w,C]` after position encoding and transformer; row-major cells.
 
-        mask0, mask1: bool `[B,h*w]`, False where the cell is padding.
+        mask0, mask1: bool `[B,h*w]`, False for padding; None if there is none.
         """
         return self.loftr_coarse(self.tokens(coarse0), self.tokens(coarse1), mask0, mask1)
 
@@ -65,9 +65,13 @@ class LoFTR(nn.Module):
         return similarity(tokens0, tokens1, self.config.match.temperature, mask0, mask1)
 
     def refine(self, fine: Pair, tokens: Pair, cells: Pair, widths: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Refines matches; every argument is of image 0 and image 1.
+        """Refines matches; every argument is a pair, of image 0 and image 1.
 
-        fine: maps `[B,C,H,W]`. tokens: `[B,L,C]`. cells: int64 `[B,K]`, the matched cells. widths: of the grids.
+        fine: fine maps `[B,C,H,W]`.
+        tokens: coarse features `[B,L,C]`.
+        cells: int64 `[B,K]`, the matched cells.
+        widths: columns of the coarse grids.
+
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
         windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)
@@ -93,9 +97,11 @@ class LoFTR(nn.Module):
         size1: Tensor | None = None,
         max_matches: int = 2048,
     ) -> MatchTensors:
-        """Matches of grey images `[B,1,H,W]` in 0..1; sizes int `[B,2]`: valid height and width, the rest is padding.
+        """Matches of grey images `[B,1,H,W]` in 0..1.
 
         The images may differ in size; sides are multiples of the coarse stride.
+        size0, size1: int `[B,2]`, valid height and width in pixels, the rest is padding; None for no padding.
+        max_matches: K, the match slots of each pair.
         """
         (coarse0, fine0), (coarse1, fine1) = run_backbone(self.backbone, image0, image1)
         grid0, grid1 = self.grid(coarse0, size0), self.grid(coarse1, size1)
@@ -115,9 +121,9 @@ class LoFTR(nn.Module):
         height, width = coarse.shape[2:]
         if size is None:
             return Grid(height, width)
-        # A cell is image when its own pixel is, as nearest-neighbour reduction of the pixel mask gives it.
+        # A cell is image if its own pixel is, as in a nearest-neighbour reduction of the pixel mask.
         stride = self.config.coarse_stride
-        # In floats, exactly: a floor of integers costs engines a dozen operators.
+        # Floats are exact here, and a floor of integers costs engines a dozen operators.
         cells = (size.to(torch.float32) / stride).ceil().to(torch.int64)
         return Grid(height, width, cells[:, 0], cells[:, 1])
 

@@ -1,4 +1,4 @@
-"""Position encodings."""
+"""LoFTR's position encodings (section 3.3)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sine_frequencies(d_model: int, fixed_divisor: bool) -> Tensor:
 def sine_encoding(height: int, width: int, frequencies: Tensor) -> Tensor:
     """`[1, 4F, height, width]`: channels 4f..4f+3 are sin x, cos x, sin y, cos y; positions start at 1.
 
-    Built from two small 1-D tables, so that a graph with dynamic sizes needs no stored grid.
+    It is built from two small 1-D tables, so that a graph with dynamic sizes needs no stored grid.
     """
     x = torch.arange(1, width + 1, dtype=torch.float32, device=frequencies.device)
     y = torch.arange(1, height + 1, dtype=torch.float32, device=frequencies.device)

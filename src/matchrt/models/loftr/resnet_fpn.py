@@ -29,17 +29,17 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(_conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """`[B,Cin,H,W] -> [B,Cout,H/stride,W/stride]`."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return F.relu(self.downsample(x) + y)
 
 
 class ResNetFPN(nn.Module):
-    """Grey image to coarse features, and with `fine` to features four times as dense.
+    """Grey image to coarse features and, with `fine`, to features four times as dense along each side.
 
-    `block_dims` are the channels of the stages `layer1..N`; `layer1` runs at half the input's resolution. Three stages
-    are LoFTR's 8_2 pyramid (coarse 1/8, fine 1/2), four its 16_4 pyramid (coarse 1/16, fine 1/4).
+    block_dims: channels of the stages `layer1..N`; `layer1` runs at half the input's resolution. Three stages are
+        LoFTR's 8_2 pyramid (coarse 1/8, fine 1/2), four its 16_4 pyramid (coarse 1/16, fine 1/4).
     """
 
     def __init__(self, initial_dim: int, block_dims: tuple[int, ...], fine: bool) -> None:
@@ -57,7 +57,7 @@ class ResNetFPN(nn.Module):
             self.add_module(f"layer{stage}", blocks)
             in_channels = channels
         self.add_module(f"layer{self.n_stages}_outconv", _conv1x1(block_dims[-1], block_dims[-1]))
-        # The fine map lies two stages below the coarse one.
+        # The fine map is two stages below the coarse one.
         self.pyramid_stages = (self.n_stages - 1, self.n_stages - 2) if fine else ()
         for stage in self.pyramid_stages:
             here, above = block_dims[stage - 1], block_dims[stage]
@@ -88,7 +88,7 @@ class ResNetFPN(nn.Module):
 
 
 def run_backbone(backbone: ResNetFPN, image0: Tensor, image1: Tensor) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """Features of both images; one batched call when their sizes agree, which GPUs like better."""
+    """Features of both images `[B,1,H,W]`. Images of equal size are one batch, which GPUs compute faster."""
     if image0.shape[2:] != image1.shape[2:]:
         return backbone(image0), backbone(image1)
     coarse, fine = backbone(torch.cat([image0, image1]))

@@ -12,25 +12,31 @@ from torch import Tensor, nn
 from matchrt.models.parts.config import CoarseMatchConfig
 from matchrt.models.parts.masks import MASKED, PADDING
 
-# The similarity above which the authors of EfficientLoFTR take a match where they leave out the softmax.
+# Without the softmax, the authors of EfficientLoFTR take matches whose similarity is above this.
 SATURATING_SIMILARITY = 25.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A coarse grid: its size in cells, and which cells hold image rather than padding."""
+    """A coarse grid: its size in cells, and which cells hold image rather than padding.
+
+    height: rows of cells.
+    width: columns of cells.
+    valid_height: int [B], rows of cells that hold image; None if the whole grid does.
+    valid_width: int [B], columns of cells that hold image; None if the whole grid does.
+    """
 
     height: int
     width: int
-    valid_height: Tensor | None = None  # int [B] in cells; None: the whole grid
+    valid_height: Tensor | None = None
     valid_width: Tensor | None = None
 
     def mask(self) -> Tensor | None:
-        """bool `[B, height*width]`, or None where the whole grid is image."""
+        """bool `[B, height*width]`, True for image; None if the whole grid is image."""
         return None if self.valid_height is None else self._inside(0)
 
     def valid(self) -> Tensor | None:
-        """int `[B,2]`: valid height and width in cells, or None where the whole grid is image."""
+        """int `[B,2]`: valid height and width in cells; None if the whole grid is image."""
         if self.valid_height is None or self.valid_width is None:
             return None
         return torch.stack([self.valid_height, self.valid_width], dim=1)
@@ -67,15 +73,23 @@ def _both(rows: Tensor, columns: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CoarseMatches:
-    """K candidate matches sorted by score; slots past the last match have score 0."""
+    """K candidate matches sorted by score; slots after the last match have score 0.
 
-    index0: Tensor  # int64 [B,K], cell of image 0
-    index1: Tensor  # int64 [B,K], cell of image 1
-    scores: Tensor  # float [B,K]
+    index0: int64 `[B,K]`, the cell of image 0, row by row.
+    index1: int64 `[B,K]`, the cell of image 1, row by row.
+    scores: float `[B,K]` in 0..1, descending.
+    """
+
+    index0: Tensor
+    index1: Tensor
+    scores: Tensor
 
 
 def rows_and_columns(cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Row and column of row-major cell numbers. No remainder operator: the exporter has none for symbolic widths."""
+    """Row and column of row-major cell numbers, int64 of any shape `[...]`, in a grid of `width` columns.
+
+    This uses no remainder operator, because the exporter has none for symbolic widths.
+    """
     row = torch.div(cells, width, rounding_mode="floor")
     return row, cells - row * width
 
@@ -99,8 +113,9 @@ def comparable(
 ) -> tuple[Tensor, Tensor]:
     """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` and `x1 @ x0.T` are their `similarity` and its transpose.
 
-    Padding enters as channels of the product, which adds PADDING, or twice that: a mask, even as two vectors, costs a
-    pass over all L*S values. Eight channels, because products in half precision like multiples of eight.
+    Padding enters as channels of the product, which add PADDING, or twice that. A mask, even as two vectors, would cost
+    a pass over all L*S values. There are eight channels, because products in half precision run best with multiples of
+    eight.
     """
     x0 = x0 * (1.0 / (x0.shape[2] * temperature))
     if mask0 is None or mask1 is None:
@@ -118,9 +133,11 @@ def dual_softmax(scores: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Confidence of all pairs of cells, kept as something that orders pairs alike: most of it is never looked at.
+    """The confidence of all pairs of cells, kept as values of the same order, because most of them are never needed.
 
-    order: `[B,L,S]`. best0: int64 `[B,S]`, image 0's best cell for each of image 1. value_of: order to confidence.
+    order: float `[B,L,S]`; it grows with the confidence.
+    best0: int64 `[B,S]`, the best cell of image 0 for each cell of image 1.
+    value_of: computes confidences in 0..1 from values of `order`.
     """
 
     order: Tensor
@@ -136,8 +153,9 @@ class Confidence:
 def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> Confidence:
     """`dual_softmax` of `scores [B,L,S]`, with `transposed [B,S,L]` computed beside it from the same features.
 
-    Its logarithm, 2 s - lse_row - lse_column, with every reduction along the last axis: softmax along the first one
-    makes GPUs read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the matching.
+    This computes its logarithm, 2 s - lse_row - lse_column, with every reduction along the last axis. A softmax along
+    the first axis makes GPUs read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the
+    matching.
     """
     rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
     best0 = (2 * transposed - rows[:, None, :]).argmax(dim=2)
@@ -145,16 +163,19 @@ def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> Confidence:
 
 
 def log_sum_exp(scores: Tensor) -> Tensor:
-    """Over the last axis, with the maximum taken out by hand: engines need not do so in an operator of that name."""
+    """The logarithm of the sum of exponentials over the last axis: `[...,N] -> [...]`.
+
+    The maximum is taken out here, because engines need not do so in an operator of that name.
+    """
     most = scores.amax(dim=-1)
     return most + (scores - most[..., None]).exp().sum(dim=-1).log()
 
 
 class CoarseScores(nn.Module):
-    """Confidence between the cells of both images. A module, so that its nodes have its name in a graph.
+    """The confidence between the cells of both images. It is a module, so that its nodes have its name in a graph.
 
-    softmax: False is EfficientLoFTR's optimised configuration, whose confidence is s / (s + 25) of the similarity s:
-    from 0 to 1, and 0.5 at the authors' threshold.
+    softmax: False is EfficientLoFTR's optimised configuration. Its confidence is s / (s + 25) of the similarity s: from
+        0 to 1, and 0.5 at the authors' threshold.
     """
 
     def __init__(self, temperature: float, softmax: bool = True) -> None:
@@ -163,7 +184,10 @@ class CoarseScores(nn.Module):
         self.softmax = softmax
 
     def forward(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Confidence:
-        """Of cells x0 `[B,L,C]`, x1 `[B,S,C]`; masks bool `[B,L]`, `[B,S]`, False where the cell is padding."""
+        """The confidence of the cells x0 `[B,L,C]` and x1 `[B,S,C]`.
+
+        mask0, mask1: bool `[B,L]`, `[B,S]`, False for padding; None if there is none.
+        """
         first, second = comparable(x0, x1, self.temperature, mask0, mask1)
         scores, transposed = first @ second.transpose(1, 2), second @ first.transpose(1, 2)
         if self.softmax:
@@ -181,8 +205,8 @@ def select_matches(
 ) -> CoarseMatches:
     """The `max_matches` most confident matches that pass threshold, border and mutual test.
 
-    The mutual test compares indices, not values: rows and columns come from kernels that round differently. The best
-    column of a row decides, as in the official code: a row whose best cell lies in the border has no match.
+    The mutual test compares indices and not values, because rows and columns come from kernels that round differently.
+    The best column of a row decides, as in the official code: a row whose best cell is in the border has no match.
     """
     order, best1 = confidence.order.max(dim=2)
     score, cells0 = confidence.value_of(order), order.shape[1]
@@ -193,7 +217,7 @@ def select_matches(
     interior1 = grid1.interior(config.border, score.device).expand(score.shape[0], -1)
     keep = keep & grid0.interior(config.border, score.device) & interior1.gather(1, best1)
     score = torch.where(keep, score, torch.zeros_like(score))
-    # Zero slots behind the cells keep top-K legal where an image has fewer than K cells.
+    # Zero slots after the cells keep top-K valid for an image with fewer than K cells.
     score = torch.cat([score, score.new_zeros(score.shape[0], max_matches)], dim=1)
     scores, index0 = score.topk(max_matches, dim=1)
     index0 = index0.clamp(max=cells0 - 1)
@@ -205,8 +229,8 @@ def select_pairs(
 ) -> CoarseMatches:
     """The `max_matches` most confident of all pairs that pass threshold and border.
 
-    A cell may have several matches. Exact, in two steps that never sort all pairs: a run is a cell of image 0 with one
-    row of image 1's grid, and each of the K best pairs lies in one of the K runs with the largest maxima.
+    A cell may have several matches. The result is exact, and two steps avoid sorting all pairs. A run is a cell of
+    image 0 with one row of image 1's grid; each of the K best pairs is in one of the K runs with the largest maxima.
     """
     values = confidence.values
     batch, cells0, _ = values.shape
@@ -215,14 +239,14 @@ def select_pairs(
     interior1 = grid1.interior(config.border, values.device)[:, None, :]
     runs = (values * (interior0 & interior1).to(values.dtype)).reshape(batch, cells0 * rows, length)
     best = runs.amax(dim=2)
-    # Zero slots behind the runs keep top-K legal where there are fewer than K.
+    # Zero slots after the runs keep top-K valid if there are fewer than K.
     best, run = torch.cat([best, best.new_zeros(batch, max_matches)], dim=1).topk(max_matches, dim=1)
     run = run.clamp(max=cells0 * rows - 1)
     first = torch.arange(batch, device=run.device)[:, None] * (cells0 * rows)
     candidates = F.embedding(run + first, runs.flatten(0, 1)) * (best > 0).to(best.dtype)[:, :, None]
     scores, chosen = candidates.flatten(1).topk(max_matches, dim=1)
     slot, column = rows_and_columns(chosen, length)
-    # Divided only here, where numbers are small: the exporter divides integers in float32.
+    # The division comes only here, where numbers are small: the exporter divides integers in float32.
     index0, row = rows_and_columns(run.gather(1, slot), rows)
     scores = torch.where(scores > config.threshold, scores, torch.zeros_like(scores))
     return CoarseMatches(index0, row * length + column, scores)

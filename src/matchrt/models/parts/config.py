@@ -9,8 +9,10 @@ from dataclasses import dataclass
 class CoarseMatchConfig:
     """Dual-softmax matching of coarse cells (LoFTR, section 3.4).
 
-    threshold: smallest confidence of a match; temperature: divisor of the similarity;
-    border: cells removed along each side of the valid area; mutual: keep only mutual nearest cells.
+    threshold: the smallest confidence of a match, 0..1.
+    temperature: divisor of the similarity.
+    border: cells along each side of the valid area that match nothing.
+    mutual: keep only mutually nearest cells.
     """
 
     threshold: float = 0.2

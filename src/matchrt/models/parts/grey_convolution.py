@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 
 class GreyConvolution(nn.Module):
-    """A convolution of one channel with stride 2, as a column convolution of many channels with stride 1.
+    """A convolution of one channel with stride 2, written as a column convolution of many channels with stride 1.
 
-    Pixels of 2x2 squares become channels (as `pixel_unshuffle`), and so do the kernel's columns of squares. A kernel of
-    7x7 then has 16 channels and 4 rows: on one channel, tensor cores idle in all but one lane, which made LoFTR's first
-    convolution as costly as the three that follow it.
+    Pixels of 2x2 squares become channels (as in `pixel_unshuffle`), and so do the columns of squares of the kernel. A
+    kernel of 7x7 then has 16 channels and 4 rows. With one channel, tensor cores use only one lane, and LoFTR's first
+    convolution cost as much as the three that follow it.
+
+    Error: ValueError for a convolution of another kind.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -21,7 +23,7 @@ class GreyConvolution(nn.Module):
         if (conv.in_channels, conv.stride, conv.padding) != (1, (2, 2), (side // 2, side // 2)) or side % 4 != 3:
             raise ValueError(f"not a convolution of one channel with stride 2 and a kernel of 3, 7, 11...: {conv}")
         self.squares = (side + 1) // 2
-        # A row in front makes the kernel's first row the first of a square.
+        # A row added in front makes the kernel's first row the first row of a square.
         weight = F.pad(conv.weight.detach(), (1, 0, 1, 0))
         weight = weight.reshape(conv.out_channels, self.squares, 2, self.squares, 2).permute(0, 3, 2, 4, 1)
         self.weight = nn.Parameter(weight.reshape(conv.out_channels, -1, self.squares, 1).contiguous())

@@ -1,4 +1,4 @@
-"""What every network of matchrt gives: K match slots per pair."""
+"""What every network of matchrt returns: K match slots for each pair."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MatchTensors:
-    """K match slots per pair, sorted by score; rows past `num_matches` are zero.
+    """K match slots for each pair, sorted by score; rows after `num_matches` are zero.
 
-    margin: how clearly the network chose the pixels of a match, (best - second) / best of their confidences; None where
-    it chooses none. Not part of an engine: it tells rounding at a tie from a mistake.
+    keypoints0: float32 `[B,K,2]`, (x, y) in pixels of the network's input 0: x right, y down, the centre of the
+        top-left pixel is (0, 0).
+    keypoints1: float32 `[B,K,2]`, the matching points in pixels of input 1.
+    scores: float32 `[B,K]` in 0..1, descending.
+    num_matches: int32 `[B]`, how many of the K slots are matches.
+    margin: float32 `[B,K]`: how clearly the network chose the pixels of a match, (best - second) / best of their
+        confidences. None if it chooses no pixels. It is not part of an engine; it tells rounding at a tie from a
+        mistake.
     """
 
-    keypoints0: Tensor  # float32 [B,K,2]
-    keypoints1: Tensor  # float32 [B,K,2]
-    scores: Tensor  # float32 [B,K]
-    num_matches: Tensor  # int32 [B]
-    margin: Tensor | None = None  # float32 [B,K]
+    keypoints0: Tensor
+    keypoints1: Tensor
+    scores: Tensor
+    num_matches: Tensor
+    margin: Tensor | None = None
 
 
 def finished(

@@ -22,25 +22,29 @@ COARSE, FINE = (16, 8, 4, 2, 1), (8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Flow:
-    """flow: normalised positions in the other image, `[B,2,h,w]`. certainty: logits `[B,1,h,w]`."""
+    """Where the pixels of an image are in the other image.
+
+    flow: float `[B,2,h,w]`, x and y in the other image, normalised: -1 and 1 are its edges.
+    certainty: logits `[B,1,h,w]`.
+    """
 
     flow: Tensor
     certainty: Tensor
 
     def resized(self, size: Size) -> Flow:
-        """Both interpolated linearly."""
+        """Flow and certainty, interpolated linearly to (height, width) `size`."""
         return Flow(resize(self.flow, size), resize(self.certainty, size))
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Bilinear interpolation that keeps the image's edges."""
+    """Bilinear interpolation of `[B,C,h,w]` to (height, width) `size`; the image's edges stay where they are."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class RoMaDecoder(nn.Module):
     """The decoder; submodules have the names of the published checkpoints."""
 
-    # A refiner's output of 1 moves the flow by scale / 4 full-resolution pixels of half a normalised unit.
+    # A refiner's output of 1 moves the flow by scale / (4 * side) normalised units; `side` is the image's, in pixels.
     REFINE_UNIT = 4.0
 
     def __init__(self, config: RoMaConfig) -> None:
@@ -60,11 +64,11 @@ class RoMaDecoder(nn.Module):
         )
 
     def project(self, pyramid: Pyramid) -> dict[int, Tensor]:
-        """Features of each scale to the refiners' width."""
+        """Projects the features `[B,C,H/s,W/s]` of each scale s to the refiners' width."""
         return {scale: self.proj[str(scale)](features) for scale, features in pyramid.items()}
 
     def coarse_match(self, features0: Tensor, features1: Tensor, probe: Probe | None = None) -> Flow:
-        """Global matching of the projected features at the patches, `[B,C,h,w]` both."""
+        """Global matching of the projected features `[B,C,h,w]` of both images' patches."""
         posterior = self.gps["16"](features0, features1)
         logits, certainty = self.embedding_decoder(posterior.to(features0.dtype), features0)
         if probe is not None:
@@ -82,7 +86,13 @@ class RoMaDecoder(nn.Module):
         scale_factor: float,
         probe: Probe | None = None,
     ) -> dict[int, Flow]:
-        """Refines from the pyramids' coarsest scale to 1; pyramids are projected. Returns every scale's result."""
+        """Refines the flow from the pyramids' coarsest scale to scale 1, and returns every scale's result.
+
+        start: the flow to begin with, of any size.
+        pyramid0, pyramid1: projected features `[B,C,H/s,W/s]` by scale s, of the images matched from and matched to.
+        scale_factor: factor of the displacement embedding.
+        probe: called with every stage's result; None for none.
+        """
         height, width = pyramid0[1].shape[2:]
         current = start
         results: dict[int, Flow] = {}
@@ -103,6 +113,6 @@ class RoMaDecoder(nn.Module):
 
 
 def swapped(x: Tensor) -> Tensor:
-    """The batch [A, B] as [B, A]."""
+    """The batch [A, B] as [B, A], along the first dimension."""
     first, second = x.chunk(2)
     return torch.cat([second, first])

@@ -1,8 +1,8 @@
 """The same network in a form that engines run faster: norms folded into convolutions, refiners padded with zeros.
 
-Nothing here changes a result beyond rounding. The published refiners have 1377, 1137 and 569 channels, the window of
-correlations being 225, 49 and 25; with the window padded to 256, 64 and 32 they have 1408, 1152 and 576, multiples of
-64, which tensor cores take whole. The added weights are zero, and so is what flows through them.
+Nothing here changes a result beyond rounding. The published refiners have 1377, 1137 and 569 channels, of which 225, 49
+and 25 are the window of correlations. With the window padded to 256, 64 and 32 they have 1408, 1152 and 576 channels.
+These are multiples of 64, which fill tensor cores. The added weights are zero, and so are the values that they compute.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ MULTIPLE = 64
 
 
 def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
-    """A network in evaluation mode with folded norms and padded refiners; `network` stays as it is.
+    """A network in evaluation mode with folded norms and padded refiners; `network` is not changed.
 
-    DINOv2's and the match decoder's weights are shared with it, not copied.
+    DINOv2's and the match decoder's weights are shared with it, not copied. Error: ValueError in training mode.
     """
     if network.training:
         raise ValueError("folding norms needs a network in evaluation mode")

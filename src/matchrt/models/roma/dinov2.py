@@ -18,7 +18,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, image: Tensor) -> Tensor:
-        """See the class; sides are multiples of the patch."""
+        """`[B,3,H,W] -> [B,(H/p)*(W/p),C]`; sides are multiples of the patch."""
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
@@ -51,8 +51,9 @@ class DINOv2(nn.Module):
 def resample_position(stored: Tensor, grid: Size) -> Tensor:
     """The stored embedding `[1, g*g + 1, C]` at another grid, `[1, rows*columns + 1, C]`, as DINOv2's own code does it.
 
-    Bicubic, never antialiased. The official code hands over the factor (side + 0.1) / g, against rounding, and so
-    samples at that fractional step; resizing to the integer size samples elsewhere: 12 % rms off at 40 x 40.
+    The interpolation is bicubic and never antialiased. The official code passes the factor (side + 0.1) / g, against
+    rounding, and so samples with that fractional step. Resizing to the integer size samples elsewhere: 12 % rms off at
+    40 x 40. Error: ValueError if the interpolation gives another grid.
     """
     side = round((stored.shape[1] - 1) ** 0.5)
     if grid == (side, side):

@@ -1,4 +1,4 @@
-"""RoMa with the engine's contract around it: images at one or two sizes in, K matches and on request the warp out."""
+"""RoMa in the engine's form: images at one or two sizes in, K matches out, and the dense warp on request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ DENSE_OUTPUTS = ("warp", "certainty")
 
 
 class RoMaGraph(EngineGraph):
-    """uint8 `[B,H,W,3]` images in, and with an upsample pass their copies at the coarse size.
+    """RoMa on uint8 `[B,H,W,3]` images and, with an upsample pass, their copies at the coarse size.
 
-    size: of image0 and image1, in whose pixels keypoints are. coarse: of coarse0 and coarse1; None: a single pass.
-    The dense outputs are what the export is proven by; engines have them on request.
+    size: (height, width) of image0 and image1, in whose pixels keypoints are.
+    coarse: (height, width) of coarse0 and coarse1; None for a single pass.
+
+    The export is checked by the dense outputs; engines have them on request.
     """
 
     def __init__(self, network: RoMa, max_matches: int, size: Size, coarse: Size | None) -> None:
@@ -32,7 +34,7 @@ class RoMaGraph(EngineGraph):
     def forward(
         self, image0: Tensor, image1: Tensor, coarse0: Tensor | None = None, coarse1: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Keypoints, scores and their number, then the warp and certainty of `DenseMatches`."""
+        """Keypoints `[B,K,2]` of both images, scores `[B,K]`, their number `[B]`; then the fields of `DenseMatches`."""
         position, network = self.get_buffer("position"), self.network
         assert isinstance(network, RoMa)
         if coarse0 is None or coarse1 is None:
@@ -44,5 +46,5 @@ class RoMaGraph(EngineGraph):
         return out.keypoints0, out.keypoints1, out.scores, out.num_matches, dense.warp, dense.certainty
 
     def tensors(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """What `forward` returns, by name."""
+        """The results of `forward` by name."""
         return dict(zip(self.outputs, self(*inputs), strict=True))

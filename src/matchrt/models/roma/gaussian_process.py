@@ -1,4 +1,4 @@
-"""The match encoder: a Gaussian process regresses where image 0 lies in image 1 (DKM, CVPR 2023, section 3.2)."""
+"""The match encoder: a Gaussian process regresses where image 0 is in image 1 (DKM, CVPR 2023, section 3.2)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from matchrt.models.roma.sampling import corner, inside, rows
 
 
 class WindowPositions(nn.Module):
-    """Of each query, the rows and columns of its window of (2r+2)^2 pixels, and what interpolates them."""
+    """The rows and columns of each query's window of (2r+2)^2 pixels, and the fractions that interpolate them."""
 
     def __init__(self, radius: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class WindowPositions(nn.Module):
 
 
 class WindowInterpolation(nn.Module):
-    """Products with whole pixels to products with the bilinear samples between them, in float32."""
+    """Turns products with whole pixels into products with the bilinear samples between them, in float32."""
 
     def forward(self, products: Tensor, seen: Tensor, right: Tensor, down: Tensor) -> Tensor:
         """`[B,N,S,S]` -> `[B,N,S-1,S-1]`; the other arguments as `WindowPositions` gives them."""
@@ -48,7 +48,10 @@ class WindowInterpolation(nn.Module):
 
 
 class LocalCorrelation(nn.Module):
-    """See the module. volume_pixels: largest map for which all pairs are correlated."""
+    """The local correlation that the module describes.
+
+    volume_pixels: pixels of the largest map for which all pairs are correlated.
+    """
 
     def __init__(self, radius: int, volume_pixels: int) -> None:
         super().__init__()
@@ -80,12 +83,12 @@ def _volume_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> T
 
 
 def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """As `_volume_products`."""
+    """The same as `_volume_products`, without correlating all pairs."""
     batch, count, channels = query.shape
     table, side = rows(features), x.shape[2]
     height, width = features.shape[2:]
     first = torch.arange(batch, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
-    # Clamped once: the exporter's optimiser names the bounds of equal clamps twice, which leaves an invalid graph.
+    # One clamp for all rows: with equal clamps, the exporter's optimiser names bounds twice, and the graph is invalid.
     columns, starts = x.clamp(0, width - 1), y.clamp(0, height - 1) * width + first
     lines = []
     for line in range(side):

@@ -11,7 +11,7 @@ from matchrt.models.roma.transformer import Block
 
 
 class MatchDecoder(nn.Module):
-    """Transformer without position encoding, so that it cannot favour places; logits of the anchors and a certainty."""
+    """A transformer without position encoding, so that it favours no place. It gives anchor logits and a certainty."""
 
     def __init__(self, dim: int, config: MatchDecoderConfig) -> None:
         super().__init__()

@@ -22,16 +22,17 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 # Side of the images that RoMa's displacement embedding was trained at.
 TRAINING_SIDE = 560
-# Weight of the negative coarse logit that is taken off the fine one, and so doubts what global matching doubts.
+# The negative part of the coarse logit, times this, is subtracted from the fine logit, as in the official code.
 ATTENUATION = 0.5
 
 
 @dataclass(frozen=True)
 class DenseMatches:
-    """What RoMa's `match` returns.
+    """The result of RoMa's `match`.
 
-    warp: `[B,H,W or 2W,4]`: x, y in image 0 and x, y in image 1, normalised; with both directions, the left half lies
-    on image 0's pixels and the right half on image 1's. certainty: 0..1, `[B,H,W or 2W]`.
+    warp: `[B,H,W or 2W,4]`: x, y in image 0 and x, y in image 1, normalised. With both directions, the left half has a
+        row for each pixel of image 0 and the right half one for each pixel of image 1.
+    certainty: `[B,H,W or 2W]` in 0..1.
     """
 
     warp: Tensor
@@ -57,14 +58,14 @@ class RoMa(nn.Module):
         self.dinov2 = DINOv2(config.dinov2)
 
     def normalised(self, image: Tensor) -> Tensor:
-        """`[B,3,H,W]` in 0..1 as the network wants it."""
+        """Normalises images `[B,3,H,W]` in 0..1 as the network was trained with."""
         if not self.config.imagenet:
             return image
         mean, deviation = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_DEVIATION)
         return (image - mean.reshape(1, 3, 1, 1)) / deviation.reshape(1, 3, 1, 1)
 
     def patch_grid(self, size: Size) -> Size:
-        """Patches of an image of that (height, width)."""
+        """(rows, columns) of patches of an image of `size`, (height, width) in pixels."""
         return size[0] // self.config.dinov2.patch, size[1] // self.config.dinov2.patch
 
     def encode_coarse(self, images: Tensor, position: Tensor | None = None) -> dict[int, Tensor]:
@@ -82,7 +83,10 @@ class RoMa(nn.Module):
         return self.encoder.cnn(images)
 
     def scale_factors(self, coarse: Size, fine: Size | None) -> tuple[float, float]:
-        """Factors of the displacement embedding in the two passes; see `RoMaConfig.scale_rule`."""
+        """Factors of the displacement embedding in the two passes; see `RoMaConfig.scale_rule`.
+
+        coarse, fine: (height, width) of the two passes' images, pixels; None for no second pass.
+        """
         last = fine or coarse
         if self.config.scale_rule == "absolute":
             return _side(coarse) / TRAINING_SIDE, _side(last) / TRAINING_SIDE
@@ -136,7 +140,11 @@ class RoMa(nn.Module):
         return self.finish(result, coarse[16].certainty)
 
     def finish(self, result: Flow, coarse_certainty: Tensor) -> DenseMatches:
-        """Attenuates the certainty by the coarse one, drops what leaves the image, joins the directions."""
+        """The warp and certainty of a flow at scale 1.
+
+        The fine certainty is corrected by the coarse one `[B,1,h,w]` (see ATTENUATION), matches outside of the image
+        get certainty 0, and the two directions are joined.
+        """
         height, width = result.flow.shape[2:]
         doubt = resize(coarse_certainty, (height, width)).clamp(max=0.0)
         certainty = torch.sigmoid(result.certainty - ATTENUATION * doubt)[:, 0]

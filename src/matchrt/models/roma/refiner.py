@@ -1,4 +1,4 @@
-"""Convolutional refiners: at one scale, how far is the flow off, and how much to trust it (RoMa, section 3.2)."""
+"""Convolutional refiners. At one scale, each says how far off the flow is and how certain it is (RoMa, section 3.2)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class ConvRefiner(nn.Module):
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
         self.sample = BilinearSample()
         self.correlation = LocalCorrelation(config.radius, volume_pixels) if config.radius else None
-        # Zero channels behind the correlations; see `deploy`.
+        # Zero channels after the correlations; see `deployed`.
         self.padding = 0
 
     def inputs(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> Tensor:
-        """What the convolutions see: `[B,channels,h,w]`; arguments as in `forward`."""
+        """The input `[B,channels,h,w]` of the convolutions; arguments as in `forward`."""
         height, width = flow.shape[2:]
         warped = self.sample(features1, flow)
         displacement = flow - pixel_grid(height, width, flow.device)
@@ -56,7 +56,7 @@ class ConvRefiner(nn.Module):
     def forward(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> tuple[Tensor, Tensor]:
         """features0, features1 `[B,C,h,w]`, flow `[B,2,h,w]` normalised -> corrections `[B,2,h,w]` and `[B,1,h,w]`.
 
-        The flow's correction is in units of `RoMaDecoder.REFINE_UNIT` of a full-resolution pixel times the scale.
+        `RoMaDecoder.REFINE_UNIT` gives the unit of the flow's correction.
         """
         x = self.inputs(features0, features1, flow, scale_factor)
         out = self.out_conv(self.hidden_blocks(self.block1(x))).float()

@@ -1,11 +1,11 @@
-"""Reading feature maps at flow positions with row gathers, channels last.
+"""Reads feature maps at flow positions with row gathers, channels last.
 
-A GridSample in half precision would round its grid to half a pixel at width 864, and one per displacement of a
-correlation window is slow and large. Here positions stay float32, become integer indices and bilinear weights, and the
-features are gathered as contiguous rows of C channels in whatever type they have.
+A GridSample in half precision would round its grid to half a pixel at width 864, and one GridSample for each
+displacement of a correlation window is slow and large. Here positions stay float32 and become integer indices and
+bilinear weights. The features are gathered as contiguous rows of C channels in their own type.
 
-What computes positions is a module of its own, so that the nodes of the exported graph say by their names which of them
-must stay float32.
+The modules that compute positions are apart, so that the names of the exported graph's nodes say which of them must
+stay float32.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from matchrt.models.roma.grid import to_pixels
 
 @dataclass(frozen=True)
 class Corner:
-    """Where each query falls between pixels: the pixel up left of it, and how far it is beyond that pixel.
+    """Where each query is between pixels: the pixel up left of it, and the distance from that pixel.
 
-    x, y: int32 `[B,N]`, possibly outside of the map. right, down: float32 `[B,N]` in 0..1.
+    x: int32 `[B,N]`, the pixel's column, possibly outside of the map.
+    y: int32 `[B,N]`, its row, likewise.
+    right: float32 `[B,N]` in 0..1, how far the query is to the right of the pixel.
+    down: float32 `[B,N]` in 0..1, how far it is below.
     """
 
     x: Tensor
@@ -34,8 +37,8 @@ class Corner:
 def corner(flow: Tensor, height: int, width: int, margin: int) -> Corner:
     """The corners of normalised positions `flow [B,2,h,w]` in a map of height x width pixels.
 
-    Positions further than `margin + 1` pixels outside are moved to there, where a window of radius `margin` still
-    sees nothing of the map; indices so stay small whatever the flow.
+    Positions more than `margin + 1` pixels outside are moved to that distance, where a window of radius `margin` still
+    sees nothing of the map. So indices stay small whatever the flow is.
     """
     position = flow.float().flatten(2)
     x = to_pixels(position[:, 0], width).clamp(-(margin + 2.0), width + margin + 1.0)
@@ -45,12 +48,12 @@ def corner(flow: Tensor, height: int, width: int, margin: int) -> Corner:
 
 
 def inside(index: Tensor, length: int) -> Tensor:
-    """1.0 where an index is on the map, else 0.0."""
+    """1.0 for an index on the map, else 0.0; int32 `[...]` to float32 `[...]`."""
     return ((index >= 0) & (index < length)).float()
 
 
 def rows(features: Tensor) -> Tensor:
-    """`[B,C,H,W] -> [B*H*W, C]`: one contiguous row of channels a pixel."""
+    """`[B,C,H,W] -> [B*H*W, C]`: one contiguous row of channels for each pixel."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
@@ -62,7 +65,7 @@ def row_index(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
 
 
 class BilinearPositions(nn.Module):
-    """Of each query, the four pixels around it and their weights."""
+    """The four pixels around each query, and their weights."""
 
     def forward(self, flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """flow `[B,2,h,w]` -> index into `rows`, int32 `[B,N,4]`, and weights, float32 `[B,N,4]`, 0 outside."""

@@ -1,8 +1,8 @@
 """Solving symmetric positive definite systems with matrix products only.
 
-Engines have neither Cholesky nor an inverse. Here a block elimination (block LU, no pivoting: stable for symmetric
-positive definite matrices) runs over diagonal blocks, and each block is inverted by a scaled Newton-Schulz iteration
-whose coefficients are fixed when the graph is made:
+Engines have neither Cholesky nor an inverse. Instead, a block elimination runs over diagonal blocks (block LU, without
+pivoting, which is stable for symmetric positive definite matrices). A scaled Newton-Schulz iteration inverts each
+block; its coefficients are fixed when the graph is made:
 
 - Every eigenvalue of the matrix is at least `floor`. The blocks that elimination leaves are Schur complements, hence
   symmetric positive definite with the same floor and never larger than the block of the original matrix. So one bound,
@@ -29,7 +29,10 @@ FINAL_STEPS = 4
 
 
 def newton_schulz_scales(floor: float, ceiling: float) -> tuple[float, ...]:
-    """Factors of the steps that invert any matrix with eigenvalues in [floor, ceiling], from `REACH / ceiling * I`."""
+    """Factors of the steps that invert any matrix with eigenvalues in [floor, ceiling].
+
+    The iteration starts from `REACH / ceiling * I`.
+    """
     low, high = REACH * floor / ceiling, REACH
     scales: list[float] = []
     while low <= 0.5:
@@ -42,7 +45,7 @@ def newton_schulz_scales(floor: float, ceiling: float) -> tuple[float, ...]:
 
 
 def invert_spd(matrix: Tensor, floor: float, ceiling: float) -> Tensor:
-    """An approximate inverse of `matrix [B,n,n]`, symmetric with eigenvalues in [floor, ceiling]."""
+    """An approximate inverse `[B,n,n]` of a symmetric `matrix [B,n,n]` with eigenvalues in [floor, ceiling]."""
     twice = 2.0 * torch.eye(matrix.shape[-1], device=matrix.device, dtype=matrix.dtype)
     start = REACH / ceiling
     first, *rest = newton_schulz_scales(floor, ceiling)
@@ -54,10 +57,12 @@ def invert_spd(matrix: Tensor, floor: float, ceiling: float) -> Tensor:
 
 
 def solve_spd(kernel: Tensor, right: Tensor, floor: float, block: int) -> Tensor:
-    """`(kernel + floor I)^-1 right` for `kernel [B,N,N]`, `right [B,N,M]`, both float32.
+    """`(kernel + floor I)^-1 right` `[B,N,M]` for `kernel [B,N,N]`, `right [B,N,M]`, both float32.
 
     kernel: a kernel matrix, symmetric, positive semidefinite, entries in [-1, 1]; so no eigenvalue of the sum is below
-    `floor` and none of a block of n rows above n + `floor`. block: largest diagonal block; the module has its limit.
+        `floor`, and none of a block of n rows is above n + `floor`.
+    floor: added to the diagonal.
+    block: rows of the largest diagonal block; the module says what limits it.
     """
     sizes = block_sizes(kernel.shape[1], block)
     system = torch.cat([kernel, right], dim=2)
@@ -66,7 +71,7 @@ def solve_spd(kernel: Tensor, right: Tensor, floor: float, block: int) -> Tensor
     rows: list[Tensor] = []
     for size in sizes:
         head, below = system[:, :size], system[:, size:]
-        # The diagonal is raised block by block: an identity of all rows would be a large constant.
+        # `floor` is added block by block, because an identity of all rows would be a large constant.
         pivot = head[:, :, :size] + floor * torch.eye(size, device=kernel.device, dtype=kernel.dtype)
         row = head[:, :, size:]
         inverse = invert_spd(pivot, floor, size + floor)
@@ -82,7 +87,10 @@ def solve_spd(kernel: Tensor, right: Tensor, floor: float, block: int) -> Tensor
 
 
 def _back_substitute(pivots: list[Tensor], inverses: list[Tensor], rows: list[Tensor], columns: int) -> Tensor:
-    """rows: right of each pivot, its coefficients of the later unknowns, then `columns` right-hand sides."""
+    """The solution of the eliminated system.
+
+    rows: for each pivot, the coefficients of the later unknowns, then `columns` right-hand sides.
+    """
     solution: Tensor | None = None
     for pivot, inverse, row in zip(reversed(pivots), reversed(inverses), reversed(rows), strict=True):
         width = row.shape[2] - columns
@@ -97,7 +105,7 @@ def _back_substitute(pivots: list[Tensor], inverses: list[Tensor], rows: list[Te
 
 
 def block_sizes(total: int, block: int) -> tuple[int, ...]:
-    """Nearly equal parts of `total`, none above `block`."""
+    """Nearly equal parts of `total` rows, none above `block`."""
     count = -(-total // block)
     base, extra = divmod(total, count)
     return tuple(base + (index < extra) for index in range(count))

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class VGGPyramid(nn.Module):
     """Image `[B,3,H,W]` to the features before each max-pool: scales 1, 2, 4, 8.
 
-    `layers` counts as torchvision's `vgg19_bn().features[:40]`, so that names fit: convolution, norm, ReLU, and a pool
-    after each stage. The last pool is never run.
+    `layers` is numbered as torchvision's `vgg19_bn().features[:40]`, so that names fit: convolution, norm, ReLU, and a
+    pool after each stage. The last pool is never run.
     """
 
     def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
@@ -26,7 +26,7 @@ class VGGPyramid(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """scale -> features `[B,C,H/scale,W/scale]`."""
+        """Image `[B,3,H,W]` -> features `[B,C,H/scale,W/scale]` by scale."""
         features: dict[int, Tensor] = {}
         x, begin = image, 0
         for index, tap in enumerate(self.taps):

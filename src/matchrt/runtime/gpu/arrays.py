@@ -1,4 +1,4 @@
-"""Arrays that are on the GPU: the caller's, read in place, and results, lent to the caller."""
+"""Arrays on the GPU: the caller's arrays are read in place, and results are lent to the caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _DLPACK_CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged
 class GpuView:
     """The caller's array.
 
-    pointer: address on the GPU. shape: of the array. dtype: NumPy's type of its elements.
+    pointer: its address on the GPU.
+    shape: of the array, in elements.
+    dtype: NumPy's type of its elements.
     owner: the caller's object, which keeps the memory while the view lives.
     """
 
@@ -30,9 +32,9 @@ class GpuView:
 
 
 class GpuArray:
-    """A result on the GPU; torch.as_tensor, cupy.asarray and others take it as it is (`__cuda_array_interface__`).
+    """A result on the GPU; torch.as_tensor, cupy.asarray and others take it (`__cuda_array_interface__`).
 
-    Valid until the next run of the matcher that gave it: copy what is to stay.
+    It is valid until the next run of the matcher that returned it; copy what you need for longer.
     """
 
     def __init__(self, pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], owner: Any, stream: int | None):
@@ -42,7 +44,7 @@ class GpuArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        # Version 3; a stream of None says that the data is there already.
+        # Version 3; a stream of None means that the data is there already.
         return {
             "version": 3,
             "data": (self.pointer, False),
@@ -53,9 +55,9 @@ class GpuArray:
         }
 
     def to_host(self) -> npt.NDArray[Any]:
-        """A copy in host memory, of the same shape and type, when the work that makes it is done.
+        """Waits for the work that makes the array, and copies it into host memory: the same shape `[...]` and type.
 
-        Error: cuda-failed.
+        Errors: cuda-failed, package-missing.
         """
         runtime = cuda_runtime()
         host = np.empty(self.shape, self.dtype)
@@ -67,8 +69,11 @@ class GpuArray:
 
 
 def on_gpu(value: Any) -> bool:
-    """Whether `value` is an array in GPU memory: one of `__cuda_array_interface__`, or of DLPack on a CUDA device."""
-    if isinstance(value, np.ndarray):  # the usual case, on the way of every call
+    """Whether `value` is an array in GPU memory: one with `__cuda_array_interface__`, or with DLPack on a CUDA device.
+
+    Raises nothing of its own.
+    """
+    if isinstance(value, np.ndarray):  # the usual case, which every call goes through
         return False
     if hasattr(type(value), "__cuda_array_interface__"):
         # torch has the attribute on every tensor, and raises for those in host memory.
@@ -78,7 +83,7 @@ def on_gpu(value: Any) -> bool:
 
 
 def stream_handle(stream: Any) -> int:
-    """The address of a stream: an int, a torch or CuPy stream, anything with `__cuda_stream__`.
+    """The address of a stream: an int, a torch or CuPy stream, or an object with `__cuda_stream__`.
 
     Error: stream-invalid.
     """
@@ -98,9 +103,11 @@ def stream_handle(stream: Any) -> int:
 
 
 def view_gpu_array(value: Any, name: str, stream: int | None) -> GpuView:
-    """Reads where an array of any shape lies, without a copy. Errors: image-array, package-missing, cuda-failed.
+    """Reads where an array `[...]` of any shape is, without a copy. Errors: image-array, package-missing, cuda-failed.
 
-    stream: where the array will be read; its producer is told to be done by then (DLPack), or is waited for.
+    name: what messages call the array.
+    stream: in which the array will be read; with DLPack its producer is told to be done by then, otherwise it is waited
+        for. None: the host waits.
     """
     if hasattr(type(value), "__cuda_array_interface__"):
         return _from_interface(value, name, stream)
@@ -113,7 +120,7 @@ def _from_interface(value: Any, name: str, stream: int | None) -> GpuView:
     _require_packed(found.get("strides"), shape, dtype, name)
     producer = found.get("stream")
     if stream is None or producer not in (None, stream):
-        # Without a common stream the host waits; an array that names none may come from any.
+        # Without a common stream the host waits; an array that names no stream may come from any.
         runtime = cuda_runtime()
         call(runtime.cudaStreamSynchronize, producer) if producer else call(runtime.cudaDeviceSynchronize)
     return GpuView(int(found["data"][0]), shape, dtype, value)

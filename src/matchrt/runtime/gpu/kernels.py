@@ -1,8 +1,9 @@
-"""Kernels that TensorRT-RTX compiles on this machine, kept for the next start: for each set of input shapes its own.
+"""Kernels that TensorRT-RTX compiles on this machine are kept for the next start, apart for each set of input shapes.
 
-A context gets a store of its own, filled with what contexts of the same shapes have compiled before. With one store for
-all, what a context takes from it depends on what is there already: a second context of a shape ran on general kernels,
-slower and with other last bits (measured with 1.4). Kept apart, a shape gives the same bits whatever ran before it.
+A context gets a store of its own, filled with what contexts of the same shapes have compiled before. If all contexts
+shared one store, what a context takes from it would depend on what is there already: a second context of a shape ran on
+general kernels, which were slower and gave other last bits (measured with 1.4). With stores kept apart, a shape gives
+the same bits whatever ran before it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from matchrt.nvidia.dialect import Dialect
 from matchrt.runtime.gpu.layout import Shapes
 
 LOGGER = logging.getLogger("matchrt.runtime")
-# Shapes whose kernels, some megabytes each, an engine keeps in memory, and on disk.
+# How many shapes' kernels, some megabytes each, an engine keeps in memory and on disk.
 MAX_KNOWN, MAX_FILES = 16, 64
 
 
 class Kernels:
-    """The kernels of one engine on one GPU. Not for several threads at a time: `LoadedEngine` sees to that."""
+    """The kernels of one engine on one GPU. Only one thread at a time may use it; `LoadedEngine` takes care of that."""
 
     def __init__(self, dialect: Dialect, engine: Any, manifest: EngineManifest, gpu: Gpu) -> None:
         self._dialect, self._engine = dialect, engine
@@ -38,18 +39,22 @@ class Kernels:
     def open(self, shapes: Shapes) -> Any:
         """A store for one context with inputs of these shapes (by input name), filled with what is known for them.
 
-        None where the backend compiles no kernels. Raises nothing of its own: a file that cannot be read is no file.
+        None if the backend compiles no kernels. Raises nothing of its own: a file that cannot be read counts as
+        missing.
         """
         name = _name(shapes)
         known = self._known.get(name) or _read(self._folder / name)
         opened = self._dialect.open_kernels(self._engine, known)
         if known is None and opened is not None:
-            # Measured: up to 14 s, in which nothing else shows that the program works.
+            # Measured: this takes up to 14 s, and nothing else shows meanwhile that the program works.
             LOGGER.warning("%s compiles kernels for this image size, which takes seconds, once", self._dialect.backend)
         return opened
 
     def keep(self, shapes: Shapes, opened: Any) -> None:
-        """Saves what was compiled for these shapes. Where the folder cannot be written, it logs that and goes on."""
+        """Saves what was compiled for these shapes. Raises nothing.
+
+        If the folder cannot be written, this logs a warning and goes on.
+        """
         name, data = _name(shapes), self._dialect.kernel_bytes(opened)
         if not data or len(data) == len(self._known.get(name, b"")):
             return
@@ -65,7 +70,7 @@ class Kernels:
 
 
 def _folder(manifest: EngineManifest, gpu: Gpu) -> Path:
-    """Named by all that compiled kernels depend on."""
+    """The folder's name depends on everything that compiled kernels depend on."""
     parts = (manifest.engine_sha256, gpu.name, gpu.compute_capability, gpu.driver)
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return Path(platformdirs.user_cache_dir("matchrt", appauthor=False)) / "kernels" / name
@@ -77,7 +82,7 @@ def _name(shapes: Shapes) -> str:
 
 
 def _make_room(folder: Path) -> None:
-    """The oldest files go; another process may have taken one already."""
+    """Removes the oldest files; another process may have removed one already."""
     files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime)
     for file in files[: max(0, len(files) - MAX_FILES + 1)]:
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where the tensors of a run lie in one block of memory."""
+"""Where the tensors of a run are in one block of memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from matchrt.manifest import TensorSpec
 
-# What TensorRT asks of addresses.
+# TensorRT needs addresses that are multiples of this.
 ALIGNMENT = 256
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,8 +21,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Place:
     """A tensor's bytes within the block.
 
-    name: of the tensor. dtype: NumPy's type. shape: in elements.
-    offset: where it begins in the block, bytes. size: its length, bytes.
+    name: of the tensor.
+    dtype: NumPy's type of its elements.
+    shape: in elements.
+    offset: where it begins in the block, bytes.
+    size: its length, bytes.
     """
 
     name: str
@@ -38,9 +41,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where all tensors of one side lie.
+    """Where all inputs, or all outputs, of a run are.
 
-    places: one a tensor, in the order of the manifest. size: bytes of the block that holds them.
+    places: one for each tensor, in the order of the manifest.
+    size: bytes of the block that holds them.
     """
 
     places: tuple[Place, ...]
@@ -48,7 +52,10 @@ class Layout:
 
 
 def lay_out(specs: Iterable[TensorSpec], shapes: Shapes) -> Layout:
-    """Lays tensors one after another, each aligned to 256 bytes. shapes: of each tensor, by name. Raises nothing."""
+    """Lays tensors one after another, each aligned to 256 bytes. Raises nothing.
+
+    shapes: of each tensor, by name, in elements.
+    """
     places: list[Place] = []
     end = 0
     for spec in specs:

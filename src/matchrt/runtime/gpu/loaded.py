@@ -33,8 +33,9 @@ LEAN_RUNTIME = "MATCHRT_TENSORRT_LEAN"
 class LoadedEngine:
     """The engine on the GPU. Weights and kernels are here once, however many sessions use it.
 
-    Errors, all before the bytes are deserialised: package-missing, device-missing, engine-version, engine-gpu,
-    engine-refused (the vendor's own check); then engine-rejected and, of the loaded engine, engine-graph.
+    Errors before the bytes are deserialised: package-missing, package-broken, package-version, device-missing,
+    engine-version, engine-gpu, engine-refused (the vendor's own check). Errors after that: engine-rejected,
+    engine-graph.
     """
 
     def __init__(self, file: EngineFile) -> None:
@@ -62,7 +63,7 @@ class LoadedEngine:
     def make_context(self, shapes: Shapes) -> tuple[Any, Any]:
         """A context for inputs of these shapes, whose scratch memory the caller provides, and the kernels that it uses.
 
-        The kernels must live as long as the context.
+        shapes: of each input, by name. The kernels must live as long as the context. Error: out-of-memory.
         """
         with self._lock:
             kernels = self._kernels.open(shapes)
@@ -77,16 +78,16 @@ class LoadedEngine:
 
     @contextlib.contextmanager
     def in_turn(self, stream: int, done: Event) -> Iterator[None]:
-        """Around what puts a run into `stream`: on GPUs that the vendor does not list, runs follow one another.
+        """Wraps the code that puts a run into `stream`: on GPUs that the vendor does not list, runs follow one another.
 
         done: the session's own event. Measured with TensorRT-RTX 1.4 on an H100: of runs of two contexts at the same
-        time, 1 in 300 was wrong; in turn none, for 8 % of the throughput.
+            time, 1 in 300 was wrong. With runs in turn none was, for 8 % of the throughput. Error: cuda-failed.
         """
         if not self._serial:
             yield
             return
         with self._turn:
-            # Of its own last run the session has seen the end before it starts another one.
+            # A session waits for its own last run before it starts another one.
             if self._last is not None and self._last is not done:
                 self._last.hold(stream)
             yield
@@ -94,25 +95,28 @@ class LoadedEngine:
             self._last = done
 
     def forget(self, done: Event) -> None:
-        """A session ends: nothing waits for its event any more."""
+        """Called when a session ends: nothing waits for its event any more. Error: cuda-failed."""
         with self._turn:
             if self._last is done:
                 done.wait()
                 self._last = None
 
     def why(self) -> str:
-        """What TensorRT said of its last failure."""
+        """What TensorRT logged about its last failure, as one line. Raises nothing."""
         return str(self._log.take_errors())
 
     def keep_kernels(self, shapes: Shapes, kernels: Any) -> None:
-        """Saves the kernels that a context compiled for these shapes, so that the next one need not compile them."""
+        """Saves the kernels that a context compiled for these shapes, so that the next context need not compile them.
+
+        Raises nothing; see `Kernels.keep`.
+        """
         with self._lock:
             self._kernels.keep(shapes, kernels)
 
     def _make_runtime(self) -> Any:
         try:
             return self._of_its_version(self.dialect.trt.Runtime(self._log))
-        except TypeError as error:  # how pybind11 says that the library gave no runtime
+        except TypeError as error:  # pybind11 raises it if the library returned no runtime
             raise MatchRTError(
                 "engine-rejected",
                 f"{self.dialect.backend} {self.dialect.version} does not start on {self.gpu.name}: {self.why()}.",
@@ -120,7 +124,7 @@ class LoadedEngine:
             ) from error
 
     def _of_its_version(self, runtime: Any) -> Any:
-        """The runtime itself, or for an engine of an earlier version NVIDIA's lean runtime of that version."""
+        """The runtime itself, or NVIDIA's lean runtime of the engine's version if the engine is of an earlier one."""
         if self.manifest.backend_version == self.dialect.version:
             return runtime
         lean = os.environ.get(LEAN_RUNTIME)
@@ -128,7 +132,7 @@ class LoadedEngine:
 
     def _deserialize(self, file: EngineFile) -> Any:
         runtime, manifest = self._runtime, file.manifest
-        # Said rather than assumed: an engine never brings code that runs on the host.
+        # Set explicitly, whatever the default is: an engine never brings code that runs on the host.
         runtime.engine_host_code_allowed = False
         refusal = self.dialect.refusal(runtime, file.data)
         what = f"{manifest.backend} {self.dialect.version} refuses '{file.path}' on {self.gpu.name}"

@@ -1,4 +1,4 @@
-"""Matching images that are on the GPU already."""
+"""Matching of images that are on the GPU already."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ _IMAGES = ("image0", "image1")
 
 @dataclass(frozen=True)
 class GpuMatches:
-    """Matches that stay on the GPU, sorted by score; rows from `num_matches` on are zero.
+    """Matches that stay on the GPU, best first; rows from `num_matches` on are zero.
 
-    keypoints0, keypoints1: float32 [1, K, 2] pixels of the images as given. scores: float32 [1, K], from the engine's
-    threshold up. num_matches: int32 [1]. Valid until the matcher's next run.
+    keypoints0: float32 [1, K, 2], (x, y) in pixels of image 0 as given.
+    keypoints1: float32 [1, K, 2], the matching points in pixels of image 1 as given.
+    scores: float32 [1, K] in 0..1; the smallest is at least the engine's threshold.
+    num_matches: int32 [1], how many of the K rows are matches.
+
+    They are valid until the matcher's next run.
     """
 
     keypoints0: GpuArray
@@ -32,14 +36,18 @@ class GpuMatches:
 
     @staticmethod
     def of(outputs: GpuOutputs) -> GpuMatches:
-        """From the outputs of a run."""
+        """The matches in the outputs of a run. Raises nothing."""
         arrays = outputs.arrays()
         return GpuMatches(arrays["keypoints0"], arrays["keypoints1"], arrays["scores"], arrays["num_matches"])
 
 
 @dataclass(frozen=True)
 class GpuRun:
-    """A run on GPU images, with their sizes (height, width)."""
+    """A run on GPU images.
+
+    outputs: the engine's outputs, on the GPU.
+    sizes: (height, width) in pixels of image 0 and of image 1.
+    """
 
     outputs: GpuOutputs
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -48,7 +56,10 @@ class GpuRun:
 def run_on_gpu(session: Session, image0: Any, image1: Any, stream: Any) -> GpuRun:
     """Runs the engine on two GPU images in the caller's stream, without copying them.
 
-    Errors: image-array, device-backend, stream-invalid.
+    image0, image1: contiguous uint8 `[H, W]` (grey engines), `[H, W, C]` or `[1, H, W, C]` of the engine's size.
+    stream: the caller's CUDA stream; None for the session's own, and then the run is done when this returns.
+    Errors: device-backend (the session is not TensorRT's), stream-invalid, image-array, package-missing, cuda-failed,
+    and those of `TensorRTSession.run_on_gpu`.
     """
     if not isinstance(session, TensorRTSession):
         raise MatchRTError(

@@ -1,4 +1,4 @@
-"""GPU memory and page-locked host memory, freed when closed or forgotten."""
+"""GPU memory and page-locked host memory, which are freed when closed or garbage-collected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matchrt.nvidia.cuda import call, cuda_runtime, quietly
 
 
 class DeviceMemory:
-    """`size` bytes on the GPU. Error: out-of-memory."""
+    """`size` bytes on the GPU. Errors: out-of-memory, cuda-failed, package-missing."""
 
     def __init__(self, size: int) -> None:
         runtime = cuda_runtime()
@@ -22,12 +22,15 @@ class DeviceMemory:
         self._free = weakref.finalize(self, quietly, runtime.cudaFree, self.pointer)
 
     def close(self) -> None:
-        """Frees the memory; more than once does no harm."""
+        """Frees the memory; more than one call does no harm. Raises nothing."""
         self._free()
 
 
 class PinnedMemory:
-    """`size` bytes of page-locked host memory, which the GPU copies without the driver's own staging."""
+    """`size` bytes of page-locked host memory, which the GPU copies without the driver's own staging.
+
+    Errors: out-of-memory, cuda-failed, package-missing.
+    """
 
     def __init__(self, size: int) -> None:
         runtime = cuda_runtime()
@@ -38,12 +41,15 @@ class PinnedMemory:
         self._free = weakref.finalize(self, quietly, runtime.cudaFreeHost, self.pointer)
 
     def close(self) -> None:
-        """Frees the memory; more than once does no harm."""
+        """Frees the memory; more than one call does no harm. Raises nothing."""
         self._free()
 
 
 class Staging:
-    """The same bytes on both sides: one copy moves all inputs, or all outputs, of a run."""
+    """`size` bytes on both sides, so that one copy moves all inputs, or all outputs, of a run.
+
+    Errors: out-of-memory, cuda-failed, package-missing.
+    """
 
     def __init__(self, size: int) -> None:
         self.device = DeviceMemory(size)
@@ -55,10 +61,10 @@ class Staging:
 
     @property
     def size(self) -> int:
-        """In bytes, on each side."""
+        """Bytes on each side. Raises nothing."""
         return self.device.size
 
     def close(self) -> None:
-        """Frees both sides."""
+        """Frees both sides. Raises nothing."""
         self.device.close()
         self.host.close()

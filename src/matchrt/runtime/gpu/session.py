@@ -1,7 +1,7 @@
-"""Sessions on TensorRT and TensorRT-RTX: a stream of their own, memory taken once, and CUDA graphs.
+"""Sessions on TensorRT and TensorRT-RTX: a stream of their own, memory that is allocated once, and CUDA graphs.
 
-A run is one copy up, the engine's kernels, and one copy down, all asynchronous in the session's stream; from the second
-run of a shape on it is a single graph launch, where the engine stands that.
+A run is one copy to the GPU, the engine's kernels, and one copy back, all asynchronous in the session's stream. From
+the second run of a shape on, it is a single graph launch if the engine allows that.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ from matchrt.runtime.gpu.shape_runner import ShapeRunner
 from matchrt.runtime.gpu.stream import LEGACY_STREAM, Event, Graph, Stream, copy_to_device, copy_to_host
 from matchrt.runtime.session import Arrays, Pending, SessionMemory, SessionOptions, check_inputs
 
-# Shapes that a dynamic engine keeps ready; the least recently used one makes room.
+# A dynamic engine keeps this many shapes ready; the least recently used one makes room.
 MAX_SHAPES = 8
-# Launches that a new graph is checked with, once for every shape.
+# A new graph is checked with this many launches, once for every shape.
 GRAPH_CHECKS = 6
 LOGGER = logging.getLogger("matchrt.runtime")
 
 
 @dataclass
 class _Ready:
-    """A shape's runner, with what is known of its graph; staged, fetched: its tensors in pinned memory, by name."""
+    """A shape's runner, with what is known of its graph.
+
+    staged: its input tensors in pinned memory, by name.
+    fetched: its output tensors in pinned memory, by name.
+    """
 
     runner: ShapeRunner
     staged: list[tuple[str, npt.NDArray[Any]]]
@@ -53,7 +57,7 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What all shapes of a session share."""
+    """The memory that all shapes of a session share."""
 
     scratch: DeviceMemory
     inputs: Staging
@@ -72,7 +76,10 @@ class _Memory:
 
 
 class TensorRTSession:
-    """A TensorRT engine on this thread's GPU. One run at a time; `fork` gives another thread its own session."""
+    """A TensorRT engine on this thread's GPU. It does one run at a time; `fork` makes a session for another thread.
+
+    Errors: those of `LoadedEngine`; cuda-failed.
+    """
 
     def __init__(self, engine: EngineFile | LoadedEngine, options: SessionOptions) -> None:
         self._options = options
@@ -80,11 +87,11 @@ class TensorRTSession:
         self._closers = contextlib.ExitStack()
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
-        # Names, shapes and types of the last host inputs, which were checked, and their runner.
+        # Names, shapes and types of the last host inputs, which have been checked, and their runner.
         self._latest: tuple[Any, _Ready] | None = None
         self._lent_out = False  # whether the last run went into the caller's stream
         self._closed = False
-        self._manifest = self._engine.manifest  # asked for after closing too
+        self._manifest = self._engine.manifest  # needed after closing too
         self._take_device()
         try:
             self._stream = self._own(Stream())
@@ -98,16 +105,21 @@ class TensorRTSession:
 
     @property
     def manifest(self) -> EngineManifest:
-        """What is loaded."""
+        """The loaded engine's manifest; also after `close`."""
         return self._manifest
 
     @property
     def asynchronous(self) -> bool:
-        """`start` returns before the run is done."""
+        """True: `start` returns before the run is done."""
         return True
 
     def start(self, inputs: Arrays) -> Pending:
-        """Starts a run on host arrays. Errors: session-input, session-busy, session-closed, out-of-memory."""
+        """Starts a run on host arrays.
+
+        inputs: arrays `[B, ...]` by name, types and shapes as the manifest lists them. They are copied before this
+            returns.
+        Errors: session-input, session-busy, session-closed, session-failed, out-of-memory, engine-graph, cuda-failed.
+        """
         self._require_idle()
         with self._engine.in_turn(self._stream.handle, self._done):
             ready = self._checked(inputs)
@@ -118,15 +130,20 @@ class TensorRTSession:
         return self._pending
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Runs the engine on host arrays; the results are the caller's own."""
+        """Runs the engine on host arrays `[B, ...]` and returns its outputs `[B, ...]` by name.
+
+        The outputs belong to the caller. Errors: those of `start`.
+        """
         return self.start(inputs).result()
 
     def run_on_gpu(self, inputs: Mapping[str, GpuView | npt.NDArray[Any]], stream: int | None) -> GpuOutputs:
-        """Runs on images that are on the GPU already, without a copy; the results stay there.
+        """Runs on images that are on the GPU already, without a copy. The results stay there.
 
-        stream: the caller's, by its address: the run is put into it and this returns at once. None: the session's own,
-        and the run is done when this returns. Small host arrays among the inputs are copied. The results are valid
-        until the session's next run.
+        inputs: arrays `[B, ...]` by name, as the manifest lists them; small host arrays among them are copied.
+        stream: the address of the caller's stream: the run is put into it, and this returns at once. None uses the
+            session's own stream, and the run is done when this returns.
+
+        The results are valid until the session's next run. Errors: those of `start`.
         """
         self._require_idle()
         check_inputs(inputs, self.manifest)  # type: ignore[arg-type]
@@ -150,19 +167,19 @@ class TensorRTSession:
         return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
 
     def fork(self) -> TensorRTSession:
-        """A session for another thread, on the same weights."""
+        """A session for another thread, on the same weights. Errors: session-closed, cuda-failed."""
         self._require_open()
         return TensorRTSession(self._engine, self._options)
 
     def memory(self) -> SessionMemory:
-        """What this session holds on the GPU, weights aside."""
+        """What this session holds, without the weights. Raises nothing."""
         if self._memory is None:
             return SessionMemory(scratch=0, tensors=0, pinned=0)
         tensors = self._memory.inputs.size + self._memory.outputs.size
         return SessionMemory(scratch=self._memory.scratch.size, tensors=tensors, pinned=tensors)
 
     def launch_mode(self) -> str:
-        """How runs reach the GPU: `graph`, or `enqueue` and why."""
+        """How runs reach the GPU: `graph`, or `enqueue` and why. Raises nothing."""
         if not self._shapes:
             return "not run yet"
         newest = next(reversed(self._shapes.values()))
@@ -171,7 +188,10 @@ class TensorRTSession:
         return f"enqueue ({newest.no_graph or 'a graph is captured in the second run of a shape'})"
 
     def close(self) -> None:
-        """Frees graphs, contexts and memory now; the engine goes with its last session."""
+        """Frees graphs, contexts and memory now; the engine is freed with its last session.
+
+        More than one call does no harm. Raises nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -191,7 +211,10 @@ class TensorRTSession:
         return resource
 
     def _checked(self, inputs: Arrays) -> _Ready:
-        """`check_inputs` and the runner, both only for inputs of other names, shapes or types than the last ones."""
+        """Checks the inputs and returns their runner.
+
+        Both are done only if names, shapes or types differ from those of the last inputs.
+        """
         kind = [(name, array.shape, array.dtype) for name, array in inputs.items()]
         if self._latest is None or self._latest[0] != kind:
             check_inputs(inputs, self.manifest)
@@ -243,14 +266,14 @@ class TensorRTSession:
     def _make_runner(self, shapes: Shapes) -> ShapeRunner:
         runner = ShapeRunner(self._engine, shapes)
         if self._memory is None or not self._memory.holds(runner):
-            self._forget_shapes()  # their graphs and addresses are of the memory that is given back
-            # Forgotten before it is given back: where the new one cannot be had, none is held.
+            self._forget_shapes()  # their graphs and addresses belong to the memory that is freed
+            # The old memory is forgotten before it is freed: if the new one cannot be allocated, there is none.
             old, self._memory = self._memory, None
             self._memory = _grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
-        # What TensorRT does to make a context ready need not be in this session's stream. Not the whole device: that
-        # would break a capture in another thread.
+        # TensorRT may make a context ready outside of this session's stream. This does not wait for the whole device,
+        # because that would break a capture in another thread.
         call(cuda_runtime().cudaStreamSynchronize, LEGACY_STREAM)
         return runner
 
@@ -287,7 +310,7 @@ class TensorRTSession:
             ready.graph = graph
             return
         graph.close()
-        # A context that was captured once keeps giving such results outside graphs too (measured): it is replaced.
+        # A context that was captured once goes on giving such results outside graphs too (measured), so it is replaced.
         ready.runner = self._make_runner(ready.runner.shapes)
         ready.no_graph = "in a graph, the engine's results differ from those outside it"
         LOGGER.warning("no CUDA graph for %s: %s", self.manifest.model, ready.no_graph)
@@ -295,8 +318,8 @@ class TensorRTSession:
     def _agrees(self, ready: _Ready, graph: Graph) -> bool:
         """Whether the graph gives the same bits as plain runs, every time.
 
-        Not taken for granted: TensorRT-RTX 1.4 on an H100, which its vendor does not list, has fp32 kernels that race
-        when launched close together, and then a third of the runs are wrong by a fraction of a pixel.
+        This is checked because TensorRT-RTX 1.4 has fp32 kernels that race on an H100, which its vendor does not list,
+        when they are launched close together. A third of the runs are then wrong by a fraction of a pixel.
         """
         outputs, size = self._held().outputs.host.bytes, ready.runner.outputs.size
         self._enqueue(ready)
@@ -310,7 +333,7 @@ class TensorRTSession:
         return True
 
     def _enqueue(self, ready: _Ready, captured: bool = False) -> None:
-        """Copies up, runs, copies down; the events between them are the stages' times."""
+        """Copies the inputs, runs, and copies the outputs; the events between these give the stages' times."""
         stream, runner = self._stream.handle, ready.runner
         inputs, outputs = self._held().inputs, self._held().outputs
         begin, up, done, down = self._events
@@ -332,7 +355,7 @@ class TensorRTSession:
 
 
 def _grown(memory: _Memory | None, runner: ShapeRunner) -> _Memory:
-    """Memory that holds what the old one did and the runner; the old one is given back first."""
+    """Memory that holds what the old one did and what the runner needs; the old one is freed first."""
     sizes = [runner.scratch_bytes, runner.inputs.size, runner.outputs.size]
     if memory is not None:
         old = (memory.scratch.size, memory.inputs.size, memory.outputs.size)
@@ -349,14 +372,20 @@ def _grown(memory: _Memory | None, runner: ShapeRunner) -> _Memory:
 
 
 class GpuOutputs:
-    """The outputs of a run, on the GPU until the session's next run. stream: where they are being made."""
+    """The outputs of a run, on the GPU until the session's next run.
+
+    block: the memory that holds them.
+    layout: where each is in the block.
+    stream: the address of the stream in which they are made.
+    own: that stream, if it is the session's; None if it is the caller's.
+    """
 
     def __init__(self, block: Staging, layout: Layout, stream: int, own: Stream | None) -> None:
         self._block, self._layout, self._stream = block, layout, stream
         self._own = own  # kept, so that the stream lives as long as what refers to it
 
     def arrays(self) -> dict[str, GpuArray]:
-        """Each as an array on the GPU, without a copy."""
+        """The outputs `[B, ...]` by name, as arrays on the GPU, without a copy. Raises nothing."""
         stream = None if self._own is not None else self._stream
         device = self._block.device
         return {
@@ -365,7 +394,7 @@ class GpuOutputs:
         }
 
     def to_host(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies of all, in one transfer, when the run is done."""
+        """Copies all outputs `[B, ...]` in one transfer, after waiting for the run. Error: cuda-failed."""
         copy_to_host(self._block.host.pointer, self._block.device.pointer, self._layout.size, self._stream)
         call(cuda_runtime().cudaStreamSynchronize, self._stream)
         return {place.name: place.view(self._block.host.bytes).copy() for place in self._layout.places}

@@ -1,4 +1,4 @@
-"""An engine set up for inputs of one shape: its context, where its tensors lie, and its CUDA graph."""
+"""An engine made ready for inputs of one shape: its context, where its tensors are, and its CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from matchrt.runtime.gpu.memory import DeviceMemory
 
 
 class ShapeRunner:
-    """One context for one set of input shapes; a CUDA graph belongs to a context, so each shape has its own."""
+    """One context for one set of input shapes. A CUDA graph belongs to a context, so each shape has its own.
+
+    shapes: of each input, by name. Errors: out-of-memory, session-failed, engine-graph (shapes of outputs depend on
+        data).
+    """
 
     def __init__(self, engine: LoadedEngine, shapes: Shapes) -> None:
-        # Before the engine: it is let go before its kernels and its engine too.
+        # Assigned before the engine, so that it is freed before its kernels and its engine.
         self.context: Any
         self.context, self._kernels = engine.make_context(shapes)
         self._kept = False
@@ -36,7 +40,7 @@ class ShapeRunner:
     def place(self, scratch: DeviceMemory, inputs: int, outputs: int) -> None:
         """Tells the context where its scratch memory and its tensors are. Error: session-failed.
 
-        inputs, outputs: addresses of the two blocks.
+        inputs, outputs: addresses of the two blocks on the GPU.
         """
         self.context.set_device_memory(scratch.pointer, scratch.size)
         for layout, base in ((self.inputs, inputs), (self.outputs, outputs)):
@@ -44,14 +48,18 @@ class ShapeRunner:
                 self.move(place.name, base + place.offset)
 
     def move(self, name: str, address: int) -> None:
-        """Tells the context another address of one tensor. Error: session-failed."""
+        """Tells the context that one tensor has another address on the GPU. Error: session-failed."""
         if not self.context.set_tensor_address(name, address):
-            raise InternalError("session-failed", f"{name}: {self.engine.why()}.", "Report this, with the manifest.")
+            raise InternalError(
+                "session-failed",
+                f"TensorRT refuses the address of {name}: {self.engine.why()}.",
+                "Report this, with the manifest.",
+            )
 
     def enqueue(self, stream: int) -> None:
-        """Puts the engine's kernels into a stream; the first time, they are compiled where they are not known.
+        """Puts the engine's kernels into a stream. The first time, kernels that are not known are compiled.
 
-        Error: session-failed.
+        stream: its address. Error: session-failed.
         """
         if not self.context.execute_async_v3(stream):
             raise InternalError(
@@ -62,7 +70,7 @@ class ShapeRunner:
             self.engine.keep_kernels(self.shapes, self._kernels)
 
     def _scratch_bytes(self, manifest: EngineManifest) -> int:
-        """What these shapes need: for a dynamic engine far less than its largest images would."""
+        """The scratch memory for these shapes; a dynamic engine needs far less than for its largest images."""
         most = int(self.engine.engine.device_memory_size_v2)
         if manifest.input.profile is None:
             return most

@@ -14,7 +14,7 @@ LEGACY_STREAM = 1
 
 
 class Stream:
-    """A stream of its own, which does not wait for the default stream."""
+    """A CUDA stream that does not wait for the default stream. Errors: package-missing, cuda-failed."""
 
     def __init__(self) -> None:
         self._runtime = runtime = cuda_runtime()
@@ -23,16 +23,19 @@ class Stream:
         self._free = weakref.finalize(self, quietly, runtime.cudaStreamDestroy, self._stream)
 
     def wait(self) -> None:
-        """Waits until the GPU has done all that was put in. Error: cuda-failed, also for failures of earlier work."""
+        """Waits until the GPU has done the stream's work. Error: cuda-failed, also for failures of earlier work."""
         call(self._runtime.cudaStreamSynchronize, self._stream)
 
     def close(self) -> None:
-        """Frees the stream; more than once does no harm."""
+        """Frees the stream; more than one call does no harm. Raises nothing."""
         self._free()
 
 
 class Event:
-    """A point in a stream, with the time at which the GPU passed it."""
+    """A point in a stream, with the time at which the GPU passed it. Errors: package-missing, cuda-failed.
+
+    timed: False makes an event without a time, which is cheaper.
+    """
 
     def __init__(self, timed: bool = True) -> None:
         self._runtime = runtime = cuda_runtime()
@@ -43,26 +46,30 @@ class Event:
     def record(self, stream: int, captured: bool = False) -> None:
         """Puts the event into a stream. Error: cuda-failed.
 
-        captured: as a node of the graph that is being captured, so that every launch records it.
+        stream: its address.
+        captured: record it as a node of the graph that is being captured, so that every launch records it.
         """
         runtime = self._runtime
         flags = runtime.cudaEventRecordExternal if captured else runtime.cudaEventRecordDefault
         call(runtime.cudaEventRecordWithFlags, self._event, stream, flags)
 
     def hold(self, stream: int) -> None:
-        """Makes all work that comes into `stream` from now on wait for this event. Error: cuda-failed."""
+        """Makes all work that is put into `stream` from now on wait for this event. Error: cuda-failed."""
         call(self._runtime.cudaStreamWaitEvent, stream, self._event, 0)
 
     def wait(self) -> None:
-        """Waits on the host until the GPU has passed it. Error: cuda-failed."""
+        """Waits on the host until the GPU has passed the event. Error: cuda-failed."""
         call(self._runtime.cudaEventSynchronize, self._event)
 
     def since(self, earlier: Event) -> float:
-        """Milliseconds on the GPU's clock since the other event. Error: cuda-failed where either was not passed yet."""
+        """Milliseconds on the GPU's clock since the other event.
+
+        Error: cuda-failed if the GPU has not passed both yet.
+        """
         return float(call(self._runtime.cudaEventElapsedTime, earlier._event, self._event))
 
     def close(self) -> None:
-        """Frees the event; more than once does no harm."""
+        """Frees the event; more than one call does no harm. Raises nothing."""
         self._free()
 
 
@@ -93,17 +100,17 @@ class Graph:
         call(self._runtime.cudaGraphLaunch, self._graph, self._stream)
 
     def close(self) -> None:
-        """Frees the graph; more than once does no harm."""
+        """Frees the graph; more than one call does no harm. Raises nothing."""
         self._free()
 
 
 def copy_to_device(device: int, host: int, size: int, stream: int) -> None:
-    """Copies `size` bytes between two addresses, after what is in the stream already. Error: cuda-failed."""
+    """Copies `size` bytes between two addresses, after the work that is in the stream already. Error: cuda-failed."""
     runtime = cuda_runtime()
     call(runtime.cudaMemcpyAsync, device, host, size, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
 
 def copy_to_host(host: int, device: int, size: int, stream: int) -> None:
-    """Copies `size` bytes between two addresses, after what is in the stream already. Error: cuda-failed."""
+    """Copies `size` bytes between two addresses, after the work that is in the stream already. Error: cuda-failed."""
     runtime = cuda_runtime()
     call(runtime.cudaMemcpyAsync, host, device, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)

@@ -1,4 +1,4 @@
-"""LoFTR's encoder layer with linear or full attention, and their stack; as `matchrt.models.loftr.attention`."""
+"""LoFTR's encoder layer with linear or full attention, and their stack, as in `matchrt.models.loftr.attention`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flax import nnx
 
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 
-# As in the torch network, where the reasons stand.
+# As in the torch network, which gives the reasons.
 MASKED = -1e9
 SMALLEST = 1e-4
 
@@ -31,7 +31,7 @@ class LinearAttention(nnx.Module):
         if query_mask is not None:
             q = q * query_mask[:, :, None, None].astype(q.dtype)
         if source_mask is not None:
-            k = k * source_mask[:, :, None, None].astype(k.dtype)  # which takes the values of padding out too
+            k = k * source_mask[:, :, None, None].astype(k.dtype)  # this takes the values of padding out too
         # Means over the source instead of sums, as in the torch network: nothing grows with its length.
         k = k / value.shape[1]
         normaliser = jnp.einsum("blhd,bhd->blh", q, k.sum(axis=1))
@@ -41,7 +41,7 @@ class LinearAttention(nnx.Module):
 
 
 class FullAttention(nnx.Module):
-    """Softmax attention."""
+    """Softmax attention (Vaswani et al., NeurIPS 2017)."""
 
     def __call__(
         self,
@@ -76,7 +76,7 @@ class LoFTREncoderLayer(nnx.Module):
             return nnx.Linear(inputs, outputs, use_bias=False, dtype=dtype, rngs=rngs)
 
         def norm() -> Any:
-            # The fast variance, E[x^2] - E[x]^2, cancels: torch computes the mean of squared differences.
+            # The fast variance, E[x^2] - E[x]^2, loses digits. Torch computes the mean of squared differences.
             return nnx.LayerNorm(d_model, epsilon=norm_eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
         self.n_heads = n_heads
@@ -85,7 +85,7 @@ class LoFTREncoderLayer(nnx.Module):
         self.k_proj = linear(d_model, d_model)
         self.v_proj = linear(d_model, d_model)
         self.merge = linear(d_model, d_model)
-        # The numbers of torch's Sequential: 1 is the ReLU.
+        # The indices are those of torch's Sequential, in which 1 is the ReLU.
         self.mlp = nnx.List([linear(2 * d_model, 2 * d_model), ReLU(), linear(2 * d_model, d_model)])
         self.norm1 = norm()
         self.norm2 = norm()
@@ -113,10 +113,10 @@ class LoFTREncoderLayer(nnx.Module):
 
 
 class ReLU(nnx.Module):
-    """An activation as a module, so that what stands after it in a list keeps torch's number."""
+    """An activation as a module, so that the modules after it in a list keep torch's indices."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Same shape."""
+        """`[...] -> [...]`."""
         return nnx.relu(x)
 
 
@@ -161,7 +161,7 @@ class LocalFeatureTransformer(nnx.Module):
 def _self_attention(
     layer: LoFTREncoderLayer, x0: jax.Array, x1: jax.Array, mask0: jax.Array | None, mask1: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Each image attends to itself; both in one batch when their sizes agree."""
+    """Each image attends to itself. Images of equal size are one batch."""
     if x0.shape != x1.shape:
         return layer(x0, x0, mask0, mask0), layer(x1, x1, mask1, mask1)
     both = jnp.concatenate([x0, x1])

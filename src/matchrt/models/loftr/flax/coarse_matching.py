@@ -1,4 +1,4 @@
-"""Dual-softmax matching of coarse cells with static shapes; as `matchrt.models.parts.coarse_matching`."""
+"""Dual-softmax matching of coarse cells with static shapes, as in `matchrt.models.parts.coarse_matching`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from matchrt.models.parts.config import CoarseMatchConfig
 
 
 class Grid(NamedTuple):
-    """A coarse grid: its size in cells, and which cells hold image rather than padding."""
+    """A coarse grid: its size in cells, and which cells hold image rather than padding.
+
+    height: rows of cells.
+    width: columns of cells.
+    valid: int `[B,2]`, rows and columns of cells that hold image; None if the whole grid does.
+    """
 
     height: int
     width: int
-    valid: jax.Array | None = None  # int [B,2], height and width in cells; None: the whole grid
+    valid: jax.Array | None = None
 
     def mask(self) -> jax.Array | None:
-        """bool `[B, height*width]`, or None where the whole grid is image."""
+        """bool `[B, height*width]`, True for image; None if the whole grid is image."""
         return None if self.valid is None else self.interior(0)
 
     def interior(self, border: int) -> jax.Array:
@@ -33,15 +38,24 @@ class Grid(NamedTuple):
 
 
 class CoarseMatches(NamedTuple):
-    """K candidate matches sorted by score; slots past the last match have score 0."""
+    """K candidate matches sorted by score; slots after the last match have score 0.
 
-    index0: jax.Array  # int32 [B,K], cell of image 0
-    index1: jax.Array  # int32 [B,K], cell of image 1
-    scores: jax.Array  # float32 [B,K]
+    index0: int32 `[B,K]`, the cell of image 0, row by row.
+    index1: int32 `[B,K]`, the cell of image 1, row by row.
+    scores: float32 `[B,K]` in 0..1, descending.
+    """
+
+    index0: jax.Array
+    index1: jax.Array
+    scores: jax.Array
 
 
 class Confidence(NamedTuple):
-    """values: dual-softmax confidence `[B,L,S]`. best0: int32 `[B,S]`, image 0's best cell for each of image 1."""
+    """The confidence of all pairs of cells.
+
+    values: float32 `[B,L,S]` in 0..1, the dual softmax.
+    best0: int32 `[B,S]`, the best cell of image 0 for each cell of image 1.
+    """
 
     values: jax.Array
     best0: jax.Array
@@ -60,7 +74,7 @@ def similarity(
 
 def dual_softmax(scores: jax.Array) -> Confidence:
     """Softmax over the rows times softmax over the columns (Rocco et al., NeurIPS 2018) of `[B,L,S]`."""
-    # Maxima are subtracted before anything is added: sums of large scores would lose the digits that decide.
+    # Maxima are subtracted before anything is added, because sums of large scores would lose the decisive digits.
     in_row, in_column = (scores - scores.max(axis=axis, keepdims=True) for axis in (2, 1))
     row_sum, column_sum = (jnp.exp(x).sum(axis=a, keepdims=True) for x, a in ((in_row, 2), (in_column, 1)))
     logits = in_row + in_column
@@ -73,7 +87,7 @@ def select_matches(
 ) -> CoarseMatches:
     """The `max_matches` most confident matches that pass threshold, border and mutual test.
 
-    The best column of a row decides, as in the official code: a row whose best cell lies in the border has no match.
+    The best column of a row decides, as in the official code: a row whose best cell is in the border has no match.
     """
     score, best1 = confidence.values.max(axis=2), jnp.argmax(confidence.values, axis=2)
     batch, cells0 = score.shape
@@ -85,7 +99,7 @@ def select_matches(
     interior1 = jnp.broadcast_to(interior1, (batch, interior1.shape[1]))
     keep = keep & grid0.interior(config.border) & jnp.take_along_axis(interior1, best1, axis=1)
     score = jnp.where(keep, score, 0.0)
-    # Zero slots behind the cells keep top-K legal where an image has fewer than K cells.
+    # Zero slots after the cells keep top-K valid for an image with fewer than K cells.
     score = jnp.pad(score, ((0, 0), (0, max_matches)))
     scores, index0 = jax.lax.top_k(score, max_matches)
     index0 = jnp.minimum(index0, cells0 - 1)

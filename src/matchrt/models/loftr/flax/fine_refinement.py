@@ -1,4 +1,4 @@
-"""Sub-pixel refinement of coarse matches in small windows; as `matchrt.models.loftr.fine_refinement`."""
+"""Sub-pixel refinement of coarse matches in small windows, as in `matchrt.models.loftr.fine_refinement`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ class FineRefinement(nnx.Module):
         grid = jnp.asarray(np.stack([np.tile(line, self.window), np.repeat(line, self.window)], axis=1))
         # Sums, not products: a GPU may round the factors of a product to ten bits.
         expectation = (heat[:, :, None] * grid).sum(axis=1)
-        # Around the expectation: the difference of the two mean squares, which it equals, has few digits left.
+        # This is around the expectation. The difference of the two mean squares is equal, but has few digits left.
         variance = (heat[:, :, None] * (grid - expectation[:, None]) ** 2).sum(axis=1)
         return expectation, jnp.sqrt(jnp.maximum(variance, 1e-10)).sum(axis=1)

@@ -1,7 +1,7 @@
-"""LoFTR and its relatives in JAX; the same stages, under the same names, as in `matchrt.models.loftr.network`.
+"""LoFTR and its relatives in JAX, with the stages and names of `matchrt.models.loftr.network`.
 
-Pixel coordinates: x right, y down, the centre of the top-left pixel is (0, 0). A coarse cell (row i, column j) stands
-for the pixel (j*stride, i*stride).
+Pixel coordinates: x right, y down, the centre of the top-left pixel is (0, 0). A coarse cell (row i, column j)
+represents the pixel (j*stride, i*stride).
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 class MatchArrays(NamedTuple):
-    """K match slots per pair, sorted by score; rows past `num_matches` are zero."""
+    """K match slots for each pair, sorted by score; rows after `num_matches` are zero.
 
-    keypoints0: jax.Array  # float32 [B,K,2]
-    keypoints1: jax.Array  # float32 [B,K,2]
-    scores: jax.Array  # float32 [B,K]
-    num_matches: jax.Array  # int32 [B]
+    keypoints0: float32 `[B,K,2]`, (x, y) in pixels of the network's input 0.
+    keypoints1: float32 `[B,K,2]`, the matching points in pixels of input 1.
+    scores: float32 `[B,K]` in 0..1, descending.
+    num_matches: int32 `[B]`, how many of the K slots are matches.
+    """
+
+    keypoints0: jax.Array
+    keypoints1: jax.Array
+    scores: jax.Array
+    num_matches: jax.Array
 
 
 class LoFTR(nnx.Module):
     """The network. A call gives matches; the stages are methods, so that each can be tested and trained alone.
 
-    dtype: of the computation of all features, None for float32; parameters stay float32, and so does matching.
+    dtype: in which features are computed; None for float32. Parameters and matching stay float32.
+
     A new network is in training mode: call `eval()` before matching, so that BatchNorm uses its running statistics.
     """
 
@@ -67,7 +74,7 @@ class LoFTR(nnx.Module):
     ) -> Pair:
         """Coarse maps `[B,h,w,C]` -> tokens `[B,h*w,C]` after position encoding and transformer.
 
-        mask0, mask1: bool `[B,h*w]`, False where the cell is padding.
+        mask0, mask1: bool `[B,h*w]`, False for padding; None if there is none.
         """
         return self.loftr_coarse(self.tokens(coarse0), self.tokens(coarse1), mask0, mask1)
 
@@ -82,9 +89,13 @@ class LoFTR(nnx.Module):
         return similarity(tokens0, tokens1, self.config.match.temperature, mask0, mask1)
 
     def refine(self, fine: Pair, tokens: Pair, cells: Pair, widths: tuple[int, int]) -> Pair:
-        """Refines matches; every argument is of image 0 and image 1.
+        """Refines matches; every argument is a pair, of image 0 and image 1.
 
-        fine: maps `[B,H,W,C]`. tokens: `[B,L,C]`. cells: int `[B,K]`, the matched cells. widths: of the grids.
+        fine: fine maps `[B,H,W,C]`.
+        tokens: coarse features `[B,L,C]`.
+        cells: int `[B,K]`, the matched cells.
+        widths: columns of the coarse grids.
+
         Returns the expectation `[B,K,2]` (x, y) in -1..1 of image 1's window, and its standard deviation `[B,K]`.
         """
         windows0, windows1 = self.fine_windows(fine, tokens, cells, widths)
@@ -110,9 +121,11 @@ class LoFTR(nnx.Module):
         size1: jax.Array | None = None,
         max_matches: int = 2048,
     ) -> MatchArrays:
-        """Matches of grey images `[B,H,W,1]` in 0..1; sizes int `[B,2]`: valid height and width, the rest is padding.
+        """Matches of grey images `[B,H,W,1]` in 0..1.
 
-        The images may differ in size; sides are multiples of the coarse stride. max_matches is static under jit.
+        The images may differ in size; sides are multiples of the coarse stride.
+        size0, size1: int `[B,2]`, valid height and width in pixels, the rest is padding; None for no padding.
+        max_matches: K, the match slots of each pair; static under jit.
         """
         (coarse0, fine0), (coarse1, fine1) = run_backbone(self.backbone, image0, image1)
         grid0, grid1 = self.grid(coarse0, size0), self.grid(coarse1, size1)
@@ -132,7 +145,7 @@ class LoFTR(nnx.Module):
         height, width = coarse.shape[1:3]
         if size is None:
             return Grid(height, width)
-        # A cell is image when its own pixel is, as nearest-neighbour reduction of the pixel mask gives it.
+        # A cell is image if its own pixel is, as in a nearest-neighbour reduction of the pixel mask.
         stride = self.config.coarse_stride
         return Grid(height, width, (size + stride - 1) // stride)
 

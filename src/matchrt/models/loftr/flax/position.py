@@ -1,4 +1,4 @@
-"""Position encoding; as `matchrt.models.loftr.position`."""
+"""LoFTR's position encoding, as in `matchrt.models.loftr.position`."""
 
 from __future__ import annotations
 

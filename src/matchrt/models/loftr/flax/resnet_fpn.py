@@ -1,4 +1,4 @@
-"""ResNet backbone with a feature pyramid; as `matchrt.models.loftr.resnet_fpn`."""
+"""ResNet backbone with a feature pyramid, as in `matchrt.models.loftr.resnet_fpn`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flax import nnx
 
 
 class LeakyReLU(nnx.Module):
-    """An activation as a module, so that what stands after it in a list keeps torch's number."""
+    """An activation as a module, so that the modules after it in a list keep torch's indices."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Same shape."""
+        """`[...] -> [...]`."""
         return nnx.leaky_relu(x, negative_slope=0.01)
 
 
 def _conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs, dtype: Any) -> Any:
-    # Padding in numbers: "SAME" would put the odd pixel of a strided convolution on the other side than torch.
+    # The padding is in numbers, because "SAME" would put the odd pixel of a strided convolution on the other side.
     half = size // 2
     return nnx.Conv(
         inputs, outputs, (size, size), stride, padding=((half, half), (half, half)), use_bias=False, dtype=dtype,
@@ -46,17 +46,17 @@ class BasicBlock(nnx.Module):
         self.downsample = nnx.List(shortcut if stride != 1 else [])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """See the class."""
+        """`[B,H,W,Cin] -> [B,H/stride,W/stride,Cout]`."""
         y = nnx.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return nnx.relu(_apply(self.downsample, x) + y)
 
 
 class ResNetFPN(nnx.Module):
-    """Grey image to coarse features, and with `fine` to features four times as dense.
+    """Grey image to coarse features and, with `fine`, to features four times as dense along each side.
 
-    `block_dims` are the channels of the stages `layer1..N`; `layer1` runs at half the input's resolution. Three stages
-    are LoFTR's 8_2 pyramid (coarse 1/8, fine 1/2), four its 16_4 pyramid (coarse 1/16, fine 1/4).
+    block_dims: channels of the stages `layer1..N`; `layer1` runs at half the input's resolution. Three stages are
+        LoFTR's 8_2 pyramid (coarse 1/8, fine 1/2), four its 16_4 pyramid (coarse 1/16, fine 1/4).
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ResNetFPN(nnx.Module):
             setattr(self, f"layer{stage}", nnx.List(blocks))
             in_channels = channels
         setattr(self, f"layer{self.n_stages}_outconv", _conv(block_dims[-1], block_dims[-1], 1, 1, rngs, dtype))
-        # The fine map lies two stages below the coarse one.
+        # The fine map is two stages below the coarse one.
         self.pyramid_stages: tuple[int, ...] = (self.n_stages - 1, self.n_stages - 2) if fine else ()
         for stage in self.pyramid_stages:
             here, above = block_dims[stage - 1], block_dims[stage]
@@ -109,15 +109,19 @@ class ResNetFPN(nnx.Module):
         return nnx.relu(self.bn1(self.conv1(image)))
 
     def stage(self, number: int, x: jax.Array) -> jax.Array:
-        """The blocks `layer1..N`."""
+        """The blocks of `layer1..N`: `[B,H,W,Cin] -> [B,H/stride,W/stride,Cout]`."""
         return _apply(getattr(self, f"layer{number}"), x)
 
     def coarse(self, x: jax.Array) -> jax.Array:
-        """The last stage's features to the coarse map."""
+        """The last stage's features to the coarse map, `[B,h,w,C] -> [B,h,w,C]`."""
         return getattr(self, f"layer{self.n_stages}_outconv")(x)
 
     def merge(self, number: int, features: jax.Array, above: jax.Array) -> jax.Array:
-        """One step down the pyramid: a stage's features with the map of the stage above."""
+        """One step down the pyramid.
+
+        features: of the stage, `[B,2h,2w,C]`. above: the map of the stage above, `[B,h,w,C]`; the result is twice its
+            size.
+        """
         lateral = getattr(self, f"layer{number}_outconv")(features)
         return _apply(getattr(self, f"layer{number}_outconv2"), lateral + upsample_twice(above))
 

@@ -1,6 +1,6 @@
-"""What TensorRT's EngineInspector says, to layers: a pure function of its JSON.
+"""Turns what TensorRT's EngineInspector says into layers: a pure function of its JSON.
 
-The JSON has no published schema and differs between versions, so this accepts liberally: `{"Layers": [...]}` or the
+The JSON has no published schema and differs between versions, so this accepts several forms: `{"Layers": [...]}` or the
 list alone; layers as objects (verbosity DETAILED) or as bare names (LAYER_NAMES_ONLY); types under `Format/Datatype`
 (`Row major linear FP16 format`, `Half`) or under `DataType`. TensorRT 11 has `I/O Tensors` where 10 has `Bindings`;
 neither is needed, because the manifest lists the engine's tensors.
@@ -36,7 +36,9 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 class LayerTensor:
     """An input or output of a layer.
 
-    name: as TensorRT has it. dtype: fp32, fp16, int8 ..., or `unknown`. shape: None where TensorRT does not give it.
+    name: TensorRT's name of it.
+    dtype: fp32, fp16, int8 ..., or `unknown`.
+    shape: in elements; None if TensorRT does not give it.
     """
 
     name: str
@@ -48,10 +50,12 @@ class LayerTensor:
 class Layer:
     """One layer of an engine: one kernel, or a few that TensorRT fused.
 
-    name: as TensorRT has it. kind: TensorRT's type of layer, or `unknown`.
-    inputs: tensors that it reads. outputs: tensors that it writes.
+    name: TensorRT's name of it.
+    kind: TensorRT's type of layer, or `unknown`.
+    inputs: tensors that it reads.
+    outputs: tensors that it writes.
     nodes: the graph's nodes that went into it; empty for what TensorRT added, such as copies.
-    tactic: the kernel that TensorRT chose, where it says so.
+    tactic: the kernel that TensorRT chose; None if it does not say so.
     """
 
     name: str
@@ -63,9 +67,9 @@ class Layer:
 
     @property
     def precision(self) -> str:
-        """The floating-point types that it reads and writes, as `fp16` or `fp16+fp32`; its integers where it has none.
+        """The floating-point types that it reads and writes, as `fp16` or `fp16+fp32`; without any, its integer types.
 
-        This is not what it computes in: a product of fp16 values may be summed in fp32. Raises nothing.
+        This is not the type that it computes in: a product of fp16 values may be summed in fp32. Raises nothing.
         """
         types = {tensor.dtype for tensor in (*self.inputs, *self.outputs)}
         floats = sorted(types & set(_FLOATS))
@@ -80,7 +84,7 @@ class Layer:
 
 
 def parse_layers(text: str) -> tuple[Layer, ...]:
-    """The layers of the inspector's JSON, in the order of execution. Error: inspector-format."""
+    """The layers in the inspector's JSON, in the order of execution. Error: inspector-format."""
     try:
         # Names may hold the control characters that separate metadata.
         raw = json.loads(text, strict=False)
@@ -93,7 +97,7 @@ def parse_layers(text: str) -> tuple[Layer, ...]:
 
 
 def parse_type(text: str) -> str:
-    """TensorRT's words for a type to its short name: `Row major linear FP16 format` -> `fp16`; else `unknown`.
+    """The short name of a type in TensorRT's words: `Row major linear FP16 format` -> `fp16`; otherwise `unknown`.
 
     Raises nothing.
     """
@@ -142,9 +146,9 @@ def _nodes(metadata: Any) -> tuple[str, ...]:
 
 
 def _nodes_of_name(name: str) -> tuple[str, ...]:
-    """Nodes of ours in a name, however joined: `a/Conv_0 + a/Relu_0`, `{ForeignNode[a/Add_0...b/Mul_1]}`.
+    """The graph's nodes in a layer's name, however joined: `a/Conv_0 + a/Relu_0`, `{ForeignNode[a/Add_0...b/Mul_1]}`.
 
-    Of a range these are its ends. A copy names the node that it serves and computes none.
+    A range gives the nodes at its ends. A copy names the node that it serves, but computes none.
     """
     return () if "Reformat" in name else tuple(dict.fromkeys(_OUR_NODE.findall(name)))
 

@@ -1,4 +1,4 @@
-"""A TensorRT engine, opened on this machine's GPU and asked what it is made of."""
+"""Opens a TensorRT engine on this machine's GPU and asks TensorRT what it is made of."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from matchrt.runtime.gpu.inspection.summary import tensor_bytes
 class EngineMemory:
     """What an engine takes on the GPU, in bytes.
 
-    weights: of the engine; None where this TensorRT does not say. scratch: of one context. tensors: inputs and outputs.
+    weights: of the engine; None if this TensorRT does not say.
+    scratch: the working memory of one context.
+    tensors: inputs and outputs.
     """
 
     weights: int | None
@@ -27,10 +29,12 @@ class EngineMemory:
 
 @dataclass(frozen=True)
 class TensorShapes:
-    """The shapes of an input that a profile allows.
+    """The shapes of an input that a profile allows, in elements.
 
-    name: of the input. minimum: the smallest shape. optimum: the one that kernels were chosen for. maximum: the
-    largest.
+    name: of the input.
+    minimum: the smallest shape.
+    optimum: the shape that kernels were chosen for.
+    maximum: the largest shape.
     """
 
     name: str
@@ -43,9 +47,11 @@ class TensorShapes:
 class OpenedEngine:
     """A TensorRT engine, as its vendor describes it.
 
-    gpu: name of the GPU that it was opened on. layers: in the order of execution. memory: what it takes.
-    profiles: of each optimisation profile, the shapes of the inputs.
-    aux_streams: streams that it uses beside the caller's.
+    gpu: name of the GPU that it was opened on.
+    layers: in the order of execution.
+    memory: what it takes on the GPU.
+    profiles: for each optimisation profile, the shapes of the inputs.
+    aux_streams: streams that it uses besides the caller's.
     """
 
     gpu: str
@@ -66,7 +72,7 @@ def open_engine(file: EngineFile) -> OpenedEngine:
             "engine-layers",
             f"'{file.path}' is for backend {backend}: {get_backend(backend).title} makes layers of its nodes when it "
             "loads them.",
-            "Leave --layers out; the graph's nodes are shown where the export extra is installed.",
+            "Leave --layers out; the graph's nodes are shown if the export extra is installed.",
         )
     from matchrt.runtime.gpu.loaded import LoadedEngine
 

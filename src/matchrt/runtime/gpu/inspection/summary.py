@@ -1,4 +1,4 @@
-"""Layers by precision, by kind and by part of the network; and what tensors weigh."""
+"""Layers by precision, by kind and by part of the network, and the bytes of tensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ ADDED = "(added by TensorRT)"
 class LayerSummary:
     """Numbers of layers.
 
-    by_precision: by the types that they read and write. by_kind: by TensorRT's type of layer.
-    by_part: by precision, for every part of the network; a fused layer counts in each part that it computes.
+    by_precision: by the types that they read and write.
+    by_kind: by TensorRT's type of layer.
+    by_part: for every part of the network, by precision; a fused layer counts in each part that it computes.
     """
 
     by_precision: dict[str, int]
@@ -42,7 +43,7 @@ def summarise_layers(layers: Sequence[Layer]) -> LayerSummary:
 
 
 def tensor_bytes(manifest: EngineManifest) -> int:
-    """Bytes of all inputs and outputs, of a dynamic engine at its largest size. Raises nothing."""
+    """Bytes of all inputs and outputs; of a dynamic engine at its largest size. Raises nothing."""
     return sum(_bytes(spec, manifest.input) for spec in (*manifest.inputs, *manifest.outputs))
 
 
