@@ -8,7 +8,7 @@ import pytest
 from support.pictures import shifted_pair
 
 from matchrt.runtime.engine_file import engine_path, read_engine
-from matchrt.runtime.session import open_session
+from matchrt.runtime.opening import open_session
 
 pytest.importorskip("polygraphy")
 

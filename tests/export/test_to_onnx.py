@@ -21,7 +21,7 @@ from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.loftr import LOFTR_INPUT
 from matchrt.families.registry import get_spec
 from matchrt.manifest import Profile
-from matchrt.models.parts.config import LOFTR_LITE
+from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.parts.engine_graph import EngineGraph
 from matchrt.runtime.engine_file import read_engine
 

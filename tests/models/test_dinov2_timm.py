@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from matchrt.export.weights.dinov2_names import translate
 from support.oracles import oracle
 from torch import Tensor
 
+from matchrt.families.dinov2 import translate
 from matchrt.models.roma.config import DINOv2Config
 from matchrt.models.roma.dinov2 import DINOv2
 

@@ -76,8 +76,8 @@ def test_what_changes_often_is_copied_after_the_dependencies() -> None:
     def position(text: str) -> int:
         return next(index for index, step in enumerate(steps) if text in step)
 
-    assert position("install_runtime.sh dependencies") < position("COPY matchrt matchrt")
-    assert position("COPY matchrt matchrt") < position("install_runtime.sh package") < position("USER matchrt")
+    assert position("install_runtime.sh dependencies") < position("COPY src src")
+    assert position("COPY src src") < position("install_runtime.sh package") < position("USER matchrt")
 
 
 def test_health_check_and_entry_point() -> None:
