@@ -10,7 +10,8 @@ from matchrt.bench.accuracy import AccuracyOptions, evaluate, summarise
 from matchrt.bench.folder import read_folder
 from matchrt.bench.pose import check_estimator, relative_pose
 from matchrt.errors import MatchRTError
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.match_data import ImageRef, Provenance
+from matchrt.runtime.matches import Matches
 
 
 def test_true_matches_get_what_their_noise_allows(eval_folder, true_matcher):

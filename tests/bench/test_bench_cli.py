@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from matchrt.cli import bench as command
 from matchrt.errors import MatchRTError
 from matchrt.runtime.engine_file import read_engine
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.match_data import ImageRef, Provenance
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.session import SessionMemory
 from matchrt.store import EngineStore
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.match_data import ImageRef, Provenance
+from matchrt.runtime.matches import Matches
 
 H = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 20], [1e-4, 2e-5, 1]])
 

@@ -9,7 +9,7 @@ import pytest
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.dense import DenseMatches, balance, density, draw
-from matchrt.runtime.matches import ImageRef
+from matchrt.runtime.match_data import ImageRef
 
 
 def _dense(certainty: np.ndarray, size: tuple[int, int] = (100, 200)) -> DenseMatches:

@@ -8,7 +8,7 @@ from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.draw import draw_matches, save_picture, score_colors
-from matchrt.runtime.matches import ImageRef
+from matchrt.runtime.match_data import ImageRef
 
 
 def black(matches):

@@ -9,9 +9,10 @@ import pytest
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime import formats
-from matchrt.runtime.formats import load_matches, save_matches
+from matchrt.runtime.formats import save_matches
 from matchrt.runtime.hloc import save_pairs
-from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.match_data import ImageRef
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.record import arrays, metadata
 
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
@@ -82,7 +83,7 @@ def test_an_entry_of_the_table_is_a_format(tmp_path, matches, monkeypatch):
     matches.save(tmp_path / "m.TXT")
     assert_same(matches, Matches.load(tmp_path / "m.TXT"))
     monkeypatch.setattr(formats, "FORMATS", {".txt": formats.Format(save)})
-    fails("matches-format", load_matches, tmp_path / "m.TXT")
+    fails("matches-format", Matches.load, tmp_path / "m.TXT")
     with pytest.raises(MatchRTError, match="known suffix") as caught:
         matches.save(tmp_path / "m.npz")
     assert ".txt" in caught.value.remedy
@@ -94,33 +95,33 @@ def test_unwritable_folder(tmp_path, matches):
 
 
 def test_load_of_what_is_not_there(tmp_path):
-    fails("matches-missing", load_matches, tmp_path / "m.npz")
+    fails("matches-missing", Matches.load, tmp_path / "m.npz")
     (tmp_path / "d.json").mkdir()
-    fails("matches-missing", load_matches, tmp_path / "d.json")
-    fails("matches-format", load_matches, tmp_path / "m.h5")
+    fails("matches-missing", Matches.load, tmp_path / "d.json")
+    fails("matches-format", Matches.load, tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"[1, 2]", b"{}", b'{"format": "matchrt-matches"}', b"\xff\xfe"])
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_load_of_something_else(tmp_path, content, suffix):
     (tmp_path / f"m{suffix}").write_bytes(content)
-    fails("matches-format", load_matches, tmp_path / f"m{suffix}")
+    fails("matches-format", Matches.load, tmp_path / f"m{suffix}")
 
 
 def test_load_of_damaged_files(tmp_path, matches):
     save_matches(matches, tmp_path / "m.npz")
     data = (tmp_path / "m.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
-    fails("matches-format", load_matches, tmp_path / "cut.npz")
+    fails("matches-format", Matches.load, tmp_path / "cut.npz")
     damaged = bytearray(data)
     damaged[len(data) // 2 : len(data) // 2 + 8] = b"\0" * 8
     (tmp_path / "damaged.npz").write_bytes(damaged)
-    fails("matches-format", load_matches, tmp_path / "damaged.npz")
+    fails("matches-format", Matches.load, tmp_path / "damaged.npz")
     np.savez(tmp_path / "pickled.npz", meta=np.array({"a": 1}, object))
-    fails("matches-format", load_matches, tmp_path / "pickled.npz")
+    fails("matches-format", Matches.load, tmp_path / "pickled.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
-    fails("matches-format", load_matches, tmp_path / "array.npz")
+    fails("matches-format", Matches.load, tmp_path / "array.npz")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_load_of_json_with_a_wrong_field(tmp_path, matches, change):
     save_matches(matches, tmp_path / "m.json")
     record = json.loads((tmp_path / "m.json").read_text()) | change
     (tmp_path / "m.json").write_text(json.dumps(record))
-    fails("matches-format", load_matches, tmp_path / "m.json")
+    fails("matches-format", Matches.load, tmp_path / "m.json")
 
 
 # -------------------------------------------------------------------------------------------------------------- hdf5

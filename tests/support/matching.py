@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.match_data import ImageRef, Provenance
+from matchrt.runtime.matches import Matches
 
 # x0, y0, x1, y1, score.
 Row = tuple[float, float, float, float, float]

@@ -21,7 +21,8 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.image import Image
-from matchrt.runtime.matches import Matches, Provenance
+from matchrt.runtime.match_data import Provenance
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage, best_side, prepare_image, read_as
 

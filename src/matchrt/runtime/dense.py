@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from matchrt._util import atomic
 from matchrt.errors import MatchRTError
-from matchrt.runtime.matches import ImageRef
+from matchrt.runtime.match_data import ImageRef
 
 Array = npt.NDArray[Any]
 # RoMa's sampler (github.com/Parskatt/RoMa, `sample`): certainties above it count as sure.

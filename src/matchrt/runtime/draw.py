@@ -21,7 +21,7 @@ from matchrt._util.atomic import atomic_path
 from matchrt.errors import MatchRTError
 from matchrt.runtime.fit import Fit, apply_fit
 from matchrt.runtime.image import Image, UInt8Array
-from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.match_data import ImageRef, MatchData
 
 Color = tuple[int, int, int]
 
@@ -54,7 +54,7 @@ class _Panel:
 def draw_matches(
     image0: UInt8Array | Image,
     image1: UInt8Array | Image,
-    matches: Matches,
+    matches: MatchData,
     *,
     max_lines: int = 200,
     max_height: int = 720,
@@ -137,7 +137,7 @@ def _choose(count: int, most: int) -> npt.NDArray[np.int64]:
 
 
 def _draw_lines(
-    canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: Matches, chosen: npt.NDArray[np.int64]
+    canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: MatchData, chosen: npt.NDArray[np.int64]
 ) -> None:
     starts = _positions(panel0, matches.keypoints0[chosen])
     ends = _positions(panel1, matches.keypoints1[chosen])
@@ -176,7 +176,7 @@ def score_colors(scores: npt.NDArray[np.float32]) -> UInt8Array:
 # ----------------------------------------------------------------------------------------------------------- caption
 
 
-def _caption(canvas: UInt8Array, matches: Matches, drawn: int) -> UInt8Array:
+def _caption(canvas: UInt8Array, matches: MatchData, drawn: int) -> UInt8Array:
     """The canvas with the bar at its foot: text on the left, the scale of scores on the right."""
     picture = PILImage.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
@@ -193,7 +193,7 @@ def _caption(canvas: UInt8Array, matches: Matches, drawn: int) -> UInt8Array:
     return np.array(picture)
 
 
-def _caption_parts(matches: Matches, drawn: int) -> list[str]:
+def _caption_parts(matches: MatchData, drawn: int) -> list[str]:
     parts = [matches.provenance.model, f"{len(matches)} matches"]
     geometry = matches.geometry
     if geometry is not None:

@@ -35,11 +35,11 @@ from matchrt._util import atomic
 from matchrt.errors import MatchRTError
 from matchrt.runtime import hloc
 from matchrt.runtime.hloc import Root
-from matchrt.runtime.matches import Matches
+from matchrt.runtime.match_data import MatchData, MatchesT
 from matchrt.runtime.record import arrays, from_record, metadata
 
 
-def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: Root = None) -> None:
+def save_matches(matches: MatchData, path: str | os.PathLike[str], *, root: Root = None) -> None:
     """Writes matches by suffix, atomically. A .npz or .json is replaced; in .h5 the pair is added or replaced.
 
     root: of .h5 only; image names are written relative to this folder, as hloc wants them.
@@ -54,14 +54,16 @@ def save_matches(matches: Matches, path: str | os.PathLike[str], *, root: Root =
     kind.save(matches, target, root)
 
 
-def load_matches(path: str | os.PathLike[str]) -> Matches:
+def load_matches(path: str | os.PathLike[str], kind: type[MatchesT]) -> MatchesT:
     """Reads what `save_matches` wrote as .npz or .json. Everything comes back exactly, provenance and geometry too.
+
+    kind: the class of the result: `Matches` for users.
 
     Errors: matches-missing; matches-format, also for a suffix that is neither of the two.
     """
     source = Path(path)
-    kind = FORMATS.get(source.suffix.lower())
-    if kind is None or kind.read is None:
+    found = FORMATS.get(source.suffix.lower())
+    if found is None or found.read is None:
         raise MatchRTError(
             "matches-format", f"'{source}': matches are loaded from .npz or .json.", "Save as .npz to load later."
         )
@@ -72,7 +74,7 @@ def load_matches(path: str | os.PathLike[str]) -> Matches:
             "matches-missing", f"Cannot read '{source}': {error.strerror}.", "Check the path."
         ) from error
     try:
-        return from_record(kind.read(data))
+        return from_record(found.read(data), kind)
     except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise _format_error(source, str(error)) from error
     except MatchRTError as error:  # the arrays are there, but are no matches
@@ -90,19 +92,19 @@ def _format_error(source: Path, detail: str) -> MatchRTError:
 # ------------------------------------------------------------------------------------------- npz, json
 
 
-def _save_npz(matches: Matches, target: Path, root: Root) -> None:
+def _save_npz(matches: MatchData, target: Path, root: Root) -> None:
     atomic.write_bytes(target, _to_npz(matches))
 
 
-def _save_json(matches: Matches, target: Path, root: Root) -> None:
+def _save_json(matches: MatchData, target: Path, root: Root) -> None:
     atomic.write_text(target, _to_json(matches))
 
 
-def _save_hloc(matches: Matches, target: Path, root: Root) -> None:
+def _save_hloc(matches: MatchData, target: Path, root: Root) -> None:
     hloc.save_pairs([matches], target, root=root)
 
 
-def _to_npz(matches: Matches) -> bytes:
+def _to_npz(matches: MatchData) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # as np.savez does, but without pickles
         for name, array in {"meta": np.array(json.dumps(metadata(matches))), **arrays(matches)}.items():
@@ -111,7 +113,7 @@ def _to_npz(matches: Matches) -> bytes:
     return buffer.getvalue()
 
 
-def _to_json(matches: Matches) -> str:
+def _to_json(matches: MatchData) -> str:
     values = {name: _listed(array) for name, array in arrays(matches).items()}
     return json.dumps(metadata(matches) | values, allow_nan=False) + "\n"
 
@@ -150,7 +152,7 @@ class Format:
     read: metadata and arrays from a file's bytes; None if matches are not loaded from such files.
     """
 
-    save: Callable[[Matches, Path, Root], None]
+    save: Callable[[MatchData, Path, Root], None]
     read: Callable[[bytes], dict[str, Any]] | None = None
 
 

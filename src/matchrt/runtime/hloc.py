@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from matchrt._util import atomic
 from matchrt.errors import MatchRTError, missing_package
-from matchrt.runtime.matches import Matches
+from matchrt.runtime.match_data import MatchData
 from matchrt.runtime.record import metadata
 
 SUFFIXES = (".h5", ".hdf5")
@@ -148,7 +148,7 @@ def sparse_keypoints(points: Float32Array, scores: Float32Array, height: int, wi
 # ------------------------------------------------------------------------------------- the file of raw matches
 
 
-def save_pairs(pairs: Sequence[Matches], path: str | os.PathLike[str], *, root: Root = None) -> None:
+def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root: Root = None) -> None:
     """Adds pairs to a file of raw matches, and creates it if there is none. A pair that is there is replaced.
 
     The file is copied, the copy is extended and renamed, so an interruption leaves the old file whole. Give many pairs

@@ -17,7 +17,8 @@ from matchrt.runtime.engine_checks import require_single_pair
 from matchrt.runtime.fit import Fit
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import Image
-from matchrt.runtime.matches import ImageRef, Matches
+from matchrt.runtime.match_data import ImageRef
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.opening import open_named
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage

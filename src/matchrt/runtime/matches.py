@@ -2,169 +2,30 @@
 
 Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0).
 
-Errors: `matches-invalid` (arrays that cannot be matches), `matches-unverified` (inliers were asked for before
-`verify`), and those of `geometry`, `draw` and `formats`.
+Errors: those of `match_data`, `geometry`, `draw` and `formats`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.errors import MatchRTError
-from matchrt.runtime import geometry as two_view
-from matchrt.runtime.geometry import Estimator, Geometry, Kind
+from matchrt.runtime.draw import draw_matches
+from matchrt.runtime.formats import load_matches, save_matches
 from matchrt.runtime.image import Image
-
-Float32Array = npt.NDArray[np.float32]
-
-# Scores of fp16 engines may exceed 1 by rounding; anything more is a bug.
-_SCORE_ROUNDING = 1e-3
-
-
-@dataclass(frozen=True)
-class ImageRef:
-    """Name and size of an image that was matched.
-
-    name: its path as given, or what the caller called the array.
-    height: of the original, pixels.
-    width: of the original, pixels.
-    """
-
-    name: str
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What made the matches.
-
-    model: name of the model.
-    engine_sha256: digest of the engine's bytes.
-    precision: fp32, fp16, int8 or fp8.
-    backend: what ran the engine.
-    matchrt_version: version of the package.
-    network_size0: (height, width) in pixels at which the network saw image 0.
-    network_size1: the same of image 1.
-    """
-
-    model: str
-    engine_sha256: str
-    precision: str
-    backend: str
-    matchrt_version: str
-    network_size0: tuple[int, int]
-    network_size1: tuple[int, int]
+from matchrt.runtime.match_data import MatchData
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
-    """N matches between two images.
-
-    keypoints0: float32 [N, 2], (x, y) in pixels of the original image 0.
-    keypoints1: float32 [N, 2], the matching points in pixels of the original image 1.
-    scores: float32 [N], confidences in 0..1, descending.
-    image0: the first image's name and size.
-    image1: the second image's name and size.
-    timings: milliseconds by stage.
-    provenance: what made the matches.
-    geometry: the two-view geometry that `verify` found; None before.
+class Matches(MatchData):
+    """N matches between two images: the fields of `MatchData`, as pictures and as files.
 
     The arrays are read-only copies. Error: matches-invalid for wrong shapes, NaN, scores outside 0..1 or out of order.
     """
-
-    keypoints0: Float32Array
-    keypoints1: Float32Array
-    scores: Float32Array
-    image0: ImageRef
-    image1: ImageRef
-    timings: Mapping[str, float]
-    provenance: Provenance
-    geometry: Geometry | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        count = (np.shape(self.scores) or (1,))[0]
-        keypoints0 = _frozen(self.keypoints0, (count, 2), "keypoints0")
-        keypoints1 = _frozen(self.keypoints1, (count, 2), "keypoints1")
-        scores = _frozen_scores(self.scores, count)
-        if self.geometry is not None and self.geometry.inliers.shape != (count,):
-            raise _invalid(f"the geometry has inliers of shape {self.geometry.inliers.shape}, not ({count},)")
-        for name, value in (("keypoints0", keypoints0), ("keypoints1", keypoints1), ("scores", scores)):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "timings", {stage: float(ms) for stage, ms in self.timings.items()})
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def filter(self, min_score: float) -> Matches:
-        """The matches with a score of at least `min_score`. A geometry keeps its matrix; its inliers are cut to match.
-
-        Raises nothing.
-        """
-        return self._first(int(np.count_nonzero(self.scores >= min_score)))
-
-    def top(self, n: int) -> Matches:
-        """The `n` best matches by score; all, if there are fewer. Error: matches-invalid if n is negative."""
-        if n < 0:
-            raise _invalid(f"top({n}) is negative")
-        return self._first(min(n, len(self)))
-
-    def _first(self, n: int) -> Matches:
-        """The scores descend, so every choice by score is a slice from the start."""
-        kept = None if self.geometry is None else replace(self.geometry, inliers=self.geometry.inliers[:n])
-        return replace(
-            self,
-            keypoints0=self.keypoints0[:n],
-            keypoints1=self.keypoints1[:n],
-            scores=self.scores[:n],
-            geometry=kept,
-        )
-
-    def verify(
-        self,
-        kind: Kind,
-        *,
-        threshold: float | None = None,
-        K0: npt.ArrayLike | None = None,  # noqa: N803 (the name in every textbook)
-        K1: npt.ArrayLike | None = None,  # noqa: N803 (the name in every textbook)
-        estimator: Estimator = "magsac",
-        seed: int = 0,
-        confidence: float = 0.9999,
-        max_iterations: int = 10000,
-    ) -> Matches:
-        """The same N matches with a robust two-view geometry, whose `inliers` are bool [N].
-
-        Arguments and units are those of `geometry.estimate`. Errors: geometry-*, intrinsics-*, package-missing.
-        """
-        found = two_view.estimate(
-            self.keypoints0,
-            self.keypoints1,
-            kind,
-            threshold=threshold,
-            K0=K0,
-            K1=K1,
-            estimator=estimator,
-            seed=seed,
-            confidence=confidence,
-            max_iterations=max_iterations,
-        )
-        return replace(self, geometry=found)
-
-    @property
-    def inliers(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: which matches agree with the geometry. Error: matches-unverified before `verify`."""
-        if self.geometry is None:
-            raise MatchRTError(
-                "matches-unverified", "These matches have no geometry yet.", "Call matches.verify('homography') first."
-            )
-        return self.geometry.inliers
 
     def draw(
         self,
@@ -179,8 +40,6 @@ class Matches:
         image0, image1: the originals, uint8 RGB [H, W, 3] or grey [H, W], or `Image`. Other arguments are those of
             `draw.draw_matches`. Errors: draw-mismatch, draw-option.
         """
-        from matchrt.runtime.draw import draw_matches  # draw needs Matches: a module-level import would be a cycle
-
         return draw_matches(image0, image1, self, max_lines=max_lines, max_height=max_height)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -188,96 +47,9 @@ class Matches:
 
         Errors: output-format, output-unwritable, matches-name, package-missing.
         """
-        from matchrt.runtime.formats import save_matches  # as above: a cycle
-
         save_matches(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Matches:
         """Reads what `save` wrote as .npz or .json. Errors: matches-missing, matches-format."""
-        from matchrt.runtime.formats import load_matches  # as above: a cycle
-
-        return load_matches(Path(path))
-
-    def summary(self) -> dict[str, Any]:
-        """A dict for JSON: what was matched, how many and how good the matches are, no single match. Raises nothing."""
-        return {**self.account(), "scores": _score_summary(self.scores)}
-
-    def account(self) -> dict[str, Any]:
-        """The summary without its figures of the scores, for callers that list all scores. Raises nothing."""
-        result: dict[str, Any] = {
-            "image0": vars(self.image0).copy(),
-            "image1": vars(self.image1).copy(),
-            "matches": len(self),
-            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
-            "provenance": {
-                **vars(self.provenance),
-                "network_size0": list(self.provenance.network_size0),
-                "network_size1": list(self.provenance.network_size1),
-            },
-        }
-        if self.geometry is not None:
-            result["geometry"] = _geometry_summary(self.geometry)
-        return result
-
-
-def _invalid(message: str) -> MatchRTError:
-    return MatchRTError(
-        "matches-invalid",
-        f"These are no matches: {message}.",
-        "Pass float32 keypoints [N,2] and scores [N] in 0..1, sorted by descending score.",
-    )
-
-
-def _frozen(values: npt.ArrayLike, shape: tuple[int, ...], name: str) -> Float32Array:
-    """A read-only float32 copy: engines reuse their output buffers."""
-    array = np.array(values, np.float32)
-    if array.shape != shape:
-        raise _invalid(f"{name} has the shape {array.shape}, not {shape}")
-    if not np.isfinite(array).all():
-        raise _invalid(f"{name} holds NaN or infinite values")
-    array.setflags(write=False)
-    return array
-
-
-def _frozen_scores(values: npt.ArrayLike, count: int) -> Float32Array:
-    scores = _frozen(values, (count,), "scores")
-    if (scores[1:] > scores[:-1]).any():
-        if scores.min() < -_SCORE_ROUNDING or scores.max() > 1 + _SCORE_ROUNDING:
-            raise _out_of_range(scores)
-        raise _invalid("scores do not descend")
-    # The scores descend, so the first is the largest and the last is the smallest.
-    if not count or (scores[-1] >= 0.0 and scores[0] <= 1.0):
-        return scores
-    if scores[-1] < -_SCORE_ROUNDING or scores[0] > 1 + _SCORE_ROUNDING:
-        raise _out_of_range(scores)
-    clipped = np.clip(scores, 0.0, 1.0)
-    clipped.setflags(write=False)
-    return clipped
-
-
-def _out_of_range(scores: Float32Array) -> MatchRTError:
-    return _invalid(f"scores run from {scores.min():g} to {scores.max():g}")
-
-
-def _score_summary(scores: Float32Array) -> dict[str, float] | None:
-    if not len(scores):
-        return None
-    values = {"min": scores.min(), "median": np.median(scores), "max": scores.max()}
-    return {name: round(float(value), 6) for name, value in values.items()}
-
-
-def _geometry_summary(geometry: Geometry) -> dict[str, Any]:
-    def listed(array: npt.NDArray[np.float64] | None) -> list[Any] | None:
-        return None if array is None else array.tolist()
-
-    return {
-        "kind": geometry.kind,
-        "found": geometry.found,
-        "inliers": geometry.num_inliers,
-        "threshold_px": geometry.threshold_px,
-        "estimator": geometry.estimator,
-        "matrix": listed(geometry.matrix),
-        "rotation": listed(geometry.rotation),
-        "translation": listed(geometry.translation),
-    }
+        return load_matches(Path(path), cls)

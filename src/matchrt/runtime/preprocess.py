@@ -13,7 +13,7 @@ from typing import Any
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
 from matchrt.runtime.image import Image, UInt8Array, as_image
-from matchrt.runtime.matches import ImageRef
+from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.options import MatcherOptions
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.runtime.geometry import Geometry
-from matchrt.runtime.matches import ImageRef, Matches, Provenance
+from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
 
 FORMAT = "matchrt-matches"
 VERSION = 2
@@ -24,7 +24,7 @@ _ARRAYS = ("keypoints0", "keypoints1", "scores")
 _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
 
 
-def metadata(matches: Matches) -> dict[str, Any]:
+def metadata(matches: MatchData) -> dict[str, Any]:
     """Everything that is not an array, as JSON values. Raises nothing."""
     geometry = matches.geometry
     return {
@@ -39,7 +39,7 @@ def metadata(matches: Matches) -> dict[str, Any]:
     }
 
 
-def arrays(matches: Matches) -> dict[str, npt.NDArray[Any]]:
+def arrays(matches: MatchData) -> dict[str, npt.NDArray[Any]]:
     """The arrays by name, as the module describes them: keypoints `[N, 2]`, scores `[N]` and so on. Raises nothing.
 
     An array that the matches do not have is left out.
@@ -49,7 +49,7 @@ def arrays(matches: Matches) -> dict[str, npt.NDArray[Any]]:
     return found | {name: array for name, array in optional if array is not None}
 
 
-def from_record(record: Mapping[str, Any]) -> Matches:
+def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     """The matches of metadata and arrays `[N, ...]` together.
 
     Errors: KeyError, TypeError, ValueError and AttributeError if a value is missing or of another kind; MatchRTError
@@ -63,7 +63,7 @@ def from_record(record: Mapping[str, Any]) -> Matches:
     for name in ("network_size0", "network_size1"):
         height, width = made_by[name]
         made_by[name] = (int(height), int(width))
-    return Matches(
+    return kind(
         keypoints0=_points(record["keypoints0"]),
         keypoints1=_points(record["keypoints1"]),
         scores=np.asarray(record["scores"], np.float32),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, TypeVar
@@ -17,11 +16,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.serving.call import Call
-from matchrt.serving.failures import abandoned, as_json, bad_request, draining, http_status, surprise
+from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
 from matchrt.serving.http_guard import App, Guard
 from matchrt.serving.http_match import add_match
 from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
 from matchrt.serving.http_tensors import HEADER, read_call, write_answer
+from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.infer import infer, model_metadata, server_metadata
 from matchrt.serving.metrics import CONTENT_TYPE
 from matchrt.serving.models import VERSION, Model, find
@@ -29,7 +29,6 @@ from matchrt.serving.options import LOOPBACK
 from matchrt.serving.service import Service
 
 T = TypeVar("T")
-TIMEOUT_HEADER = "X-Request-Timeout"
 
 
 def make_app(service: Service, models: Mapping[str, Model]) -> App:
@@ -57,45 +56,6 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
         # A web page whose host name points to 127.0.0.1 gets no answer.
         return TrustedHostMiddleware(guarded, ["127.0.0.1", "localhost", "[::1]"], www_redirect=False)
     return guarded
-
-
-def read_timeout(request: Request, longest: float) -> float:
-    """The seconds that a request may take: its own limit, but at most the service's, `longest`.
-
-    Error: request-invalid.
-    """
-    text = request.headers.get(TIMEOUT_HEADER)
-    if text is None:
-        return longest
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 < seconds <= 1e6:
-        raise bad_request(f"{TIMEOUT_HEADER} is not a number of seconds.", "Give, for instance, 2.5.")
-    return min(seconds, longest)
-
-
-async def unless_gone(request: Request, work: asyncio.Future[T]) -> T:
-    """The work's result. If the connection closes, the work is cancelled.
-
-    Errors: those of the work; request-abandoned, which nobody sees.
-    """
-    gone = asyncio.ensure_future(_disconnected(request))
-    gone.add_done_callback(lambda _: work.cancel())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if gone.done():
-            raise abandoned() from None
-        raise
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _add_health(app: FastAPI, service: Service, models: Mapping[str, Model]) -> None:

@@ -18,6 +18,7 @@ from matchrt.runtime.matches import Matches
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.http_schemas import WORK, json_answer
+from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.models import pair_job
 from matchrt.serving.options import Verify
 from matchrt.serving.service import Job, ServedEngine, Service
@@ -65,7 +66,6 @@ class MatchForm(BaseModel):
 
 def add_match(app: FastAPI, service: Service) -> None:
     """Adds the endpoint to the application."""
-    from matchrt.serving.http_app import read_timeout, unless_gone  # it adds this endpoint: a cycle
 
     @app.post("/v1/match", tags=["matching"], response_class=Response, **_described())
     async def match(request: Request) -> Response:
