@@ -11,7 +11,7 @@ import torch
 from support.weights import coarse_loftr_state, sharp_state
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.export.weights.account import account
+from matchrt.export.weights.account import account, fill
 from matchrt.export.weights.network import expected_tensors, fitting_models, load_network
 from matchrt.families.keymap import Drop, Keep, KeyMap, Rename, matches
 from matchrt.families.loftr import COARSE_LOFTR, LOFTR_OUTDOOR
@@ -199,3 +199,12 @@ def test_registry_is_complete() -> None:
         divisor = spec.preprocess.divisor
         assert spec.height % divisor == 0 and spec.width % divisor == 0
         assert divisor % spec.family.coarse_stride == 0
+
+
+def test_tensors_that_fit_are_not_copied() -> None:
+    """Of a network of gigabytes, copies would not fit into memory."""
+    network = torch.nn.Linear(3, 2)
+    state = {"weight": torch.ones(2, 3), "bias": torch.ones(2, dtype=torch.float16)}
+    fill(network, state)
+    assert network.weight.data_ptr() == state["weight"].data_ptr()
+    assert network.bias.dtype == torch.float32 and bool((network.bias == 1).all())

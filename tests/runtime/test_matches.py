@@ -162,3 +162,11 @@ def test_draw_takes_arrays_and_images(matches, photos):
     from_arrays = matches.draw(*photos)
     from_images = matches.draw(Image(photos[0], "a"), Image(photos[1], "b"))
     assert np.array_equal(from_arrays, from_images)
+
+
+def test_what_is_wrong_with_scores_is_said(matches):
+    """Scores near 1 that do not descend are in range; scores beyond it are told first."""
+    for scores, said in (([0.5, 0.9995], "do not descend"), ([0.5, 1.5], "run from 0.5 to 1.5")):
+        with pytest.raises(MatchRTError) as caught:
+            replace(matches, keypoints0=matches.keypoints0[:2], keypoints1=matches.keypoints1[:2], scores=scores)
+        assert caught.value.code == "matches-invalid" and said in caught.value.message
