@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from support.commands import CommandLine
 from support.weights import coarse_loftr_state
 
+from matchrt.runtime.backend import building_backends
+
 pytestmark = pytest.mark.usefixtures("exported_once")
 SMALL = ("--height", "128", "--width", "128", "--max-matches", "64")
 
@@ -138,6 +140,15 @@ def test_checkpoints_with_wrong_tensors(cli: CommandLine, tmp_path: Path, kind: 
 )
 def test_bad_options(cli: CommandLine, arguments: tuple[str, ...], code: str) -> None:
     cli.fails(code, "build", *arguments)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "jax"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_list_of_backends_to_build_for_has_none_that_builds_nothing(
+    cli: CommandLine, backend: str, precision: str
+) -> None:
+    ran = cli.fails("backend-unknown", "build", "loftr-lite", "--backend", backend, "--precision", precision)
+    assert ", ".join(building_backends()) in " ".join(ran.err.split()) and "rtx, jax" not in ran.err
 
 
 def test_too_large_for_memory(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,14 @@ def test_newer_versions_and_gpus_where_the_manifest_allows(program: Path, tmp_pa
     assert run(program, tmp_path, engine, 48, 64).returncode == 0
 
 
+def test_manifests_of_schema_1_are_read(program: Path, tmp_path: Path) -> None:
+    engine = write_engine(tmp_path)
+    raw = json.loads(manifest_path(engine).read_text())
+    old = {"schema": 1, "flavor": raw.pop("backend"), "flavor_version": raw.pop("backend_version")}
+    manifest_path(engine).write_text(json.dumps(raw | old))
+    assert run(program, tmp_path, engine, 48, 64).returncode == 0
+
+
 def test_manifests_that_are_damaged(program: Path, tmp_path: Path) -> None:
     engine = write_engine(tmp_path)
     path = manifest_path(engine)

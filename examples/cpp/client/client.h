@@ -3,7 +3,7 @@
 //   matchrt::Client client("127.0.0.1:8001");
 //   matchrt::Matches found = client.match_files(bytes_of_a, bytes_of_b);
 //
-// Needs gRPC and Protobuf for C++; the messages come from matchrt/serving/open_inference.proto (CMakeLists.txt).
+// Needs gRPC and Protobuf for C++; the messages come from src/matchrt/serving/open_inference.proto (CMakeLists.txt).
 #pragma once
 
 #include <chrono>

@@ -19,7 +19,7 @@ from matchrt.building.source import require_source
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import require_precision
 from matchrt.manifest import manifest_path
-from matchrt.runtime.backend import get_backend
+from matchrt.runtime.backend import get_backend, require_builds
 from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore, StoredEngine, open_store
@@ -40,6 +40,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     """
     tell = progress or (lambda stage, done: None)
     store = store or open_store()
+    require_builds(request.backend)
     builder = get_backend(request.backend).builder(request.builder)
     require_precision(request.precision)
     require_quantizable(request.precision, request.backend, request.builder.targets, request.calibration)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, Profile
@@ -73,7 +72,8 @@ class BuildRequest:
     check_passes: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family_options", MappingProxyType(dict(self.family_options)))
+        # A plain dict of its own: a mapping proxy could be neither pickled nor taken by `dataclasses.asdict`.
+        object.__setattr__(self, "family_options", dict(self.family_options))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matchrt.cli.options import JsonOption, StoreOption, require_new_output, sto
 from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError
-from matchrt.runtime.backend import building_backends, get_backend
+from matchrt.runtime.backend import building_backends, get_backend, require_builds
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
 EPILOG = (
@@ -183,6 +183,7 @@ def build(
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
     )
+    require_builds(backend)
     version = get_backend(backend).version() if precision in QUANTIZED else None
     if (said := advice(precision, backend, version)) is not None:
         stderr().print(f"note: {said}", style="yellow")

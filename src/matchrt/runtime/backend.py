@@ -189,15 +189,21 @@ def get_backend(name: str) -> Backend:
     return backend
 
 
+def require_builds(name: str) -> None:
+    """Refuses a name that no engine can be built for. Errors: backend-unknown, package-missing."""
+    if name not in BACKENDS or not get_backend(name).builds:
+        raise no_builder(name)
+
+
 def building_backends() -> tuple[str, ...]:
     """Names of the backends that engines can be built for. Error: package-missing."""
     return tuple(name for name in backend_names() if get_backend(name).builds)
 
 
 def no_builder(name: str) -> MatchRTError:
-    """The error (backend-unknown) for a backend that builds no engines. It is returned, not raised."""
+    """The error (backend-unknown) for a name that no engine can be built for. It is returned, not raised."""
     return MatchRTError(
         "backend-unknown",
-        f"Backend {name} builds no engines.",
+        f"Backend {name} builds no engines." if name in BACKENDS else f"There is no backend '{name}'.",
         f"Backends that build engines: {', '.join(building_backends())}.",
     )
