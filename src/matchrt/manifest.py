@@ -1,6 +1,6 @@
 """The JSON beside an engine: what it is, what it was made from, and where it may run.
 
-Building (`engines`) and running (`runtime`) share this module and nothing else.
+Building writes it, and the runtime reads it.
 """
 
 from __future__ import annotations
