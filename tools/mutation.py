@@ -280,6 +280,17 @@ class Runner:
         seconds = round(time.monotonic() - start, 1)
         return Outcome(mutant.path, mutant.line, mutant.what, verdict, seconds, tests, mutant.diff)
 
+    def check(self, paths: Sequence[str]) -> None:
+        """Runs the nearest tests of the files as they are. Tests that fail without a mutant would kill every mutant."""
+        tree = self._copies.get()
+        try:
+            chosen = {tuple(nearest_tests(path, tree)) for path in paths}
+            for tests in sorted(chosen):
+                if (verdict := self.verdict(tree, tests)) != "survived":
+                    raise SystemExit(f"These tests end as '{verdict}' without any mutant: {' '.join(tests)}")
+        finally:
+            self._copies.put(tree)
+
     def verdict(self, tree: Path, tests: Sequence[str]) -> str:
         """Of one run: killed, survived or timeout. Error of the tool: no test was there to run."""
         if not tests:
@@ -383,6 +394,7 @@ def main() -> int:
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="matchrt-mutation-") as folder:
         runner = Runner(ROOT, Path(folder), options.processes, options.timeout, options.marker)
+        runner.check([mutant.path for mutant in mutants])
         with ThreadPoolExecutor(options.processes) as pool:
             try:
                 for outcome in pool.map(runner.run, mutants):

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ SCHEMA = 2
 # Schema 1 had other names for the backend. Its manifests are read too.
 _SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
 Dimension = int | str
+# Outputs that dense networks have besides their matches, on request (docs/engine-contract.md).
+DENSE_OUTPUTS = ("warp", "certainty")
 Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
 Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
 
@@ -208,7 +211,7 @@ class EngineManifest:
     @property
     def dense(self) -> bool:
         """Whether the engine returns a dense warp besides its matches."""
-        return any(spec.name == "warp" for spec in self.outputs)
+        return has_dense(spec.name for spec in self.outputs)
 
     def to_json(self) -> str:
         """The manifest as indented JSON."""
@@ -217,6 +220,11 @@ class EngineManifest:
     def write(self, path: Path) -> None:
         """Writes the manifest atomically. Error: output-unwritable."""
         atomic.write_text(path, self.to_json())
+
+
+def has_dense(outputs: Iterable[str]) -> bool:
+    """Whether outputs of these names contain the dense ones. Raises nothing."""
+    return set(DENSE_OUTPUTS) <= set(outputs)
 
 
 def manifest_path(engine: Path) -> Path:

@@ -22,7 +22,7 @@ from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
 from matchrt.export.to_onnx import ExportOptions, input_contract
-from matchrt.families.arrange import arrange
+from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.families.roma import ROMA_PRESETS
 from matchrt.manifest import EngineManifest, InputContract, manifest_path, read_manifest
@@ -182,9 +182,9 @@ def test_weights_set_aside_come_back(engine: Path, monkeypatch: pytest.MonkeyPat
 
 
 def _contract(request: BuildRequest) -> InputContract:
-    arranged = arrange(get_spec(request.model), request)
-    options = ExportOptions(arranged.height, arranged.width, coarse=arranged.spec.family.coarse)
-    return input_contract(arranged.spec.preprocess, options)
+    configured = configure(get_spec(request.model), request)
+    options = ExportOptions(configured.height, configured.width, coarse=configured.spec.family.coarse)
+    return input_contract(configured.spec.preprocess, options)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_presets() -> None:
         assert (contract.height, contract.width) == preset.size and contract.coarse == preset.options["coarse"]
     official = _contract(BuildRequest("roma-outdoor"))
     assert official.coarse == (560, 560) and (official.height, official.width) == (864, 864)
-    one_way = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast"))
+    one_way = configure(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast"))
     assert one_way.mutual is False and one_way.spec.family.coarse is None
-    assert arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor")).mutual is None
-    both_ways = arrange(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast", mutual=True))
+    assert configure(get_spec("roma-outdoor"), BuildRequest("roma-outdoor")).mutual is None
+    both_ways = configure(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast", mutual=True))
     assert both_ways.mutual is True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools.mutation import ROOT, Mutant, choose, mutants_of, nearest_tests
+import pytest
+
+from tools.mutation import ROOT, Mutant, Runner, choose, mutants_of, nearest_tests
 
 CODE = '''"""A module with 1 docstring."""
 from typing import TYPE_CHECKING
@@ -62,3 +64,24 @@ def test_nearest_tests_are_those_of_the_room_importers_first() -> None:
         name.startswith("tests/runtime/gpu/") for name in nearest_tests("src/matchrt/runtime/gpu/session.py", ROOT)
     )
     assert "tests/test_frame.py" in nearest_tests("src/matchrt/errors.py", ROOT)
+
+
+def test_tests_that_fail_anyway_kill_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for folder in ("src/matchrt/room", "tests/room"):
+        (root / folder).mkdir(parents=True)
+    (root / "src/matchrt/__init__.py").write_text("")
+    (root / "src/matchrt/room/m.py").write_text("def f(a: int) -> bool:\n    return a < 2\n")
+    (root / "pyproject.toml").write_text("")
+    test = root / "tests/room/test_m.py"
+    test.write_text("from matchrt.room.m import f\ndef test_f():\n    assert f(1) and not f(2)\n")
+    mutants = mutants_of(root / "src/matchrt/room/m.py", root)
+    runner = Runner(root, tmp_path / "good", 1, 60.0, "not slow")
+    runner.check([mutant.path for mutant in mutants])
+    assert {runner.run(mutant).verdict for mutant in mutants} == {"killed"}
+    test.write_text("def test_f():\n    pass\n")
+    runner = Runner(root, tmp_path / "blind", 1, 60.0, "not slow")
+    assert {runner.run(mutant).verdict for mutant in mutants} == {"survived"}
+    test.write_text("def test_f():\n    assert False\n")
+    with pytest.raises(SystemExit, match="without any mutant"):
+        Runner(root, tmp_path / "broken", 1, 60.0, "not slow").check([mutants[0].path])

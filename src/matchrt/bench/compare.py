@@ -21,7 +21,8 @@ from matchrt.errors import MatchRTError
 Verdict = Literal["ahead", "behind", "level", ""]
 Figures = Mapping[str, Mapping[str, float]]
 
-# Figures of a set, in the order of the table, and which way is better ("" where neither is without truth).
+# Figures of a set, in the order of the table, and which way is better. Numbers of matches and of inliers are neither
+# better nor worse without truth ("").
 _BETTER = {
     "matches": "", "p1": "more", "p3": "more", "p5": "more", "p8": "more", "p16": "more", "corner_median_px": "less",
     "corner_3px": "more", "corner_10px": "more", "epi_precision": "more", "under_5": "more", "under_10": "more",

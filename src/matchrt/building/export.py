@@ -12,7 +12,7 @@ from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import missing_package
-from matchrt.families.arrange import arrange
+from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
 from matchrt.store import EngineStore, StoredEngine
@@ -52,8 +52,8 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     except ModuleNotFoundError as error:
         raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
 
-    arranged = arrange(get_spec(request.model), request)
-    spec, size = arranged.spec, (arranged.height, arranged.width)
+    configured = configure(get_spec(request.model), request)
+    spec, size = configured.spec, (configured.height, configured.width)
     options = ExportOptions(
         *size, request.max_matches, request.profile, request.batch, spec.family.coarse, request.dense
     )
@@ -68,7 +68,7 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         sha256=request.sha256,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
-        mutual=arranged.mutual,
+        mutual=configured.mutual,
         size=size,
     )
     matching = _match_contract(request, loaded)

@@ -21,7 +21,7 @@ from matchrt.errors import InternalError
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.to_onnx import ExportOptions, export_onnx
 from matchrt.export.weights.network import LoadedNetwork
-from matchrt.manifest import InputContract
+from matchrt.manifest import InputContract, has_dense
 from matchrt.models.parts.engine_graph import PLAIN_INPUTS, EngineGraph
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -111,7 +111,7 @@ def compare(expected: Arrays, actual: Arrays, threshold: float) -> Difference:
     Graphs with a dense warp are compared by the warp, because their matches are the best pixels of cells, and rounding
     may prefer a neighbour of the same certainty. Other graphs are compared by their matches.
     """
-    if "warp" in expected:
+    if has_dense(expected):
         return compare_dense(expected, actual)
     return compare_matches(expected, actual, threshold)
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from matchrt._util import atomic
-from matchrt.building.calibration.advice import require_quantizable
+from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.convert import convert_engine
 from matchrt.building.export import export_engine
 from matchrt.building.request import BuildRequest, BuildResult, Progress

@@ -12,10 +12,10 @@ from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.per_block import Sensitivity, measure_sensitivity
 from matchrt.bench.reference import find_reference
 from matchrt.bench.verify_run import verified_pairs
-from matchrt.building.calibration.advice import require_quantizable
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
+from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.style import style_for
 from matchrt.building.source import require_source
 from matchrt.building.variant import open_variant

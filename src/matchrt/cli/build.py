@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from matchrt.cli.options import JsonOption, StoreOption, require_new_output, store_at
+from matchrt.cli.options import JsonOption, SecondFileOption, StoreOption, require_new_output, store_at
 from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError
@@ -31,14 +31,7 @@ def build(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File of the weights: .ckpt, .pth, .pt or .safetensors.")
     ] = None,
-    second_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--second-file",
-            "--dinov2",
-            help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
-        ),
-    ] = None,
+    second_file: SecondFileOption = None,
     sha256: Annotated[
         str | None, typer.Option(help="Refuse weights with another digest (tensors_sha256 of the manifest).")
     ] = None,
@@ -144,7 +137,6 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
-    from matchrt.building.calibration.advice import advice
     from matchrt.building.calibration.options import CalibrationOptions
     from matchrt.building.pipeline import BuildRequest
     from matchrt.building.pipeline import build as run
@@ -184,8 +176,8 @@ def build(
         check_passes=check_passes,
     )
     require_builds(backend)
-    version = get_backend(backend).version() if precision in QUANTIZED else None
-    if (said := advice(precision, backend, version)) is not None:
+    chosen = get_backend(backend)
+    if (said := chosen.advice(precision, chosen.version() if precision in QUANTIZED else None)) is not None:
         stderr().print(f"note: {said}", style="yellow")
     with stages(quiet=as_json) as tell:
         result = run(request, store_at(store), tell)

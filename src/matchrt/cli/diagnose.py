@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from matchrt.cli.options import JsonOption, require_new_output
+from matchrt.cli.options import JsonOption, SecondFileOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
 from matchrt.cli.packages import packages_for
 
@@ -25,14 +25,7 @@ _SHOWN = 12
 def diagnose(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
-    second_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--second-file",
-            "--dinov2",
-            help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
-        ),
-    ] = None,
+    second_file: SecondFileOption = None,
     html: Annotated[
         Path | None, typer.Option(help="Write an HTML report with a bar for each part to this file.")
     ] = None,

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 StoreOption = Annotated[Path | None, typer.Option(help="Store folder; default: $MATCHRT_STORE or a cache folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+# Which weights.
+SecondFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--second-file",
+        "--dinov2",
+        help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
+    ),
+]
+
 # Where and how an engine runs.
 BackendOption = Annotated[str | None, typer.Option(help="Backend to use if a name has engines for several backends.")]
 DeviceOption = Annotated[

@@ -7,9 +7,11 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from matchrt.errors import MatchRTError
+from matchrt.nvidia.modules import BACKENDS as NVIDIA
 
 MARK = "matchrt-probe:"
 _SIDE = 128
@@ -60,20 +62,24 @@ def gpus() -> dict[str, Any]:
 
 
 def tensorrt(backend: str) -> dict[str, Any]:
-    """Tries whether the module loads and makes a builder and a runtime; for RTX also whether it accepts the GPU here.
+    """Tries whether the module loads, and makes a builder and a runtime.
+
+    For a backend that builds on any machine, it also tries whether the GPU here is accepted.
 
     Errors: package-missing, package-version.
     """
     from matchrt.nvidia.log import make_log
     from matchrt.nvidia.modules import open_dialect
+    from matchrt.runtime.backend import get_backend
 
     dialect = open_dialect(backend)
     log = make_log(dialect.trt)
     builder, no_builder = _made(lambda: dialect.trt.Builder(log), log)
     runtime, no_runtime = _made(lambda: dialect.trt.Runtime(log), log)
     refusal = None
-    # Full TensorRT takes seconds to build anything, and making its builder has checked the GPU already.
-    if backend == "tensorrt_rtx" and builder is not None and runtime is not None and _has_gpu():
+    # A builder that needs a GPU has checked it already when it was made, and takes seconds to build anything.
+    quick = not get_backend(backend).builds_on_gpu
+    if quick and builder is not None and runtime is not None and _has_gpu():
         refusal = _refusal(dialect, builder, runtime, log)
     return {"version": dialect.version, "builder": no_builder, "runtime": no_runtime, "refusal": refusal}
 
@@ -132,8 +138,7 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "matching": matching,
     "onnxruntime-cuda": onnxruntime_cuda,
     "gpus": gpus,
-    "tensorrt": lambda: tensorrt("tensorrt"),
-    "tensorrt_rtx": lambda: tensorrt("tensorrt_rtx"),
+    **{backend: partial(tensorrt, backend) for backend in NVIDIA},
 }
 
 

@@ -114,7 +114,7 @@ def _nvidia(name: str, packages: Packages, answer: Answer | None, gpus: Gpus, ex
 
 def _builds(name: str, answer: Answer, gpus: Gpus, export: Verdict) -> Verdict:
     assert answer.value is not None
-    if name == "tensorrt" and not gpus.usable:
+    if get_backend(name).builds_on_gpu and not gpus.usable:
         return Verdict(
             False, "it builds on the GPU that the engine is for", "Build there, or with --backend tensorrt_rtx."
         )
@@ -139,7 +139,8 @@ def _runs(name: str, packages: Packages, answer: Answer, gpus: Gpus) -> Verdict:
             f"it refuses {gpus.usable[0].name}: {answer.value['refusal']}",
             "Install a version that knows this GPU, or use --backend tensorrt or onnxruntime.",
         )
-    tried = "a small engine was loaded" if name == "tensorrt_rtx" else "a runtime was made; loading was not tried"
+    loaded = not get_backend(name).builds_on_gpu  # see the probe
+    tried = "a small engine was loaded" if loaded else "a runtime was made; loading was not tried"
     return Verdict(True, f"on {gpus.usable[0].name} ({tried})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from matchrt.nvidia.common import AMPERE
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.nvidia.modules import BACKENDS as EXTRAS
 from matchrt.nvidia.modules import open_dialect
@@ -50,6 +51,13 @@ class _TensorRT(Backend):
         del version
         return "tensorrt-fp8" if precision == "fp8" else "tensorrt"
 
+    def advice(self, precision: str, version: str | None = None) -> str | None:
+        """What is experimental."""
+        del version
+        if precision == "fp8":
+            return "fp8 is experimental: only products of matrices are fp8, and convolutions stay in fp16."
+        return None
+
 
 class TensorRTBackend(_TensorRT):
     """Full TensorRT. It builds on the GPU that the engine is for."""
@@ -58,6 +66,7 @@ class TensorRTBackend(_TensorRT):
     title = "TensorRT"
     extra = EXTRAS[name]
     distributions = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    builds_on_gpu = True
     triton = TritonPlatform("tensorrt", "model.plan")
 
 
@@ -68,6 +77,7 @@ class TensorRTRTXBackend(_TensorRT):
     title = "TensorRT-RTX"
     extra = EXTRAS[name]
     distributions = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx", "tensorrt_rtx")
+    lowest_target = AMPERE
 
     def quantization(self, precision: str, version: str | None = None) -> str:
         """As for full TensorRT; versions that cannot build int8 convolutions get products of matrices only."""
@@ -76,3 +86,21 @@ class TensorRTRTXBackend(_TensorRT):
         if precision == "int8" and matrices_only(version):
             return "tensorrt-matrices"
         return super().quantization(precision)
+
+    def advice(self, precision: str, version: str | None = None) -> str | None:
+        """As for full TensorRT, and what its versions do with int8."""
+        from matchrt.export.quantization.styles import matrices_only
+
+        if precision != "int8":
+            return super().advice(precision)
+        if matrices_only(version):
+            return (
+                f"TensorRT-RTX {version} stops at int8 convolutions: only products of matrices will be int8, and these "
+                "build only on a machine with a GPU. Use --precision fp16, a later TensorRT-RTX (1.7.1 builds int8 "
+                "convolutions), or --backend tensorrt."
+            )
+        return (
+            "TensorRT-RTX builds this int8 graph, but its support matrix (1.0 to 1.5) lists int8 only for weights of "
+            "matrix products. int8 convolutions and activations may be slower than fp16 there. Measure with `matchrt "
+            "bench`; otherwise use --precision fp16, fp8 from compute capability 8.9 on, or --backend tensorrt."
+        )

@@ -13,7 +13,7 @@ from matchrt.manifest import Dimension, Profile, TensorSpec
 from matchrt.nvidia.device import Gpu, find_gpus
 from matchrt.nvidia.dialect import BuilderOptions, Dialect
 from matchrt.nvidia.log import make_log
-from matchrt.runtime.backend import BuiltEngine, Tell
+from matchrt.runtime.backend import BuiltEngine, Tell, get_backend
 
 _SHOWN_ERRORS = 3
 
@@ -89,12 +89,12 @@ class TensorRTBuilder:
         )
 
     def require_gpu(self) -> Gpu | None:
-        """The GPU of this machine; None if there is none and TensorRT for RTX does not need one. Error: device-missing.
+        """The GPU of this machine; None if there is none and the backend builds without one. Error: device-missing.
 
         Full TensorRT needs a GPU, because it times its kernels on it.
         """
         gpu = _gpu()
-        if gpu is None and self.dialect.backend == "tensorrt":
+        if gpu is None and get_backend(self.name).builds_on_gpu:
             raise MatchRTError(
                 "device-missing",
                 "TensorRT builds on the GPU that the engine is for, and this machine has none.",

@@ -68,7 +68,7 @@ class Family(Protocol):
         """(height, width) in pixels of the smaller copies of the images that the network also takes; None for none."""
         ...
 
-    def arranged(self, preset: Mapping[str, object], given: Mapping[str, object]) -> Family:
+    def with_options(self, preset: Mapping[str, object], given: Mapping[str, object]) -> Family:
         """The family with the values of its own options applied.
 
         preset: values that hold unless the request sets them. given: the request's values. Both are by names of
@@ -135,7 +135,7 @@ class GridFamily:
         """None, because one size of the images is enough."""
         return None
 
-    def arranged(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
+    def with_options(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
         """The family itself, because it has no options."""
         del preset, given
         return self

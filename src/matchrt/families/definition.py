@@ -76,8 +76,8 @@ class FamilyDefinition:
     fp16: which nodes compute in fp16; None if there are no fp16 engines.
     int8: which products are quantized; None if there are no int8 engines.
     presets: named settings, of which the first is the default; empty if the models' own size is the default.
-    options: names that `BuildRequest.family_options` may have for this family; `Family.arranged` interprets them.
-    dense: names of the outputs that engines have on request; empty if there are none.
+    options: names that `BuildRequest.family_options` may have for this family; `Family.with_options` interprets them.
+    dense: whether engines have the dense outputs on request (`manifest.DENSE_OUTPUTS`).
     second_file: the file of weights that the checkpoints lack; None if the checkpoint holds all.
     float32_because: why products must be float32, as the end of the message that refuses TF32; None if TF32 is
         tolerated.
@@ -91,7 +91,7 @@ class FamilyDefinition:
     int8: QuantRules | None = None
     presets: tuple[Preset, ...] = ()
     options: tuple[str, ...] = ()
-    dense: tuple[str, ...] = ()
+    dense: bool = False
     second_file: SecondFile | None = None
     float32_because: str | None = None
     flax: bool = False

@@ -68,7 +68,7 @@ class RoMaFamily:
         """The stride of the grid that needs most memory: features and local correlations at 1/8."""
         return self.config.refiners[1].scale
 
-    def arranged(self, preset: Mapping[str, object], given: Mapping[str, object]) -> RoMaFamily:
+    def with_options(self, preset: Mapping[str, object], given: Mapping[str, object]) -> RoMaFamily:
         """The family with its options `coarse`, (height, width) of the first pass, and `single_pass`, which leaves one.
 
         preset, given: see `Family`. Errors: preset-size, size-syntax.
@@ -314,7 +314,7 @@ ROMA_FAMILY = FamilyDefinition(
     ROMA_INT8,
     presets=ROMA_PRESETS,
     options=("coarse", "single_pass"),
-    dense=("warp", "certainty"),
+    dense=True,
     second_file=DINOV2_FILE,
     # The system's condition number is 1e4. With TF32's 11 bits, no digit of the solution is left.
     float32_because="solves a linear system that needs float32 products; TF32 leaves no digit of it",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from matchrt._util.memory import require_memory
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.image import Image
@@ -132,7 +132,8 @@ class PairAdapter:
         """
         require_dense(self.manifest)
         first, second = images
-        return DenseMatches(outputs["warp"][row], outputs["certainty"][row], first.ref, second.ref)
+        warp, certainty = (outputs[name][row] for name in DENSE_OUTPUTS)
+        return DenseMatches(warp, certainty, first.ref, second.ref)
 
     def _provenance(self, first: PreparedImage, second: PreparedImage) -> Provenance:
         manifest = self.manifest

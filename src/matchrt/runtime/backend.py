@@ -120,6 +120,9 @@ class Backend(ABC):
     onnx_engines: whether its engines are ONNX graphs, from which other engines are made and whose nodes can be shown.
     cuda_graphs: whether a run can be launched as one CUDA graph.
     builds: whether engines can be built for it.
+    builds_on_gpu: whether engines are built on the GPU that they are for; otherwise any machine builds them.
+    lowest_target: the compute capability, such as `8.0`, from which on engines run that are built without `--target`;
+        None if the backend has no targets.
     takes_weights: whether it runs a model's weights, by `open_weights`, and has no engine files.
     triton: how Triton serves its engines; None if Triton does not.
     """
@@ -134,6 +137,8 @@ class Backend(ABC):
     onnx_engines: ClassVar[bool] = False
     cuda_graphs: ClassVar[bool] = False
     builds: ClassVar[bool] = True
+    builds_on_gpu: ClassVar[bool] = False
+    lowest_target: ClassVar[str | None] = None
     takes_weights: ClassVar[bool] = False
     triton: ClassVar[TritonPlatform | None] = None
 
@@ -179,6 +184,13 @@ class Backend(ABC):
         raise MatchRTError(
             "precision-backend", f"{self.title} has no {precision} kernels that matchrt knows.", "Use --precision fp32."
         )
+
+    def advice(self, precision: str, version: str | None = None) -> str | None:
+        """What users should know before they build this precision; None if there is nothing to say. Raises nothing.
+
+        version: of the backend; None if it is not known.
+        """
+        return None
 
 
 def get_backend(name: str) -> Backend:

@@ -10,6 +10,7 @@
 | `require_lean_runtime`   | `engine-version` | the manifest, before a runtime gets the bytes    |
 | `require_gpu`            | `engine-gpu`     | the manifest, before a runtime gets the bytes    |
 | `require_tensors`        | `engine-graph`   | the loaded engine                                |
+| `require_known_shapes`   | `engine-graph`   | the loaded engine, when shapes are known         |
 | `require_single_pair`    | `engine-batch`   | the manifest, for callers that match single pairs |
 
 The sessions raise `engine-refused` and `engine-rejected` if a vendor's own loader does not take an engine.
@@ -17,7 +18,7 @@ The sessions raise `engine-refused` and `engine-rejected` if a vendor's own load
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from matchrt._util.digest import sha256_bytes
@@ -136,6 +137,20 @@ def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) 
             "engine-graph",
             f"'{path}' has the tensors {sorted(found)}; its manifest says {sorted(wanted)}.",
             f"Build it again: {build_command(manifest)}.",
+        )
+
+
+def require_known_shapes(shapes: Mapping[str, tuple[int, ...]], inferred: bool) -> None:
+    """Raises `engine-graph` if the shapes of outputs depend on data.
+
+    shapes: of the outputs, by name; a side below 0 is not known.
+    inferred: whether the runtime found all shapes from those of the inputs.
+    """
+    if not inferred or any(side < 0 for shape in shapes.values() for side in shape):
+        raise MatchRTError(
+            "engine-graph",
+            f"The engine's outputs {dict(shapes)} depend on data, not on the inputs' sizes.",
+            "Build it again with matchrt, whose engines have a fixed number of match slots.",
         )
 
 

@@ -22,7 +22,7 @@ from matchrt.manifest import InputContract, Kernel
 
 # More than this adds no detail to the network's input, while its cost grows with the square.
 MAX_ENLARGEMENT = 2.0
-# Eight cells of 8 px, the coarse grid of the LoFTR family, whose matching drops a border of two cells on each side.
+# Eight cells of 8 px. Networks with a coarse grid drop matches in a border of up to two cells on each side.
 MIN_NETWORK_SIDE = 64
 
 UInt8Array = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ from typing import Any
 
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
-from matchrt.serving.models import VERSION, Model
+from matchrt.serving.models import PLATFORM, VERSION, Model
 from matchrt.serving.service import Job, Service
 from matchrt.serving.tensors import InferCall, Tensor, Wanted
 
@@ -27,7 +27,7 @@ def model_metadata(model: Model) -> dict[str, Any]:
         kind: [{"name": info.name, "datatype": info.datatype, "shape": list(info.shape)} for info in infos]
         for kind, infos in (("inputs", model.inputs), ("outputs", model.outputs))
     }
-    return {"name": model.name, "versions": [VERSION], "platform": "matchrt", **tensors}
+    return {"name": model.name, "versions": [VERSION], "platform": PLATFORM, **tensors}
 
 
 def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCall]) -> asyncio.Future[Answer]:

@@ -36,7 +36,7 @@ class Metrics:
         self._places = Gauge("matchrt_places", "Requests that may run or wait.", registry=self._registry)
 
     def watch(self, taken: Callable[[], float], places: int) -> None:
-        """Sets how the gauges of places are read.
+        """Sets what the gauges of the requests' places show.
 
         taken: called for the number of places taken, whenever somebody reads the metrics.
         places: the number of all places.

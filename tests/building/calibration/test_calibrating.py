@@ -14,15 +14,16 @@ from support.small import small_engine
 
 from matchrt.bench.drawn import drawn_pair
 from matchrt.bench.pairs import drawn_pairs
-from matchrt.building.calibration.advice import advice, require_quantizable
 from matchrt.building.calibration.cache import read_ranges
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import choose_pairs
+from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.errors import MatchRTError
 from matchrt.export.quantization.quantize import plan_quantization
 from matchrt.export.quantization.ranges import check_method, measure_ranges
 from matchrt.export.quantization.styles import TENSORRT
+from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.store import EngineStore
 
@@ -118,6 +119,9 @@ def test_options_that_mean_nothing_are_refused() -> None:
 
 
 def test_advice() -> None:
-    assert "fp16" in (advice("int8", "tensorrt_rtx", "1.7.1.116") or "")
-    assert "stops at int8 convolutions" in (advice("int8", "tensorrt_rtx", "1.4.0.76") or "")
-    assert "experimental" in (advice("fp8", "tensorrt") or "") and advice("int8", "onnxruntime") is None
+    rtx, full = get_backend("tensorrt_rtx"), get_backend("tensorrt")
+    assert "fp16" in (rtx.advice("int8", "1.7.1.116") or "")
+    assert "stops at int8 convolutions" in (rtx.advice("int8", "1.4.0.76") or "")
+    assert "experimental" in (rtx.advice("fp8") or "") and rtx.advice("fp16") is None
+    assert "experimental" in (full.advice("fp8") or "") and full.advice("int8") is None
+    assert get_backend("onnxruntime").advice("int8") is None

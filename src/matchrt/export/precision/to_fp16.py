@@ -148,7 +148,7 @@ class _TypedNodes:
     def _read_inputs(self, node: onnx.NodeProto, kind: NodeType) -> None:
         for position, name in enumerate(node.input):
             if name in self._floats:
-                # A Cast takes any type, and a comparison or an index takes what there is only if the schema says so.
+                # Operators read fp16 only at inputs whose schema allows both float types; all others get fp32.
                 wanted = kind if follows_input(node.op_type, position, self._version) else "fp32"
                 read_weight = name in self._editor.weights
                 node.input[position] = self._weight(name, wanted) if read_weight else self._tensor(name, wanted)

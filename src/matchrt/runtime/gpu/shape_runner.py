@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from matchrt.errors import InternalError, MatchRTError
+from matchrt.errors import InternalError
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.engine_checks import require_known_shapes
 from matchrt.runtime.gpu.layout import Layout, Shapes, lay_out
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.memory import DeviceMemory
@@ -79,10 +80,5 @@ class ShapeRunner:
     def _output_shapes(self, manifest: EngineManifest) -> Shapes:
         unknown = self.context.infer_shapes()
         shapes = {spec.name: tuple(self.context.get_tensor_shape(spec.name)) for spec in manifest.outputs}
-        if unknown or any(side < 0 for shape in shapes.values() for side in shape):
-            raise MatchRTError(
-                "engine-graph",
-                f"The engine's outputs {shapes} depend on data, not on the inputs' sizes.",
-                "Build it again with matchrt, whose engines have a fixed number of match slots.",
-            )
+        require_known_shapes(shapes, not unknown)
         return shapes

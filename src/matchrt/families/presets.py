@@ -11,7 +11,7 @@ from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
 from matchrt.families.registry import families, family_of
 
 
-class Wishes(Protocol):
+class ModelRequest(Protocol):
     """The part of a `BuildRequest` that is read here. None means that the request sets nothing."""
 
     @property
@@ -46,7 +46,7 @@ class Wishes(Protocol):
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class ConfiguredModel:
     """The model as it is built. `spec.family.coarse` says whether it also takes smaller copies of the images.
 
     spec: the model with its family's options applied.
@@ -60,19 +60,19 @@ class Arrangement:
     mutual: bool | None
 
 
-def arrange(spec: ModelSpec, wishes: Wishes) -> Arrangement:
+def configure(spec: ModelSpec, request: ModelRequest) -> ConfiguredModel:
     """Applies a request to a model. Errors: option-model, preset-unknown, and those of the family's options."""
     definition = family_of(spec.family.name)
-    _require_taken(spec, definition, wishes)
-    preset = _preset(definition, wishes.preset)
+    _require_taken(spec, definition, request)
+    preset = _preset(definition, request.preset)
     size = (spec.height, spec.width) if preset is None else preset.size
-    height = size[0] if wishes.height is None else wishes.height
-    width = size[1] if wishes.width is None else wishes.width
-    mutual = wishes.mutual
-    if mutual is None and wishes.preset is not None and preset is not None:
+    height = size[0] if request.height is None else request.height
+    width = size[1] if request.width is None else request.width
+    mutual = request.mutual
+    if mutual is None and request.preset is not None and preset is not None:
         mutual = preset.mutual
-    family = spec.family.arranged({} if preset is None else preset.options, wishes.family_options)
-    return Arrangement(replace(spec, family=family), height, width, mutual)
+    family = spec.family.with_options({} if preset is None else preset.options, request.family_options)
+    return ConfiguredModel(replace(spec, family=family), height, width, mutual)
 
 
 def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
@@ -86,14 +86,14 @@ def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
     raise MatchRTError("preset-unknown", f"There is no preset '{name}'.", f"Known presets: {known}.")
 
 
-def _require_taken(spec: ModelSpec, definition: FamilyDefinition, wishes: Wishes) -> None:
+def _require_taken(spec: ModelSpec, definition: FamilyDefinition, request: ModelRequest) -> None:
     """Raises `option-model` for an option that the family does not have."""
     given: list[tuple[str, Callable[[FamilyDefinition], bool]]] = []
-    if wishes.preset is not None:
+    if request.preset is not None:
         given.append(("preset", lambda family: bool(family.presets)))
-    given += [(name, _takes(name)) for name in wishes.family_options]
-    if wishes.dense:
-        given.append(("dense", lambda family: bool(family.dense)))
+    given += [(name, _takes(name)) for name in request.family_options]
+    if request.dense:
+        given.append(("dense", lambda family: family.dense))
     for name, taken in given:
         if not taken(definition):
             others = ", ".join(family.title for family in families() if taken(family))
