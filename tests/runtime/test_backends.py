@@ -33,6 +33,20 @@ def test_the_default_backends_name_stands_in_one_place() -> None:
     assert places == ["runtime/backends.py"]
 
 
+def test_no_code_compares_backends_by_name() -> None:
+    """Differences are facts of `Backend`. Only the choice of NVIDIA's module goes by the name."""
+    root = Path(matchrt.__file__).parent
+    places = [
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant) and constant.value in backend_names()
+    ]
+    assert places == ["nvidia/modules.py"]
+
+
 def test_facts_cost_no_heavy_import(run_python: Run) -> None:
     heavy = ["torch", "jax", "onnxruntime", "onnx", "cv2", "numpy", "PIL", "cuda", "tensorrt", "tensorrt_rtx"]
     ran = run_python(f"""
@@ -56,6 +70,10 @@ def test_each_backend_says_what_it_is() -> None:
     assert [name for name, backend in backends.items() if backend.takes_weights] == ["jax"]
     assert [name for name, backend in backends.items() if backend.cuda_graphs] == ["tensorrt", "tensorrt_rtx"]
     assert [name for name, backend in backends.items() if backend.triton] == ["onnxruntime", "tensorrt"]
+    assert [name for name, backend in backends.items() if backend.builds_on_gpu] == ["tensorrt"]
+    assert {name: backend.lowest_target for name, backend in backends.items() if backend.lowest_target} == {
+        "tensorrt_rtx": "8.0"
+    }
     assert {name: backend.extra for name, backend in backends.items()} == {
         "onnxruntime": None, "tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "jax": "flax",
     }  # fmt: skip

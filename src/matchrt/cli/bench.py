@@ -22,6 +22,7 @@ from matchrt.cli.output import print_json, print_written, stdout
 from matchrt.cli.report_file import check_report, write_report
 from matchrt.cli.sizes import parse_size
 from matchrt.errors import MatchRTError
+from matchrt.runtime.backend import building_backends
 
 if TYPE_CHECKING:
     from matchrt.bench.compare import Baseline
@@ -90,7 +91,7 @@ def bench(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help="Backend of engines given by name: onnxruntime, tensorrt or tensorrt_rtx; repeat to compare several."
+            help=f"Backend of engines given by name: {', '.join(building_backends())}; repeat to compare several."
         ),
     ] = None,
     compare_launch: Annotated[

@@ -31,6 +31,7 @@ from matchrt.cli.options import (
 )
 from matchrt.cli.output import print_json, print_written, stdout
 from matchrt.errors import MatchRTError
+from matchrt.runtime.backend import building_backends
 
 if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
@@ -115,7 +116,7 @@ def match(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Backend to use if a name has engines for several: onnxruntime, tensorrt or tensorrt_rtx; "
+            help=f"Backend to use if a name has engines for several: {', '.join(building_backends())}; "
             "jax runs the Flax model."
         ),
     ] = None,
