@@ -24,6 +24,7 @@ def test_what_is_no_size(text: str) -> None:
     with pytest.raises(MatchRTError) as caught:
         parse_size(text, "--size", 32)
     assert caught.value.code == "size-syntax" and f"--size '{text}'" in caught.value.message
+    assert "int()" not in caught.value.message and "unpack" not in caught.value.message
 
 
 def test_profiles() -> None:

@@ -71,6 +71,8 @@ def sensitivity_table(sensitivity: Sensitivity) -> Cells:
 
 def verdict_line(verdict: Verdict) -> str:
     """The gate's verdict in one line."""
+    if not verdict.enough:
+        return f"gate: no verdict, {verdict.too_few}"
     return "gate: passed" if not verdict.failures else f"gate: FAILED, {'; '.join(verdict.failures)}"
 
 

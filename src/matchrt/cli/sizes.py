@@ -11,12 +11,14 @@ def parse_size(text: str, option: str, smallest: int = 1) -> tuple[int, int]:
 
     option: the option's name, for the error. smallest: the shortest side that is allowed, in pixels.
     """
+    remedy = "Write 480x640, for example, or 560 for a square."
     try:
-        return _size(text, smallest)
+        size = _size(text)
     except ValueError as error:
-        raise MatchRTError(
-            "size-syntax", f"{option} '{text}' is not HxW: {error}.", "Write 480x640, for example, or 560 for a square."
-        ) from error
+        raise MatchRTError("size-syntax", f"{option} '{text}' is not a size HxW in pixels.", remedy) from error
+    if min(size) < smallest:
+        raise MatchRTError("size-syntax", f"{option} '{text}' has a side below {smallest} pixels.", remedy)
+    return size
 
 
 def parse_profile(text: str) -> Profile:
@@ -32,9 +34,9 @@ def parse_profile(text: str) -> Profile:
     return Profile(minimum, optimum, maximum)
 
 
-def _size(text: str, smallest: int = 1) -> tuple[int, int]:
+def _size(text: str) -> tuple[int, int]:
     sides = [int(side) for side in text.lower().split("x")]
     height, width = sides * 2 if len(sides) == 1 else sides
-    if min(height, width) < smallest:
-        raise ValueError(f"{min(height, width)} pixels are too few")
+    if min(height, width) < 1:
+        raise ValueError(text)
     return height, width
