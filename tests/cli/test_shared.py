@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from matchrt.cli.packages import packages_for
+from matchrt._util.packages import packages_for
 from matchrt.cli.report_file import check_report, write_report
 from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from matchrt._util.digest import sha256_json
 from matchrt._util.memory import require_memory
+from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
-from matchrt.errors import missing_package
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
@@ -46,11 +46,9 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable,
     package-missing, option-model, preset-unknown.
     """
-    try:
+    with packages_for("Building engines from checkpoints"):
         from matchrt.export.to_onnx import ExportOptions, input_contract
         from matchrt.export.weights.network import load_network
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Building engines from checkpoints") from error
 
     configured = configure(get_spec(request.model), request)
     spec, size = configured.spec, (configured.height, configured.width)

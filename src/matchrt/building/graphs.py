@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from matchrt._util.packages import packages_for
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
@@ -13,7 +14,6 @@ from matchrt.building.calibration.pairs import CalibrationPairs, fp16_pairs
 from matchrt.building.calibration.style import style_for
 from matchrt.building.judge import judge
 from matchrt.building.request import Progress
-from matchrt.errors import missing_package
 from matchrt.manifest import PassRecord
 from matchrt.runtime.backend import Builder
 from matchrt.runtime.engine_file import EngineFile
@@ -67,14 +67,12 @@ def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Gr
     what = f"Building {precision} engines"
     if precision == "fp32":
         what += " that multiply in fp32 (--tf32 multiplies in TF32)"
-    try:
+    with packages_for(what):
         if precision == "fp32":
             return _fp32_graph(request)
         if request.pairs is None:
             return _fp16_graph(request, tell)
         return _quantized_graph(request, request.pairs, store, tell)
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", what) from error
 
 
 def _fp32_graph(request: GraphRequest) -> Graph:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from matchrt._util.packages import packages_for
 from matchrt.bench.judging import Expected, reference_matches
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.per_block import Sensitivity, measure_sensitivity
@@ -19,7 +20,7 @@ from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.style import style_for
 from matchrt.building.source import require_source
 from matchrt.building.variant import open_variant
-from matchrt.errors import MatchRTError, missing_package
+from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.opening import open_session
@@ -64,10 +65,8 @@ def run_per_block(request: BlockRequest, store: EngineStore, tell: Tell) -> Sens
         )
     require_quantizable(request.precision, request.backend, ("8.9",))
     pairs = _pairs(request, source)
-    try:
+    with packages_for("Quantizing a part of a network"):
         return _measure(request, source, pairs, store, tell)
-    except ModuleNotFoundError as error:
-        raise missing_package(str(error.name), "export", "Quantizing a part of a network") from error
 
 
 def _source(request: BlockRequest, store: EngineStore) -> EngineFile:

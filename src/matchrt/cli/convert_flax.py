@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt._util.packages import packages_for
 from matchrt.cli.options import JsonOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stages, stdout, tensor_json
-from matchrt.cli.packages import packages_for
 
 if TYPE_CHECKING:
     from matchrt.export.weights.report import LoadReport

@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from matchrt._util.packages import packages_for
 from matchrt.cli.options import JsonOption, SecondFileOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
-from matchrt.cli.packages import packages_for
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
 from matchrt.cli.options import JsonOption
 from matchrt.cli.output import facts, print_json, stdout
-from matchrt.cli.packages import packages_for
 from matchrt.errors import MatchRTError
 
 EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nLayers of a TensorRT engine: matchrt inspect lite.engine --layers"

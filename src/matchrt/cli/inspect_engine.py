@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_onnx import counts, print_graph
 from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
-from matchrt.cli.packages import packages_for
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 

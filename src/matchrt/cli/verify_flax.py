@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from matchrt._util.packages import packages_for
 from matchrt.cli.output import print_json, stages, stdout
-from matchrt.cli.packages import packages_for
 from matchrt.cli.sizes import parse_size
 
 if TYPE_CHECKING:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeVar
 
 from matchrt.errors import MatchRTError
 from matchrt.families.definition import FamilyDefinition, ModelSpec
+
+Rules = TypeVar("Rules")
 
 # Name -> "module:attribute" of its `FamilyDefinition`, in the order in which models are listed.
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -40,6 +43,24 @@ def family_of(name: str) -> FamilyDefinition:
             "family-unknown", f"There is no family of networks '{name}'.", f"Known families: {', '.join(FAMILIES)}."
         )
     return found
+
+
+def require_rules(family: str, precision: str, rules_of: Callable[[FamilyDefinition], Rules | None]) -> Rules:
+    """The family's rules of a precision. Error: `precision-family`, which lists the families that have some.
+
+    precision: `fp16` or `int8`, as messages name it.
+    rules_of: reads the rules of that precision from a family.
+    """
+    found = find_family(family)
+    rules = None if found is None else rules_of(found)
+    if rules is None:
+        known = ", ".join(other.name for other in families() if rules_of(other) is not None)
+        raise MatchRTError(
+            "precision-family",
+            f"There are no {precision} rules for the family '{family}'.",
+            f"Build with --precision fp32; {precision} is known for {known}.",
+        )
+    return rules
 
 
 def families() -> tuple[FamilyDefinition, ...]:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import onnx
 
-from matchrt.errors import InternalError, MatchRTError
+from matchrt.errors import InternalError
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.to_fp16 import Fp16Summary, to_fp16
 from matchrt.export.precision.to_fp32 import to_fp32
-from matchrt.families.registry import families, find_family
+from matchrt.families.registry import require_rules
 from matchrt.families.rules import PrecisionRules
 from matchrt.manifest import PassRecord
 
 
 def rules_for(family: str) -> PrecisionRules:
     """The family's rules. Error: `precision-family`; nothing is cast without rules."""
-    found = find_family(family)
-    if found is None or found.fp16 is None:
-        known = ", ".join(other.name for other in families() if other.fp16 is not None)
-        raise MatchRTError(
-            "precision-family",
-            f"There are no fp16 rules for the family '{family}'.",
-            f"Build with --precision fp32; fp16 is known for {known}.",
-        )
-    return found.fp16
+    return require_rules(family, "fp16", lambda found: found.fp16)
 
 
 def model_to_fp16(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from matchrt.errors import MatchRTError
-from matchrt.families.registry import families, find_family
+from matchrt.families.registry import require_rules
 from matchrt.families.rules import QuantRules, fits
 
 # The operators with an 8-bit form. All other operators stay in floating point.
@@ -18,15 +18,7 @@ PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 def quant_rules(family: str) -> QuantRules:
     """The family's rules. Error: `precision-family`; nothing is quantized without rules."""
-    found = find_family(family)
-    if found is None or found.int8 is None:
-        known = ", ".join(other.name for other in families() if other.int8 is not None)
-        raise MatchRTError(
-            "precision-family",
-            f"There are no int8 rules for the family '{family}'.",
-            f"Build with --precision fp32; int8 is known for {known}.",
-        )
-    return found.int8
+    return require_rules(family, "int8", lambda found: found.int8)
 
 
 @dataclass(frozen=True)

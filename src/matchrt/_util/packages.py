@@ -1,4 +1,4 @@
-"""Packages that a command needs and that an extra installs."""
+"""Packages that a part of the program needs and that an extra installs."""
 
 from __future__ import annotations
 
