@@ -138,7 +138,6 @@ def test_bytes_that_are_no_checkpoint(tmp_path: Path) -> None:
         ([1, 2], "checkpoint-empty"),
         ({}, "checkpoint-empty"),
         ({"epoch": 3}, "checkpoint-empty"),
-        ({"teacher": TENSORS, "student": TENSORS}, "checkpoint-ambiguous"),
         ({"a": torch.tensor([1.0, float("nan")])}, "checkpoint-nonfinite"),
         ({0: TENSORS}, "checkpoint-empty"),
         ({"a": torch.eye(3).to_sparse()}, "checkpoint-tensor"),

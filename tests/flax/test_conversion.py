@@ -136,11 +136,21 @@ def test_prefixes(tmp_path: Path, lite_state: dict[str, Tensor]) -> None:
     )  # fmt: skip
     assert "'matcher.' (80 tensors)" in error.message
     assert convert_file(BUNDLED, tmp_path / "a.npz", prefix="matcher.loftr_coarse", part="transformer").report.complete
-    two = {**lite_state, **{f"teacher.{key}": tensor for key, tensor in lite_state.items()}}
-    checkpoint = _saved(two, tmp_path)
-    assert "'teacher.matcher.'" in _fails("flax-prefixes", checkpoint, tmp_path / "x.npz").message
-    chosen = convert_file(checkpoint, tmp_path / "y.npz", prefix="teacher.matcher")
-    assert chosen.report.complete and chosen.report.counts()["file"] == {"loaded": 194, "derived": 17, "dropped": 211}
+    twin = {f"teacher.{key}": tensor for key, tensor in lite_state.items()}
+    two = _saved({**{f"student.{key}": tensor for key, tensor in lite_state.items()}, **twin}, tmp_path)
+    assert "'teacher.matcher.'" in _fails("checkpoint-ambiguous", two, tmp_path / "x.npz").message
+    chosen = convert_file(two, tmp_path / "y.npz", prefix="teacher.matcher")
+    counts = {"loaded": 194, "derived": 17, "neighbour": 211}
+    assert chosen.report.complete and chosen.report.counts()["file"] == counts
+    # Beside the authors' prefix, another network does not hide the plain one.
+    plain = convert_file(_saved({**lite_state, **twin}, tmp_path), tmp_path / "z.npz")
+    assert plain.report.prefix == "matcher." and plain.report.counts()["file"] == counts
+    averaged = _saved({**lite_state, **{f"ema_{key}": 2 * tensor for key, tensor in lite_state.items()}}, tmp_path)
+    ema, own = convert_file(averaged, tmp_path / "e.npz", ema=True), convert_file(averaged, tmp_path / "o.npz")
+    assert (ema.report.prefix, own.report.prefix) == ("ema_matcher.", "matcher.")
+    name = "backbone.conv1.kernel"
+    assert np.array_equal(ema.arrays[name], 2 * own.arrays[name])
+    assert restore_file(tmp_path / "e.npz", tmp_path / "e.ckpt").tensors_sha256 == ema.about.tensors_sha256
     backbone = {key: tensor for key, tensor in lite_state.items() if "backbone" in key}
     nothing = _fails("flax-no-transformer", _saved(backbone, tmp_path), tmp_path / "x.npz")
     assert "matcher.backbone." in nothing.message

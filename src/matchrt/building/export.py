@@ -30,24 +30,27 @@ class ExportedEngine:
     """An fp32 ONNX engine in the store.
 
     stored: the engine's file and manifest.
-    weights: the account of the weights in one line.
+    weights: the account of the weights in one line; None for an engine that the user gave.
     cached: whether the store had the engine already.
+    notes: sentences about what else the checkpoint holds than the network.
     """
 
     stored: StoredEngine
-    weights: str
+    weights: str | None
     cached: bool
+    notes: tuple[str, ...] = ()
 
 
 def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
     """Loads every tensor, exports, and proves the export against torch; or finds the same engine in the store.
 
     tell: called with the step that begins and the share (0..1) of the work done.
-    Errors: those of reading the checkpoint, weights-unaccounted, size-*, parity, engine-rejected, store-unwritable,
+    Errors: those of `load_network`, size-*, parity, engine-rejected, store-unwritable,
     package-missing, option-model, preset-unknown.
     """
     with packages_for("Building engines from checkpoints"):
         from matchrt.export.to_onnx import ExportOptions, input_contract
+        from matchrt.export.weights.locate import Selection
         from matchrt.export.weights.network import load_network
 
     configured = configure(get_spec(request.model), request)
@@ -64,6 +67,7 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         request.checkpoint,
         second_file=request.second_file,
         sha256=request.sha256,
+        selection=Selection(request.prefix, request.ema),
         allow_missing=request.allow_missing,
         threshold=request.threshold,
         mutual=configured.mutual,
@@ -73,11 +77,11 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     key = _export_key(request, loaded, contract, matching)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
-        return ExportedEngine(cached, loaded.report.summary(), cached=True)
+        return ExportedEngine(cached, loaded.report.summary(), True, loaded.notes)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
-    return ExportedEngine(stored, loaded.report.summary(), cached=False)
+    return ExportedEngine(stored, loaded.report.summary(), False, loaded.notes)
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:

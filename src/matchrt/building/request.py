@@ -23,8 +23,8 @@ class BuildRequest:
         an engine of another backend or precision is made. With a path, no option that decides the graph may be given.
     checkpoint: file of the weights; None for a model whose weights are in the package.
     second_file: file of the weights that the checkpoint lacks, for models in two files; None for others.
-    sha256: required hex digest of all tensors that are read, as `matchrt diagnose --json` or a manifest states it; None
-        to accept any weights.
+    sha256: required hex digest of the network's tensors in all files, as `matchrt diagnose --json` or a manifest states
+        it; None to accept any weights.
     height, width: size of the engine's input in pixels; None for that of the preset or the model.
     batch: number of pairs that one run of the engine matches; `Matcher` takes engines of batch 1.
     max_matches: number of match slots of the engine.
@@ -45,6 +45,8 @@ class BuildRequest:
     rebuild: whether to build even if the store has the engine.
     accept_accuracy_loss: whether to build even if the precision loses more matches than its limits allow.
     check_passes: whether matches are compared before and after every graph pass, which takes longer.
+    prefix: what precedes the network's keys in the checkpoint, such as `student.`; None to find it.
+    ema: whether to take the running average of the weights (EMA, SWA) that training code keeps beside them.
     """
 
     model: str
@@ -70,6 +72,8 @@ class BuildRequest:
     rebuild: bool = False
     accept_accuracy_loss: bool = False
     check_passes: bool = False
+    prefix: str | None = None
+    ema: bool = False
 
     def __post_init__(self) -> None:
         # A plain dict of its own: a mapping proxy could be neither pickled nor taken by `dataclasses.asdict`.
@@ -84,6 +88,7 @@ class BuildResult:
     manifest: the engine's manifest.
     weights: the account of the weights in one line; None if the engine was made from an ONNX engine, because the
         weights were accounted for when that was built.
+    notes: sentences about what else the checkpoint holds than the network, such as a running average.
     cached: whether the engine was in the store already.
     seconds: the time of each stage in seconds; stages whose result came from the store are left out.
     """
@@ -93,6 +98,7 @@ class BuildResult:
     weights: str | None
     cached: bool
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def file_name(manifest: EngineManifest, suffix: str) -> str:

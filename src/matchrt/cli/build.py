@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from matchrt.cli.options import JsonOption, SecondFileOption, StoreOption, require_new_output, store_at
+from matchrt.cli.options import (
+    EmaOption,
+    JsonOption,
+    PrefixOption,
+    SecondFileOption,
+    StoreOption,
+    require_new_output,
+    store_at,
+)
 from matchrt.cli.output import print_json, stages, stderr, stdout
 from matchrt.cli.sizes import parse_profile, parse_size
 from matchrt.errors import MatchRTError
@@ -18,6 +27,7 @@ EPILOG = (
     "Example: matchrt build loftr-outdoor --checkpoint outdoor_ds.ckpt --backend tensorrt --precision fp16\n\n"
     "A model in two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
     "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
+    "A training checkpoint with an average of the weights: matchrt build loftr-outdoor --checkpoint last.ckpt --ema\n\n"
     "For an RTX GPU, without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
     "In int8: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
 )
@@ -32,6 +42,8 @@ def build(
         Path | None, typer.Option(help="File of the weights: .ckpt, .pth, .pt or .safetensors.")
     ] = None,
     second_file: SecondFileOption = None,
+    prefix: PrefixOption = None,
+    ema: EmaOption = False,
     sha256: Annotated[
         str | None, typer.Option(help="Refuse weights with another digest (tensors_sha256 of the manifest).")
     ] = None,
@@ -174,6 +186,8 @@ def build(
         rebuild=rebuild,
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
+        prefix=prefix,
+        ema=ema,
     )
     require_builds(backend)
     chosen = get_backend(backend)
@@ -185,6 +199,7 @@ def build(
         from dataclasses import asdict
 
         document: dict[str, Any] = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
+        document["notes"] = list(result.notes)
         document["seconds"] = {stage: round(value, 3) for stage, value in result.seconds.items()}
         print_json(document | {"manifest": asdict(result.manifest)})
         return
@@ -206,6 +221,8 @@ def _print(result: Any) -> None:
         console.print(line)
     if result.weights is not None:
         console.print(f"  weights   {result.weights}")
+    for note in result.notes:
+        console.print(Text(f"  note      {note}"))
     changed = [record.name for record in manifest.passes if record.changed]
     console.print(f"  passes    {', '.join(changed)}")
     if "parity_matches" in (checks := manifest.checks):

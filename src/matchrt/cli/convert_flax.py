@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from matchrt._util.packages import packages_for
-from matchrt.cli.options import JsonOption, require_new_output
+from matchrt.cli.options import EmaOption, JsonOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stages, stdout, tensor_json
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def convert_flax(
         str | None,
         typer.Option(help="Prefix of LoFTR's keys in the file; default: found. With --back: prefix to write."),
     ] = None,
+    ema: EmaOption = False,
     part: Annotated[str, typer.Option(help="Part to convert: transformer (the coarse one), backbone or all.")] = "all",
     back: Annotated[bool, typer.Option("--back", help="Convert from Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
@@ -51,7 +53,7 @@ def convert_flax(
             restored = restore_file(checkpoint, output, model, prefix=prefix)
             report, model_name, digest = restored.report, restored.report.model, restored.tensors_sha256
         else:
-            converted = convert_file(checkpoint, output, model, prefix=prefix, part=part)
+            converted = convert_file(checkpoint, output, model, prefix=prefix, ema=ema, part=part)
             report, model_name, digest = converted.report, converted.spec.name, converted.about.tensors_sha256
     if as_json:
         print_json(_document(report, output, model_name, digest))
@@ -59,6 +61,8 @@ def convert_flax(
     console = stdout()
     console.print(f"{checkpoint}, as {model_name}, prefix '{report.prefix}'", style="bold")
     console.print(report.summary())
+    for note in report.notes():
+        console.print(Text(f"note: {note}"))
     if verbose:
         for entry in report.file:
             console.print(f"  {entry.fate}: {entry.key} {list(entry.shape)} -> {entry.detail}")
@@ -74,6 +78,7 @@ def _document(report: LoadReport, output: Path, model: str, digest: str) -> dict
         "tensors_sha256": digest,
         "counts": report.counts(),
         "complete": report.complete,
+        "notes": list(report.notes()),
         "checkpoint": [tensor_json(entry) for entry in report.file],
         "network": [tensor_json(entry) for entry in report.network],
     }

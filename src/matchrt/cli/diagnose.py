@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
-from matchrt.cli.options import JsonOption, SecondFileOption, require_new_output
+from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, SecondFileOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: matchrt diagnose matchanything_roma.ckpt --model matchanything-roma --dinov2 dinov2_vitl14_pretrain.pth"
+    "\n\nOne of several networks in a file: matchrt diagnose last.ckpt --model loftr-outdoor --prefix student"
 )
 _SHOWN = 12
 
@@ -26,6 +27,8 @@ def diagnose(
     checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
     second_file: SecondFileOption = None,
+    prefix: PrefixOption = None,
+    ema: EmaOption = False,
     html: Annotated[
         Path | None, typer.Option(help="Write an HTML report with a bar for each part to this file.")
     ] = None,
@@ -35,12 +38,13 @@ def diagnose(
     with packages_for("Reading checkpoints"):
         from matchrt.export.weights.diagnose import diagnose as run
         from matchrt.export.weights.diagnose_html import to_html
+        from matchrt.export.weights.locate import Selection
     from matchrt._util import atomic
 
     require_new_output(html, [file for file in (checkpoint, second_file) if file is not None])
     if html is not None:
         atomic.require_writable(html)
-    found = run(checkpoint, model, second_file)
+    found = run(checkpoint, model, second_file, Selection(prefix, ema))
     if html is not None:
         atomic.write_text(html, to_html(found))
     if as_json:
@@ -51,13 +55,19 @@ def diagnose(
 
 
 def _document(found: Diagnosis) -> dict[str, Any]:
-    sides = {"network": found.network_parts, "checkpoint": found.file_parts, "second": found.second_parts}
+    sides = {
+        "network": found.network_parts,
+        "checkpoint": found.file_parts,
+        "neighbours": found.neighbour_parts,
+        "second": found.second_parts,
+    }
     return {
         "path": str(found.path),
         "model": found.model,
         "explained": found.explained,
         "state": found.state,
         "verdict": found.verdict,
+        "notes": list(found.notes),
         "next": found.next_command,
         "prefix": found.report.prefix,
         "wrapper": found.checkpoint.wrapper,
@@ -75,6 +85,7 @@ def _document(found: Diagnosis) -> dict[str, Any]:
         "near_misses": [vars(miss) for miss in found.near_misses],
         "conflicts": [tensor_json(e) for e in found.conflicts],
         "repeated": [list(keys) for keys in found.repeated],
+        "tied": [list(keys) for keys in found.tied],
         "tensors": {
             "checkpoint": [tensor_json(e) for e in found.report.file],
             "second": [tensor_json(e) for e in found.report.supplement],
@@ -94,6 +105,7 @@ def _print(found: Diagnosis, html: Path | None) -> None:
     for title, parts in (
         ("network", found.network_parts),
         ("checkpoint", found.file_parts),
+        ("file beside the network", found.neighbour_parts),
         ("second file", found.second_parts),
     ):
         if parts:
@@ -107,6 +119,8 @@ def _print(found: Diagnosis, html: Path | None) -> None:
         "tensors with the same values",
         [", ".join(keys[:4]) + (" …" if len(keys) > 4 else "") for keys in found.repeated],
     )
+    for note in found.notes:
+        console.print(Text(f"note: {note}"))
     console.print(Text(found.verdict, style="bold green" if found.explained else "bold red"))
     console.print(Text(f"next: {found.next_command}"))
     print_written(html)

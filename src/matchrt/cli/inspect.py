@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_engine import inspect_engine
@@ -86,6 +87,8 @@ def _print_checkpoint(found: dict[str, Any]) -> None:
             ("weights", found["tensors_sha256"]),
         ]
     )
+    for note in found["notes"]:
+        stdout().print(Text(f"note: {note}"))
     table = Table("part", "tensors", "values")
     for part in found["parts"]:
         table.add_row(part["name"], str(part["tensors"]), f"{part['elements']:,}")

@@ -32,6 +32,14 @@ SecondFileOption = Annotated[
     ),
 ]
 
+PrefixOption = Annotated[
+    str | None,
+    typer.Option(help="What precedes the network's keys in the checkpoint, such as student; default: found."),
+]
+EmaOption = Annotated[
+    bool, typer.Option("--ema", help="Take the running average of the weights (EMA, SWA) that the checkpoint holds.")
+]
+
 # Where and how an engine runs.
 BackendOption = Annotated[str | None, typer.Option(help="Backend to use if a name has engines for several backends.")]
 DeviceOption = Annotated[

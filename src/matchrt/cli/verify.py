@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
+from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
 from matchrt.errors import MatchRTError
@@ -72,6 +72,8 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(help="With --flax: file of the weights; bundled models need none.")
     ] = None,
+    prefix: PrefixOption = None,
+    ema: EmaOption = False,
     images: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="With --flax: a pair of images; default: a generated pair."),
@@ -95,7 +97,8 @@ def verify(
         from matchrt.cli.options import known_device
         from matchrt.cli.verify_flax import verify_flax
 
-        return verify_flax(flax, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
+        on = known_device(device) or "cpu"
+        return verify_flax(flax, checkpoint, images, size, threshold, on, prefix, ema, as_json)
     if engine is None:
         raise MatchRTError(
             "usage",

@@ -23,13 +23,17 @@ def verify_flax(
     size: str | None,
     threshold: float | None,
     device: Device,
+    prefix: str | None,
+    ema: bool,
     as_json: bool,
 ) -> int:
     """Compares a model in Flax with torch and prints the result. Returns 0 if all stages and the matches agree, else 1.
 
-    Parameters are as in `prove_flax`; size is `HxW`. Errors: package-missing, size-syntax, those of `prove_flax`.
+    Parameters are as in `prove_flax`; size is `HxW`; prefix and ema are as in `Selection`.
+    Errors: package-missing, size-syntax, those of `prove_flax`.
     """
     with packages_for("Comparing torch with Flax"):
+        from matchrt.export.weights.locate import Selection
         from matchrt.flax.proof import prove_flax
     with stages(as_json) as tell:
         proof = prove_flax(
@@ -39,6 +43,7 @@ def verify_flax(
             size=None if size is None else parse_size(size, "--size"),
             threshold=threshold,
             device=device,
+            selection=Selection(prefix, ema),
             tell=tell,
         )
     if as_json:

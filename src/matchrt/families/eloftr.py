@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matchrt.families import reasons
 from matchrt.families.base import GridFamily, Preprocess, configured
 from matchrt.families.definition import FamilyDefinition, ModelSpec
-from matchrt.families.keymap import Drop, Fuse, Fused, Keep, KeyMap, Rename
+from matchrt.families.keymap import Drop, Fuse, Fused, Keep, KeyMap, Rename, Tied
 from matchrt.families.keymap import Rule as KeyRule
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
 from matchrt.models.eloftr.config import ELoFTRConfig
@@ -111,6 +111,17 @@ def _backbone_rules(config: ELoFTRConfig) -> list[KeyRule]:
     return rules
 
 
+def _branches(config: ELoFTRConfig) -> Iterator[Tied]:
+    """The biases of the norms of a block's branches, which are added."""
+    for official, hugging_face, identity in _blocks(config):
+        theirs = [f"{official}.rbr_dense.bn.bias", f"{official}.rbr_1x1.bn.bias"]
+        others = [f"{hugging_face}.conv1.norm.bias", f"{hugging_face}.conv2.norm.bias"]
+        if identity:
+            theirs.append(f"{official}.rbr_identity.bias")
+            others.append(f"{hugging_face}.identity.bias")
+        yield from (Tied(tuple(theirs)), Tied(tuple(others)))
+
+
 # Hugging Face's name of each tensor of a transformer layer -> the official one.
 _LAYER = {
     "aggregation.q_aggregation.weight": "aggregate.weight",
@@ -154,7 +165,9 @@ def _fine_rules() -> list[KeyRule]:
 
 
 # The rules of all three namings: the authors' files in training form, the same reparameterised, and Hugging Face's.
-ELOFTR_KEYS = KeyMap((*_backbone_rules(ELOFTR), *_transformer_rules(ELOFTR), *_fine_rules()))
+ELOFTR_KEYS = KeyMap(
+    (*_backbone_rules(ELOFTR), *_transformer_rules(ELOFTR), *_fine_rules()), tied=tuple(_branches(ELOFTR))
+)
 
 
 # Models.

@@ -111,6 +111,28 @@ class Fuse:
         return dict(self.parts).get(key[len(self.module) + 1 :])
 
 
+@dataclass(frozen=True)
+class Tied:
+    """Tensors that training keeps equal to the last bit, because they are added to the same sum.
+
+    Such are the biases of the last norms of branches that meet: they begin at zero and get the same gradients.
+
+    patterns: one for each of the tensors; `*` stands for the same part in all of them.
+    """
+
+    patterns: tuple[str, ...]
+
+    def place(self, name: str) -> tuple[str, ...] | None:
+        """What `*` stands for, which is the same for tensors of one sum; None if no pattern fits the name."""
+        names = name.split(".")
+        for pattern in self.patterns:
+            parts = pattern.split(".")
+            if len(parts) == len(names) and all(p in ("*", n) for p, n in zip(parts, names, strict=True)):
+                return tuple(n for p, n in zip(parts, names, strict=True) if p == "*")
+        return None
+
+
+Shape = tuple[int, ...]
 Rule = Keep | Rename | Drop | Constant | Reject | Fuse
 
 
@@ -119,11 +141,14 @@ class KeyMap:
     """The rules of a model's key map.
 
     rules: as the module describes them.
-    prefixes: beginnings that may precede every key, such as `module.`; they are removed if all keys have them.
+    prefixes: beginnings that may precede the names in the authors' own files or because of torch's wrappers, such as
+        `matcher.` and `module.`. Among several networks in a file, the one under such a prefix is the plain one.
+    tied: which tensors of a file training keeps equal, by their names without prefix.
     """
 
     rules: tuple[Rule, ...]
     prefixes: tuple[str, ...] = ("module.", "_orig_mod.", "matcher.", "model.")
+    tied: tuple[Tied, ...] = ()
 
     def common_prefix(self, keys: Iterable[str]) -> str:
         """The longest sequence of known prefixes that all keys share."""
@@ -135,6 +160,32 @@ class KeyMap:
                 break
             prefix += found
         return prefix
+
+    def names(self, expected: Mapping[str, Shape]) -> dict[str, Shape | None]:
+        """The names that files may have for the network's tensors, without prefix, and the shapes that they then have.
+
+        expected: shapes of the network's tensors by key. A shape is None for a part of a fusion: only the recipe knows.
+        """
+        found: dict[str, Shape | None] = {}
+        for rule in self.rules:
+            if isinstance(rule, Fuse):
+                if any(key.startswith(f"{rule.target}.") for key in expected):
+                    found.update({f"{rule.module}.{name}": None for name, _ in rule.parts})
+            elif isinstance(rule, Keep):
+                found.update({key: shape for key, shape in expected.items() if matches(rule.pattern, key)})
+            elif isinstance(rule, Rename):
+                fixed = rule.pattern.split("*", 1)[0]
+                for key, shape in expected.items():
+                    if key.startswith(rule.target) and matches(rule.pattern, fixed + key[len(rule.target) :]):
+                        found[fixed + key[len(rule.target) :]] = shape
+        return found
+
+    def sum_of(self, name: str) -> tuple[Tied, tuple[str, ...]] | None:
+        """The sum that the tensor of that name is added to; the same for tensors that training keeps equal."""
+        for tied in self.tied:
+            if (place := tied.place(name)) is not None:
+                return tied, place
+        return None
 
     def claims(self, key: str) -> list[Rule]:
         """The rules that claim a key, whose prefix is removed."""

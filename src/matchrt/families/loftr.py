@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matchrt.families import reasons
 from matchrt.families.base import GridFamily, Preprocess
 from matchrt.families.definition import FamilyDefinition, ModelSpec
-from matchrt.families.keymap import Constant, Drop, Keep, KeyMap, Reject
+from matchrt.families.keymap import Constant, Drop, Keep, KeyMap, Reject, Tied
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
 from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.parts.config import CoarseMatchConfig
@@ -70,7 +70,13 @@ class LoFTRFamily(GridFamily):
 
 # Keys of checkpoints.
 
-_OPTIMAL_TRANSPORT = "an optimal-transport (_ot) variant; the dual-softmax (_ds) checkpoints are supported"
+_OPTIMAL_TRANSPORT = (
+    "the dustbin score of an optimal-transport (_ot) checkpoint: these weights were trained for matching by optimal "
+    "transport, and matchrt matches by dual softmax only, for which they were not trained; take a dual-softmax (_ds) "
+    "checkpoint instead, such as the authors' outdoor_ds.ckpt or indoor_ds.ckpt"
+)
+# The last norms of a residual block's two branches.
+_BRANCHES = (Tied(("backbone.*.*.bn2.bias", "backbone.*.*.downsample.1.bias")),)
 _LOFTR_RULES = (
     Keep("loftr_coarse.layers.**"),
     Constant("pos_encoding.pe", "position encoding"),
@@ -78,6 +84,7 @@ _LOFTR_RULES = (
 )
 LOFTR_KEYS = KeyMap(
     (*_LOFTR_RULES, Keep("backbone.**"), Keep("fine_preprocess.**"), Keep("loftr_fine.layers.**")),
+    tied=_BRANCHES,
 )
 _PYRAMID = "part of the training graph's feature pyramid, which a coarse-only network does not compute"
 COARSE_LOFTR_KEYS = KeyMap(
@@ -89,7 +96,8 @@ COARSE_LOFTR_KEYS = KeyMap(
         Keep("backbone.layer4_outconv.weight"),
         Drop("backbone.layer[23]_outconv.**", _PYRAMID),
         Drop("backbone.layer[23]_outconv2.**", _PYRAMID),
-    )
+    ),
+    tied=_BRANCHES,
 )
 
 

@@ -11,12 +11,12 @@ import torch
 
 from matchrt._util import atomic
 from matchrt.errors import MatchRTError
-from matchrt.export.weights.account import account
-from matchrt.export.weights.network import expected_tensors
-from matchrt.export.weights.read import Checkpoint, digest_tensors, read_checkpoint
+from matchrt.export.weights.account import account, outside_entry
+from matchrt.export.weights.locate import Located, Selection, locate, normalised
+from matchrt.export.weights.network import expected_tensors, own_part, read_selected
+from matchrt.export.weights.read import Checkpoint, digest_tensors
 from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.families.definition import ModelSpec
-from matchrt.families.keymap import KeyMap
 from matchrt.flax import explain
 from matchrt.flax.files import About, read_weights, require_kind, write_weights
 from matchrt.flax.layout import (
@@ -64,77 +64,110 @@ def require_part(part: str) -> Part:
 
 
 def convert(
-    checkpoint: Checkpoint, model: str | None = None, *, prefix: str | None = None, part: Part = "all"
+    checkpoint: Checkpoint,
+    model: str | None = None,
+    *,
+    prefix: str | None = None,
+    ema: bool = False,
+    part: Part = "all",
 ) -> Converted:
     """Converts a checkpoint to Flax's layout. Types and values stay as they are in the file.
 
     model: the model's name; None for the first one that the shapes fit, because models of the same shapes convert
-    alike. prefix: what precedes LoFTR's keys; None to find it. Tensors outside prefix and part are dropped, and the
-    report says so.
-    Errors: flax-model, flax-no-transformer, flax-prefixes, flax-names, flax-shape, weights-unaccounted.
+    alike. prefix, ema: which network of the file to take, as in `Selection`. Tensors beside the network and outside of
+    the part are left out, and the report says so.
+    Errors: flax-model, flax-no-transformer, flax-names, flax-shape, weights-unaccounted, checkpoint-ambiguous,
+    checkpoint-no-average.
     """
     source = str(checkpoint.path)
-    prefix = find_prefix(source, list(checkpoint.tensors), prefix, part)
-    inside, outside = _divide(checkpoint.tensors, prefix, part)
     candidates = [flax_spec(model)] if model is not None else list(flax_specs().values())
-    spec, state, report = min((_account(spec, inside, part) for spec in candidates), key=lambda a: len(a[2].problems))
-    report = replace(report, prefix=prefix, file=(*report.file, *outside))
+    if prefix is not None:
+        # `matcher`, `matcher.` and `matcher.loftr_coarse` mean the same.
+        prefix = normalised(normalised(prefix).rstrip(".").removesuffix("loftr_coarse"))
+    selection = Selection(prefix, ema)
+    fits = [_fit(spec, checkpoint, selection, part) for spec in candidates]
+    fit = min(fits, key=lambda fit: len(fit.report.problems))
+    located = _find(fit.spec, checkpoint, selection, part, strict=True)
+    spec, state = fit.spec, fit.state
+    report = replace(
+        fit.report,
+        prefix=located.prefix,
+        file=(*fit.report.file, *fit.outside),
+        averaged=located.averaged,
+        others=located.others,
+    )
     if not report.complete:
-        raise _refusal(source, spec, inside, report)
+        raise _refusal(source, spec, fit.inside, report)
     arrays = {flax_name(key, tensor.ndim): to_flax(_numpy(tensor), key) for key, tensor in state.items()}
     report = _flax_side(report, spec, arrays, part)
     report.require_complete(source)
     coarse = spec.family.config.coarse
-    about = About(
-        spec.name, part, prefix, coarse.attention, coarse.n_heads, coarse.layers, checkpoint.tensors_sha256
-    )  # fmt: skip
+    digest = own_part(checkpoint, report).tensors_sha256
+    about = About(spec.name, part, report.prefix, coarse.attention, coarse.n_heads, coarse.layers, digest)
     return Converted(spec, arrays, report, about)
 
 
-def find_prefix(source: str, keys: list[str], wanted: str | None, part: Part) -> str:
-    """What precedes LoFTR's keys: the wanted prefix with its dot, or the one that is found.
+@dataclass(frozen=True)
+class _Fit:
+    """The account of a checkpoint for one model.
 
-    source: the file's name, for messages. Errors: flax-no-transformer, flax-prefixes.
+    It has the tensors in the part by their names, and the fates of the others.
     """
-    if part == "backbone":
-        suffix = "backbone.conv1.weight"
-        found = [key.removesuffix(suffix) for key in keys if key.endswith(suffix)]
-    else:
-        found = list(explain.prefixes(keys))
-    if wanted is not None:
-        # `matcher`, `matcher.` and `matcher.loftr_coarse` mean the same.
-        wanted = wanted.rstrip(".").removesuffix("loftr_coarse").rstrip(".")
-        wanted = f"{wanted}." if wanted else ""
-    if not found or (wanted is not None and wanted not in found):
-        raise explain.no_transformer(source, keys, wanted)
-    if wanted is None and len(found) > 1:
-        raise MatchRTError(
-            "flax-prefixes",
-            f"'{source}' holds several networks, under the prefixes {', '.join(map(repr, found))}.",
-            f"Say which: --prefix {found[0] or found[1]}",
-        )
-    return found[0] if wanted is None else wanted
+
+    spec: ModelSpec
+    inside: Tensors
+    outside: tuple[Entry, ...]
+    state: dict[str, torch.Tensor]
+    report: LoadReport
 
 
-def _divide(tensors: Tensors, prefix: str, part: Part) -> tuple[dict[str, torch.Tensor], list[Entry]]:
-    """The tensors under the prefix and in the part, by their keys without the prefix; and the fates of the others."""
+def _fit(spec: ModelSpec, checkpoint: Checkpoint, selection: Selection, part: Part) -> _Fit:
+    located = _find(spec, checkpoint, selection, part, strict=False)
+    inside, outside = _divide(checkpoint.tensors, located, part)
+    state, report = _account(spec, inside, part)
+    return _Fit(spec, inside, tuple(outside), state, report)
+
+
+def _find(spec: ModelSpec, checkpoint: Checkpoint, selection: Selection, part: Part, strict: bool) -> Located:
+    """Where the network is in the file. Errors: flax-no-transformer, those of `locate` but checkpoint-prefix."""
+    source, expected = str(checkpoint.path), _expected(spec, part)
+    try:
+        located = locate(checkpoint.tensors, expected, spec.key_map, selection, source, strict)
+    except MatchRTError as error:
+        if error.code != "checkpoint-prefix":
+            raise
+        raise explain.no_transformer(source, checkpoint.tensors, selection.prefix) from error
+    module = PART_MODULES[part] if part == "backbone" else "loftr_coarse.layers."
+    if not any(name.startswith(module) for name in located.names.values()):
+        raise explain.no_transformer(source, checkpoint.tensors, selection.prefix)
+    return located
+
+
+def _divide(tensors: Tensors, located: Located, part: Part) -> tuple[dict[str, torch.Tensor], list[Entry]]:
+    """The network's tensors in the part, by their names; and the fates of the others."""
     inside: dict[str, torch.Tensor] = {}
     outside: list[Entry] = []
     for key, tensor in tensors.items():
-        name = key.removeprefix(prefix)
-        if key.startswith(prefix) and name.startswith(PART_MODULES[part]):
+        name, shape = located.names.get(key), tuple(tensor.shape)
+        if name is None:
+            outside.append(outside_entry(key, tensor, located))
+        elif not name.startswith(PART_MODULES[part]):
+            outside.append(Entry(key, shape, "dropped", f"not in --part {part}"))
+        elif name in inside:
+            outside.append(Entry(key, shape, "duplicated", f"fills {name}, which another tensor fills already"))
+        else:
             inside[name] = tensor
-            continue
-        reason = f"not in --part {part}" if key.startswith(prefix) else f"not under the prefix '{prefix}'"
-        outside.append(Entry(key, tuple(tensor.shape), "dropped", reason))
     return inside, outside
 
 
-def _account(spec: ModelSpec, tensors: Tensors, part: Part) -> tuple[ModelSpec, dict[str, torch.Tensor], LoadReport]:
-    expected = {key: t for key, t in expected_tensors(spec).items() if key.startswith(PART_MODULES[part])}
-    bare = KeyMap(spec.key_map.rules, prefixes=())
-    state, report = account(tensors, expected, bare, spec.name, constants=spec.family.constants())
-    return spec, state, report
+def _expected(spec: ModelSpec, part: Part) -> dict[str, torch.Tensor]:
+    return {key: tensor for key, tensor in expected_tensors(spec).items() if key.startswith(PART_MODULES[part])}
+
+
+def _account(spec: ModelSpec, tensors: Tensors, part: Part) -> tuple[dict[str, torch.Tensor], LoadReport]:
+    bare = Selection(prefix="")
+    constants = spec.family.constants()
+    return account(tensors, _expected(spec, part), spec.key_map, spec.name, constants=constants, selection=bare)
 
 
 def _refusal(source: str, spec: ModelSpec, inside: Tensors, report: LoadReport) -> MatchRTError:
@@ -203,15 +236,22 @@ def _file_entry(entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Entry:
 
 
 def convert_file(
-    path: Path, output: Path, model: str | None = None, *, prefix: str | None = None, part: str = "all"
+    path: Path,
+    output: Path,
+    model: str | None = None,
+    *,
+    prefix: str | None = None,
+    ema: bool = False,
+    part: str = "all",
 ) -> Converted:
     """Reads a torch checkpoint, converts it and writes `output`.
 
-    model, prefix: as in `convert`. part: `transformer`, `backbone` or `all`.
+    model, prefix, ema: as in `convert`. part: `transformer`, `backbone` or `all`.
     Errors: those of `read_checkpoint`, `convert` and `write_weights`; flax-part.
     """
     require_kind(output)
-    converted = convert(read_checkpoint(path), model, prefix=prefix, part=require_part(part))
+    checkpoint, left = read_selected(path, Selection(prefix, ema))
+    converted = convert(checkpoint, model, prefix=prefix, ema=left.ema, part=require_part(part))
     write_weights(output, converted.arrays, converted.about)
     return converted
 
@@ -249,7 +289,11 @@ def restore(path: Path, model: str | None = None, *, prefix: str | None = None) 
     expected = {key: tensor for key, tensor in expected_tensors(spec).items() if key.startswith(module)}
     named = {torch_name(name): (name, _torch(to_torch(array, name))) for name, array in file.arrays.items()}
     state, report = account(
-        {key: tensor for key, (_, tensor) in named.items()}, expected, KeyMap(spec.key_map.rules, ()), spec.name
+        {key: tensor for key, (_, tensor) in named.items()},
+        expected,
+        spec.key_map,
+        spec.name,
+        selection=Selection(prefix=""),
     )
     counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(COUNTER)}
     report = replace(

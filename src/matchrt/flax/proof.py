@@ -16,6 +16,7 @@ from flax import nnx
 
 from matchrt.bench.difference import MAX_PIXELS, Difference, compare_matches
 from matchrt.bench.scene import image_pair
+from matchrt.export.weights.locate import Selection
 from matchrt.export.weights.network import load_network
 from matchrt.flax.conversion import convert
 from matchrt.flax.models import flax_spec
@@ -134,6 +135,7 @@ def prove_flax(
     size: tuple[int, int] | None = None,
     threshold: float | None = None,
     device: Device = "cpu",
+    selection: Selection | None = None,
     tell: Tell | None = None,
 ) -> FlaxProof:
     """Compares Flax with torch stage by stage, both in float32 and with the same weights. torch runs on the CPU.
@@ -141,17 +143,18 @@ def prove_flax(
     model: the model's name. checkpoint: the weights; None for a bundled model. images: two files; None for a generated
     pair. size: (height, width) in pixels, None for the model's own; images are letterboxed into it, and padding is
     masked. threshold: smallest confidence (0..1), None for the model's own. device: where Flax runs.
+    selection: which network of the checkpoint to take, if it holds several.
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: flax-model, those of `load_network`, image-*, device-missing.
     """
     say = tell or (lambda stage, done: None)
     spec = flax_spec(model)
     say("loading torch", 0.0)
-    loaded = load_network(spec, checkpoint, threshold=threshold)
+    loaded = load_network(spec, checkpoint, selection=selection, threshold=threshold)
     assert isinstance(loaded.network, TorchLoFTR)
     config = loaded.spec.family.config
     flax_network = create_abstract(config)
-    converted = convert(loaded.checkpoint, model)
+    converted = convert(loaded.checkpoint, model, prefix=loaded.report.prefix)
     fill(flax_network, converted.arrays, str(loaded.checkpoint.path))
     pair = read_pair(images, flax_contract(spec, size or (spec.height, spec.width)))
     say("torch, stage by stage", 0.2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.fusion import Group, derive
+from matchrt.export.weights.locate import Located, Selection, locate
 from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.families.keymap import Constant, Drop, Fuse, KeyMap, Reject, Rename, Rule, renamed
 
@@ -27,6 +28,9 @@ def account(
     model: str,
     allow_missing: Sequence[str] = (),
     constants: Constants | None = None,
+    selection: Selection | None = None,
+    strict: bool = True,
+    source: str = "the file",
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Maps the checkpoint's tensors to the network's keys, and reports the fate of every tensor on both sides.
 
@@ -36,20 +40,26 @@ def account(
     model: its name, for the report.
     allow_missing: patterns of network keys that the checkpoint may lack.
     constants: tensors that the network computes and that some files hold too.
-    Errors: allow-missing-unused, keymap-ambiguous. A tensor that does not fit is in the report and raises nothing.
+    selection, strict, source: as in `locate`, which finds the network among the tensors.
+    Errors: those of `locate`, allow-missing-unused, keymap-ambiguous. A tensor that does not fit is in the report and
+    raises nothing.
     """
-    prefix = key_map.common_prefix(tensors)
+    located = locate(tensors, expected, key_map, selection, source, strict)
     state: dict[str, Tensor] = {}
     origin: dict[str, Entry] = {}
     file: dict[str, Entry] = {}
     groups: dict[str, Group] = {}
     for key, tensor in tensors.items():
-        rule = _only_rule(key[len(prefix) :], key_map)
+        name = located.names.get(key)
+        if name is None:
+            file[key] = outside_entry(key, tensor, located)
+            continue
+        rule = _only_rule(name, key_map)
         if isinstance(rule, Fuse):
-            groups.setdefault(rule.module, Group(rule)).add(key, key[len(prefix) :], tensor)
+            groups.setdefault(rule.module, Group(rule)).add(key, name, tensor)
             file[key] = Entry(key, tuple(tensor.shape), "derived", f"into {rule.target}")
             continue
-        entry, target = _claim(key, key[len(prefix) :], tensor, rule, constants or {})
+        entry, target = _claim(key, name, tensor, rule, constants or {})
         if target is not None:
             entry = _place(entry, tensor, target, expected, origin)
             if entry.fate == "loaded":
@@ -60,7 +70,24 @@ def account(
     difference = derive(groups.values(), expected, state, origin, file)
     network = tuple(_network_entry(key, tuple(t.shape), origin, allow_missing) for key, t in expected.items())
     _require_used(allow_missing, network)
-    return state, LoadReport(model, prefix, tuple(file.values()), network, difference=difference)
+    report = LoadReport(
+        model,
+        located.prefix,
+        tuple(file.values()),
+        network,
+        difference=difference,
+        averaged=located.averaged,
+        others=located.others,
+    )
+    return state, report
+
+
+def outside_entry(key: str, tensor: Tensor, located: Located) -> Entry:
+    """The fate of a tensor of the file that is none of the network's. Raises KeyError for another tensor."""
+    shape = tuple(tensor.shape)
+    if key in located.stray:
+        return Entry(key, shape, "unexpected", located.stray[key])
+    return Entry(key, shape, "neighbour", located.beside[key])
 
 
 def _only_rule(name: str, key_map: KeyMap) -> Rule | None:

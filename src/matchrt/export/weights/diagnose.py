@@ -11,7 +11,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from matchrt.export.weights.network import account_files, expected_tensors, fitting_models
+from matchrt.export.weights.locate import Selection, canonical
+from matchrt.export.weights.network import (
+    account_files,
+    expected_tensors,
+    fitting_models,
+    notes,
+    own_part,
+    read_selected,
+)
 from matchrt.export.weights.read import Checkpoint, read_checkpoint
 from matchrt.export.weights.report import GOOD, Entry, LoadReport
 from matchrt.export.weights.second_file import second_file_of
@@ -24,7 +32,7 @@ _DISTINCT = 16
 _NEAR_MISSES = 50
 _ALIKE = 0.75
 
-State = Literal["complete", "second-file-needed", "another-model", "incomplete", "repeated"]
+State = Literal["complete", "second-file-needed", "another-model", "another-variant", "incomplete", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -69,18 +77,22 @@ class Diagnosis:
 
     model: name of the model.
     path: of the checkpoint.
-    checkpoint: what the file holds.
+    checkpoint: what the file holds, without the tensors beside the network.
     report: the fate of every tensor.
     network_parts: fates by part of the network.
     file_parts: fates by part of the checkpoint.
+    neighbour_parts: fates by part of what stands in the checkpoint beside the network.
     second_parts: fates by part of the second file; empty without one.
     near_misses: tensors that might be mapped by another rule.
     conflicts: tensors of other shapes or types, or that fill a place twice.
-    repeated: groups of tensors of a file with the same values, which no trained network has.
+    repeated: groups of tensors of a file with the same values, which training does not make equal.
+    tied: groups of tensors with the same values that training keeps equal, because they are added to the same sum.
     fits: models whose every tensor the file holds.
-    closest: the model with a place for most of the file's tensors.
-    state: `complete`; `second-file-needed`; `another-model` (the file fits one of `fits`); `incomplete`; or `repeated`.
+    closest: the model that most of the file's tensors fit by name and shape.
+    state: `complete`; `second-file-needed`; `another-model` (the file fits one of `fits`); `another-variant` (a tensor
+        shows that the weights are of a variant that the model is not); `incomplete`; or `repeated`.
     verdict: the result in a sentence.
+    notes: sentences about what else the file holds, and how to take it.
     next_command: the command to run next.
     second: what the second file holds; None without one.
     """
@@ -91,14 +103,17 @@ class Diagnosis:
     report: LoadReport
     network_parts: tuple[PartFates, ...]
     file_parts: tuple[PartFates, ...]
+    neighbour_parts: tuple[PartFates, ...]
     second_parts: tuple[PartFates, ...]
     near_misses: tuple[NearMiss, ...]
     conflicts: tuple[Entry, ...]
     repeated: tuple[tuple[str, ...], ...]
+    tied: tuple[tuple[str, ...], ...]
     fits: tuple[str, ...]
     closest: str
     state: State
     verdict: str
+    notes: tuple[str, ...]
     next_command: str
     second: Checkpoint | None = field(default=None)
 
@@ -108,56 +123,66 @@ class Diagnosis:
         return self.state == "complete"
 
 
-def diagnose(path: Path, model: str, second_file: Path | None = None) -> Diagnosis:
+def diagnose(path: Path, model: str, second_file: Path | None = None, selection: Selection | None = None) -> Diagnosis:
     """Accounts for a checkpoint as the model would load it, and says what is wrong and what to do.
 
     path: of the checkpoint.
     model: its name.
     second_file: for models that take one. Without it, the part of the network that it fills is not counted as missing.
-    Errors: those of `read_checkpoint`, model-unknown.
+    selection: which network of the checkpoint to take, if it holds several.
+    Errors: those of `read_checkpoint` and `locate`, model-unknown.
     """
     spec = get_spec(model)
-    checkpoint = read_checkpoint(path)
+    whole, left = read_selected(path, selection)
     second = None if second_file is None else read_checkpoint(second_file)
     lacking = second_file_of(spec) if second is None else None
-    _, report = account_files(spec, expected_tensors(spec), checkpoint, second)
-    others = fitting_models(checkpoint)
+    _, report = account_files(spec, expected_tensors(spec), whole, second, selection=left)
+    checkpoint = own_part(whole, report)
+    others = fitting_models(whole, left)
     fits = tuple(name for name, other in others.items() if other.complete)
-    every = dict(checkpoint.tensors)
-    if second is not None:  # a tensor that both files hold, under different names, is a copy too
-        every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
-    repeated = _repeated(every)
+    repeated, tied = _repeated(spec, report.prefix, checkpoint, second)
     state = _state(spec, report, fits, repeated, lacking)
-    closest = _closest(others)
-    verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), second_file)
+    closest = next(iter(others))
+    options = _options(spec, selection, second_file)
+    verdict, command = _verdict(state, spec, checkpoint, report, fits or (closest,), options)
+    network = [entry for entry in report.file if entry.fate != "neighbour"]
     return Diagnosis(
         model=spec.name,
         path=path,
         checkpoint=checkpoint,
         report=report,
         network_parts=_parts(report.network, ""),
-        file_parts=_parts(report.file, report.prefix),
+        file_parts=_parts(network, report.prefix),
+        neighbour_parts=_parts((entry for entry in report.file if entry.fate == "neighbour"), ""),
         second_parts=_parts(report.supplement, ""),
         near_misses=tuple(near_misses(report)),
         conflicts=tuple(
             e
             for e in (*report.file, *report.supplement)
-            if e.fate in ("shape-mismatched", "type-mismatched", "duplicated")
+            if e.fate in ("shape-mismatched", "type-mismatched", "duplicated", "rejected")
         ),
         repeated=repeated,
+        tied=tied,
         fits=fits,
         closest=closest,
         state=state,
         verdict=verdict,
+        notes=notes(whole, report),
         next_command=command,
         second=second,
     )
 
 
-def _closest(others: Mapping[str, LoadReport]) -> str:
-    """The model with a place for most of the file's tensors; among equals, the one that lacks the fewest."""
-    taken = {name: sum(e.fate in GOOD for e in other.file) for name, other in others.items()}
-    return max(taken, key=lambda name: (taken[name], -len(others[name].problems)))
+def _options(spec: ModelSpec, selection: Selection | None, second_file: Path | None) -> str:
+    """The options of this call that the next command needs too, each after a space."""
+    said = ""
+    if selection is not None and selection.prefix is not None:
+        said += f" --prefix {selection.prefix or chr(39) * 2}"
+    said += " --ema" if selection is not None and selection.ema else ""
+    second = second_file_of(spec)
+    if second is not None and second_file is not None:
+        said += f" {second.option} {second_file}"
+    return said
 
 
 def _state(
@@ -166,7 +191,9 @@ def _state(
     """The state. lacking: the second file that the model takes and that was not given; None otherwise."""
     problems = [e for e in report.problems if lacking is None or not e.key.startswith(lacking.module)]
     if problems:
-        return "another-model" if fits and spec.name not in fits else "incomplete"
+        if fits and spec.name not in fits:
+            return "another-model"
+        return "another-variant" if all(e.fate == "rejected" for e in problems) else "incomplete"
     if repeated:
         return "repeated"
     return "complete" if lacking is None else "second-file-needed"
@@ -178,22 +205,25 @@ def _verdict(
     checkpoint: Checkpoint,
     report: LoadReport,
     others: Sequence[str],
-    second_file: Path | None,
+    options: str,
 ) -> tuple[str, str]:
-    """A sentence and the next command."""
+    """A sentence and the next command. options: of this call that the command needs too."""
     path, name = checkpoint.path, spec.name
     second = second_file_of(spec)
-    build = f"matchrt build {name} --checkpoint {path}"
-    if second is not None and second_file is not None:
-        build += f" {second.option} {second_file}"
     if state == "complete":
-        return f"Every tensor is explained: {report.summary()}.", build
+        return (
+            f"Every tensor is explained: {report.summary()}.",
+            f"matchrt build {name} --checkpoint {path}{options}",
+        )
     if state == "second-file-needed" and second is not None:
         return (
             f"Every tensor of this file is explained ({len(report.file)} of {len(report.file)}); {second.absence} and "
             f"comes from {second.origin}.",
-            f"matchrt diagnose {path} --model {name} {second.option} {second.example}",
+            f"matchrt diagnose {path} --model {name}{options} {second.option} {second.example}",
         )
+    if state == "another-variant":
+        found = next(e for e in report.file if e.fate == "rejected")
+        return f"This is not a checkpoint of {name}: {found.key} {_is(found.detail)}.", f"matchrt inspect {path}"
     if state == "another-model":
         return (
             f"This is not a checkpoint of {name}: it is one of {', '.join(others)}, whose every tensor it holds.",
@@ -213,11 +243,17 @@ def _verdict(
     )
 
 
+def _is(detail: str) -> str:
+    """What is said of a tensor, as the rest of a sentence about it."""
+    return detail if detail.startswith("differs") else f"is {detail}"
+
+
 def _parts(entries: Iterable[Entry], prefix: str) -> tuple[PartFates, ...]:
     """By the first two parts of the keys, in order; numbered blocks count as one part."""
     found: dict[str, dict[str, int]] = {}
     for entry in entries:
-        names = [part for part in entry.key[len(prefix) :].split(".") if not part.isdigit()]
+        key = entry.key.removeprefix(prefix)
+        names = [part for part in canonical(key).split(".") if not part.isdigit()]
         fates = found.setdefault(".".join(names[:2]), {})
         fates[entry.fate] = fates.get(entry.fate, 0) + 1
     return tuple(PartFates(name, fates) for name, fates in found.items())
@@ -234,7 +270,8 @@ def near_misses(report: LoadReport) -> list[NearMiss]:
         by_shape.setdefault(tuple(sorted(entry.shape)), []).append(entry)
     found: list[NearMiss] = []
     for entry in (*report.file, *report.supplement):
-        if entry.fate != "unexpected" or len(found) >= _NEAR_MISSES:
+        # A misspelled prefix makes a neighbour of a tensor of the network.
+        if not missing or entry.fate not in ("unexpected", "neighbour") or len(found) >= _NEAR_MISSES:
             continue
         candidates = by_shape.get(tuple(sorted(entry.shape)), [])
         if (miss := _nearest(entry, report.prefix, candidates)) is not None:
@@ -243,7 +280,7 @@ def near_misses(report: LoadReport) -> list[NearMiss]:
 
 
 def _nearest(entry: Entry, prefix: str, candidates: Sequence[Entry]) -> NearMiss | None:
-    name = entry.key[len(prefix) :]
+    name = entry.key.removeprefix(prefix)
     for candidate in candidates:
         if name.endswith("." + candidate.key):
             return NearMiss(entry.key, candidate.key, f"strip the prefix '{name[: -len(candidate.key)]}'")
@@ -264,7 +301,26 @@ def _changed(name: str, target: str) -> str:
     return ", ".join(f"'{a}' to '{b}'" for a, b in zip(ours, theirs, strict=True) if a != b)
 
 
-def _repeated(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
+Groups = tuple[tuple[str, ...], ...]
+
+
+def _repeated(spec: ModelSpec, prefix: str, checkpoint: Checkpoint, second: Checkpoint | None) -> tuple[Groups, Groups]:
+    """Groups of keys whose tensors have the same values: those that are copies, and those that training keeps equal.
+
+    A tensor that both files hold, under different names, is a copy too.
+    """
+    every: dict[str, Tensor] = dict(checkpoint.tensors)
+    if second is not None:
+        every.update({f"{second.path.name}: {key}": value for key, value in second.tensors.items()})
+    copies: list[tuple[str, ...]] = []
+    tied: list[tuple[str, ...]] = []
+    for group in _equal(every):
+        sums = {spec.key_map.sum_of(canonical(key.removeprefix(prefix))) or key for key in group}
+        (copies if len(sums) > 1 else tied).append(group)
+    return tuple(copies), tuple(tied)
+
+
+def _equal(tensors: Mapping[str, Tensor]) -> Groups:
     """Groups of keys whose tensors have the same shape and values. Tensors of a single repeated value do not count."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for key, tensor in tensors.items():

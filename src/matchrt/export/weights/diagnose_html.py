@@ -12,6 +12,7 @@ _COLOURS = {
     "derived": "#66bb6a",
     "supplemented": "#1565c0",
     "dropped": "#90a4ae",
+    "neighbour": "#b0bec5",
     "allowed-missing": "#fbc02d",
 }
 _BAD = "#c62828"
@@ -29,6 +30,7 @@ def to_html(diagnosis: Diagnosis) -> str:
     sections = [
         _parts("The network", diagnosis.network_parts),
         _parts("The checkpoint", diagnosis.file_parts),
+        _parts("Beside the network", diagnosis.neighbour_parts),
         _parts("The second file", diagnosis.second_parts),
         _table(
             "Near-misses",
@@ -46,8 +48,12 @@ def to_html(diagnosis: Diagnosis) -> str:
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(diagnosis.path.name)}: "
         f"{escape(diagnosis.model)}</title><style>{_STYLE}</style><h1>{escape(diagnosis.path.name)}</h1>"
         f"<p class='verdict' style='border-color:{colour}'>{escape(diagnosis.verdict)}<br>"
-        f"<code>{escape(diagnosis.next_command)}</code></p>{_legend()}{''.join(sections)}</html>\n"
+        f"<code>{escape(diagnosis.next_command)}</code></p>{_notes(diagnosis.notes)}{_legend()}{''.join(sections)}</html>\n"
     )
+
+
+def _notes(notes: tuple[str, ...]) -> str:
+    return "".join(f"<p>{escape(note)}</p>" for note in notes)
 
 
 def _legend() -> str:

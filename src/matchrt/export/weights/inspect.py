@@ -12,7 +12,7 @@ import onnx
 from matchrt._util.digest import sha256_file
 from matchrt.errors import MatchRTError
 from matchrt.export.element_types import element_types
-from matchrt.export.weights.network import fitting_models
+from matchrt.export.weights.network import fitting_models, notes, own_part
 from matchrt.export.weights.read import Checkpoint, read_checkpoint
 from matchrt.export.weights.report import LoadReport
 
@@ -34,12 +34,12 @@ class Part:
 def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
     """The tensors by the first two steps of their keys, in the order of the file. Raises nothing.
 
-    prefix: what all keys begin with because of a wrapper; it is left out.
+    prefix: what precedes the network's keys; it is left out.
     """
     tensors: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     for key, tensor in checkpoint.tensors.items():
-        name = ".".join(key[len(prefix) :].split(".")[:2])
+        name = ".".join(key.removeprefix(prefix).split(".")[:2])
         tensors[name] += 1
         elements[name] += tensor.numel()
     return [Part(name, tensors[name], elements[name]) for name in tensors]
@@ -48,11 +48,14 @@ def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
     """Everything about a checkpoint as JSON values. `models` lists the known models that it fits completely.
 
+    `tensors_sha256` is the digest of the network's tensors, as a build from the file states it.
+
     Errors: those of `read_checkpoint`.
     """
     checkpoint = read_checkpoint(path)
     reports = fitting_models(checkpoint)
     closest, best = next(iter(reports.items()))
+    own = own_part(checkpoint, best)
     fitting = [name for name, report in reports.items() if report.complete]
     return {
         "kind": "checkpoint",
@@ -66,12 +69,13 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         "elements": checkpoint.elements,
         "dtypes": dict(Counter(str(t.dtype).removeprefix("torch.") for t in checkpoint.tensors.values())),
         "sha256": checkpoint.file_sha256,
-        "tensors_sha256": checkpoint.tensors_sha256,
+        "tensors_sha256": own.tensors_sha256,
         "metadata": dict(checkpoint.metadata),
         "parts": [vars(part) for part in checkpoint_parts(checkpoint, best.prefix)],
         "models": fitting,
         "closest": closest,
         "account": best.summary(),
+        "notes": list(notes(checkpoint, best)),
         "problems": _problems(best),
     }
 

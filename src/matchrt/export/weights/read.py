@@ -19,6 +19,7 @@ import torch
 
 from matchrt._util.digest import sha256_file
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.export.weights.averaged import averaged_entry
 
 Format = Literal["torch", "torch-legacy", "safetensors"]
 
@@ -34,12 +35,14 @@ class Checkpoint:
 
     path: of the file.
     format: `torch`, `torch-legacy` or `safetensors`.
-    tensors: by the file's own keys.
+    tensors: by the file's own keys. If the file has a state dict for each of several modules, none under a known name,
+        these are their keys after the names of the entries, as in `student.backbone.conv1.weight`.
     wrapper: the entry that the tensors were found under; None if they are at the top.
     ignored: the other entries.
     metadata: of a safetensors file; else empty.
     tensors_sha256: digest of keys, types, shapes and bytes; it is the same for the same weights in another file or
         format.
+    averaged: whether the entry holds a running average of weights, which was asked for.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class Checkpoint:
     ignored: tuple[str, ...]
     metadata: Mapping[str, str]
     tensors_sha256: str
+    averaged: bool = False
 
     @property
     def file_sha256(self) -> str:
@@ -61,27 +65,32 @@ class Checkpoint:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, averaged: bool = False) -> Checkpoint:
     """Reads a checkpoint file.
 
+    averaged: whether to take the entry that holds a running average of the weights, if there is one.
     Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, checkpoint-unsafe (it holds code),
-    checkpoint-empty (no tensors), checkpoint-ambiguous (several networks), checkpoint-tensor (sparse, quantized or
-    empty ones), checkpoint-nonfinite, package-missing.
+    checkpoint-empty (no tensors), checkpoint-tensor (sparse, quantized or empty ones), checkpoint-nonfinite,
+    package-missing.
     """
     kind = _format(path)
     metadata: dict[str, str] = {}
+    average = None
     if kind == "safetensors":
         tensors, metadata = _read_safetensors(path)
         wrapper, ignored = _NO_WRAPPER
     else:
-        tensors, wrapper, ignored = _unwrap(_read_torch(path), path)
+        loaded = _read_torch(path)
+        average = averaged_entry(loaded, _is_state) if averaged else None
+        tensors, wrapper, ignored = _unwrap(loaded, path) if average is None else _unwrap_entry(loaded, *average)
     if not tensors:
         raise MatchRTError(
             "checkpoint-empty", f"'{path}' holds no tensors.", "Check that it is the network's checkpoint."
         )
     _require_plain(tensors, path)
     _require_finite(tensors, path)
-    return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, digest_tensors(tensors))
+    digest = digest_tensors(tensors)
+    return Checkpoint(path, kind, tensors, wrapper, ignored, metadata, digest, average is not None)
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -213,16 +222,35 @@ def _unwrap(loaded: Any, path: Path) -> tuple[dict[str, torch.Tensor], str | Non
     if chosen is None and nested is not None and not states and loaded[nested] is not loaded:
         tensors, inner, ignored = _unwrap(loaded[nested], path)
         return tensors, f"{nested}.{inner}", (*ignored, *(str(key) for key in loaded if key != nested))
+    if chosen is None and states:
+        return _joined(loaded, states)
     if chosen is None:
-        found = ", ".join(states) or f"only {', '.join(map(str, list(loaded)[:8]))}"
-        code = "checkpoint-ambiguous" if states else "checkpoint-empty"
         raise MatchRTError(
-            code,
-            f"'{path}' has no state dict under a known name; it holds {found}.",
+            "checkpoint-empty",
+            f"'{path}' has no state dict under a known name; it holds only {', '.join(map(str, list(loaded)[:8]))}.",
             f"Save the one you mean under one of: {', '.join(WRAPPERS)}.",
         )
     tensors, _, inside = _unwrap(loaded[chosen], path)
     return tensors, chosen, (*inside, *(str(key) for key in loaded if key != chosen))
+
+
+def _joined(loaded: Mapping[Any, Any], states: list[str]) -> tuple[dict[str, torch.Tensor], None, tuple[str, ...]]:
+    """Several state dicts as one, as the module that holds them all would name the tensors: `student.`, `teacher.`."""
+    tensors = {
+        f"{name}.{key}": tensor
+        for name in states
+        for key, tensor in loaded[name].items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    return tensors, None, tuple(str(key) for key in loaded if key not in states)
+
+
+def _unwrap_entry(
+    loaded: Mapping[Any, Any], name: str, state: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], str, tuple[str, ...]]:
+    """As `_unwrap`, for the entry of that name."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    return tensors, name, tuple(str(key) for key in loaded if str(key) != name)
 
 
 def _require_plain(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

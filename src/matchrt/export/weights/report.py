@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matchrt.errors import MatchRTError
+from matchrt.export.weights.locate import Candidate
 
 # Fates of a checkpoint's tensors: loaded, derived (the network's tensor is computed from it and others), dropped (for a
-# reason), unexpected, duplicated, shape- or type-mismatched, rejected.
+# reason), neighbour (beside the network), unexpected, duplicated, shape- or type-mismatched, rejected.
 # Fates of a network's tensors: loaded, derived, supplemented, allowed-missing, missing, shape- or type-mismatched.
 Fate = Literal[
     "loaded",
     "dropped",
     "derived",
+    "neighbour",
     "supplemented",
     "allowed-missing",
     "missing",
@@ -24,7 +26,7 @@ Fate = Literal[
     "type-mismatched",
     "rejected",
 ]
-GOOD: frozenset[str] = frozenset({"loaded", "dropped", "derived", "supplemented", "allowed-missing"})
+GOOD: frozenset[str] = frozenset({"loaded", "dropped", "derived", "neighbour", "supplemented", "allowed-missing"})
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class LoadReport:
     """Both sides of a load, every tensor once.
 
     model: name of the model.
-    prefix: what all keys of the file begin with; it was left out.
+    prefix: what precedes the network's keys in the file; it was left out.
     file: the checkpoint's tensors.
     network: the network's tensors.
     supplement: the tensors of a second file; empty for models that take none.
     difference: the largest difference between derived tensors' outputs and those of what they were derived from,
         relative to the largest output; None if nothing was derived.
+    averaged: whether the network is a running average of weights (EMA, SWA).
+    others: other networks of the same form that the file holds.
     """
 
     model: str
@@ -62,6 +66,35 @@ class LoadReport:
     network: tuple[Entry, ...]
     supplement: tuple[Entry, ...] = ()
     difference: float | None = None
+    averaged: bool = False
+    others: tuple[Candidate, ...] = ()
+
+    @property
+    def matched(self) -> int:
+        """The number of the file's tensors that went into the network."""
+        return sum(entry.fate in ("loaded", "derived") for entry in self.file)
+
+    @property
+    def neighbours(self) -> dict[str, int]:
+        """The number of tensors beside the network, by the first two parts of their keys."""
+        return dict(Counter(".".join(e.key.split(".")[:2]) for e in self.file if e.fate == "neighbour"))
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what else the file holds, and how to take it. Empty for a file of one network."""
+        said = []
+        if self.neighbours:
+            listed = [f"{name} ({count})" for name, count in self.neighbours.items()]
+            more = f" and {len(listed) - 8} more parts" if len(listed) > 8 else ""
+            said.append(f"Beside the network, which is under '{self.prefix}': {', '.join(listed[:8])}{more}.")
+        for other in self.others:
+            option = "--ema" if other.averaged and not self.averaged else f"--prefix {other.prefix.rstrip('.')}"
+            if not other.prefix:
+                option = "--prefix ''"
+            what = "A running average (EMA) of the network" if other.averaged else "Another network of this form"
+            said.append(f"{what} is under '{other.prefix}'; {option} takes it.")
+        if self.averaged:
+            said.append(f"The weights under '{self.prefix}' are a running average.")
+        return tuple(said)
 
     @property
     def problems(self) -> tuple[Entry, ...]:
@@ -96,12 +129,19 @@ class LoadReport:
         if self.complete:
             return
         lines = [f"  {e.fate}: {e.key} {list(e.shape)} {e.detail}".rstrip() for e in self.problems]
-        shown = "\n".join(lines[:20]) + (f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else "")
+        shown = lines[:20] + ([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])
+        shown += [f"  note: {note}" for note in self.notes()]
+        remedy = (
+            "Run `matchrt inspect` on the file to see which models it fits; "
+            "--allow-missing PATTERN accepts named gaps in the network."
+        )
+        if all(entry.fate == "rejected" for entry in self.problems):
+            remedy = "The weights are of another variant: take the checkpoint of this one, or name the other model."
+        listed = "\n".join(shown)
         raise MatchRTError(
             "weights-unaccounted",
-            f"'{source}' does not fit {self.model}: {len(lines)} tensors are unexplained ({self.summary()}).\n{shown}",
-            "Run `matchrt inspect` on the file to see which models it fits; "
-            "--allow-missing PATTERN accepts named gaps in the network.",
+            f"'{source}' does not fit {self.model}: {len(lines)} tensors are unexplained ({self.summary()}).\n{listed}",
+            remedy,
         )
 
 

@@ -1,0 +1,152 @@
+"""Tensors that training makes equal by itself: the families say which, and small networks are trained to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from support.roma import TINY as TINY_ROMA
+from torch import Tensor, nn
+
+from matchrt.export.weights import diagnose
+from matchrt.families.eloftr import ELOFTR_KEYS
+from matchrt.families.keymap import KeyMap
+from matchrt.families.loftr import COARSE_LOFTR_KEYS, LOFTR_KEYS
+from matchrt.families.roma import ROMA_KEYS
+from matchrt.models.eloftr.config import ELoFTRConfig
+from matchrt.models.eloftr.network import ELoFTR
+from matchrt.models.eloftr.repvgg import RepVGGBranches
+from matchrt.models.loftr.config import LoFTRConfig, TransformerConfig
+from matchrt.models.loftr.network import LoFTR
+from matchrt.models.parts.config import CoarseMatchConfig
+from matchrt.models.roma.network import RoMa
+
+MATCH = CoarseMatchConfig(threshold=0.0, border=1, mutual=False)
+LITTLE_LOFTR = LoFTRConfig(
+    initial_dim=16,
+    block_dims=(16, 24, 32),
+    coarse=TransformerConfig(d_model=32, n_heads=4, layers=("self", "cross") * 2),
+    fine=TransformerConfig(d_model=16, n_heads=4, layers=("self", "cross")),
+    match=MATCH,
+)
+LITTLE_COARSE = LoFTRConfig(
+    initial_dim=8,
+    block_dims=(8, 16, 32, 32),
+    coarse=TransformerConfig(d_model=32, n_heads=1, layers=("self", "cross") * 2),
+    fine=None,
+    match=MATCH,
+)
+LITTLE_ELOFTR = ELoFTRConfig(
+    widths=(16, 16, 24, 32), blocks=(1, 2, 3, 3), n_heads=2, layer_pairs=2, fine_regress=4, match=MATCH
+)
+Loss = Callable[[], Tensor]
+
+
+class _Branches(nn.Module):
+    """EfficientLoFTR's backbone in training form."""
+
+    def __init__(self, config: ELoFTRConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.layer0 = RepVGGBranches(1, widths[0], 2)
+        for stage in (1, 2, 3):
+            rest = (RepVGGBranches(widths[stage], widths[stage], 1) for _ in range(config.blocks[stage] - 1))
+            first = RepVGGBranches(widths[stage - 1], widths[stage], 1 if stage == 1 else 2)
+            self.add_module(f"layer{stage}", nn.Sequential(first, *rest))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = [self.layer0(image)]
+        for stage in (1, 2, 3):
+            features.append(self.get_submodule(f"layer{stage}")(features[-1]))
+        return tuple(features[1:])
+
+
+def _images(channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    return torch.rand(1, channels, height, width), torch.rand(1, channels, height, width)
+
+
+def _drawn(values: Tensor) -> Tensor:
+    """A loss whose gradient differs in every element."""
+    return (values * torch.randn_like(values)).sum()
+
+
+def _loftr(config: LoFTRConfig) -> tuple[nn.Module, Loss]:
+    network = LoFTR(config)
+
+    def loss() -> Tensor:
+        image0, image1 = _images(1, 64, 96)
+        (coarse0, _), (coarse1, _) = network.backbone(image0), network.backbone(image1)
+        tokens = network.encode_coarse(coarse0, coarse1)
+        matches = network(image0, image1, max_matches=32)
+        return _drawn(tokens[0]) + _drawn(tokens[1]) + _drawn(matches.keypoints1)
+
+    return network, loss
+
+
+def _eloftr() -> tuple[nn.Module, Loss]:
+    network = ELoFTR(LITTLE_ELOFTR)
+    network.backbone = _Branches(LITTLE_ELOFTR)  # type: ignore[assignment]
+
+    def loss() -> Tensor:
+        matches = network(*_images(1, 64, 96), max_matches=32)
+        return _drawn(matches.keypoints0) + _drawn(matches.keypoints1) + _drawn(matches.scores)
+
+    return network, loss
+
+
+def _roma() -> tuple[nn.Module, Loss]:
+    network = RoMa(TINY_ROMA)
+
+    def loss() -> Tensor:
+        flows = network.coarse_pass(torch.rand(2, 3, 112, 112), 1.0)
+        parts = [part for flow in flows.values() for part in vars(flow).values() if isinstance(part, Tensor)]
+        return torch.stack([_drawn(part) for part in parts if part.requires_grad]).sum()
+
+    return network, loss
+
+
+def _trained(network: nn.Module, loss: Loss, optimizer: type[torch.optim.Optimizer], steps: int = 4) -> set[str]:
+    """Trains from torch's own initial values. Returns the names of the parameters that were trained."""
+    descent = optimizer(network.parameters(), lr=1e-3, weight_decay=0.1)  # type: ignore[call-arg]
+    network.train()
+    for _ in range(steps):
+        descent.zero_grad()
+        loss().backward()
+        descent.step()
+    return {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+OPTIMIZERS = (torch.optim.SGD, torch.optim.AdamW)
+NETWORKS: dict[str, tuple[Callable[[], tuple[nn.Module, Loss]], KeyMap, int]] = {
+    # The number of sums whose biases are equal: of blocks with a convolution in the shortcut, or of RepVGG's blocks.
+    "loftr": (lambda: _loftr(LITTLE_LOFTR), LOFTR_KEYS, 2),
+    "coarse-loftr": (lambda: _loftr(LITTLE_COARSE), COARSE_LOFTR_KEYS, 3),
+    "eloftr": (_eloftr, ELOFTR_KEYS, 9),
+    "roma": (_roma, ROMA_KEYS, 0),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_training_makes_equal_is_declared(
+    monkeypatch: pytest.MonkeyPatch, name: str, optimizer: type[torch.optim.Optimizer]
+) -> None:
+    monkeypatch.setattr(diagnose, "_DISTINCT", 4)  # small networks have small tensors
+    torch.manual_seed(0)
+    make, key_map, sums = NETWORKS[name]
+    network, loss = make()
+    trained = _trained(network, loss, optimizer)
+    assert trained == set(dict(network.named_parameters()))
+    equal = diagnose._equal(network.state_dict())
+    found = [{key_map.sum_of(key) for key in group} for group in equal]
+    assert all(len(places) == 1 and None not in places for places in found), equal
+    assert len(equal) == sums
+
+
+def test_copies_between_sums_are_not_declared() -> None:
+    one, other = (LOFTR_KEYS.sum_of(f"backbone.layer{stage}.0.bn2.bias") for stage in (2, 3))
+    assert one is not None and one != other
+    assert one == LOFTR_KEYS.sum_of("backbone.layer2.0.downsample.1.bias")
+    for name in ("backbone.layer2.0.bn1.bias", "backbone.layer2.0.bn2.weight", "backbone.bn1.bias", "bn2.bias"):
+        assert LOFTR_KEYS.sum_of(name) is None
