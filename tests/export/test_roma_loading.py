@@ -100,6 +100,41 @@ def test_namings_of_dinov2(state: State, convert: Callable[[State], State], deri
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
+def _under(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+HEAD = {"dino_head.mlp.0.weight": torch.ones(3, 3), "dino_head.last_layer.weight": torch.ones(3)}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda d: _under("teacher.", _under("backbone.", d) | HEAD),
+        lambda d: _under("backbone._orig_mod.", chunked(d)) | HEAD,
+        lambda d: _under("dinov2.", hugging_face(d)) | {"classifier.weight": torch.ones(3)},
+        lambda d: _under("model.visual.", {k.replace("blocks.1", "blocks.1.module"): v for k, v in d.items()}) | HEAD,
+    ],
+)
+def test_neighbours_do_not_hide_dinov2(state: State, wrap: Callable[[State], State]) -> None:
+    own, dinov2 = roma_files(state)
+    file = wrap(dinov2)
+    loaded, report = _account(own, file)
+    assert report.complete and all(torch.equal(loaded[key], state[key]) for key in state)
+    assert {e.key for e in report.supplement} == set(file)
+    assert report.counts()["supplement"]["neighbour"] == sum("head" in key or "classifier" in key for key in file)
+    for key in [key for key in file if "norm" in key][::3]:
+        _, report = _account(own, {k: v for k, v in file.items() if k != key} | {f"x{key}": file[key]})
+        assert not report.complete
+
+
+def test_two_dinov2_must_be_told_apart(state: State) -> None:
+    own, dinov2 = roma_files(state)
+    with pytest.raises(MatchRTError) as caught:
+        _account(own, _under("student.backbone.", dinov2) | _under("teacher.backbone.", dinov2))
+    assert caught.value.code == "checkpoint-ambiguous" and "--prefix" not in caught.value.remedy
+
+
 def test_the_chunked_and_the_flat_naming_are_each_others_inverse(state: State) -> None:
     _, dinov2 = roma_files(state)
     there = chunked(dinov2)

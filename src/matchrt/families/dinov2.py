@@ -160,6 +160,16 @@ def _of_roma(tensors: Mapping[str, Tensor], config: RoMaConfig) -> Translated:
     return translate(tensors, config.dinov2)
 
 
+def _names(config: RoMaConfig) -> Iterable[str]:
+    """The names of all tables. A chunk's number is at most that of its first block."""
+    depth = config.dinov2.depth
+    for table in (_flat(config.dinov2, {}), _hugging_face(config.dinov2)):
+        for names in table.values():
+            yield from names
+    for block in range(depth):
+        yield from (f"blocks.{chunk}.{block}.{name}" for chunk in range(block + 1) for name in _BLOCK)
+
+
 DINOV2_FILE = SecondFile(
     module="dinov2.",
     title="DINOv2",
@@ -169,6 +179,7 @@ DINOV2_FILE = SecondFile(
     "or timm's vit_large_patch14_dinov2.lvd142m, or Hugging Face's facebook/dinov2-large",
     absence="DINOv2 is in none of RoMa's checkpoints",
     key_map=DINOV2_KEYS,
+    names=_names,
     translate=_of_roma,
     option="--dinov2",
 )

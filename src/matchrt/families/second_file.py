@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class SecondFile:
     origin: where to get the file.
     absence: the sentence that says which checkpoints lack the part.
     key_map: the rules from translated keys to the part's keys.
+    names: gives the names that the part's tensors have in files, in all namings, for the network's configuration.
     translate: makes a `Translated` from the file's tensors (prefix removed) and the network's configuration.
     option: the name of the command line's option in messages: `--second-file`, or an alias of it such as `--dinov2`.
     """
@@ -50,5 +51,6 @@ class SecondFile:
     origin: str
     absence: str
     key_map: KeyMap
+    names: Callable[[Any], Iterable[str]]
     translate: Callable[[Mapping[str, Tensor], Any], Translated]
     option: str = "--second-file"

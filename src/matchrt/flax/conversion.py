@@ -102,7 +102,7 @@ def convert(
     report = _flax_side(report, spec, arrays, part)
     report.require_complete(source)
     coarse = spec.family.config.coarse
-    digest = own_part(checkpoint, report).tensors_sha256
+    digest = own_part(checkpoint, report.file).tensors_sha256
     about = About(spec.name, part, report.prefix, coarse.attention, coarse.n_heads, coarse.layers, digest)
     return Converted(spec, arrays, report, about)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 # Parts of names: `ema`, `ema_matcher`, `model_ema`, `modelEMA`, `averaged_model`, `swa_model`, `shadow`.
@@ -12,8 +12,9 @@ _AVERAGED = re.compile(
 )
 # The counter that torch.optim.swa_utils.AveragedModel keeps beside its `module.`.
 COUNTER = "n_averaged"
-# Lightning's WeightAveraging writes the average to `state_dict`, and the last weights to this entry.
-_LIGHTNING_LAST = "current_model_state"
+# Where the training code puts the average into `state_dict`, and the last weights into another entry: the entries by
+# which its files are known. Lightning's WeightAveraging, MMEngine's EMAHook.
+_IN_STATE_DICT = (("current_model_state", "averaging_state"), ("ema_state_dict", "message_hub"))
 _DEPTH = 4
 
 
@@ -36,6 +37,11 @@ def has_averaged_part(prefix: str, keys: Iterable[str]) -> bool:
     return any(key in counters for key in keys)
 
 
+def state_dict_is_averaged(entries: Collection[Any]) -> bool:
+    """Whether the entry `state_dict` of a training checkpoint with these entries is the average of the weights."""
+    return "state_dict" in entries and any(all(name in entries for name in names) for names in _IN_STATE_DICT)
+
+
 def averaged_entry(loaded: Any, is_state: Callable[[Any], bool]) -> tuple[str, Mapping[str, Any]] | None:
     """The entry of a training checkpoint that holds averaged weights by name: its dotted path and its state dict.
 
@@ -44,7 +50,7 @@ def averaged_entry(loaded: Any, is_state: Callable[[Any], bool]) -> tuple[str, M
 
     loaded: what the file holds. is_state: whether a value is tensors by name.
     """
-    if isinstance(loaded, Mapping) and _LIGHTNING_LAST in loaded and is_state(loaded.get("state_dict")):
+    if isinstance(loaded, Mapping) and state_dict_is_averaged(loaded) and is_state(loaded["state_dict"]):
         return "state_dict", loaded["state_dict"]
     found = [entry for entry in _entries(loaded, "", False, 0) if is_state(entry[1]) and len(entry[1]) > 1]
     return max(found, key=lambda entry: len(entry[1]), default=None)

@@ -137,7 +137,8 @@ def diagnose(path: Path, model: str, second_file: Path | None = None, selection:
     second = None if second_file is None else read_checkpoint(second_file)
     lacking = second_file_of(spec) if second is None else None
     _, report = account_files(spec, expected_tensors(spec), whole, second, selection=left)
-    checkpoint = own_part(whole, report)
+    checkpoint = own_part(whole, report.file)
+    second = None if second is None else own_part(second, report.supplement)
     others = fitting_models(whole, left)
     fits = tuple(name for name, other in others.items() if other.complete)
     repeated, tied = _repeated(spec, report.prefix, checkpoint, second)

@@ -55,7 +55,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     reports = fitting_models(checkpoint)
     closest, best = next(iter(reports.items()))
-    own = own_part(checkpoint, best)
+    own = own_part(checkpoint, best.file)
     fitting = [name for name, report in reports.items() if report.complete]
     return {
         "kind": "checkpoint",

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.averaged import COUNTER, has_averaged_part
-from matchrt.families.keymap import Constant, Drop, Fuse, KeyMap, Reject, matches
+from matchrt.families.keymap import Constant, Drop, Fuse, KeyMap, Reject, Shape, matches
 
 # Parts that wrappers put into names: DataParallel, torch.compile, FSDP, activation checkpointing, Fabric.
 TRANSPARENT = frozenset(
@@ -100,6 +100,7 @@ def locate(
     selection: Selection | None = None,
     source: str = "the file",
     strict: bool = True,
+    known: Mapping[str, Shape | None] | None = None,
 ) -> Located:
     """Finds the network among the tensors of a file, by the rules that the module states.
 
@@ -107,11 +108,15 @@ def locate(
     selection: what the user asked for; None to find the network.
     source: the file's name, for messages.
     strict: whether several networks between which the user must choose are an error; else the first is taken.
+    known: the names that the network's tensors have in files, with their shapes if these are known; None for those that
+        the key map gives.
     Errors: checkpoint-prefix (nothing is under the prefix asked for), checkpoint-no-average (there is no running
     average), checkpoint-ambiguous (several networks).
     """
     selection = selection or Selection()
-    search = _Search(tensors, expected, key_map)
+    if known is None:
+        known = key_map.names({key: tuple(tensor.shape) for key, tensor in expected.items()})
+    search = _Search(tensors, known, key_map, len(expected))
     chosen = search.choose(selection, source, strict)
     if chosen is None:
         prefix = key_map.common_prefix(tensors)
@@ -158,10 +163,11 @@ class _Place:
 class _Search:
     """The places of a file where tensors have the network's names."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], key_map: KeyMap) -> None:
-        self.tensors, self.key_map = tensors, key_map
-        self.size = max(len(expected), 1)
-        self.known = key_map.names({key: tuple(tensor.shape) for key, tensor in expected.items()})
+    def __init__(
+        self, tensors: Mapping[str, Tensor], known: Mapping[str, Shape | None], key_map: KeyMap, size: int
+    ) -> None:
+        self.tensors, self.key_map, self.known = tensors, key_map, known
+        self.size = max(size, 1)
         self.totals = Counter(name.split(".")[0] for name in self.known)
         self.tops: dict[str, set[str]] = {}
         self.found = self._places()

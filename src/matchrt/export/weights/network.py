@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from matchrt._util.digest import sha256_json
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.account import account, fill
-from matchrt.export.weights.averaged import is_averaged
+from matchrt.export.weights.averaged import is_averaged, state_dict_is_averaged
 from matchrt.export.weights.locate import Selection
 from matchrt.export.weights.read import Checkpoint, digest_tensors, read_checkpoint
-from matchrt.export.weights.report import LoadReport
+from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.export.weights.second_file import account_second, own_tensors, read_second, second_file_of
 from matchrt.families.definition import ModelSpec
 from matchrt.families.registry import model_specs
@@ -118,7 +118,9 @@ def load_network(
     second = read_second(spec, second_file)
     state, report = account_files(spec, network.state_dict(), checkpoint, second, allow_missing, selection)
     report.require_complete(str(source))
-    loaded = LoadedNetwork(spec, network, report, own_part(checkpoint, report), second)
+    checkpoint = own_part(checkpoint, report.file)
+    second = None if second is None else own_part(second, report.supplement)
+    loaded = LoadedNetwork(spec, network, report, checkpoint, second)
     if sha256 is not None and loaded.weights_sha256 != sha256:
         raise MatchRTError(
             "checkpoint-digest",
@@ -142,9 +144,12 @@ def read_selected(path: Path, selection: Selection | None) -> tuple[Checkpoint, 
     return checkpoint, replace(selection, ema=not checkpoint.averaged)
 
 
-def own_part(checkpoint: Checkpoint, report: LoadReport) -> Checkpoint:
-    """The checkpoint without the tensors beside the network, and with the digest of the others. Raises nothing."""
-    beside = {entry.key for entry in report.file if entry.fate == "neighbour"}
+def own_part(checkpoint: Checkpoint, entries: Iterable[Entry]) -> Checkpoint:
+    """The checkpoint without the tensors beside the network, and with the digest of the others.
+
+    entries: the fates of its tensors. Raises nothing.
+    """
+    beside = {entry.key for entry in entries if entry.fate == "neighbour"}
     if not beside:
         return checkpoint
     tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if key not in beside}
@@ -153,10 +158,13 @@ def own_part(checkpoint: Checkpoint, report: LoadReport) -> Checkpoint:
 
 def notes(checkpoint: Checkpoint, report: LoadReport) -> tuple[str, ...]:
     """Sentences about what else the file holds than the network, and how to take it. Raises nothing."""
+    said = report.notes()
+    if state_dict_is_averaged((checkpoint.wrapper, *checkpoint.ignored)):
+        return (*said, "The entry 'state_dict' holds the running average of the weights; the last ones are in another.")
     averaged = [name for name in checkpoint.ignored if is_averaged(name)]
     if not averaged or checkpoint.averaged:
-        return report.notes()
-    return (*report.notes(), f"The entry '{averaged[0]}' may hold a running average of the weights; --ema takes it.")
+        return said
+    return (*said, f"The entry '{averaged[0]}' may hold a running average of the weights; --ema takes it.")
 
 
 def account_files(

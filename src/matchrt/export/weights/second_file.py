@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from matchrt.errors import MatchRTError
-from matchrt.export.weights.account import account
+from matchrt.export.weights.account import account, outside_entry
+from matchrt.export.weights.locate import Located, Selection, locate
 from matchrt.export.weights.read import Checkpoint, read_checkpoint
 from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.families.definition import ModelSpec
-from matchrt.families.keymap import KeyMap
 from matchrt.families.registry import family_of
 from matchrt.families.second_file import SecondFile, Translated
 
@@ -58,19 +58,44 @@ def account_second(
 
     expected: the whole network's tensors by key.
 
-    The report's network entries are those of that part only; its file entries have the file's own keys. Errors: those
-    of `account`.
+    The report's network entries are those of that part only; its file entries have the file's own keys. Errors:
+    checkpoint-ambiguous, those of `account`.
     """
-    prefix = second.key_map.common_prefix(checkpoint.tensors)
-    translated = second.translate({key[len(prefix) :]: value for key, value in checkpoint.tensors.items()}, config)
     wanted = {key[len(second.module) :]: tensor for key, tensor in expected.items() if key.startswith(second.module)}
-    bare = KeyMap(second.key_map.rules, ())
-    state, report = account(translated.tensors, wanted, bare, model)
-    names = _Names(second.module, prefix, translated, checkpoint.path.name)
+    located = _locate(checkpoint, wanted, second, config)
+    keys: dict[str, str] = {}
+    beside = [
+        outside_entry(key, tensor, located) for key, tensor in checkpoint.tensors.items() if key not in located.names
+    ]
+    for key, name in located.names.items():
+        if keys.setdefault(name, key) != key:
+            shape = tuple(checkpoint.tensors[key].shape)
+            beside.append(Entry(key, shape, "duplicated", f"has the same name as {keys[name]}"))
+    translated = second.translate({name: checkpoint.tensors[key] for name, key in keys.items()}, config)
+    bare = Selection(prefix="")
+    state, report = account(translated.tensors, wanted, second.key_map, model, selection=bare)
+    names = _Names(second.module, keys, translated, checkpoint.path.name)
     file = tuple(entry for found in report.file for entry in names.file_entries(found))
     network = tuple(names.network_entry(entry) for entry in report.network)
     state = {second.module + key: value for key, value in state.items()}
-    return state, LoadReport(model, prefix, file, network)
+    return state, LoadReport(model, located.prefix, (*file, *beside), network)
+
+
+def _locate(checkpoint: Checkpoint, wanted: Mapping[str, Tensor], second: SecondFile, config: Any) -> Located:
+    """Where the part's tensors are in the second file. Error: checkpoint-ambiguous."""
+    try:
+        return locate(
+            checkpoint.tensors,
+            wanted,
+            second.key_map,
+            source=str(checkpoint.path),
+            known=dict.fromkeys(second.names(config)),
+        )
+    except MatchRTError as error:
+        if error.code != "checkpoint-ambiguous":
+            raise
+        # --prefix is about the first file.
+        raise MatchRTError(error.code, error.message, "Save the one that you mean in a file of its own.") from error
 
 
 @dataclass(frozen=True)
@@ -78,10 +103,12 @@ class _Names:
     """Gives entries the names that the network and the file have.
 
     The account of the second file uses names of the part alone, and of the translated file.
+
+    keys: the file's keys by their names without prefix.
     """
 
     module: str
-    prefix: str
+    keys: Mapping[str, str]
     translated: Translated
     file: str
 
@@ -89,17 +116,17 @@ class _Names:
         """One entry for each tensor of the file that went into the translated tensor of `entry`."""
         keys = self.translated.sources[entry.key]
         if entry.fate != "loaded":
-            return [replace(entry, key=self.prefix + key) for key in keys]
+            return [replace(entry, key=self.keys[key]) for key in keys]
         shape = entry.shape if len(keys) == 1 else (entry.shape[0] // len(keys), *entry.shape[1:])
         how = self.translated.derived.get(entry.key)
         detail = self.module + entry.detail + (f" ({how})" if how else "")
-        return [Entry(self.prefix + key, shape, "derived" if how else "loaded", detail) for key in keys]
+        return [Entry(self.keys[key], shape, "derived" if how else "loaded", detail) for key in keys]
 
     def network_entry(self, entry: Entry) -> Entry:
         """The network's tensor, with the tensors of the file that it was made of."""
         if entry.fate != "loaded":
             return replace(entry, key=self.module + entry.key)
-        keys = ", ".join(self.prefix + key for key in self.translated.sources[entry.detail])
+        keys = ", ".join(self.keys[key] for key in self.translated.sources[entry.detail])
         how = self.translated.derived.get(entry.detail)
         detail = f"{keys} of {self.file}" + (f" ({how})" if how else "")
         return Entry(self.module + entry.key, entry.shape, "supplemented", detail)
