@@ -150,3 +150,16 @@ def test_copies_between_sums_are_not_declared() -> None:
     assert one == LOFTR_KEYS.sum_of("backbone.layer2.0.downsample.1.bias")
     for name in ("backbone.layer2.0.bn1.bias", "backbone.layer2.0.bn2.weight", "backbone.bn1.bias", "bn2.bias"):
         assert LOFTR_KEYS.sum_of(name) is None
+
+
+def test_hugging_faces_names_of_the_branches() -> None:
+    blocks = ("stages.0.blocks.0", "stages.1.blocks.1", "stages.3.blocks.13")
+    sums = []
+    for block in blocks:
+        names = [
+            f"efficientloftr.backbone.{block}.{branch}.bias" for branch in ("conv1.norm", "conv2.norm", "identity")
+        ]
+        found = {ELOFTR_KEYS.sum_of(name) for name in names[: 2 if block == blocks[0] else 3]}
+        assert len(found) == 1 and None not in found
+        sums += found
+    assert len(set(sums)) == len(blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import Any
 
 # Parts of names: `ema`, `ema_matcher`, `model_ema`, `modelEMA`, `averaged_model`, `swa_model`, `shadow`.
@@ -23,7 +23,7 @@ def is_averaged(name: str) -> bool:
     return _AVERAGED.search(name) is not None
 
 
-def has_averaged_part(prefix: str, keys: Iterable[str]) -> bool:
+def has_averaged_part(prefix: str, keys: Container[str]) -> bool:
     """Whether tensors under `prefix` are an average of weights.
 
     A part of the prefix says so, or one of its parts `module` stands beside the counter of an `AveragedModel`.
@@ -33,8 +33,7 @@ def has_averaged_part(prefix: str, keys: Iterable[str]) -> bool:
     parts = prefix.split(".")[:-1]
     if any(is_averaged(part) for part in parts):
         return True
-    counters = {".".join((*parts[:at], COUNTER)) for at, part in enumerate(parts) if part == "module"}
-    return any(key in counters for key in keys)
+    return any(".".join((*parts[:at], COUNTER)) in keys for at, part in enumerate(parts) if part == "module")
 
 
 def state_dict_is_averaged(entries: Collection[Any]) -> bool:

@@ -41,6 +41,7 @@ TRANSPARENT = frozenset(
 )
 # Modules that only training has.
 _TRAINING = re.compile(r"(?:.*_)?(?:loss|losses|criterion|criteria|metric|metrics)(?:_.*)?", re.IGNORECASE)
+_WILD = re.compile(r"[*?\[]")
 # A name has at most so many parts with its wrappers; longer names cost no more.
 _TAIL = 32
 
@@ -170,12 +171,18 @@ class _Search:
         self.size = max(size, 1)
         self.totals = Counter(name.split(".")[0] for name in self.known)
         self.tops: dict[str, set[str]] = {}
+        patterns = [(rule.pattern, type(rule)) for rule in key_map.rules if isinstance(rule, Constant | Reject | Drop)]
+        self.exact = dict(entry for entry in patterns if not _WILD.search(entry[0]))
+        self.wild = [entry for entry in patterns if _WILD.search(entry[0])]
         self.found = self._places()
 
     def _places(self) -> dict[str, Candidate]:
         """Every prefix before a name of the network, those with most matches first."""
         places: dict[str, _Place] = {}
+        ends = {name.rpartition(".")[2] for name in self.known}
         for key, tensor in self.tensors.items():
+            if key.rpartition(".")[2] not in ends:
+                continue
             for prefix, name in splits(key):
                 if name in self.known:
                     shape = self.known[name]
@@ -313,8 +320,8 @@ class _Search:
 
     def _telling(self, prefix: str, name: str) -> bool:
         """Whether a rule expects such a tensor in the network. `Drop` rules may also name what stands beside it."""
-        kinds = (Constant, Reject, Drop) if prefix else (Constant, Reject)
-        return any(isinstance(rule, kinds) and matches(rule.pattern, name) for rule in self.key_map.rules)
+        kinds = (self.exact.get(name), *(kind for pattern, kind in self.wild if matches(pattern, name)))
+        return any(kind is not None and (prefix != "" or kind is not Drop) for kind in kinds)
 
 
 def splits(key: str) -> Iterable[tuple[str, str]]:
