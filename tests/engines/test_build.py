@@ -49,6 +49,20 @@ def test_cache_is_by_content_not_by_name(tmp_path: Path, coarse_checkpoint: Path
     assert not fourth.cached
 
 
+def test_two_networks_of_a_file_are_two_engines(tmp_path: Path, coarse_checkpoint: Path, store: EngineStore) -> None:
+    own = dict(read_checkpoint(coarse_checkpoint).tensors)
+    twin = {f"ema_{key}": value * 1.01 if value.is_floating_point() else value for key, value in own.items()}
+    torch.save({"state_dict": own | twin | {"loss.pos_weight": torch.ones(1)}}, tmp_path / "twin.ckpt")
+    request = replace(REQUEST, checkpoint=tmp_path / "twin.ckpt")
+    plain, averaged = build(request, store), build(replace(request, ema=True), store)
+    assert plain.manifest.build_key != averaged.manifest.build_key
+    assert any("--ema takes it" in note for note in plain.notes)
+    # What stands beside the network changes nothing.
+    assert build(replace(REQUEST, checkpoint=coarse_checkpoint), store).path == plain.path
+    named = build(replace(request, prefix="ema_matcher", sha256=averaged.manifest.source.tensors_sha256), store)
+    assert named.cached and named.path == averaged.path
+
+
 def test_output_file_and_progress(tmp_path: Path, coarse_checkpoint: Path, store: EngineStore) -> None:
     told: list[tuple[str, float]] = []
     request = replace(REQUEST, checkpoint=coarse_checkpoint, output=tmp_path / "out" / "engine.onnx")

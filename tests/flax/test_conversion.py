@@ -231,4 +231,5 @@ def test_command(cli: CommandLine, tmp_path: Path) -> None:
     assert ran.json["tensors_sha256"] == read_checkpoint(BUNDLED).tensors_sha256
     cli.fails("checkpoint-missing", "convert-flax", tmp_path / "none.ckpt", "--output", output)
     cli.fails("output-is-input", "convert-flax", output, "--output", output)
+    cli.fails("usage", "convert-flax", output, "--back", "--ema", "--output", tmp_path / "b.ckpt")
     cli.fails("flax-layout", "convert-flax", BUNDLED, "--back", "--output", tmp_path / "b.ckpt")

@@ -11,6 +11,7 @@ from rich.text import Text
 from matchrt._util.packages import packages_for
 from matchrt.cli.options import EmaOption, JsonOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stages, stdout, tensor_json
+from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
     from matchrt.export.weights.report import LoadReport
@@ -46,6 +47,10 @@ def convert_flax(
     """Convert LoFTR weights to Flax's layout, or back, without loss, and report the fate of every tensor."""
     with packages_for("Converting weights to Flax"):
         from matchrt.flax.conversion import convert_file, restore_file
+    if back and ema:
+        raise MatchRTError(
+            "usage", "--ema is about torch's checkpoints, and --back reads another file.", "Leave it out."
+        )
     require_new_output(output, [checkpoint])
     with stages(as_json) as tell:
         tell("converting", 0.1)

@@ -246,9 +246,10 @@ class _Search:
             if _inside(candidate.prefix, prefix):
                 return candidate
         listed = _listed(self._significant())
+        where = f"it has the network's names under {listed}" if listed else "nor elsewhere"
         raise MatchRTError(
             "checkpoint-prefix",
-            f"'{source}' has no tensor of the network under the prefix '{prefix}'; {listed or 'nor elsewhere'}.",
+            f"'{source}' has no tensor of the network under the prefix '{prefix}'; {where}.",
             "Give one of these with --prefix, or leave it out." if listed else "Check file and model.",
         )
 
@@ -366,7 +367,7 @@ def _close(weight: tuple[int, int], best: tuple[int, int]) -> bool:
 
 
 def _listed(candidates: Iterable[Candidate]) -> str:
-    return ", ".join(f"'{c.prefix}' ({c.named} of its names)" for c in candidates)
+    return ", ".join(f"'{c.prefix}' ({c.named} tensors)" for c in candidates)
 
 
 def _several(source: str, rivals: list[Candidate]) -> MatchRTError:

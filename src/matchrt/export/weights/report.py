@@ -136,7 +136,7 @@ class LoadReport:
             "--allow-missing PATTERN accepts named gaps in the network."
         )
         if all(entry.fate == "rejected" for entry in self.problems):
-            remedy = "The weights are of another variant: take the checkpoint of this one, or name the other model."
+            remedy = "These weights are of another variant than the model; the message says of which."
         listed = "\n".join(shown)
         raise MatchRTError(
             "weights-unaccounted",
