@@ -12,6 +12,7 @@ from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
+from matchrt.export.weights.files.inert import tell_aside
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
@@ -30,7 +31,7 @@ class ExportedEngine:
     """An fp32 ONNX engine in the store.
 
     stored: the engine's file and manifest.
-    weights: the account of the weights in one line.
+    weights: the account of the weights, and what was put aside, in one line.
     cached: whether the store had the engine already.
     """
 
@@ -73,11 +74,18 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     key = _export_key(request, loaded, contract, matching)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
-        return ExportedEngine(cached, loaded.report.summary(), cached=True)
+        return ExportedEngine(cached, _account(loaded), cached=True)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
-    return ExportedEngine(stored, loaded.report.summary(), cached=False)
+    return ExportedEngine(stored, _account(loaded), cached=False)
+
+
+def _account(loaded: LoadedNetwork) -> str:
+    """What became of the tensors, and what was put aside, in one line."""
+    files = [loaded.checkpoint] if loaded.supplement is None else [loaded.checkpoint, loaded.supplement]
+    aside = tell_aside([entry for file in files for entry in file.put_aside])
+    return loaded.report.summary() + (f"; put aside: {aside}" if aside else "")
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:

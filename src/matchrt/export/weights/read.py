@@ -105,11 +105,15 @@ def read_stored(path: Path) -> StoredCheckpoint:
     return StoredCheckpoint(path, kind, tensors, found.wrapper, found.ignored, metadata, sha256, put_aside)
 
 
+def to_torch(stored: StoredCheckpoint) -> Checkpoint:
+    """The same with tensors of torch, which share the arrays' memory. Error: package-missing."""
+    tensors = {key: _tensor(tensor) for key, tensor in stored.tensors.items()}
+    return Checkpoint(**{**vars(stored), "tensors": tensors})
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint file into tensors of torch. Errors: those of `read_stored`."""
-    stored = read_stored(path)
-    tensors = {key: _to_torch(tensor) for key, tensor in stored.tensors.items()}
-    return Checkpoint(**{**vars(stored), "tensors": tensors})
+    return to_torch(read_stored(path))
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -126,7 +130,7 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest(entry(key, tensor) for key, tensor in tensors.items())
 
 
-def _to_torch(tensor: StoredTensor) -> torch.Tensor:
+def _tensor(tensor: StoredTensor) -> torch.Tensor:
     try:
         import torch
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,12 @@ class PutAside:
 
     def __str__(self) -> str:
         return f"{self.name}, {self.objects} object{'' if self.objects == 1 else 's'}"
+
+
+def tell_aside(entries: Sequence[PutAside], limit: int = 12) -> str:
+    """What was put aside in one line; empty if there is nothing."""
+    more = [f"and {len(entries) - limit} more"] if len(entries) > limit else []
+    return "; ".join([*map(str, entries[:limit]), *more])
 
 
 class Inert:
@@ -55,8 +62,9 @@ class Aside:
         self._refused: dict[str, None] = {}
 
     def names(self, name: Name) -> None:
-        """A foreign class or function was named."""
-        self._named[shown(name)] += 1
+        """A foreign class or function was named. Python's own types, which configurations name, are not counted."""
+        if name.module not in ("builtins", "typing"):
+            self._named[shown(name)] += 1
         if is_refused(name):
             self.refuse(name)
 
