@@ -143,8 +143,8 @@ class Calls:
         return bytes(source)
 
     def _getattr(self, owner: object, name: object) -> Inert:
-        """A member of an enumeration or a method, for which pickle writes getattr(owner, name)."""
-        plain = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+        """A member of an enumeration, a method, or how an object is made, where pickle writes getattr(owner, name)."""
+        plain = isinstance(name, str) and name.isidentifier() and (name[0] != "_" or name == "__new__")
         foreign = isinstance(owner, Inert) or (
             isinstance(owner, Name) and not _is_real(owner) and not is_refused(owner)
         )
