@@ -7,6 +7,7 @@ training checkpoint with foreign classes beside the weights from a file that som
 from __future__ import annotations
 
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from dataclasses import dataclass
 
 
@@ -25,9 +26,8 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-# Python 2's names of modules that have another one today.
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}
-_PYTHON2 = frozenset({"cPickle", "commands", "popen2", "urllib2", "imp", "new", "cStringIO", "StringIO", "thread"})
+# Modules of former Pythons that have no other name today.
+_FORMER = frozenset({"imp", "new", "popen2"})
 
 # The standard library's classes that hold data only, and the functions that pickle itself writes for data.
 _DATA: dict[str, frozenset[str]] = {
@@ -38,7 +38,7 @@ _DATA: dict[str, frozenset[str]] = {
         "argparse": "Namespace",
         "array": "array _array_reconstructor",
         "builtins": "object type dict list tuple set frozenset str bytes bytearray int float complex bool slice range "
-        "unicode long NotImplemented Ellipsis",
+        "NotImplemented Ellipsis",
         "collections": "OrderedDict defaultdict deque Counter ChainMap UserDict UserList UserString",
         "copyreg": "_reconstructor __newobj__ __newobj_ex__",
         "datetime": "date time datetime timedelta timezone",
@@ -93,8 +93,8 @@ _RUNNERS = (
 
 
 def parse_name(module: str, name: str) -> Name:
-    """The name as Python 3 writes it. Raises nothing."""
-    return Name(_RENAMED.get(module, module), name)
+    """The name as Python 3 has it; protocol 2, which torch uses, writes Python 2's. Raises nothing."""
+    return Name(*NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
 
 
 def is_refused(name: Name) -> bool:
@@ -102,7 +102,7 @@ def is_refused(name: Name) -> bool:
     if any(f"{name}.".startswith(f"{runner}.") for runner in _RUNNERS):
         return True
     root, path = name.module.split(".")[0], name.name.split(".")
-    if root in sys.stdlib_module_names or root in _PYTHON2:
+    if root in sys.stdlib_module_names or root in _FORMER:
         return not _is_data(name)
     # A way through a module to what it imports, such as ("numpy", "os.system"), or to what every object has.
     return any(part in sys.stdlib_module_names for part in path[:-1]) or any(_is_special(part) for part in path)
