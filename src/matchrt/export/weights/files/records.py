@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from matchrt.export.weights.files.elements import Element
 from matchrt.export.weights.files.problems import DamagedError
 
-_MOST_AXES = 64
+_LONGEST_SHAPE = 64  # of torch
+_MOST_AXES = 32  # of NumPy 1
 _LARGEST = 1 << 63
 
 
@@ -54,14 +56,15 @@ class TensorRecord:
     @property
     def elements(self) -> int:
         """The number of values."""
-        number = 1
-        for side in self.shape:
-            number *= side
-        return number
+        return math.prod(self.shape)
 
     @property
     def problem(self) -> str:
         """Why the values cannot be read from the storage; empty if they can."""
+        if len(self.shape) > _MOST_AXES:
+            return f"of more than {_MOST_AXES} axes"
+        if math.prod(max(side, 1) for side in self.shape) * self.element.bytes >= _LARGEST:
+            return "larger than any memory"
         # An expanded tensor is larger than what is stored: a small file could ask for all of the memory.
         if self.elements * self.element.bytes > self.storage.bytes:
             return "larger than what the file holds for it"
@@ -83,7 +86,7 @@ class OddTensor:
 
 def sizes(value: object) -> tuple[int, ...]:
     """A shape or stride of the file. Raises DamagedError if it is none."""
-    if not isinstance(value, tuple | list) or len(value) > _MOST_AXES:
+    if not isinstance(value, tuple | list) or len(value) > _LONGEST_SHAPE:
         raise DamagedError("a tensor's shape is no short list of sizes")
     return tuple(size(side) for side in value)
 
