@@ -13,6 +13,7 @@ from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.export.weights.files.inert import tell_aside
+from matchrt.export.weights.files.opening import require_regular
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
@@ -51,6 +52,9 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         from matchrt.export.to_onnx import ExportOptions, input_contract
         from matchrt.export.weights.network import load_network
 
+    for file in (request.checkpoint, request.second_file):
+        if file is not None and file.exists():  # the second one is read after a network of a gigabyte was made
+            require_regular(file)
     configured = configure(get_spec(request.model), request)
     spec, size = configured.spec, (configured.height, configured.width)
     options = ExportOptions(
