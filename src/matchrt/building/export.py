@@ -12,6 +12,8 @@ from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
+from matchrt.export.weights.files.inert import tell_aside
+from matchrt.export.weights.files.opening import require_regular
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
@@ -30,7 +32,7 @@ class ExportedEngine:
     """An fp32 ONNX engine in the store.
 
     stored: the engine's file and manifest.
-    weights: the account of the weights in one line; None for an engine that the user gave.
+    weights: the account of the weights, and what was put aside, in one line; None for an engine that the user gave.
     cached: whether the store had the engine already.
     notes: sentences about what else the checkpoint holds than the network.
     """
@@ -53,6 +55,9 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         from matchrt.export.weights.locate import Selection
         from matchrt.export.weights.network import load_network
 
+    for file in (request.checkpoint, request.second_file):
+        if file is not None and file.exists():  # the second one is read after a network of a gigabyte was made
+            require_regular(file)
     configured = configure(get_spec(request.model), request)
     spec, size = configured.spec, (configured.height, configured.width)
     options = ExportOptions(
@@ -77,11 +82,18 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     key = _export_key(request, loaded, contract, matching)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
-        return ExportedEngine(cached, loaded.report.summary(), True, loaded.notes)
+        return ExportedEngine(cached, _account(loaded), True, loaded.notes)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
-    return ExportedEngine(stored, loaded.report.summary(), False, loaded.notes)
+    return ExportedEngine(stored, _account(loaded), False, loaded.notes)
+
+
+def _account(loaded: LoadedNetwork) -> str:
+    """What became of the tensors, and what was put aside, in one line."""
+    files = [loaded.checkpoint] if loaded.supplement is None else [loaded.checkpoint, loaded.supplement]
+    aside = tell_aside([entry for file in files for entry in file.put_aside])
+    return loaded.report.summary() + (f"; put aside: {aside}" if aside else "")
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:

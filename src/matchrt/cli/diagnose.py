@@ -12,6 +12,7 @@ from rich.text import Text
 from matchrt._util.packages import packages_for
 from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, SecondFileOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
+from matchrt.export.weights.files.inert import tell_aside
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates
@@ -71,6 +72,8 @@ def _document(found: Diagnosis) -> dict[str, Any]:
         "next": found.next_command,
         "prefix": found.report.prefix,
         "wrapper": found.checkpoint.wrapper,
+        "ignored": list(found.checkpoint.ignored),
+        "put_aside": [vars(entry) for entry in found.checkpoint.put_aside],
         "tensors_sha256": found.checkpoint.tensors_sha256,
         "second_sha256": None if found.second is None else found.second.tensors_sha256,
         "fits": list(found.fits),
@@ -102,6 +105,10 @@ def _print(found: Diagnosis, html: Path | None) -> None:
         f"{checkpoint.path}: {len(checkpoint.tensors)} tensors, {checkpoint.format}, {wrapper}, prefix "
         f"'{found.report.prefix}', as {found.model}"
     )
+    if checkpoint.ignored:
+        console.print(Text(f"not tensors: {', '.join(checkpoint.ignored)}"))
+    if checkpoint.put_aside:
+        console.print(Text(f"put aside: {tell_aside(checkpoint.put_aside)}"))
     for title, parts in (
         ("network", found.network_parts),
         ("checkpoint", found.file_parts),

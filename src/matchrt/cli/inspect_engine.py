@@ -52,7 +52,7 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
 def _graph(path: Path, quiet: bool) -> dict[str, Any]:
     """The graph of an ONNX engine as JSON values, which is also printed unless `quiet`. Error: package-missing."""
     with packages_for("Showing the nodes of an ONNX engine"):
-        from matchrt.export.weights.inspect import inspect_onnx
+        from matchrt.export.inspect_onnx import inspect_onnx
     graph = inspect_onnx(path)
     if not quiet:
         print_graph(graph, operators=True)

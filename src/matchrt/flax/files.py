@@ -20,6 +20,7 @@ import numpy as np
 
 from matchrt._util import atomic
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.export.weights.files.opening import open_regular
 from matchrt.flax.layout import Array, Arrays
 
 _ABOUT = "__about__"
@@ -102,7 +103,7 @@ def read_weights(path: Path) -> WeightFile:
     if path.is_dir():
         arrays, about = _read_orbax(path)
     else:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(9)
         if head[:4] == b"PK\x03\x04":
             arrays, about = _read_npz(path)

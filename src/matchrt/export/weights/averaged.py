@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Any
 
 # Parts of names: `ema`, `ema_matcher`, `model_ema`, `modelEMA`, `averaged_model`, `swa_model`, `shadow`.
@@ -16,6 +16,8 @@ COUNTER = "n_averaged"
 # which its files are known. Lightning's WeightAveraging, MMEngine's EMAHook.
 _IN_STATE_DICT = (("current_model_state", "averaging_state"), ("ema_state_dict", "message_hub"))
 _DEPTH = 4
+
+Entry = tuple[str, Mapping[Any, Any]]
 
 
 def is_averaged(name: str) -> bool:
@@ -41,26 +43,33 @@ def state_dict_is_averaged(entries: Collection[Any]) -> bool:
     return "state_dict" in entries and any(all(name in entries for name in names) for names in _IN_STATE_DICT)
 
 
-def averaged_entry(loaded: Any, is_state: Callable[[Any], bool]) -> tuple[str, Mapping[str, Any]] | None:
+def averaged_entry(
+    loaded: Mapping[Any, Any],
+    entries_of: Callable[[Any], Mapping[Any, Any] | None],
+    is_state: Callable[[Mapping[Any, Any]], bool],
+    shown: Callable[[Any], str],
+) -> Entry | None:
     """The entry of a training checkpoint that holds averaged weights by name: its dotted path and its state dict.
 
     An entry counts if its own name says so, as `state_dict_ema`, or that of an entry around it, as in
     `callbacks.EMA.state_dict`. Of several, it is the one with most entries.
 
-    loaded: what the file holds. is_state: whether a value is tensors by name.
+    loaded: the entries of the file. entries_of: what an entry holds by name; None if it is no mapping.
+    is_state: whether this is tensors by name. shown: a name as text.
     """
-    if isinstance(loaded, Mapping) and state_dict_is_averaged(loaded) and is_state(loaded["state_dict"]):
-        return "state_dict", loaded["state_dict"]
-    found = [entry for entry in _entries(loaded, "", False, 0) if is_state(entry[1]) and len(entry[1]) > 1]
-    return max(found, key=lambda entry: len(entry[1]), default=None)
+    state = entries_of(loaded["state_dict"]) if state_dict_is_averaged(loaded) else None
+    if state is not None and is_state(state):
+        return "state_dict", state
 
+    def below(entries: Mapping[Any, Any], path: str, averaged: bool, depth: int) -> Iterator[Entry]:
+        for key, value in entries.items():
+            name = shown(key)
+            found = entries_of(value) if depth < _DEPTH else None
+            if found is not None:
+                inside, whole = averaged or is_averaged(name), f"{path}{name}"
+                if inside and is_state(found):
+                    yield whole, found
+                yield from below(found, f"{whole}.", inside, depth + 1)
 
-def _entries(value: Any, path: str, averaged: bool, depth: int) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Every mapping at or below an entry whose name says that it is an average, with its path."""
-    if not isinstance(value, Mapping) or depth > _DEPTH:
-        return
-    if averaged:
-        yield path, value
-    for key, inner in value.items():
-        name = key if isinstance(key, str) else getattr(key, "__name__", str(key))
-        yield from _entries(inner, f"{path}.{name}" if path else name, averaged or is_averaged(name), depth + 1)
+    average = max(below(loaded, "", False, 0), key=lambda entry: len(entry[1]), default=None)
+    return average if average is not None and len(average[1]) > 1 else None

@@ -43,6 +43,11 @@ def to_html(diagnosis: Diagnosis) -> str:
             [(e.key, str(list(e.shape)), f"{e.fate}: {e.detail}") for e in diagnosis.conflicts],
         ),
         _table("The same values", ("tensors",), [(", ".join(keys),) for keys in diagnosis.repeated]),
+        _table(
+            "Put aside",
+            ("class or function", "objects"),
+            [(entry.name, str(entry.objects)) for entry in diagnosis.checkpoint.put_aside],
+        ),
     ]
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(diagnosis.path.name)}: "

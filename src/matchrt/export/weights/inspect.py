@@ -1,20 +1,17 @@
-"""Describes a checkpoint or an ONNX file."""
+"""Describes a checkpoint."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
+from matchrt.export.weights.read import StoredCheckpoint, read_stored, to_torch
 
-from matchrt._util.digest import sha256_file
-from matchrt.errors import MatchRTError
-from matchrt.export.element_types import element_types
-from matchrt.export.weights.network import fitting_models, notes, own_part
-from matchrt.export.weights.read import Checkpoint, read_checkpoint
-from matchrt.export.weights.report import LoadReport
+if TYPE_CHECKING:
+    from matchrt.export.weights.report import LoadReport
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Part:
     elements: int
 
 
-def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
+def checkpoint_parts(checkpoint: StoredCheckpoint, prefix: str) -> list[Part]:
     """The tensors by the first two steps of their keys, in the order of the file. Raises nothing.
 
     prefix: what precedes the network's keys; it is left out.
@@ -41,80 +38,60 @@ def checkpoint_parts(checkpoint: Checkpoint, prefix: str) -> list[Part]:
     for key, tensor in checkpoint.tensors.items():
         name = ".".join(key.removeprefix(prefix).split(".")[:2])
         tensors[name] += 1
-        elements[name] += tensor.numel()
+        elements[name] += math.prod(tensor.shape)
     return [Part(name, tensors[name], elements[name]) for name in tensors]
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
-    """Everything about a checkpoint as JSON values. `models` lists the known models that it fits completely.
+    """Everything about a checkpoint as JSON values.
 
-    `tensors_sha256` is the digest of the network's tensors, as a build from the file states it.
-
-    Errors: those of `read_checkpoint`.
+    `models` lists the known models that it fits completely. The networks are torch's, so without torch `models`,
+    `closest` and `account` are None, and `lacks` names the package. `tensors_sha256` is the digest of the network's
+    tensors, as a build from the file states it; without torch, of all. Errors: those of `read_stored`.
     """
-    checkpoint = read_checkpoint(path)
-    reports = fitting_models(checkpoint)
-    closest, best = next(iter(reports.items()))
-    own = own_part(checkpoint, best.file)
-    fitting = [name for name, report in reports.items() if report.complete]
+    stored = read_stored(path)
+    fits = _fits(stored)
     return {
         "kind": "checkpoint",
         "path": str(path),
         "bytes": path.stat().st_size,
-        "format": checkpoint.format,
-        "wrapper": checkpoint.wrapper,
-        "ignored": list(checkpoint.ignored),
+        "format": stored.format,
+        "wrapper": stored.wrapper,
+        "ignored": list(stored.ignored),
+        "put_aside": [vars(entry) for entry in stored.put_aside],
+        "prefix": fits["prefix"],
+        "tensors": len(stored.tensors),
+        "elements": stored.elements,
+        "dtypes": dict(Counter(tensor.element.name for tensor in stored.tensors.values())),
+        "sha256": stored.file_sha256,
+        "tensors_sha256": stored.tensors_sha256,
+        "metadata": dict(stored.metadata),
+        "parts": [vars(part) for part in checkpoint_parts(stored, fits["prefix"])],
+        **fits,
+    }
+
+
+def _fits(stored: StoredCheckpoint) -> dict[str, Any]:
+    """The models that the checkpoint fits, and the account for the closest one."""
+    try:
+        from matchrt.export.weights.network import fitting_models, notes, own_part
+    except ModuleNotFoundError as error:
+        nothing = dict.fromkeys(("models", "closest", "account"))
+        return {"prefix": "", **nothing, "problems": [], "notes": [], "lacks": str(error.name)}
+    checkpoint = to_torch(stored)
+    reports = fitting_models(checkpoint)
+    closest, best = next(iter(reports.items()))
+    return {
         "prefix": best.prefix,
-        "tensors": len(checkpoint.tensors),
-        "elements": checkpoint.elements,
-        "dtypes": dict(Counter(str(t.dtype).removeprefix("torch.") for t in checkpoint.tensors.values())),
-        "sha256": checkpoint.file_sha256,
-        "tensors_sha256": own.tensors_sha256,
-        "metadata": dict(checkpoint.metadata),
-        "parts": [vars(part) for part in checkpoint_parts(checkpoint, best.prefix)],
-        "models": fitting,
+        "tensors_sha256": own_part(checkpoint, best.file).tensors_sha256,
+        "models": [name for name, report in reports.items() if report.complete],
         "closest": closest,
         "account": best.summary(),
         "notes": list(notes(checkpoint, best)),
         "problems": _problems(best),
+        "lacks": None,
     }
 
 
 def _problems(report: LoadReport) -> list[dict[str, Any]]:
     return [{"fate": e.fate, "key": e.key, "shape": list(e.shape), "detail": e.detail} for e in report.problems[:50]]
-
-
-def inspect_onnx(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, operators, element types by part, and size of an ONNX file. Error: onnx-invalid."""
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(model)
-    except Exception as error:
-        # protobuf and the checker raise types of their own for damaged files.
-        raise MatchRTError(
-            "onnx-invalid", f"'{path}' is not a valid ONNX file: {str(error).splitlines()[0]}.", "Export it again."
-        ) from error
-    graph, types = model.graph, element_types(model)
-    return {
-        "kind": "onnx",
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-        "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "inputs": [_value(value) for value in graph.input],
-        "outputs": [_value(value) for value in graph.output],
-        "nodes": len(graph.node),
-        "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
-        "weights": len(graph.initializer),
-        "operator_types": {name: dict(counts) for name, counts in types.operators.items()},
-        "parts": {
-            name: {"nodes": dict(part.nodes), "weight_bytes": dict(part.weights)} for name, part in types.parts.items()
-        },
-    }
-
-
-def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    tensor = value.type.tensor_type
-    shape = [d.dim_param or d.dim_value for d in tensor.shape.dim]
-    return {"name": value.name, "dtype": onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), "shape": shape}

@@ -153,7 +153,7 @@ def own_part(checkpoint: Checkpoint, entries: Iterable[Entry]) -> Checkpoint:
     if not beside:
         return checkpoint
     tensors = {key: tensor for key, tensor in checkpoint.tensors.items() if key not in beside}
-    return replace(checkpoint, tensors=tensors, tensors_sha256=digest_tensors(tensors))
+    return Checkpoint(**{**vars(checkpoint), "tensors": tensors, "tensors_sha256": digest_tensors(tensors)})
 
 
 def notes(checkpoint: Checkpoint, report: LoadReport) -> tuple[str, ...]:
