@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import training_files
 from support.commands import CommandLine
 from support.weights import coarse_loftr_state, sharp_state
 from torch import Tensor
@@ -244,6 +245,19 @@ def test_the_average_in_an_entry_of_its_own(tmp_path: Path, state: State, entry:
     offset = 1 if entry in ("Lightning", "MMEngine") else 0
     assert torch.equal(plain.network.state_dict()[key], state[key] + offset)
     assert "running average" in " ".join(plain.notes) or entry.startswith("callback")
+
+
+def test_the_average_in_an_object_of_a_foreign_class(tmp_path: Path, state: State) -> None:
+    """A callback that is its own key, and an object whose attribute holds the average. Nothing of them is run."""
+    training_files.averaged(under("matcher.", state), tmp_path / "x.ckpt")
+    loaded = load_network(SPEC, tmp_path / "x.ckpt", selection=Selection(ema=True))
+    assert loaded.checkpoint.wrapper == "ema.shadow" and loaded.report.complete
+    callback = type("EMA", (), {})
+    with training_files.foreign(("project.callbacks.EMA", callback)):
+        callbacks = {callback: {"decay": 0.9, "ema_weights": under("matcher.", _twin(state))}}
+        torch.save({"state_dict": under("matcher.", state), "callbacks": callbacks}, tmp_path / "y.ckpt")
+    loaded = load_network(SPEC, tmp_path / "y.ckpt", selection=Selection(ema=True))
+    assert torch.equal(loaded.network.state_dict()["backbone.conv1.weight"], state["backbone.conv1.weight"] + 1)
 
 
 def test_without_an_average_ema_is_an_error(tmp_path: Path, state: State) -> None:

@@ -61,12 +61,15 @@ def averaged_entry(
     if state is not None and is_state(state):
         return "state_dict", state
 
+    seen: set[tuple[int, bool]] = set()  # objects may hold each other
+
     def below(entries: Mapping[Any, Any], path: str, averaged: bool, depth: int) -> Iterator[Entry]:
         for key, value in entries.items():
             name = shown(key)
             found = entries_of(value) if depth < _DEPTH else None
-            if found is not None:
-                inside, whole = averaged or is_averaged(name), f"{path}{name}"
+            inside, whole = averaged or is_averaged(name), f"{path}{name}"
+            if found is not None and (id(found), inside) not in seen:
+                seen.add((id(found), inside))
                 if inside and is_state(found):
                     yield whole, found
                 yield from below(found, f"{whole}.", inside, depth + 1)

@@ -45,7 +45,7 @@ def unwrap(loaded: Any, path: Path, averaged: bool = False, depth: int = 0) -> U
     Errors: checkpoint-empty, checkpoint-unsafe (a whole module). Raises DamagedError.
     """
     entries = _entries(loaded)
-    if averaged and entries and (average := averaged_entry(entries, _entries, _is_state, _shown_key)) is not None:
+    if averaged and entries and (average := averaged_entry(entries, _contents, _is_state, _shown_key)) is not None:
         name, state = average
         below = unwrap(state, path)
         return Unwrapped(below.tensors, name, (*below.ignored, *_others(entries, name)), averaged=True)
@@ -86,6 +86,14 @@ def _entries(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, Inert) and not value.is_module:
         value = value.items or None
     return value if isinstance(value, dict) else None
+
+
+def _contents(value: Any) -> dict[Any, Any] | None:
+    """What a dict holds, or the attributes of an object of a foreign class; None for anything else."""
+    found = _entries(value)
+    if found is None and isinstance(value, Inert) and not value.is_module and isinstance(value.state, dict):
+        return value.state
+    return found
 
 
 def _others(entries: Mapping[Any, Any], name: str) -> list[str]:
