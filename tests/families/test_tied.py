@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from support.roma import TINY as TINY_ROMA
 from torch import Tensor, nn
 
 from matchrt.export.weights import diagnose
+from matchrt.export.weights.network import checkpoint_path
 from matchrt.families.eloftr import ELOFTR_KEYS
 from matchrt.families.keymap import KeyMap
 from matchrt.families.loftr import COARSE_LOFTR_KEYS, LOFTR_KEYS
+from matchrt.families.registry import get_spec
 from matchrt.families.roma import ROMA_KEYS
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.network import ELoFTR
@@ -163,3 +167,34 @@ def test_hugging_faces_names_of_the_branches() -> None:
         assert len(found) == 1 and None not in found
         sums += found
     assert len(set(sums)) == len(blocks)
+
+
+def test_genuine_weights_are_not_accused(shared: Path) -> None:
+    bundled = checkpoint_path(get_spec("loftr-lite"), None)
+    found = diagnose.diagnose(bundled, "loftr-lite")
+    assert found.explained and not found.repeated and len(found.tied) == 2
+    for name in ("LoFTR_teacher.pt", "LoFTR_no_teacher.pt"):
+        found = diagnose.diagnose(shared / "weights" / "kolkir_coarse_loftr" / name, "coarse-loftr")
+        assert found.explained and not found.repeated and len(found.tied) == 3
+
+
+@pytest.mark.parametrize("name", ["eloftr_outdoor", "hf_efficientloftr"])
+def test_branches_of_full_size_are_not_accused_and_copies_are(shared: Path, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    state: dict[str, Tensor] = {}
+    first: dict[object, str] = {}
+    for entry in json.loads((shared / "manifests" / f"{name}.json").read_text())["tensors"]:
+        key = entry["key"]
+        drawn = torch.rand(entry["shape"]) + ("var" in key) - 0.5
+        state[key] = drawn if entry["dtype"] == "float32" else torch.tensor(1)
+        place = ELOFTR_KEYS.sum_of(key.removeprefix("matcher."))
+        if place is not None:
+            state[key] = state[first.setdefault(place, key)].clone()
+    torch.save({"state_dict": state}, tmp_path / "x.ckpt")
+    found = diagnose.diagnose(tmp_path / "x.ckpt", "eloftr")
+    assert found.explained and not found.repeated and len(found.tied) == len(first) == 21
+    one, other = [key for key in state if key.endswith(("norm1.bias", "aggregation.norm.bias"))][:2]
+    state[other] = state[one].clone()
+    torch.save({"state_dict": state}, tmp_path / "y.ckpt")
+    found = diagnose.diagnose(tmp_path / "y.ckpt", "eloftr")
+    assert found.state == "repeated" and found.repeated == ((one, other),)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from matchrt.errors import MatchRTError
+from matchrt.export.weights.averaged import has_averaged_part
 from matchrt.flax.explain import explain_shapes, no_transformer, prefixes, wrong_names
 from matchrt.flax.files import About, WeightFile, read_weights
 from matchrt.flax.layout import COUNTER, PART_MODULES, Array, Arrays, flax_name, is_torch_layout, to_flax, torch_name
@@ -118,8 +119,9 @@ def read_flax_weights(source: str | Path) -> WeightFile:
     file = read_weights(path)
     if not is_torch_layout(file.arrays):
         return file
-    found = prefixes(file.arrays)
-    prefix = next(iter(found), "")
+    found = list(prefixes(file.arrays))
+    # A running average beside the network is not meant; `matchrt convert-flax --ema` takes it.
+    prefix = next((prefix for prefix in found if not has_averaged_part(prefix, file.arrays)), "".join(found[:1]))
     arrays = {
         flax_name(key[len(prefix) :], array.ndim): to_flax(array, key)
         for key, array in file.arrays.items()
