@@ -8,9 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from matchrt.errors import missing_package
+from matchrt.export.weights.files.buffers import Bytes, read_bytes
 from matchrt.export.weights.files.elements import ELEMENTS, SAFETENSORS
 from matchrt.export.weights.files.problems import DamagedError, truncated
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
@@ -65,10 +64,9 @@ class _File:
         stride = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
         return TensorRecord(storage, element, 0, shape, stride)
 
-    def storage(self, storage: StorageRecord) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def storage(self, storage: StorageRecord) -> Bytes:
         """The bytes of one tensor. Raises DamagedError."""
-        self._stream.seek(self._start + self._offsets[storage.key])
-        data: np.ndarray[Any, np.dtype[np.uint8]] = np.empty(storage.bytes, np.uint8)
-        if self._stream.readinto(data.data) != storage.bytes:  # type: ignore[attr-defined]
+        data = read_bytes(self._stream, self._start + self._offsets[storage.key], storage.bytes)
+        if data is None:
             raise DamagedError("its values are cut short")
         return data

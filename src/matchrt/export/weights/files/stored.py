@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from matchrt.errors import MatchRTError
+from matchrt.export.weights.files.buffers import Bytes
 from matchrt.export.weights.files.elements import Element
 from matchrt.export.weights.files.problems import listed
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
@@ -49,7 +50,7 @@ class Source(Protocol):
 
     big_endian: bool
 
-    def storage(self, storage: StorageRecord) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def storage(self, storage: StorageRecord) -> Bytes:
         """The bytes of one storage."""
         ...
 
