@@ -23,11 +23,11 @@ def read_safetensors(stream: BinaryIO, path: Path) -> tuple[dict[str, StoredTens
     except ImportError as error:
         raise missing_package("safetensors", "export", "Reading .safetensors") from error
     try:
-        with safe_open(path, framework="np"):
-            pass  # it has read the header and compared every size in it with the file
+        with safe_open(path, framework="np") as file:  # it compares every size in the header with the file
+            keys = list(file.keys())
         header, start = _header(stream)
         source = _File(stream, start)
-        records = {key: source.record(key, entry) for key, entry in header.items() if key != "__metadata__"}
+        records = {key: source.record(key, header[key]) for key in keys}
         return read_tensors(records, source, path), dict(header.get("__metadata__") or {})
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise truncated(path, str(error) or type(error).__name__) from error
