@@ -55,8 +55,9 @@ print(len(Matcher().match(image, image)))
 
 
 def test_commands_without_the_export_extra_say_what_to_install(run_python: Run, tmp_path: Path) -> None:
-    (tmp_path / "x.ckpt").write_bytes(b"PK\x03\x04")
-    for arguments in (["build", "loftr-lite"], ["inspect", str(tmp_path / "x.ckpt")]):
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x0a")
+    diagnose = ["diagnose", str(tmp_path / "x.ckpt"), "--model", "loftr-lite"]
+    for arguments in (["build", "loftr-lite"], ["inspect", str(tmp_path / "x.onnx")], diagnose):
         code = f"""
 import sys
 class Blocked:

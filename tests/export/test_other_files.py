@@ -158,6 +158,15 @@ def test_no_command_waits_for_a_pipe(cli: CommandLine, tmp_path: Path, command: 
         waits.cancel()
 
 
+@pytest.mark.parametrize("path", ["/proc/self/mem", "/proc/kmsg", "/proc/self/environ", "/proc/self/pagemap"])
+def test_files_that_are_no_files(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip("this system has no such file")
+    with pytest.raises(MatchRTError) as caught:
+        read_checkpoint(Path(path))
+    assert caught.value.code in ("checkpoint-missing", "checkpoint-format")
+
+
 def test_paths_that_cannot_be(tmp_path: Path) -> None:
     for path in (tmp_path / "none.ckpt", Path("a\0b"), tmp_path / ("x" * 300), Path(__file__) / "below"):
         with pytest.raises(MatchRTError) as caught:

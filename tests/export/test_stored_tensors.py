@@ -205,6 +205,31 @@ def test_old_tensors_without_hooks(tmp_path: Path) -> None:
     assert list(found) == ["k\N{LATIN SMALL LETTER E WITH ACUTE}"] and found.popitem()[1].tolist() == [1, 2, 3, 4]
 
 
+def test_weights_larger_than_the_memory_are_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.ones(1000), "b": torch.ones(2)}, tmp_path / "x.pt")
+    save_file({"a": torch.ones(1000)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr("matchrt.export.weights.files.stored.available_bytes", lambda: 3999)
+    for name in ("x.pt", "x.safetensors"):
+        assert _error(tmp_path / name).code == "checkpoint-memory"
+
+
+def test_a_sparse_file_of_a_hundred_terabytes(tmp_path: Path) -> None:
+    header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (10**14, 10**14)
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        try:
+            file.truncate(8 + len(header) + 10**14)
+        except OSError:
+            pytest.skip("the file system has no files of that size")
+    assert _error(tmp_path / "x.safetensors").code == "checkpoint-memory"
+
+
+def test_arrays_of_numpy_are_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.ones(2).numpy()}}, tmp_path / "x.pt")
+    error = _error(tmp_path / "x.pt")
+    assert error.code == "checkpoint-empty" and "arrays of NumPy under a" in error.message
+
+
 def test_text_of_the_device_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(
         saved(

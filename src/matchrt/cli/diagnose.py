@@ -12,7 +12,7 @@ from rich.text import Text
 from matchrt._util.packages import packages_for
 from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, SecondFileOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
-from matchrt.export.weights.files.inert import tell_aside
+from matchrt.export.weights.files.inert import PutAside, tell_aside
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates
@@ -73,7 +73,7 @@ def _document(found: Diagnosis) -> dict[str, Any]:
         "prefix": found.report.prefix,
         "wrapper": found.checkpoint.wrapper,
         "ignored": list(found.checkpoint.ignored),
-        "put_aside": [vars(entry) for entry in found.checkpoint.put_aside],
+        "put_aside": [vars(entry) for entry in _aside(found)],
         "tensors_sha256": found.checkpoint.tensors_sha256,
         "second_sha256": None if found.second is None else found.second.tensors_sha256,
         "fits": list(found.fits),
@@ -97,6 +97,11 @@ def _document(found: Diagnosis) -> dict[str, Any]:
     }
 
 
+def _aside(found: Diagnosis) -> list[PutAside]:
+    """What was put aside of the checkpoint and the second file."""
+    return [*found.checkpoint.put_aside, *(found.second.put_aside if found.second is not None else ())]
+
+
 def _print(found: Diagnosis, html: Path | None) -> None:
     console = stdout()
     checkpoint = found.checkpoint
@@ -107,8 +112,8 @@ def _print(found: Diagnosis, html: Path | None) -> None:
     )
     if checkpoint.ignored:
         console.print(Text(f"not tensors: {', '.join(checkpoint.ignored)}"))
-    if checkpoint.put_aside:
-        console.print(Text(f"put aside: {tell_aside(checkpoint.put_aside)}"))
+    if aside := _aside(found):
+        console.print(Text(f"put aside: {tell_aside(aside)}"))
     for title, parts in (
         ("network", found.network_parts),
         ("checkpoint", found.file_parts),

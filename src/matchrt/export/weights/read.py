@@ -17,6 +17,7 @@ from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.weights.files.inert import PutAside
 from matchrt.export.weights.files.kinds import Format, recognise
 from matchrt.export.weights.files.opening import open_regular
+from matchrt.export.weights.files.problems import unreadable
 from matchrt.export.weights.files.safetensors_file import read_safetensors
 from matchrt.export.weights.files.stored import Entry, StoredTensor, digest, require_finite
 from matchrt.export.weights.files.torch_file import read_archive, read_old
@@ -89,16 +90,19 @@ def read_stored(path: Path, averaged: bool = False) -> StoredCheckpoint:
     averaged: whether to take the entry that holds a running average of the weights, if there is one.
     Errors: checkpoint-missing, checkpoint-format (a file of another kind), checkpoint-truncated, checkpoint-unsafe (it
     names what runs code, or asks for memory out of proportion), checkpoint-empty (no tensors), checkpoint-tensor
-    (sparse, quantized or empty ones), checkpoint-nonfinite, package-missing.
+    (sparse, quantized or empty ones), checkpoint-memory, checkpoint-nonfinite, package-missing.
     """
     metadata: dict[str, str] = {}
     found, put_aside = Unwrapped({}, None, ()), tuple[PutAside, ...]()
-    with open_regular(path) as stream:
-        kind = recognise(stream, path)
-        if kind == "safetensors":
-            tensors, metadata = read_safetensors(stream, path)
-        else:
-            tensors, found, put_aside = (read_archive if kind == "torch" else read_old)(stream, path, averaged)
+    try:
+        with open_regular(path) as stream:
+            kind = recognise(stream, path)
+            if kind == "safetensors":
+                tensors, metadata = read_safetensors(stream, path)
+            else:
+                tensors, found, put_aside = (read_archive if kind == "torch" else read_old)(stream, path, averaged)
+    except OSError as error:
+        raise unreadable(path, f"cannot be read: {error.strerror}", "Check the disk, or copy it again.") from error
     if not tensors:
         raise MatchRTError(
             "checkpoint-empty", f"'{path}' holds no tensors.", "Check that it is the network's checkpoint."

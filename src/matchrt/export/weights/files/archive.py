@@ -15,10 +15,9 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
+from matchrt.export.weights.files.buffers import Bytes, new_bytes, read_bytes
 from matchrt.export.weights.files.problems import DamagedError, UnsafeError, foreign, listed
 from matchrt.export.weights.files.records import StorageRecord
-
-Bytes = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENCRYPTED = 1
@@ -90,9 +89,8 @@ class Archive:
         start = info.header_offset + _LOCAL.size + name_length + extra_length
         if start + info.file_size > self._ends[info.filename]:
             raise DamagedError(f"its record {info.filename} reaches into the next one")
-        self._stream.seek(start)
-        data: Bytes = np.empty(info.file_size, np.uint8)
-        if self._stream.readinto(data.data) != info.file_size:  # type: ignore[attr-defined]
+        data = read_bytes(self._stream, start, info.file_size)
+        if data is None:
             raise DamagedError(f"its record {info.filename} is cut short")
         if zlib.crc32(data.data) != info.CRC:
             raise DamagedError(f"its record {info.filename} does not have the checksum that the archive states")
@@ -103,7 +101,7 @@ class Archive:
         self._left -= info.file_size
         if self._left < 0:
             raise UnsafeError(f"would unpack to more than {_RATIO} times its size ({info.filename})")
-        data: Bytes = np.empty(info.file_size, np.uint8)
+        data = new_bytes(info.file_size)
         try:
             with self._zip.open(info) as packed:
                 for start in range(0, len(data), _CHUNK):

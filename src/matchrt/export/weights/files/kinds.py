@@ -38,7 +38,7 @@ _OTHERS = (
 
 def recognise(stream: BinaryIO, path: Path) -> Format:
     """The format by the first bytes; the name does not count. Error: checkpoint-format, which says what the file is."""
-    head = stream.read(_HEAD)
+    head = stream.read(_HEAD) or b""  # a file of /proc may have nothing to say yet
     size = os.fstat(stream.fileno()).st_size
     if head[:4] == b"PK\x03\x04":
         return "torch"

@@ -11,9 +11,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from matchrt.export.weights.files.archive import Bytes
+from matchrt.export.weights.files.buffers import Bytes, read_bytes
 from matchrt.export.weights.files.inert import Aside
 from matchrt.export.weights.files.pickled import unpickle
 from matchrt.export.weights.files.problems import DamagedError, foreign
@@ -84,9 +82,8 @@ class Legacy:
         key = storage.key
         start, length = self._places[key]
         if key not in self._read:
-            self._stream.seek(start)
-            data: Bytes = np.empty(length, np.uint8)
-            if self._stream.readinto(data.data) != length:  # type: ignore[attr-defined]
+            data = read_bytes(self._stream, start, length)
+            if data is None:
                 raise DamagedError("its storages are cut short")
             self._read[key] = data
         return self._read[key]

@@ -34,12 +34,15 @@ _DATA: dict[str, frozenset[str]] = {
     module: frozenset(names.split())
     for module, names in {
         "_codecs": "encode",
+        "_io": "BytesIO StringIO",
         "_operator": "getitem",  # typing.Optional[int] is pickled with it
         "argparse": "Namespace",
         "array": "array _array_reconstructor",
         "builtins": "object type dict list tuple set frozenset str bytes bytearray int float complex bool slice range "
-        "NotImplemented Ellipsis",
+        "NotImplemented Ellipsis abs len max min round sum",
         "collections": "OrderedDict defaultdict deque Counter ChainMap UserDict UserList UserString",
+        "configparser": "ConfigParser RawConfigParser SectionProxy ConverterMapping BasicInterpolation Interpolation "
+        "ExtendedInterpolation",
         "copyreg": "_reconstructor __newobj__ __newobj_ex__",
         "datetime": "date time datetime timedelta timezone",
         "decimal": "Decimal",
@@ -49,10 +52,12 @@ _DATA: dict[str, frozenset[str]] = {
         "itertools": "count cycle repeat chain",
         "logging": "Logger getLogger",
         "numbers": "Number Real Integral",
+        "optparse": "Values",
         "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
         "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
         "random": "Random",
         "re": "_compile",
+        "signal": "Signals",
         "time": "struct_time",
         "types": "SimpleNamespace MappingProxyType NoneType GenericAlias",
         "uuid": "UUID SafeUUID",
@@ -113,6 +118,8 @@ def _is_data(name: Name) -> bool:
         return True
     if name.module == "builtins":
         return name.name.isidentifier() and name.name.endswith(("Error", "Exception", "Warning"))
+    if name.module == "math":
+        return True
     return name.module == "typing" and name.name.isidentifier() and name.name[:1].isupper()
 
 

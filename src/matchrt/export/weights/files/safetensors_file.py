@@ -8,9 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from matchrt.errors import missing_package
+from matchrt.export.weights.files.buffers import Bytes, read_bytes
 from matchrt.export.weights.files.elements import ELEMENTS, SAFETENSORS
 from matchrt.export.weights.files.problems import DamagedError, truncated
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
@@ -24,11 +23,11 @@ def read_safetensors(stream: BinaryIO, path: Path) -> tuple[dict[str, StoredTens
     except ImportError as error:
         raise missing_package("safetensors", "export", "Reading .safetensors") from error
     try:
-        with safe_open(path, framework="np"):
-            pass  # it has read the header and compared every size in it with the file
+        with safe_open(path, framework="np") as file:  # it compares every size in the header with the file
+            keys = list(file.keys())
         header, start = _header(stream)
         source = _File(stream, start)
-        records = {key: source.record(key, entry) for key, entry in header.items() if key != "__metadata__"}
+        records = {key: source.record(key, header[key]) for key in keys}
         return read_tensors(records, source, path), dict(header.get("__metadata__") or {})
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise truncated(path, str(error) or type(error).__name__) from error
@@ -65,10 +64,9 @@ class _File:
         stride = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
         return TensorRecord(storage, element, 0, shape, stride)
 
-    def storage(self, storage: StorageRecord) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def storage(self, storage: StorageRecord) -> Bytes:
         """The bytes of one tensor. Raises DamagedError."""
-        self._stream.seek(self._start + self._offsets[storage.key])
-        data: np.ndarray[Any, np.dtype[np.uint8]] = np.empty(storage.bytes, np.uint8)
-        if self._stream.readinto(data.data) != storage.bytes:  # type: ignore[attr-defined]
+        data = read_bytes(self._stream, self._start + self._offsets[storage.key], storage.bytes)
+        if data is None:
             raise DamagedError("its values are cut short")
         return data

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from matchrt._util.memory import available_bytes
 from matchrt.errors import MatchRTError
+from matchrt.export.weights.files.buffers import Bytes
 from matchrt.export.weights.files.elements import Element
 from matchrt.export.weights.files.problems import listed
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
@@ -49,7 +51,7 @@ class Source(Protocol):
 
     big_endian: bool
 
-    def storage(self, storage: StorageRecord) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def storage(self, storage: StorageRecord) -> Bytes:
         """The bytes of one storage."""
         ...
 
@@ -59,8 +61,8 @@ def read_tensors(
 ) -> dict[str, StoredTensor]:
     """Reads the values of tensors, and of no others.
 
-    Error: checkpoint-tensor, if one of them is not dense or reaches beyond its storage; no values are read then. Raises
-    what the source raises.
+    Errors: checkpoint-tensor, if one of them is not dense or reaches beyond its storage; checkpoint-memory. No values
+    are read then. Raises what the source raises.
     """
     tensors: dict[str, TensorRecord] = {}
     odd: dict[str, list[str]] = {}
@@ -77,7 +79,21 @@ def read_tensors(
             f"'{path}' holds {sum(map(len, odd.values()))} tensors that are no dense weights: {told}.",
             "Save ordinary dense weights.",
         )
+    _require_memory(tensors.values(), path)
     return {key: StoredTensor(record.element, _values(record, source)) for key, record in tensors.items()}
+
+
+def _require_memory(records: Iterable[TensorRecord], path: Path) -> None:
+    """Raises `checkpoint-memory` if the values do not fit into memory. A sparse file can be larger than any disk."""
+    needed = sum({record.storage.key: record.storage.bytes for record in records if record.elements}.values())
+    available = available_bytes()
+    # What is larger than the file is a lie of the file, which its source will name.
+    if available is not None and available < needed <= path.stat().st_size:
+        raise MatchRTError(
+            "checkpoint-memory",
+            f"The tensors of '{path}' take {needed / 1e9:,.1f} GB; {available / 1e9:,.1f} GB of memory are free.",
+            "Check that it is the right file, or use a machine with more memory.",
+        )
 
 
 def _values(record: TensorRecord, source: Source) -> np.ndarray[Any, np.dtype[Any]]:

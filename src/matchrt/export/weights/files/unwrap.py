@@ -145,6 +145,12 @@ def _whole_module(module: Inert, path: Path) -> MatchRTError:
 
 
 def _no_known_name(entries: Mapping[Any, Any], path: Path) -> MatchRTError:
+    if any(isinstance(value, Inert) and value.name.startswith("numpy.") for value in entries.values()):
+        return MatchRTError(
+            "checkpoint-empty",
+            f"'{path}' holds arrays of NumPy under {listed([_shown_key(key) for key in entries])}, and no tensors.",
+            "Save tensors: torch.save({key: torch.from_numpy(array) for key, array in arrays.items()}, 'weights.pt').",
+        )
     modules = [value for value in entries.values() if isinstance(value, Inert) and value.is_module]
     if modules:
         return _whole_module(modules[0], path)
