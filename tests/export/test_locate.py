@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from matchrt.errors import MatchRTError
 from matchrt.export.weights.account import account
 from matchrt.export.weights.averaged import is_averaged
 from matchrt.export.weights.diagnose import diagnose
-from matchrt.export.weights.locate import TRANSPARENT, Selection
+from matchrt.export.weights.locate import TRANSPARENT, Selection, canonical
 from matchrt.export.weights.network import expected_tensors, fitting_models, load_network
 from matchrt.export.weights.read import read_checkpoint
 from matchrt.export.weights.report import LoadReport
@@ -30,6 +31,7 @@ from matchrt.models.loftr.network import LoFTR
 State = dict[str, Tensor]
 SPEC = get_spec("coarse-loftr")
 EXPECTED = expected_tensors(SPEC)
+CONSTANTS = SPEC.family.constants()
 COUNTS = {"loaded": 161, "dropped": 4}
 
 
@@ -86,6 +88,10 @@ LAYOUTS: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "unknown prefix": (lambda s: under("lightning.net.0.", s) | under("lightning.loss.", ONE), "lightning.net.0."),
     "bare, twin": (lambda s: s | under("ema.", s) | {"ema.decay": torch.ones(1)}, ""),
+    "bare, twin without buffers": (
+        lambda s: s | under("ema.", {k: v for k, v in s.items() if "bn" not in k}) | {"ema_decay": torch.ones(1)},
+        "",
+    ),
     "bare, loss": (lambda s: s | under("loss.", ONE) | under("val_metrics.", ONE), ""),
     "compiled": (lambda s: under("_orig_mod.matcher.", s), "_orig_mod.matcher."),
     "compiled inside": (lambda s: under("matcher._orig_mod.", s) | under("loss.", ONE), "matcher._orig_mod."),
@@ -312,6 +318,50 @@ def test_damage_does_not_change_which_network_is_taken(state: State) -> None:
             "loftr_coarse.layers.2.merge.weight"
         ]
         assert any(twin in note for note in report.notes())
+
+
+WORDS = ("matcher", "module", "_orig_mod", "model", "net", "backbone", "loss", "ema", "teacher", "0", "loftr_coarse")
+PLAIN = ("", "matcher.", "module.matcher.", "_orig_mod.", "model.", "matcher.model.")
+
+
+@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_whatever_stands_beside_it_what_loads_is_the_network(state: State, start: int) -> None:
+    """Random files of random neighbours, half of them with one damaged key: all values are right, or it is refused."""
+    complete = 0
+    for seed in range(start, start + 50):
+        draw = random.Random(seed)
+        own = under(draw.choice(PLAIN), state)
+        file = dict(own)
+        for _ in range(draw.randrange(4)):
+            prefix = ".".join(draw.choices(WORDS, k=draw.randint(1, 3)))
+            part = dict(draw.sample(sorted(_twin(state).items()), draw.choice((1, 3, len(state) // 2, len(state)))))
+            file |= {k: v for k, v in under(f"{prefix}.", part).items() if k not in file}
+        damaged = draw.random() < 0.5
+        if damaged:
+            key = draw.choice(sorted(key for key in own if "outconv." not in key and "outconv2" not in key))
+            edited = draw.choice([*_edits(key), f"ema.{key}", f"loss.{key}"])
+            value = file.pop(key)
+            file.setdefault(edited, value)
+        items = list(file.items())
+        draw.shuffle(items)
+        try:
+            loaded, report = account(dict(items), EXPECTED, SPEC.key_map, SPEC.name, constants=CONSTANTS)
+        except MatchRTError as error:
+            assert error.code == "checkpoint-ambiguous"
+            continue
+        if report.complete:
+            complete += 1
+            harmless = damaged and edited != key and canonical(edited) == canonical(key)
+            assert not damaged or harmless, (seed, key, edited, report.prefix)
+            assert all(torch.equal(loaded[key], state[key]) for key in EXPECTED), (seed, report.prefix)
+    assert complete > 5
+
+
+def test_half_a_network_is_not_replaced_by_its_average(state: State) -> None:
+    own = dict(list(under("matcher.", state).items())[: len(state) * 6 // 10])
+    report = _account(own | under("ema_matcher.", state))
+    assert report.prefix == "matcher." and not report.complete
+    assert _account(own | under("ema_matcher.", state), Selection(ema=True)).complete
 
 
 def test_a_tensor_under_two_wrapped_names_is_refused(state: State) -> None:

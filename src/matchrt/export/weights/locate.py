@@ -13,7 +13,8 @@ What is searched for is the prefix under which most tensors have the network's n
   is none.
 - Below the prefix, and so with an empty prefix too, only two kinds of tensors are neighbours: another whole network of
   the same form, in a module whose name the network does not have; and, with an empty prefix, modules whose name says
-  that only training has them, such as `loss.pos_weight`. A module `head.` beside a bare network stays an error.
+  that only training has them, such as `loss.pos_weight` or `ema.decay`. A module `head.` beside a bare network stays an
+  error.
 
 The network itself must be complete in every case. So a renamed or lost key is refused wherever it went.
 
@@ -32,7 +33,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from matchrt.errors import MatchRTError
-from matchrt.export.weights.averaged import COUNTER, has_averaged_part
+from matchrt.export.weights.averaged import COUNTER, has_averaged_part, is_averaged
 from matchrt.families.keymap import Constant, Drop, Fuse, KeyMap, Reject, Shape, matches
 
 # Parts that wrappers put into names: DataParallel, torch.compile, FSDP, activation checkpointing, Fabric.
@@ -41,6 +42,10 @@ TRANSPARENT = frozenset(
 )
 # Modules that only training has.
 _TRAINING = re.compile(r"(?:.*_)?(?:loss|losses|criterion|criteria|metric|metrics)(?:_.*)?", re.IGNORECASE)
+# Places that hold so much of what the best one holds are networks between which one is chosen.
+_RIVAL = 0.75
+# So much of the last weights is enough not to take their average instead, although they are damaged.
+_DAMAGED = 0.5
 _WILD = re.compile(r"[*?\[]")
 # A name has at most so many parts with its wrappers; longer names cost no more.
 _TAIL = 32
@@ -207,10 +212,13 @@ class _Search:
         return _of_words(candidate.prefix, (*self.key_map.prefixes, *(f"{part}." for part in TRANSPARENT)))
 
     def networks(self) -> list[Candidate]:
-        """The places that hold about as much of the network as the best one. Raises nothing."""
+        """The places that hold about as much of the network as the best one, and averages, which may lack buffers.
+
+        Raises nothing.
+        """
         places = self._significant()
         best = max((_weight(c) for c in places), default=(0, 0))
-        return [c for c in places if _close(_weight(c), best)]
+        return [c for c in places if c.averaged or _share(c, best) >= _RIVAL]
 
     def choose(self, selection: Selection, source: str, strict: bool) -> Candidate | None:
         """The network to take; None if the file holds nothing of it."""
@@ -227,8 +235,10 @@ class _Search:
         if not places:
             return None
         best = max(map(_weight, places))
-        rivals = [c for c in places if _close(_weight(c), best)]
-        rivals = [c for c in rivals if not c.averaged] or rivals
+        last = [c for c in places if not c.averaged]
+        if any(_share(c, best) >= _DAMAGED for c in last):
+            places, best = last, max(map(_weight, last))
+        rivals = [c for c in places if _share(c, best) >= _RIVAL]
         rivals = [c for c in rivals if self._plain(c)] or rivals
         # A backbone that training code names a second time is no second network.
         tops = set().union(*(self.tops[c.prefix] for c in rivals))
@@ -284,7 +294,7 @@ class _Search:
                 top = name.split(".")[0]
                 if top in inner:
                     beside[key] = f"of another network, in '{top}'"
-                elif not chosen.prefix and top not in tops and (_TRAINING.fullmatch(top) or top == COUNTER):
+                elif not chosen.prefix and top not in tops and _is_of_training(top):
                     beside[key] = "of training only"
                 else:
                     names[key] = name
@@ -360,10 +370,15 @@ def _weight(candidate: Candidate) -> tuple[int, int]:
     return candidate.matched, candidate.named
 
 
-def _close(weight: tuple[int, int], best: tuple[int, int]) -> bool:
-    """Whether a place holds three quarters of what the best one holds. Names count where no shapes fit."""
-    mine, theirs = (weight[0], best[0]) if best[0] else (weight[1], best[1])
-    return mine * 4 >= theirs * 3
+def _share(candidate: Candidate, best: tuple[int, int]) -> float:
+    """How much a place holds of what the best one holds. Names count where no shapes fit."""
+    mine, theirs = (candidate.matched, best[0]) if best[0] else (candidate.named, best[1])
+    return mine / max(theirs, 1)
+
+
+def _is_of_training(top: str) -> bool:
+    """Whether the first part of a name says that only training has the module."""
+    return _TRAINING.fullmatch(top) is not None or top == COUNTER or is_averaged(top)
 
 
 def _listed(candidates: Iterable[Candidate]) -> str:
