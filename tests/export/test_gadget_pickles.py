@@ -104,6 +104,18 @@ def test_nothing_runs_and_the_file_is_refused(
     assert " " in name or today in caught.value.message
 
 
+def test_messages_have_no_control_characters(tmp_path: Path) -> None:
+    for evil in (
+        named("os", "sys\x1b[2Jtem"),
+        tensor("0", (4,), (1,), kind="\x1b[2JStorage"),
+        b"\x8c\x02os\x8c\x03\nab\x93",
+    ):
+        archive(tmp_path / "x.pt", state({"a": evil}))
+        with pytest.raises(MatchRTError) as caught:
+            read_checkpoint(tmp_path / "x.pt")
+        assert caught.value.message.isprintable()
+
+
 def test_these_gadgets_do_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pickles above are not refused because they are broken."""
     monkeypatch.chdir(tmp_path)

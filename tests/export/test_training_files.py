@@ -36,6 +36,13 @@ def test_every_style_loads_and_says_what_is_put_aside(tmp_path: Path, style: str
     assert not any(module.split(".")[0] in FOREIGN for module in sys.modules)
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_old_protocols_of_pickle(tmp_path: Path, old: bool) -> None:
+    for style, write in STYLES.items():
+        write(small_state(), tmp_path / "x.ckpt", pickle_protocol=1, _use_new_zipfile_serialization=not old)
+        assert read_checkpoint(tmp_path / "x.ckpt").tensors_sha256 == digest_tensors(small_state()), style
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_nothing_is_imported(tmp_path: Path, style: str) -> None:
     """Modules of the file's names lie on the path; whoever imports one of them leaves a mark."""

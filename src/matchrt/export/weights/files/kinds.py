@@ -16,6 +16,7 @@ Format = Literal["torch", "torch-legacy", "safetensors"]
 _HEAD = 512
 _LARGEST_HEADER = 1 << 40  # eight characters of a text make a larger number
 _LARGEST_TEXT = 64 << 20
+_OLD = (b"\x80", b"L1195470371460388013333")  # a pickle; in protocols 0 and 1 it begins with torch's magic number
 _POINTER = b"version https://git-lfs"
 _UNPACK = "Unpack it, and name the file inside."
 _WEIGHTS = "Name the .ckpt, .pth, .pt or .safetensors file."
@@ -44,7 +45,7 @@ def recognise(stream: BinaryIO, path: Path) -> Format:
         return "torch"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _LARGEST_HEADER:
         return "safetensors"
-    if head[:1] == b"\x80":
+    if head.startswith(_OLD):
         return "torch-legacy"
     raise _other(stream, head, size, path)
 

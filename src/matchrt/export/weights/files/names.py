@@ -78,7 +78,7 @@ _RUNNERS = (
     "pkg_resources",
     "pytest",
     "setuptools",
-    "torch._dynamo",
+    "torch._dynamo.guards",
     "torch._inductor",
     "torch.compile",
     "torch.distributed.elastic",

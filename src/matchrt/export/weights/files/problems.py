@@ -7,6 +7,7 @@ from pathlib import Path
 from matchrt.errors import MatchRTError
 
 _LONGEST = 100
+_LONGEST_SENTENCE = 300
 
 
 class DamagedError(ValueError):
@@ -17,12 +18,12 @@ class UnsafeError(ValueError):
     """The file asks for what no checkpoint needs. Whoever knows the file turns it into `checkpoint-unsafe`."""
 
 
-def shown(text: object) -> str:
+def shown(text: object, longest: int = _LONGEST) -> str:
     """A text of the file as it may be printed: one line without control characters, not too long. Raises nothing."""
     if isinstance(text, int) and abs(text) >> 64:
         return "a huge number"  # Python refuses to write out numbers of more than 4300 digits
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: _LONGEST + 1])
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: longest + 1])
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def listed(names: list[str], limit: int = 5) -> str:
@@ -36,7 +37,7 @@ def truncated(path: Path, reason: str) -> MatchRTError:
     sentence = reason.split(". ", 1)[0].splitlines()[0] if reason.strip() else "unreadable"
     return MatchRTError(
         "checkpoint-truncated",
-        f"'{path}' is damaged or cut short: {shown(sentence.rstrip('.'))}.",
+        f"'{path}' is damaged or cut short: {shown(sentence.rstrip('.'), _LONGEST_SENTENCE)}.",
         "Download or copy it again and compare its size and digest with the publisher's.",
     )
 
@@ -45,7 +46,7 @@ def unsafe(path: Path, reason: str) -> MatchRTError:
     """checkpoint-unsafe. It is returned, not raised."""
     return MatchRTError(
         "checkpoint-unsafe",
-        f"'{path}' {reason}. Nothing of it was run.",
+        f"'{path}' {shown(reason, _LONGEST_SENTENCE)}. Nothing of it was run.",
         "Do not load it with another program. Get the weights from their publisher again, best as .safetensors.",
     )
 

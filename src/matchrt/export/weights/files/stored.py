@@ -14,7 +14,7 @@ from matchrt._util.memory import available_bytes
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.files.buffers import Bytes
 from matchrt.export.weights.files.elements import Element
-from matchrt.export.weights.files.problems import listed
+from matchrt.export.weights.files.problems import listed, shown
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
 
 _BFLOAT16_EXPONENT = 0x7F80
@@ -73,7 +73,7 @@ def read_tensors(
         else:
             odd.setdefault(problem, []).append(key)
     if odd:
-        told = "; ".join(f"{listed(keys, 3)} ({why})" for why, keys in list(odd.items())[:3])
+        told = "; ".join(f"{listed(keys, 3)} ({shown(why)})" for why, keys in list(odd.items())[:3])
         raise MatchRTError(
             "checkpoint-tensor",
             f"'{path}' holds {sum(map(len, odd.values()))} tensors that are no dense weights: {told}.",
