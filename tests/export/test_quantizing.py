@@ -13,7 +13,7 @@ from support.small import small_engine
 
 from matchrt.bench.pairs import drawn_pairs
 from matchrt.building.calibration.style import style_for
-from matchrt.building.judge import judge
+from matchrt.building.judge import judge_graph
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantization.quantize import QuantPlan, plan_quantization, quantize
@@ -154,7 +154,7 @@ def test_onnx_runtime_computes_in_8_bits(
 @pytest.mark.parametrize("style", [ONNXRUNTIME, TENSORRT, TENSORRT_FP8])
 def test_matches_survive(small: EngineFile, ranges: dict[str, tuple[float, float]], style: QuantStyle) -> None:
     model, _ = quantize(planned(small, style), ranges)
-    verdict = judge(small, model, "int8", drawn_pairs(small.manifest.input, (50,)))
+    verdict = judge_graph(small, model, "int8", drawn_pairs(small.manifest.input, (50,))).verdict
     # One small pair is not what the limits are for; a broken graph keeps nothing.
     agreement = verdict.verification.agreement
     assert agreement.expected > 100 and agreement.share(1.0) > 0.9, agreement
@@ -165,7 +165,7 @@ def test_a_saturated_scale_is_stopped(small: EngineFile, ranges: dict[str, tuple
     plan = planned(small, ONNXRUNTIME)
     worst = max((n for n in plan.placement.tensors if n.startswith("backbone.layer2")), key=lambda n: ranges[n][1])
     broken = {**ranges, worst: (0.0, ranges[worst][1] / 20)}
-    verdict = judge(small, quantize(plan, broken)[0], "int8", drawn_pairs(small.manifest.input, (50,)))
+    verdict = judge_graph(small, quantize(plan, broken)[0], "int8", drawn_pairs(small.manifest.input, (50,))).verdict
     with pytest.raises(MatchRTError) as caught:
         verdict.require("int8")
     assert caught.value.code == "precision-gate" and "within 1 px" in caught.value.message

@@ -70,6 +70,12 @@ class StubSession:
     def launch_mode(self) -> str:
         return "call"
 
+    def circumstances(self) -> str | None:
+        return None
+
+    def drop_kept_kernels(self) -> bool:
+        return False
+
     def close(self) -> None:
         self.closed += 1
 

@@ -51,6 +51,7 @@ class OnnxRuntimeSession(CallingSession):
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
+        self._circumstances = None if options.device != "cuda" else f"{provider}, onnxruntime {onnxruntime.__version__}"
 
     @property
     def manifest(self) -> EngineManifest:
@@ -81,6 +82,10 @@ class OnnxRuntimeSession(CallingSession):
                 "session-failed", f"ONNX Runtime failed: {error}.", "Report this, with the image sizes."
             ) from error
         return dict(zip(names, values, strict=True))
+
+    def circumstances(self) -> str | None:
+        """Provider and version, on a GPU; None on the CPU. See `Session`."""
+        return self._circumstances
 
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""

@@ -1,9 +1,9 @@
 """Scales of Q/DQ pairs are float32, also where the rest of the graph is float16.
 
-TensorRT for RTX takes a product only if the scales of both its factors have one type. With float16 scales it builds, but
-on an H100 (1.6.1) the fused product overflowed in its last step, without a word: loftr-lite found 0 matches. With
-float32 scales it kept 98.8 % of them. So a quantised product reads float32, computes in float32 as the graph has it (the
-kernel multiplies 8-bit numbers), and the result is cast to float16.
+TensorRT for RTX takes a product only if the scales of both its factors have one type. With float16 scales it builds,
+but on an H100 (1.6.1) the fused product overflowed in its last step, without a word: loftr-lite found 0 matches. With
+float32 scales it kept 98.8 % of them. So a quantised product reads float32, computes in float32 as the graph has it
+(the kernel multiplies 8-bit numbers), and the result is cast to float16.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""The image pair of an engine's self-test, made from a few integers.
+
+Nothing but 32-bit integer arithmetic is used, so that Python and C++ make the same bytes (docs/engine-contract.md has
+the definition, and `examples/cpp/include/matchrt/self_test.h` is the other implementation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matchrt.manifest import EngineManifest, InputContract, SelfTestPair
+
+UInt8Array = npt.NDArray[np.uint8]
+Int32Array = npt.NDArray[np.int32]
+# Value noise on four grids: the distance of its points in pixels as a power of two, and its weight.
+_LAYERS = ((2, 2), (3, 3), (4, 4), (5, 6))
+_MEAN = 1912
+
+
+def self_test_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, npt.NDArray[Any]]:
+    """The engine's inputs by name, arrays `[B, ...]` with the types and shapes that the manifest lists.
+
+    Every row of a batch is the same pair. Images fill the input: none is padded. Raises nothing.
+    """
+    height, width = self_test_size(manifest.input)
+    images = {
+        "image0": view(height, width, manifest.input.channels, pair.seed, (0, 0), 256),
+        "image1": view(height, width, manifest.input.channels, pair.seed, pair.shift, pair.contrast),
+    }
+    batch = manifest.input.batch
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for spec in manifest.inputs:
+        if spec.name.startswith("size"):
+            one: npt.NDArray[Any] = np.array([height, width], np.int32)
+        elif spec.name.startswith("coarse"):
+            assert manifest.input.coarse is not None
+            one = nearest(images[spec.name.replace("coarse", "image")], manifest.input.coarse)
+        else:
+            one = images[spec.name]
+        inputs[spec.name] = np.ascontiguousarray(np.broadcast_to(one, (batch, *one.shape)))
+    return inputs
+
+
+def self_test_shapes(manifest: EngineManifest) -> dict[str, tuple[int, ...]]:
+    """The shapes of `self_test_inputs`, by name. Raises nothing."""
+    sides = iter(self_test_size(manifest.input) * 2)
+    return {
+        spec.name: tuple(side if isinstance(side, int) else next(sides) for side in spec.shape)
+        for spec in manifest.inputs
+    }
+
+
+def self_test_size(contract: InputContract) -> tuple[int, int]:
+    """(height, width) in pixels of the images: the input's size, or the best one of a dynamic engine."""
+    if contract.profile is not None:
+        return contract.profile.optimum
+    assert contract.height is not None and contract.width is not None
+    return contract.height, contract.width
+
+
+def view(height: int, width: int, channels: int, seed: int, shift: Sequence[int], contrast: int) -> UInt8Array:
+    """A uint8 image `[height, width, channels]` of noise on four scales.
+
+    seed: decides the noise; each channel has a seed of its own, `seed` + its number.
+    shift: (rows, columns) in pixels: pixel (y, x) of the image is point (y + rows, x + columns) of the noise.
+    contrast: in 256ths; the distance of each value from 128 is multiplied by it.
+    """
+    image = np.empty((height, width, channels), np.uint8)
+    for channel in range(channels):
+        noise = _noise(height, width, seed + channel, shift)
+        # Shifts round down, also below zero.
+        image[:, :, channel] = np.clip(128 + ((noise - _MEAN >> 3) * contrast >> 8), 0, 255)
+    return image
+
+
+def nearest(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """A copy of an image `[H, W, C]` at (height, width) pixels: pixel (y, x) is pixel (y*H // height, x*W // width)."""
+    rows = np.arange(size[0]) * image.shape[0] // size[0]
+    columns = np.arange(size[1]) * image.shape[1] // size[1]
+    return np.ascontiguousarray(image[rows][:, columns])
+
+
+def _noise(height: int, width: int, seed: int, shift: Sequence[int]) -> Int32Array:
+    """int32 [height, width]: the weighted sum of all layers, 0..3825."""
+    total = np.zeros((height, width), np.int32)
+    for power, weight in _LAYERS:
+        step = 1 << power
+        y, x = np.arange(height) + shift[0], np.arange(width) + shift[1]
+        # The grid's rows and columns that are needed. Interpolation is along the rows first, which are few.
+        top, left = y[0] >> power, x[0] >> power
+        rows = np.arange(top, (y[-1] >> power) + 2, dtype=np.uint32)
+        columns = np.arange(left, (x[-1] >> power) + 2, dtype=np.uint32)
+        grid = _hash(rows[:, None], columns[None], seed + 1000 * power)
+        column, right = (x >> power) - left, (x & (step - 1)).astype(np.int32)
+        lines = grid[:, column] * (step - right) + grid[:, column + 1] * right
+        row, down = (y >> power) - top, (y & (step - 1)).astype(np.int32)[:, None]
+        layer = lines[row] * (step - down) + lines[row + 1] * down
+        total += np.int32(weight) * (layer >> np.int32(2 * power))
+    return total
+
+
+def _hash(row: npt.NDArray[np.uint32], column: npt.NDArray[np.uint32], seed: int) -> Int32Array:
+    """A value 0..255 for each grid point: the upper byte of a mixed 32-bit number."""
+    start = np.uint32(seed * 0xC2B2AE3D & 0xFFFFFFFF)
+    mixed = row * np.uint32(0x9E3779B1) + column * np.uint32(0x85EBCA77) + start
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(0x2C1B3C6D)
+    mixed ^= mixed >> np.uint32(12)
+    mixed *= np.uint32(0x297A2D39)
+    mixed ^= mixed >> np.uint32(15)
+    upper: Int32Array = (mixed >> np.uint32(24)).astype(np.int32)
+    return upper
