@@ -93,11 +93,18 @@ class Verdict:
     verification: the figures of all pairs.
     limits: what the figures are compared with.
     where: where the engine was run: `emulation`, or the device and backend; empty if that is not known.
+    reason: why an engine that fails does so, as a sentence; None if that is not known.
     """
 
     verification: Verification
     limits: Limits
     where: str = ""
+    reason: str | None = None
+
+    @property
+    def because(self) -> str:
+        """The reason, with a space before it; empty if it is not known."""
+        return "" if self.reason is None else f" {self.reason}"
 
     @property
     def matches(self) -> int:
@@ -194,11 +201,8 @@ class Verdict:
     def _worst(self, figure: Callable[[Agreement], float]) -> float:
         return min(figure(agreement) for agreement in self.verification.agreements)
 
-    def require(self, precision: str, reason: Callable[[], str | None] = lambda: None) -> None:
-        """Raises an error unless the engine passes.
-
-        precision: the engine's, for the message. reason: called for an engine that fails; finds out why, as a sentence
-        that begins with a space, or None.
+    def require(self, precision: str) -> None:
+        """Raises an error unless the engine passes. precision: the engine's, for the message.
 
         Errors: precision-gate, with the figures; precision-gate-empty if there are too few matches for a verdict.
         """
@@ -213,6 +217,6 @@ class Verdict:
             judged = f" (judged {judged_how(self.where)})" if self.where else ""
             raise MatchRTError(
                 "precision-gate",
-                f"{precision} loses matches of fp32{judged}: {'; '.join(self.failures)}.{reason() or ''}",
+                f"{precision} loses matches of fp32{judged}: {'; '.join(self.failures)}.{self.because}",
                 self.limits.remedy,
             )

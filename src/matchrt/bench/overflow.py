@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from matchrt.bench.gate import EMULATION, Verdict
 from matchrt.bench.pairs import JudgedPair
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import EngineFile
@@ -18,10 +20,15 @@ if TYPE_CHECKING:
 _PORTION = 32
 
 
-def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -> str | None:
-    """Names the first node whose result is infinite or NaN in fp16 on a pair, in a sentence with a space before it.
+def with_reason(verdict: Verdict, file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -> Verdict:
+    """The verdict of an emulated graph with the reason of its failure, if `first_overflow` finds one."""
+    if not verdict.failures or verdict.where != EMULATION:
+        return verdict
+    return replace(verdict, reason=first_overflow(file, model, pair))
 
-    Returns None if there is no such node.
+
+def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -> str | None:
+    """Names the first node whose result is infinite or NaN in fp16 on a pair, in a sentence; None if there is none.
 
     file: the engine whose manifest says how images become inputs. model: the graph in fp16, which is emulated.
     Errors: image-*.
@@ -46,7 +53,7 @@ def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -
         names = floats[start : start + _PORTION]
         for name, value in zip(names, session.run(names, inputs), strict=True):
             if value.dtype.kind == "f" and not np.isfinite(value).all():
-                return f" The first result beyond the range of fp16 is that of {name.removesuffix('/exact')}."
+                return f"The first result beyond the range of fp16 is that of {name.removesuffix('/exact')}."
     return None
 
 

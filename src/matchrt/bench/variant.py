@@ -25,10 +25,12 @@ class Judged:
 
     session: runs it.
     where: `EMULATION`, or the device and the backend that run it.
+    emulated: the graph in fp16 that is emulated; None if the engine itself runs.
     """
 
     session: Session
     where: str
+    emulated: onnx.ModelProto | None = None
 
 
 def open_variant(file: EngineFile, model: onnx.ModelProto, options: SessionOptions | None = None) -> Judged:
@@ -45,7 +47,7 @@ def open_variant(file: EngineFile, model: onnx.ModelProto, options: SessionOptio
     manifest = replace(file.manifest, engine_sha256=sha256_bytes(data), engine_bytes=len(data), backend=DEFAULT_BACKEND)
     options = replace(options or SessionOptions(), integer_kernels=not halves, device=None)
     session = open_session(EngineFile(file.path, data, manifest), options)
-    return Judged(session, EMULATION if halves else cpu_name())
+    return Judged(session, EMULATION, model) if halves else Judged(session, cpu_name())
 
 
 def open_judged(file: EngineFile, options: SessionOptions) -> Judged:

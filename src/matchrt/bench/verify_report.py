@@ -76,7 +76,7 @@ def verdict_line(verdict: Verdict) -> str:
         return f"gate: no verdict, {verdict.too_few}"
     judged = f", judged {judged_how(verdict.where)}" if verdict.where else ""
     if verdict.failures:
-        return f"gate: FAILED, {'; '.join(verdict.failures)}{judged}"
+        return f"gate: FAILED, {'; '.join(verdict.failures)}{judged}.{verdict.because}"
     return f"gate: passed{judged}"
 
 
@@ -96,6 +96,7 @@ def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[st
     found: dict[str, Any] = {}
     if verdict is not None:
         gate = {"passed": not verdict.failures, "failures": list(verdict.failures), "judged": verdict.where}
+        gate["reason"] = verdict.reason
         found |= {**verdict.verification.to_json(), "gate": gate}
     if sensitivity is not None:
         found["per_block"] = sensitivity.to_json()

@@ -10,6 +10,7 @@ from pathlib import Path
 from matchrt.bench.drawn import HARD
 from matchrt.bench.gate import LIMITS, Verdict
 from matchrt.bench.judging import judge_engine, reference_matches
+from matchrt.bench.overflow import with_reason
 from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
 from matchrt.bench.reference import find_reference
 from matchrt.bench.variant import open_judged, open_reference
@@ -69,6 +70,8 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
         expected = reference_matches(first, pairs, advance)
         limits = LIMITS[engine.manifest.precision]
         verdict = judge_engine(expected, second, pairs, limits, names, advance, where=judged.where)
+        if judged.emulated is not None:
+            verdict = with_reason(verdict, engine, judged.emulated, pairs[0])
         pictures = worst_pictures(verdict, first, second, request.worst) if request.worst else []
     return verdict, pictures
 

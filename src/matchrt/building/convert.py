@@ -53,6 +53,12 @@ def convert_engine(
     """
     _require_fp32_products(file.manifest, builder)
     options = calibration or CalibrationOptions()
+    if options.only_faster and not builder.runs_here():
+        raise MatchRTError(
+            "device-missing",
+            "--only-faster times products on the GPU that the engine is for, and it is not in this machine.",
+            "Build there, or leave --only-faster out.",
+        )
     pairs = choose_pairs(options.source, file.manifest.input, options.seed) if precision in QUANTIZED else None
     request = GraphRequest(file, precision, builder, options, pairs)
     judging = judging_pairs(file.manifest, pairs, judged_on)
@@ -132,5 +138,6 @@ def _calibration_key(options: CalibrationOptions, pairs: CalibrationPairs | None
     return {
         "pairs": pairs_digest((*pairs.calibrating, *pairs.judging)),
         "method": options.method,
+        "only_faster": options.only_faster,
         "keep": sorted(options.keep),
     }

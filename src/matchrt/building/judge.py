@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from matchrt.bench.gate import LIMITS, Verdict
 from matchrt.bench.judging import judge_engine, reference_matches
-from matchrt.bench.overflow import first_overflow
+from matchrt.bench.overflow import with_reason
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.variant import Judged, open_judged, open_reference, open_variant
 from matchrt.building.graphs import Graph
@@ -74,7 +74,8 @@ class Gate:
 
         model = onnx.load_model_from_string(graph.data)
         found = judge_graph(self.file, model, self.precision, self.pairs, self._told(0.1, 0.2), test)
-        self._require(found, lambda: first_overflow(self.file, model, self.pairs[0]))
+        found = replace(found, verdict=with_reason(found.verdict, self.file, model, self.pairs[0]))
+        self._require(found)
         return found
 
     def judge_engine(self, engine: Engine) -> Judgement | None:
@@ -85,7 +86,7 @@ class Gate:
         built = EngineFile(self.file.path, engine.data, engine.manifest)
         found = judge_built(self.file, built, self.pairs, self._told(0.8, 0.95))
         if found is not None:
-            self._require(found, lambda: None)
+            self._require(found)
         return found
 
     def _told(self, begin: float, end: float) -> Callable[[float], None]:
@@ -93,9 +94,9 @@ class Gate:
         self.tell(what, begin)
         return lambda share: self.tell(what, begin + (end - begin) * share)
 
-    def _require(self, found: Judgement, reason: Callable[[], str | None]) -> None:
+    def _require(self, found: Judgement) -> None:
         if not self.accept_loss:
-            found.verdict.require(self.precision, reason)
+            found.verdict.require(self.precision)
 
 
 def judged_manifest(manifest: EngineManifest, found: Judgement | None) -> EngineManifest:

@@ -93,6 +93,10 @@ def build(
             metavar="PATTERN", help="For int8 and fp8: modules that stay in floating point; repeat for several."
         ),
     ] = None,
+    only_faster: Annotated[
+        bool,
+        typer.Option("--only-faster", help="For int8 and fp8: quantise only what that makes faster on this GPU."),
+    ] = False,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -172,7 +176,9 @@ def build(
         profile=parse_profile(dynamic) if dynamic else None,
         backend=backend,
         precision=precision,
-        calibration=CalibrationOptions(calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed),
+        calibration=CalibrationOptions(
+            calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed, only_faster
+        ),
         pairs=pairs,
         builder=builder_options(
             target, workspace, optimization_level, tf32, hardware_compatible, version_compatible, timing_cache
