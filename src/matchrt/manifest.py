@@ -5,8 +5,11 @@ Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,10 @@ _SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
 Dimension = int | str
 # Outputs that dense networks have besides their matches, on request (docs/engine-contract.md).
 DENSE_OUTPUTS = ("warp", "certainty")
+# A match in a self-test's answer is five float32.
+ROW_BYTES = 20
+# The largest values with which the images of a self-test are made in 32-bit integers.
+_MAX_SHIFT, _MAX_CONTRAST = 1 << 20, 1 << 16
 Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
 Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
 
@@ -167,11 +174,21 @@ class SelfTestPair:
     seed: of the noise that the images show.
     shift: how far the second image is moved, (rows, columns) in pixels.
     contrast: of the second image, in 256ths.
+
+    Error: ValueError for numbers that 32-bit arithmetic would not hold.
     """
 
     seed: int
     shift: tuple[int, int]
     contrast: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; it should be 0 to 2147483647")
+        if any(abs(by) > _MAX_SHIFT for by in self.shift):
+            raise ValueError(f"shift is {self.shift}; each should be at most {_MAX_SHIFT}")
+        if not 0 <= self.contrast <= _MAX_CONTRAST:
+            raise ValueError(f"contrast is {self.contrast}; it should be 0 to {_MAX_CONTRAST}")
 
 
 @dataclass(frozen=True)
@@ -186,6 +203,8 @@ class SelfTest:
     within: smallest share (0..1) of these matches that the engine must have within 1 px.
     pixels: largest median of their distances, in pixels.
     score: largest mean difference of their scores.
+
+    Error: ValueError for an answer that is not such a table, and for limits that are no finite numbers in range.
     """
 
     pair: SelfTestPair
@@ -194,6 +213,19 @@ class SelfTest:
     within: float
     pixels: float
     score: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.within <= 1:
+            raise ValueError(f"within is {self.within}; it should be above 0, and at most 1")
+        for name, limit in (("pixels", self.pixels), ("score", self.score)):
+            if not 0 <= limit < math.inf:
+                raise ValueError(f"{name} is {limit}; it should be a finite number from 0 on")
+        decode_rows(self.answer)
+
+    @property
+    def matches(self) -> int:
+        """The number of matches in the answer."""
+        return len(decode_rows(self.answer)) // ROW_BYTES
 
 
 @dataclass(frozen=True)
@@ -260,6 +292,19 @@ class EngineManifest:
     def write(self, path: Path) -> None:
         """Writes the manifest atomically. Error: output-unwritable."""
         atomic.write_text(path, self.to_json())
+
+
+def decode_rows(answer: str) -> bytes:
+    """The bytes of a self-test's answer: finite little-endian float32, five a match.
+
+    Error: ValueError if the text is not base64 of that.
+    """
+    data = base64.b64decode(answer, validate=True)
+    if len(data) % ROW_BYTES:
+        raise ValueError("answer is no table of five columns")
+    if not all(map(math.isfinite, struct.unpack(f"<{len(data) // 4}f", data))):
+        raise ValueError("answer has numbers that are not finite")
+    return data
 
 
 def has_dense(outputs: Iterable[str]) -> bool:

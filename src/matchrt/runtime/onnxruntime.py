@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.nvidia.boards import board_in_use, read_boards
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_checks import require_tensors
 from matchrt.runtime.engine_file import EngineFile
@@ -51,7 +52,7 @@ class OnnxRuntimeSession(CallingSession):
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
-        self._circumstances = None if options.device != "cuda" else f"{provider}, onnxruntime {onnxruntime.__version__}"
+        self._provider = provider
 
     @property
     def manifest(self) -> EngineManifest:
@@ -84,8 +85,16 @@ class OnnxRuntimeSession(CallingSession):
         return dict(zip(names, values, strict=True))
 
     def circumstances(self) -> str | None:
-        """Provider and version, on a GPU; None on the CPU. See `Session`."""
-        return self._circumstances
+        """On a GPU: provider and version, GPUs and driver; None on the CPU. See `Session`."""
+        if self._provider == _PROVIDERS["cpu"]:
+            return None
+        import onnxruntime
+
+        boards = read_boards()
+        board = board_in_use(boards)
+        found = [board] if board is not None else boards
+        gpus = ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
+        return f"{gpus}, {self._provider}, onnxruntime {onnxruntime.__version__}"
 
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""

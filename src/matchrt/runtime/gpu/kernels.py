@@ -36,7 +36,8 @@ class Kernels:
         self._dialect, self._engine = dialect, engine
         self._folder = _folder(manifest, gpu)
         self._known: OrderedDict[str, bytes] = OrderedDict()
-        # Names of files: those whose content came from an earlier start, and those that must not be read again.
+        # Names of files: those that an earlier start left, also where this process added kernels to them, and those
+        # that must not be read again.
         self._from_disk: set[str] = set()
         self._dropped: set[str] = set()
 
@@ -63,13 +64,13 @@ class Kernels:
         if not data or len(data) == len(self._known.get(name, b"")):
             return
         self._known[name] = data
-        self._from_disk.discard(name)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _make_room(self._folder)
             atomic.write_bytes(self._folder / name, data)
+            self._dropped.discard(name)
         except (OSError, MatchRTError) as error:
             LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
 

@@ -24,7 +24,8 @@ _MEAN = 1912
 def self_test_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, npt.NDArray[Any]]:
     """The engine's inputs by name, arrays `[B, ...]` with the types and shapes that the manifest lists.
 
-    Every row of a batch is the same pair. Images fill the input: none is padded. Raises nothing.
+    Every row of a batch is the same pair. Images fill the input: none is padded.
+    Error: ValueError for a manifest that lists other inputs than `image`, `size` and `coarse`.
     """
     height, width = self_test_size(manifest.input)
     images = {
@@ -34,24 +35,26 @@ def self_test_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, 
     batch = manifest.input.batch
     inputs: dict[str, npt.NDArray[Any]] = {}
     for spec in manifest.inputs:
-        if spec.name.startswith("size"):
+        kind, image = spec.name[:-1], images.get(f"image{spec.name[-1:]}")
+        if image is not None and kind == "size":
             one: npt.NDArray[Any] = np.array([height, width], np.int32)
-        elif spec.name.startswith("coarse"):
-            assert manifest.input.coarse is not None
-            one = nearest(images[spec.name.replace("coarse", "image")], manifest.input.coarse)
+        elif image is not None and kind == "coarse" and manifest.input.coarse is not None:
+            one = nearest(image, manifest.input.coarse)
+        elif image is not None and kind == "image":
+            one = image
         else:
-            one = images[spec.name]
+            raise ValueError(f"the self-test has nothing for the input '{spec.name}'")
         inputs[spec.name] = np.ascontiguousarray(np.broadcast_to(one, (batch, *one.shape)))
     return inputs
 
 
 def self_test_shapes(manifest: EngineManifest) -> dict[str, tuple[int, ...]]:
     """The shapes of `self_test_inputs`, by name. Raises nothing."""
-    sides = iter(self_test_size(manifest.input) * 2)
-    return {
-        spec.name: tuple(side if isinstance(side, int) else next(sides) for side in spec.shape)
-        for spec in manifest.inputs
-    }
+    shapes = {}
+    for spec in manifest.inputs:
+        sides = iter(self_test_size(manifest.input))
+        shapes[spec.name] = tuple(side if isinstance(side, int) else next(sides, 1) for side in spec.shape)
+    return shapes
 
 
 def self_test_size(contract: InputContract) -> tuple[int, int]:
@@ -92,8 +95,9 @@ def _noise(height: int, width: int, seed: int, shift: Sequence[int]) -> Int32Arr
         y, x = np.arange(height) + shift[0], np.arange(width) + shift[1]
         # The grid's rows and columns that are needed. Interpolation is along the rows first, which are few.
         top, left = y[0] >> power, x[0] >> power
-        rows = np.arange(top, (y[-1] >> power) + 2, dtype=np.uint32)
-        columns = np.arange(left, (x[-1] >> power) + 2, dtype=np.uint32)
+        # Numbers below zero wrap around, as in C++.
+        rows = np.arange(top, (y[-1] >> power) + 2).astype(np.uint32)
+        columns = np.arange(left, (x[-1] >> power) + 2).astype(np.uint32)
         grid = _hash(rows[:, None], columns[None], seed + 1000 * power)
         column, right = (x >> power) - left, (x & (step - 1)).astype(np.int32)
         lines = grid[:, column] * (step - right) + grid[:, column + 1] * right

@@ -27,6 +27,7 @@ from matchrt.runtime.session import Session
 LOGGER = logging.getLogger("matchrt.runtime")
 # A test that takes longer than this is mentioned, in seconds.
 _LONG = 0.5
+_OUTPUTS = {"keypoints0", "keypoints1", "scores", "num_matches"}
 
 
 def prove(session: Session) -> SelfTestResult | None:
@@ -43,29 +44,46 @@ def prove(session: Session) -> SelfTestResult | None:
     if before is None or _passed(session.manifest, test, before):
         return None
     start = time.perf_counter()
-    result = run_self_test(session, test)
-    if result.failures(test) and session.drop_kept_kernels():
-        LOGGER.warning("%s failed its self-test with kernels of an earlier start; they are dropped", _name(session))
-        result = run_self_test(session, test)
+    result = prove_now(session, test)
     if failures := result.failures(test):
         raise failed(session.manifest, failures, before)
     if (seconds := time.perf_counter() - start) > _LONG:
         LOGGER.warning("the self-test of %s took %.1f s; it runs once on this machine", _name(session), seconds)
+    return result
+
+
+def prove_now(session: Session, test: SelfTest) -> SelfTestResult:
+    """Runs the engine's self-test, whatever is remembered, and remembers whether it passed.
+
+    Kept kernels with which it fails are dropped, as by `prove`. Errors: those of `run_self_test`.
+    """
+    before = session.circumstances()
+    result = run_self_test(session, test)
+    if result.failures(test) and session.drop_kept_kernels():
+        LOGGER.warning("%s failed its self-test with kernels of an earlier start; they are dropped", _name(session))
+        result = run_self_test(session, test)
     after = session.circumstances()
-    if after is not None:
+    if not result.failures(test):
         _remember(session.manifest, test, after, result)
+        return result
+    for where in (before, after):
+        _forget(session.manifest, test, where)
     return result
 
 
 def run_self_test(session: Session, test: SelfTest) -> SelfTestResult:
-    """Runs the engine on the made pair and compares. Errors: manifest-invalid, and those of a run."""
-    outputs = session.run(self_test_inputs(session.manifest, test.pair))
+    """Runs the engine on the made pair and compares.
+
+    Errors: manifest-invalid for a manifest with inputs or outputs that no engine has, and those of a run.
+    """
     try:
-        return compare_answer(test, outputs)
+        inputs = self_test_inputs(session.manifest, test.pair)
     except ValueError as error:
-        raise MatchRTError(
-            "manifest-invalid", f"The engine's self-test cannot be read: {error}.", "Build the engine again."
-        ) from error
+        raise _unlike_engines(str(error)) from error
+    outputs = session.run(inputs)
+    if missing := _OUTPUTS - outputs.keys():
+        raise _unlike_engines(f"there is no output {', '.join(sorted(missing))}")
+    return compare_answer(test, outputs)
 
 
 def failed(manifest: EngineManifest, failures: tuple[str, ...], where: str) -> MatchRTError:
@@ -79,6 +97,10 @@ def failed(manifest: EngineManifest, failures: tuple[str, ...], where: str) -> M
     )
 
 
+def _unlike_engines(what: str) -> MatchRTError:
+    return MatchRTError("manifest-invalid", f"The engine's self-test cannot be run: {what}.", "Build the engine again.")
+
+
 def _name(session: Session) -> str:
     return f"{session.manifest.model} {session.manifest.precision}"
 
@@ -90,12 +112,23 @@ def _record(manifest: EngineManifest, test: SelfTest, where: str) -> Path:
 
 
 def _passed(manifest: EngineManifest, test: SelfTest, where: str) -> bool:
-    return _record(manifest, test, where).is_file()
+    """Whether there is a record. One that cannot be looked for, because of a folder's rights, counts as missing."""
+    with contextlib.suppress(OSError):
+        return _record(manifest, test, where).is_file()
+    return False
 
 
-def _remember(manifest: EngineManifest, test: SelfTest, where: str, result: SelfTestResult) -> None:
+def _remember(manifest: EngineManifest, test: SelfTest, where: str | None, result: SelfTestResult) -> None:
     """Writes the record. Where that is not possible, the next start tests again."""
+    if where is None:
+        return
     path = _record(manifest, test, where)
     with contextlib.suppress(OSError, MatchRTError):
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(path, json.dumps({"where": where, **asdict(result)}) + "\n")
+
+
+def _forget(manifest: EngineManifest, test: SelfTest, where: str | None) -> None:
+    if where is not None:
+        with contextlib.suppress(OSError):
+            _record(manifest, test, where).unlink(missing_ok=True)
