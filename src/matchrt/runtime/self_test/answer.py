@@ -126,5 +126,5 @@ def _result(distances: FloatArray, scores: FloatArray) -> SelfTestResult:
     near = distances <= 1.0
     if not near.any():
         return SelfTestResult(len(distances), 0.0, math.inf, math.inf)
-    score = float(np.nan_to_num(scores[near], nan=np.inf).mean())
+    score = float(np.where(np.isnan(scores[near]), np.inf, scores[near]).mean())
     return SelfTestResult(len(distances), float(near.mean()), float(np.median(distances[near])), score)
