@@ -105,16 +105,27 @@ template <std::size_t points>
 std::vector<std::pair<std::size_t, double>> nearest_rows(const std::vector<std::array<double, 2 * points>>& first,
                                                          const std::vector<std::array<double, 2 * points>>& second) {
   std::vector<std::pair<std::size_t, double>> out(first.size(), {0, std::numeric_limits<double>::infinity()});
+  // The largest of the points' distances, by that measure; NaN if one is.
+  const auto gap = [](const auto& a, const auto& b, auto measure) {
+    double largest = 0;
+    for (std::size_t p = 0; p < 2 * points; p += 2) {
+      const double one = measure(a[p] - b[p], a[p + 1] - b[p + 1]);
+      if (!(one <= largest)) largest = one;
+      if (std::isnan(largest)) break;
+    }
+    return largest;
+  };
   for (std::size_t i = 0; i < first.size(); ++i) {
+    double least = std::numeric_limits<double>::infinity();
     for (std::size_t j = 0; j < second.size(); ++j) {
-      double gap = 0;
-      for (std::size_t p = 0; p < 2 * points; p += 2) {
-        const double x = first[i][p] - second[j][p], y = first[i][p + 1] - second[j][p + 1];
-        const double distance = std::hypot(x, y);
-        gap = std::isnan(distance) || distance > gap ? distance : gap;
-        if (std::isnan(gap)) break;
-      }
-      if (gap < out[i].second) out[i] = {j, gap};
+      const double square = gap(first[i], second[j], [](double x, double y) { return x * x + y * y; });
+      if (!(square < least)) continue;
+      least = square;
+      out[i].first = j;
+    }
+    // The root is taken of what was chosen only.
+    if (std::isfinite(least)) {
+      out[i].second = gap(first[i], second[out[i].first], [](double x, double y) { return std::hypot(x, y); });
     }
   }
   return out;

@@ -75,8 +75,12 @@ def view(height: int, width: int, channels: int, seed: int, shift: Sequence[int]
     image = np.empty((height, width, channels), np.uint8)
     for channel in range(channels):
         noise = _noise(height, width, seed + channel, shift)
-        # Shifts round down, also below zero.
-        image[:, :, channel] = np.clip(128 + ((noise - _MEAN >> 3) * contrast >> 8), 0, 255)
+        noise -= _MEAN
+        noise >>= 3  # rounds down, also below zero
+        noise *= contrast
+        noise >>= 8
+        noise += 128
+        image[:, :, channel] = np.clip(noise, 0, 255, out=noise)
     return image
 
 
@@ -92,18 +96,23 @@ def _noise(height: int, width: int, seed: int, shift: Sequence[int]) -> Int32Arr
     total = np.zeros((height, width), np.int32)
     for power, weight in _LAYERS:
         step = 1 << power
-        y, x = np.arange(height) + shift[0], np.arange(width) + shift[1]
-        # The grid's rows and columns that are needed. Interpolation is along the rows first, which are few.
-        top, left = y[0] >> power, x[0] >> power
-        # Numbers below zero wrap around, as in C++.
-        rows = np.arange(top, (y[-1] >> power) + 2).astype(np.uint32)
-        columns = np.arange(left, (x[-1] >> power) + 2).astype(np.uint32)
+        top, left = shift[0] >> power, shift[1] >> power
+        # The grid's rows and columns that are needed; numbers below zero wrap around, as in C++.
+        rows = np.arange(top, (height - 1 + shift[0] >> power) + 2).astype(np.uint32)
+        columns = np.arange(left, (width - 1 + shift[1] >> power) + 2).astype(np.uint32)
         grid = _hash(rows[:, None], columns[None], seed + 1000 * power)
+        # Interpolation is along the rows first, which are few.
+        x = np.arange(width) + shift[1]
         column, right = (x >> power) - left, (x & (step - 1)).astype(np.int32)
         lines = grid[:, column] * (step - right) + grid[:, column + 1] * right
-        row, down = (y >> power) - top, (y & (step - 1)).astype(np.int32)[:, None]
-        layer = lines[row] * (step - down) + lines[row + 1] * down
-        total += np.int32(weight) * (layer >> np.int32(2 * power))
+        # Every row of the grid begins a cell of `step` rows of the image; in place, because memory costs most.
+        down = np.arange(step, dtype=np.int32)[None, :, None]
+        layer = (lines[1:] - lines[:-1])[:, None] * down
+        layer += (lines[:-1] << np.int32(power))[:, None]
+        layer >>= np.int32(2 * power)
+        layer *= np.int32(weight)
+        first = shift[0] & (step - 1)
+        total += layer.reshape(-1, width)[first : first + height]
     return total
 
 
