@@ -53,6 +53,7 @@ class OnnxRuntimeSession(CallingSession):
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
         self._provider = provider
+        self._circumstances: str | None = None
 
     @property
     def manifest(self) -> EngineManifest:
@@ -86,15 +87,16 @@ class OnnxRuntimeSession(CallingSession):
 
     def circumstances(self) -> str | None:
         """On a GPU: provider and version, GPUs and driver; None on the CPU. See `Session`."""
-        if self._provider == _PROVIDERS["cpu"]:
-            return None
-        import onnxruntime
+        # The driver is asked once: it does not change while a session lives, and asking may start a program.
+        if self._circumstances is None and self._provider != _PROVIDERS["cpu"]:
+            import onnxruntime
 
-        boards = read_boards()
-        board = board_in_use(boards)
-        found = [board] if board is not None else boards
-        gpus = ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
-        return f"{gpus}, {self._provider}, onnxruntime {onnxruntime.__version__}"
+            boards = read_boards()
+            board = board_in_use(boards)
+            found = boards if board is None else (board,)
+            gpus = ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
+            self._circumstances = f"{gpus}, {self._provider}, onnxruntime {onnxruntime.__version__}"
+        return self._circumstances
 
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""

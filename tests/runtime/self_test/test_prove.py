@@ -273,13 +273,16 @@ def test_on_a_cpu_it_is_not_asked(bundled: Session, cache: Path) -> None:
 
 
 def test_onnx_runtime_on_a_gpu_depends_on_gpu_and_driver(bundled: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "_provider", "CUDAExecutionProvider")
     seen = set()
     for name, driver in (("A", "1.1"), ("A", "1.2"), ("B", "1.2")):
         monkeypatch.setattr(ort, "read_boards", lambda name=name, driver=driver: (Board(0, name, "0:1", driver),))
-        where = bundled.circumstances()
+        session = bundled.fork()
+        monkeypatch.setattr(session, "_provider", "CUDAExecutionProvider")
+        where = session.circumstances()
         assert where is not None and f"{name}, driver {driver}, CUDAExecutionProvider, onnxruntime" in where
         seen.add(where)
     assert len(seen) == 3
     monkeypatch.setattr(ort, "read_boards", lambda: ())
+    assert session.circumstances() == where, "it is asked once"
+    monkeypatch.setattr(bundled, "_provider", "CUDAExecutionProvider")
     assert "unknown GPU" in str(bundled.circumstances())
