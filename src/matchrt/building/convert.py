@@ -6,6 +6,7 @@ It does not need the torch network, so it can also run on the machine that will 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matchrt._util.digest import sha256_json
@@ -19,13 +20,14 @@ from matchrt.building.judge import Gate, judged_manifest
 from matchrt.building.judging_pairs import judging_pairs
 from matchrt.building.request import Progress, file_name
 from matchrt.building.self_test import self_test_of, with_limits
+from matchrt.building.speed import gpu_milliseconds
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import QUANTIZED
 from matchrt.families.registry import find_family
-from matchrt.manifest import EngineManifest, SelfTest
+from matchrt.manifest import EngineManifest, SelfTest, manifest_path
 from matchrt.runtime.backend import Builder
-from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore, StoredEngine
 
 
@@ -77,9 +79,30 @@ def convert_engine(
     engine = build_engine(graph.data, facts, builder, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.6 * done))
     if here:
         verdict = gate.judge_engine(engine) or gate.judge_graph(graph, test)
-    tell("writing", 0.95)
     manifest = judged_manifest(engine.manifest, verdict)
-    return store.put(engine.data, manifest, file_name(manifest, builder.suffix)), False
+    stored = store.put(engine.data, manifest, file_name(manifest, builder.suffix))
+    if here and verdict is not None and precision in QUANTIZED:
+        stored = _timed(stored, file, builder, store, tell)
+    tell("writing", 0.99)
+    return stored, False
+
+
+def _timed(
+    stored: StoredEngine, file: EngineFile, builder: Builder, store: EngineStore, tell: Progress
+) -> StoredEngine:
+    """The engine with its time on this GPU and that of the fp16 engine in its manifest: 8 bits may be slower.
+
+    The fp16 engine is built for it if the store has none.
+    """
+    tell("comparing the speed with fp16", 0.95)
+    half, _ = convert_engine(file, "fp16", builder, store, lambda what, done: None, accept_loss=True)
+    checks = {
+        "gpu_ms": gpu_milliseconds(read_engine(stored.path)),
+        "gpu_ms_fp16": gpu_milliseconds(read_engine(half.path)),
+    }
+    manifest = replace(stored.manifest, checks=stored.manifest.checks | checks)
+    manifest.write(manifest_path(stored.path))
+    return StoredEngine(stored.path, manifest)
 
 
 def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.gate import EMULATION, LIMITS, Verdict
 from matchrt.bench.judging import judge_engine, reference_matches
 from matchrt.bench.overflow import with_reason
 from matchrt.bench.pairs import JudgedPair
@@ -108,7 +108,9 @@ def judged_manifest(manifest: EngineManifest, found: Judgement | None) -> Engine
         manifest,
         checks=manifest.checks | found.verdict.checks(),
         judged=found.verdict.where,
-        self_test=None if test is None else with_limits(test, manifest.precision, found.self_test),
+        self_test=None
+        if test is None
+        else with_limits(test, manifest.precision, found.self_test, found.verdict.where == EMULATION),
     )
 
 

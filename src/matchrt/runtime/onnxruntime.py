@@ -51,7 +51,8 @@ class OnnxRuntimeSession(CallingSession):
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
-        self._circumstances = None if options.device != "cuda" else f"{provider}, onnxruntime {onnxruntime.__version__}"
+        name = "GPU" if options.device == "cuda" else "CPU"
+        self._device = f"{name}, onnxruntime {onnxruntime.__version__}"
 
     @property
     def manifest(self) -> EngineManifest:
@@ -83,9 +84,13 @@ class OnnxRuntimeSession(CallingSession):
             ) from error
         return dict(zip(names, values, strict=True))
 
+    def device(self) -> str:
+        """The device and the version. See `Session`."""
+        return self._device
+
     def circumstances(self) -> str | None:
         """Provider and version, on a GPU; None on the CPU. See `Session`."""
-        return self._circumstances
+        return self._device if self._device.startswith("GPU") else None
 
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""
