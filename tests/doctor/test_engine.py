@@ -74,7 +74,7 @@ def test_engines_that_cannot_be_tested(machine: Machine, engine: Path, cli: Comm
 
 def test_the_bundled_engine_passes_on_the_cpu(cli: CommandLine) -> None:
     said = cli("doctor", "loftr-lite", "--json").json
-    assert said["passed"] and said["compared"] == 128 and said["where"] == "cpu, onnxruntime"
+    assert said["passed"] and said["compared"] == 128 and said["where"].startswith("CPU, onnxruntime 1.")
 
 
 def test_inspect_shows_what_is_asked(cli: CommandLine, tmp_path: Path) -> None:

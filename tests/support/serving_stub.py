@@ -70,6 +70,9 @@ class StubSession:
     def launch_mode(self) -> str:
         return "call"
 
+    def device(self) -> str:
+        return "stub"
+
     def circumstances(self) -> str | None:
         return None
 

@@ -47,7 +47,7 @@ def open_variant(file: EngineFile, model: onnx.ModelProto, options: SessionOptio
     manifest = replace(file.manifest, engine_sha256=sha256_bytes(data), engine_bytes=len(data), backend=DEFAULT_BACKEND)
     options = replace(options or SessionOptions(), integer_kernels=not halves, device=None)
     session = open_session(EngineFile(file.path, data, manifest), options)
-    return Judged(session, EMULATION, model) if halves else Judged(session, cpu_name())
+    return Judged(session, EMULATION, model) if halves else Judged(session, session.device())
 
 
 def open_judged(file: EngineFile, options: SessionOptions) -> Judged:
@@ -62,9 +62,8 @@ def open_judged(file: EngineFile, options: SessionOptions) -> Judged:
         model = _fp16_graph(file)
         if model is not None:
             return open_variant(file, model, options)
-        return Judged(open_session(file, options), cpu_name())
     session = open_session(file, options)
-    return Judged(session, session.circumstances() or manifest.backend)
+    return Judged(session, session.device())
 
 
 def open_reference(file: EngineFile, options: SessionOptions | None = None) -> Session:
@@ -99,13 +98,6 @@ def computes_in_fp16(model: onnx.ModelProto) -> bool:
 
     weights = {weight.name for weight in model.graph.initializer}
     return any(kind == TensorProto.FLOAT16 and name not in weights for name, kind in element_types(model).items())
-
-
-def cpu_name() -> str:
-    """How results call ONNX Runtime on the CPU."""
-    import onnxruntime
-
-    return f"CPU, onnxruntime {onnxruntime.__version__}"
 
 
 def _fp16_graph(file: EngineFile) -> onnx.ModelProto | None:

@@ -5,7 +5,9 @@ It does not need the torch network, so it can also run on the machine that will 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matchrt._util.digest import sha256_json
@@ -19,13 +21,14 @@ from matchrt.building.judge import Gate, judged_manifest
 from matchrt.building.judging_pairs import judging_pairs
 from matchrt.building.request import Progress, file_name
 from matchrt.building.self_test import self_test_of, with_limits
+from matchrt.building.speed import gpu_milliseconds
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import QUANTIZED
 from matchrt.families.registry import find_family
-from matchrt.manifest import EngineManifest, SelfTest
+from matchrt.manifest import EngineManifest, SelfTest, manifest_path
 from matchrt.runtime.backend import Builder
-from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore, StoredEngine
 
 
@@ -77,9 +80,38 @@ def convert_engine(
     engine = build_engine(graph.data, facts, builder, lambda what, done: tell(f"{building}: {what}", 0.2 + 0.6 * done))
     if here:
         verdict = gate.judge_engine(engine) or gate.judge_graph(graph, test)
-    tell("writing", 0.95)
     manifest = judged_manifest(engine.manifest, verdict)
-    return store.put(engine.data, manifest, file_name(manifest, builder.suffix)), False
+    stored = store.put(engine.data, manifest, file_name(manifest, builder.suffix))
+    if here and verdict is not None and precision in QUANTIZED:
+        with contextlib.suppress(MatchRTError):  # the engine is good, whether or not fp16 can be built beside it
+            stored = _timed(stored, file, builder, store, tell)
+    tell("writing", 0.99)
+    return stored, False
+
+
+def _timed(
+    stored: StoredEngine, file: EngineFile, builder: Builder, store: EngineStore, tell: Progress
+) -> StoredEngine:
+    """The engine with its time on this GPU and that of the fp16 engine in its manifest: 8 bits may be slower.
+
+    The fp16 engine is built for it if the store has none.
+    """
+    tell("comparing the speed with fp16", 0.95)
+    half = _half_engine(file, builder, store)
+    ours, halves = (gpu_milliseconds(read_engine(engine.path)) for engine in (stored, half))
+    checks = {"gpu_ms": ours, "gpu_ms_fp16": halves}
+    manifest = replace(stored.manifest, checks=stored.manifest.checks | checks)
+    manifest.write(manifest_path(stored.path))
+    return StoredEngine(stored.path, manifest)
+
+
+def _half_engine(file: EngineFile, builder: Builder, store: EngineStore) -> StoredEngine:
+    """The fp16 engine of the store, or a new one, whether or not it passes the gate."""
+    request = GraphRequest(file, "fp16", builder, CalibrationOptions(), None)
+    found = store.find(file.manifest.model, _convert_key(request, judging_pairs(file.manifest, None, None), False))
+    if found is not None:
+        return found
+    return convert_engine(file, "fp16", builder, store, lambda what, done: None, accept_loss=True)[0]
 
 
 def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:

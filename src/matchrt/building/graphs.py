@@ -137,8 +137,8 @@ def _choose_faster(
         PassRecord(
             "only-faster",
             True,
-            f"{len(chosen)} of {total} products are faster in {request.precision} on this GPU, by {saved:.3f} ms in all "
-            "as timed alone; the others stay in fp16",
+            f"{len(chosen)} of {total} products are faster in {request.precision} on this GPU, by {saved:.3f} ms in "
+            "all as timed alone; the others stay in fp16",
         )
     )
     return chosen

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.bench.gate import LIMITS, Verdict
+from matchrt.bench.gate import EMULATION, LIMITS, Verdict
 from matchrt.bench.judging import judge_engine, reference_matches
 from matchrt.bench.overflow import with_reason
 from matchrt.bench.pairs import JudgedPair
@@ -103,12 +103,14 @@ def judged_manifest(manifest: EngineManifest, found: Judgement | None) -> Engine
     """The manifest with the verdict's figures, and the self-test with limits that the engine was seen to keep."""
     if found is None:
         return manifest
-    test = manifest.self_test
+    test, where = manifest.self_test, found.verdict.where
+    if test is not None:
+        test = with_limits(test, manifest.precision, found.self_test, emulated=where == EMULATION)
     return replace(
         manifest,
         checks=manifest.checks | found.verdict.checks(),
-        judged=found.verdict.where,
-        self_test=None if test is None else with_limits(test, manifest.precision, found.self_test),
+        judged=where,
+        self_test=test,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +75,30 @@ def time_products(
 
     found = []
     kinds = kinds_of(plan.model, plan.selection.products, shapes)
-    for number, (kind, nodes) in enumerate(kinds.items()):
-        tell(f"timing products, {number + 1} of {len(kinds)}: {kind}", number / len(kinds))
-        times = [
-            _time_graph(single_product(kind, activations).SerializeToString(), builder, manifest) / COPIES
-            for activations in (None, plan.style.activations)
-        ]
-        found.append(ProductTimes(kind, nodes, *times))
+    with _quiet():
+        for number, (kind, nodes) in enumerate(kinds.items()):
+            tell(f"timing products, {number + 1} of {len(kinds)}: {kind}", number / len(kinds))
+            times = [
+                _time_graph(single_product(kind, activations).SerializeToString(), builder, manifest) / COPIES
+                for activations in (None, plan.style.activations)
+            ]
+            found.append(ProductTimes(kind, nodes, *times))
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back the runtime's warnings, which would be the same ones for each of many small engines."""
+    logger = logging.getLogger("matchrt.runtime")
+    logger.addFilter(_drop_warnings)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_drop_warnings)
+
+
+def _drop_warnings(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.WARNING
 
 
 def faster_products(times: list[ProductTimes], precision: str) -> tuple[str, ...]:

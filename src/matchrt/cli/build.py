@@ -254,6 +254,10 @@ def _judged(manifest: Any) -> list[str]:
         )
     if manifest.judged:
         lines.append(f"  judged    {judged_how(manifest.judged)}")
+    if "gpu_ms_fp16" in checks:
+        ours, half = checks["gpu_ms"], checks["gpu_ms_fp16"]
+        advice = f" SLOWER than fp16: build fp16, or {manifest.precision} with --only-faster" if ours > half else ""
+        lines.append(f"  speed     {ours:.2f} ms on this GPU, fp16 {half:.2f} ms{advice}")
     return lines
 
 

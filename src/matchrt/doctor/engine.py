@@ -83,7 +83,7 @@ def check_engine(engine: str | Path, options: SessionOptions, store: EngineStore
         start = time.perf_counter()
         result = prove_now(session, manifest.self_test)
         seconds = time.perf_counter() - start
-        where = session.circumstances() or f"{options.device or 'cpu'}, {manifest.backend}"
+        where = session.device()
     failures = result.failures(manifest.self_test)
     error = failed(manifest, failures, where) if failures else None
     return TestedEngine(str(file.path), manifest, where, manifest.self_test, result, seconds, error)

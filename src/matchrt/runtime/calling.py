@@ -49,6 +49,10 @@ class CallingSession:
         """`call`: a run happens in the caller's thread."""
         return "call"
 
+    def device(self) -> str:
+        """The CPU; a subclass that knows more says more."""
+        return "CPU"
+
     def circumstances(self) -> str | None:
         """None: on a CPU, the results are those of the machine that judged the engine."""
         return None

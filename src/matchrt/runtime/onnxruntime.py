@@ -53,7 +53,7 @@ class OnnxRuntimeSession(CallingSession):
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
         self._provider = provider
-        self._circumstances: str | None = None
+        self._device: str | None = None
 
     @property
     def manifest(self) -> EngineManifest:
@@ -85,22 +85,31 @@ class OnnxRuntimeSession(CallingSession):
             ) from error
         return dict(zip(names, values, strict=True))
 
-    def circumstances(self) -> str | None:
-        """On a GPU: provider and version, GPUs and driver; None on the CPU. See `Session`."""
+    def device(self) -> str:
+        """The device and the version: on a GPU, its name and the driver's version too. See `Session`."""
         # The driver is asked once: it does not change while a session lives, and asking may start a program.
-        if self._circumstances is None and self._provider != _PROVIDERS["cpu"]:
+        if self._device is None:
             import onnxruntime
 
-            boards = read_boards()
-            board = board_in_use(boards)
-            found = boards if board is None else (board,)
-            gpus = ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
-            self._circumstances = f"{gpus}, {self._provider}, onnxruntime {onnxruntime.__version__}"
-        return self._circumstances
+            where = "CPU" if self._provider == _PROVIDERS["cpu"] else f"{_gpus()}, {self._provider}"
+            self._device = f"{where}, onnxruntime {onnxruntime.__version__}"
+        return self._device
+
+    def circumstances(self) -> str | None:
+        """On a GPU, what `device` says; None on the CPU. See `Session`."""
+        return None if self._provider == _PROVIDERS["cpu"] else self.device()
 
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""
         self._session = None
+
+
+def _gpus() -> str:
+    """The GPU in use and its driver; all GPUs if it is not known which one that is."""
+    boards = read_boards()
+    board = board_in_use(boards)
+    found = boards if board is None else (board,)
+    return ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
 
 
 def _require_provider(provider: str, available: list[str]) -> None:

@@ -133,6 +133,10 @@ class Session(Protocol):
         """
         ...
 
+    def device(self) -> str:
+        """The device and the backend that run the engine, for people. Raises nothing."""
+        ...
+
     def circumstances(self) -> str | None:
         """What decides the self-test's results besides the engine's bytes, as text: GPU, driver, versions, kernels.
 

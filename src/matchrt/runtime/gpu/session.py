@@ -92,7 +92,8 @@ class TensorRTSession:
         self._latest: tuple[Any, _Ready] | None = None
         self._lent_out = False  # whether the last run went into the caller's stream
         self._closed = False
-        self._manifest = self._engine.manifest  # needed after closing too
+        # Needed after closing too.
+        self._manifest, self._device = self._engine.manifest, self._engine.where()
         self._take_device()
         try:
             self._stream = self._own(Stream())
@@ -188,10 +189,14 @@ class TensorRTSession:
             return "graph"
         return f"enqueue ({newest.no_graph or 'a graph is captured in the second run of a shape'})"
 
+    def device(self) -> str:
+        """GPU, driver and the backend's version; see `Session`."""
+        return self._device
+
     def circumstances(self) -> str:
         """GPU, driver, the backend's version, and the kernels kept for the self-test's shapes; see `Session`."""
         kernels = self._engine.kept_kernels(self_test_shapes(self._manifest))
-        return f"{self._engine.where()}, kernels {kernels or 'not compiled yet'}"
+        return f"{self._device}, kernels {kernels or 'not compiled yet'}"
 
     def drop_kept_kernels(self) -> bool:
         """Deletes the kernels kept for the self-test's shapes, in memory and on disk; see `Session`."""
