@@ -27,8 +27,11 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class OnGpu(StubSession):
     """The stub finds one match a pair, which is no answer to any self-test."""
 
-    def circumstances(self) -> str | None:
+    def device(self) -> str:
         return "A GPU, driver 1"
+
+    def circumstances(self) -> str | None:
+        return self.device()
 
 
 def test_the_service_refuses_it_and_closes_its_session(monkeypatch: pytest.MonkeyPatch) -> None:

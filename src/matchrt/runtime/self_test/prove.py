@@ -46,7 +46,7 @@ def prove(session: Session) -> SelfTestResult | None:
     start = time.perf_counter()
     result = prove_now(session, test)
     if failures := result.failures(test):
-        raise failed(session.manifest, failures, before)
+        raise failed(session.manifest, failures, session.device())
     if (seconds := time.perf_counter() - start) > _LONG:
         LOGGER.warning("the self-test of %s took %.1f s; it runs once on this machine", _name(session), seconds)
     return result
