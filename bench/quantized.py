@@ -18,11 +18,11 @@ import onnx
 from matchrt.bench.gate import LIMITS
 from matchrt.bench.judging import judge_engine, reference_matches
 from matchrt.bench.pairs import user_pairs
+from matchrt.bench.variant import open_variant
 from matchrt.bench.verify_report import verdict_line, verification_table
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import choose_pairs
-from matchrt.building.variant import open_variant
 from matchrt.export.precision import apply
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, TENSORRT_FP8, TENSORRT_MATRICES
 from matchrt.runtime.engine_file import EngineFile, read_engine
@@ -81,7 +81,7 @@ def accuracy(file: EngineFile, models: dict[str, onnx.ModelProto], arguments: ar
         expected = reference_matches(session, pairs, lambda: None)
     found = {}
     for name, model in models.items():
-        with closing(open_variant(file, model)) as session:
+        with closing(open_variant(file, model).session) as session:
             limits = LIMITS[name.split("-")[0]]
             verdict = judge_engine(expected, session, pairs, limits, ("fp32", name), lambda: None)
         print(verification_table(verdict).markdown(), verdict_line(verdict), flush=True)

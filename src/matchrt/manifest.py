@@ -5,16 +5,18 @@ Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
-import types
-import typing
+import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from matchrt._util import atomic
+from matchrt._util.from_json import parse_json
 from matchrt.errors import MatchRTError
 
 SCHEMA = 2
@@ -23,6 +25,10 @@ _SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
 Dimension = int | str
 # Outputs that dense networks have besides their matches, on request (docs/engine-contract.md).
 DENSE_OUTPUTS = ("warp", "certainty")
+# A match in a self-test's answer is five float32.
+ROW_BYTES = 20
+# The largest values with which the images of a self-test are made in 32-bit integers.
+_MAX_SHIFT, _MAX_CONTRAST = 1 << 20, 1 << 16
 Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
 Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
 
@@ -162,6 +168,67 @@ class PassRecord:
 
 
 @dataclass(frozen=True)
+class SelfTestPair:
+    """The image pair of a self-test, which `runtime.self_test.pair` makes of these integers.
+
+    seed: of the noise that the images show.
+    shift: how far the second image is moved, (rows, columns) in pixels.
+    contrast: of the second image, in 256ths.
+
+    Error: ValueError for numbers that 32-bit arithmetic would not hold.
+    """
+
+    seed: int
+    shift: tuple[int, int]
+    contrast: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; it should be 0 to 2147483647")
+        if any(abs(by) > _MAX_SHIFT for by in self.shift):
+            raise ValueError(f"shift is {self.shift}; each should be at most {_MAX_SHIFT}")
+        if not 0 <= self.contrast <= _MAX_CONTRAST:
+            raise ValueError(f"contrast is {self.contrast}; it should be 0 to {_MAX_CONTRAST}")
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What an engine must answer on a machine before its answers are believed there.
+
+    pair: the images.
+    kind: how answers are compared: `matches` as they are; `warp`, for dense networks, only where both sides have chosen
+        the same pixel, because K matches chosen from a dense warp change with the last bit.
+    answer: the fp32 graph's matches: base64 of little-endian float32 `[N, 5]`: x0, y0, x1, y1 in pixels of the input,
+        and the score.
+    within: smallest share (0..1) of these matches that the engine must have within 1 px.
+    pixels: largest median of their distances, in pixels.
+    score: largest mean difference of their scores.
+
+    Error: ValueError for an answer that is not such a table, and for limits that are no finite numbers in range.
+    """
+
+    pair: SelfTestPair
+    kind: Literal["matches", "warp"]
+    answer: str
+    within: float
+    pixels: float
+    score: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.within <= 1:
+            raise ValueError(f"within is {self.within}; it should be above 0, and at most 1")
+        for name, limit in (("pixels", self.pixels), ("score", self.score)):
+            if not 0 <= limit < math.inf:
+                raise ValueError(f"{name} is {limit}; it should be a finite number from 0 on")
+        decode_rows(self.answer)
+
+    @property
+    def matches(self) -> int:
+        """The number of matches in the answer."""
+        return len(decode_rows(self.answer)) // ROW_BYTES
+
+
+@dataclass(frozen=True)
 class EngineManifest:
     """Everything that must fit before an engine is loaded, and everything that a result should be able to cite.
 
@@ -182,6 +249,9 @@ class EngineManifest:
     matchrt_version: the version of matchrt that built the engine.
     passes: what each graph pass did, in order.
     checks: figures of the checks that the build made, by name.
+    judged: where the build judged the precision: `emulation`, or the device and backend that ran the engine; empty if
+        it did not judge it.
+    self_test: what the engine must answer where it runs; None if there is no such test.
     options: the builder's options that differ from the defaults, for people to read.
     build_key: digest of everything that decides the engine; the store finds it by this.
     schema: the version of the manifest's form.
@@ -204,6 +274,8 @@ class EngineManifest:
     matchrt_version: str
     passes: tuple[PassRecord, ...] = ()
     checks: dict[str, float] = field(default_factory=dict)
+    judged: str = ""
+    self_test: SelfTest | None = None
     options: dict[str, str] = field(default_factory=dict)
     build_key: str = ""
     schema: Literal[2] = 2
@@ -220,6 +292,19 @@ class EngineManifest:
     def write(self, path: Path) -> None:
         """Writes the manifest atomically. Error: output-unwritable."""
         atomic.write_text(path, self.to_json())
+
+
+def decode_rows(answer: str) -> bytes:
+    """The bytes of a self-test's answer: finite little-endian float32, five a match.
+
+    Error: ValueError if the text is not base64 of that.
+    """
+    data = base64.b64decode(answer, validate=True)
+    if len(data) % ROW_BYTES:
+        raise ValueError("answer is no table of five columns")
+    if not all(map(math.isfinite, struct.unpack(f"<{len(data) // 4}f", data))):
+        raise ValueError("answer has numbers that are not finite")
+    return data
 
 
 def has_dense(outputs: Iterable[str]) -> bool:
@@ -249,7 +334,7 @@ def read_manifest(path: Path) -> EngineManifest:
         message = f"'{path}' has manifest schema {found!r}; this matchrt reads {SCHEMA}."
         raise MatchRTError("manifest-schema", message, rebuild)
     try:
-        manifest = _parse(EngineManifest, raw, "manifest")
+        manifest = parse_json(EngineManifest, raw, "manifest")
     except ValueError as error:
         raise MatchRTError("manifest-invalid", f"'{path}': {error}.", rebuild) from error
     assert isinstance(manifest, EngineManifest)
@@ -261,75 +346,3 @@ def _upgraded(raw: Any) -> Any:
     if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] != 1:
         return raw
     return {_SCHEMA_1_NAMES.get(name, name): value for name, value in raw.items()} | {"schema": SCHEMA}
-
-
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Builds `kind` from JSON, checking every field; raises ValueError that names the field."""
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        return _parse_dataclass(kind, value, where)
-    if origin in (types.UnionType, typing.Union):
-        return _parse_union(typing.get_args(kind), value, where)
-    if origin is tuple:
-        return _parse_tuple(typing.get_args(kind), value, where)
-    if origin is dict:
-        return _parse_dict(typing.get_args(kind)[1], value, where)
-    return _parse_scalar(kind, value, where)
-
-
-def _parse_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} should be an object")
-    return {str(key): _parse(kind, entry, f"{where}.{key}") for key, entry in value.items()}
-
-
-def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise ValueError(f"{where} is {value!r}")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
-        raise ValueError(f"{where} should be {kind.__name__}, is {value!r}")
-    return value
-
-
-def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} should be an object")
-    hints = typing.get_type_hints(kind)
-    known = {entry.name: entry for entry in dataclasses.fields(kind)}
-    if unknown := sorted(set(value) - set(known)):
-        raise ValueError(f"{where} has unknown fields {', '.join(unknown)}")
-    no_default = dataclasses.MISSING
-    required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
-    if missing := sorted(required - set(value)):
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    fields = {name: _parse(hints[name], entry, f"{where}.{name}") for name, entry in value.items()}
-    try:
-        return kind(**fields)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in kinds:
-        return None
-    errors = []
-    for kind in (k for k in kinds if k is not type(None)):
-        try:
-            return _parse(kind, value, where)
-        except ValueError as error:
-            errors.append(str(error))
-    raise ValueError(errors[0])
-
-
-def _parse_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    if not isinstance(value, list):
-        raise ValueError(f"{where} should be a list")
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_parse(kinds[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    if len(value) != len(kinds):
-        raise ValueError(f"{where} should have {len(kinds)} entries, has {len(value)}")
-    return tuple(_parse(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True)))

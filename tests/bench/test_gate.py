@@ -122,7 +122,12 @@ def test_the_manifest_gets_the_worst_score() -> None:
 def test_too_few_matches_prove_nothing_and_the_verdict_says_so(precision: str) -> None:
     verdict = verdict_of(precision, Agreement(19, 19, (19, 19, 19), 1.0))
     assert not verdict.enough and verdict_line(verdict).startswith("gate: no verdict, fp32 finds")
-    assert to_json(verdict, None)["gate"] == {"passed": False, "failures": list(verdict.failures)}
+    assert to_json(verdict, None)["gate"] == {
+        "passed": False,
+        "failures": list(verdict.failures),
+        "judged": "",
+        "reason": None,
+    }
     with pytest.raises(InternalError) as caught:
         verdict.require(precision)
     assert caught.value.code == "precision-gate-empty" and "19 matches in 1 pairs" in caught.value.message

@@ -34,7 +34,7 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
     ("option", "commands"),
     [
         ("--store", {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}),
-        ("--device", {"match", "match-many", "bench", "serve"}),
+        ("--device", {"match", "match-many", "bench", "serve", "doctor"}),
         ("--threads", {"match", "bench", "verify"}),
         ("--min-score", {"match", "match-many", "bench"}),
         ("--resize", {"match", "match-many", "bench"}),

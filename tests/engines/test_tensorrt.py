@@ -314,7 +314,7 @@ def test_interrupted_build_leaves_nothing(machine: Machine, tmp_path: Path) -> N
     output = tmp_path / "out" / "e.engine"
     store = EngineStore(tmp_path / "store")
     options = BuilderOptions(timing_cache=tmp_path / "t.bin") if machine.backend == "tensorrt" else BuilderOptions()
-    request = BuildRequest(source, backend=machine.backend, output=output, builder=options)
+    request = BuildRequest(source, backend=machine.backend, output=output, builder=options, accept_accuracy_loss=True)
     machine.script.while_building = interrupt
     with pytest.raises(KeyboardInterrupt):
         build(request, store)
@@ -342,7 +342,7 @@ def test_failed_build_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
 
 def test_the_store_finds_what_was_built(machine: Machine, tmp_path: Path) -> None:
     store = EngineStore(tmp_path)
-    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend)
+    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend, accept_accuracy_loss=True)
     first, second = build(request, store), build(request, store)
     assert not first.cached and second.cached and second.path == first.path and first.path.suffix == ".engine"
     assert set(first.seconds) == {"build"} and second.seconds == {}
@@ -351,9 +351,22 @@ def test_the_store_finds_what_was_built(machine: Machine, tmp_path: Path) -> Non
     assert not build(replace(request, builder=BuilderOptions(targets=("8.9",))), store).cached
 
 
+def test_an_engine_that_answers_something_else_on_this_gpu_is_not_kept(machine: Machine, tmp_path: Path) -> None:
+    """The stub's kernel matches nothing that the fp32 graph matches: the engine itself is judged, not the graph."""
+    store = EngineStore(tmp_path)
+    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend)
+    with pytest.raises(MatchRTError) as caught:
+        build(request, store)
+    assert caught.value.code == "precision-gate" and "judged on Stub 0" in caught.value.message
+    assert not store.engines()
+    forced = build(replace(request, accept_accuracy_loss=True), store).manifest
+    assert "Stub 0" in forced.judged and forced.checks["precision_kept"] < 0.1
+
+
 def test_engines_are_made_from_fp32_onnx_only(machine: Machine, tmp_path: Path) -> None:
     store = EngineStore(tmp_path)
-    built = build(BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend), store)
+    request = BuildRequest(str(engine_path("loftr-lite")), backend=machine.backend, accept_accuracy_loss=True)
+    built = build(request, store)
     renamed = tmp_path / "e.onnx"
     renamed.write_bytes(built.path.read_bytes())
     built.manifest.write(tmp_path / "e.onnx.json")
@@ -383,7 +396,7 @@ def test_options_on_the_command_line(machine: Machine, cli: CommandLine, argumen
 
 def test_the_command_tells_what_it_built(machine: Machine, cli: CommandLine, tmp_path: Path) -> None:
     line = ("build", engine_path("loftr-lite"), "--backend", "tensorrt_rtx", "--target", "sm80,sm8.9", "--workspace",
-            "64", "--store", tmp_path)  # fmt: skip
+            "64", "--store", tmp_path, "--accept-accuracy-loss")  # fmt: skip
     ran = cli(*line)
     assert ran.code == 0, ran.err
     assert "runs on   compute capability 8.0, 8.9 and later" in ran.out and "time      build" in ran.out

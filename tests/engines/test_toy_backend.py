@@ -40,6 +40,9 @@ class ToyBuilder:
     tf32: bool = False
     rounds_products: bool = False
 
+    def runs_here(self) -> bool:
+        return False
+
     def identity(self) -> str:
         return "toy 1"
 

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.self_tests import DIGESTS, Matches, make_test
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.manifest import EngineManifest, Portability, TensorSpec, manifest_path, read_manifest
+from matchrt.manifest import EngineManifest, Portability, SelfTestPair, TensorSpec, manifest_path, read_manifest
 from matchrt.runtime.engine_file import engine_path
+from matchrt.runtime.self_test.answer import compare_answer
+from matchrt.runtime.self_test.pair import view
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+FLAGS = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+SANITIZED = ["-fsanitize=address,undefined", "-fno-sanitize-recover"]
+MOCK = ROOT / "tests" / "support" / "tensorrt_mock"
+PAIR = SelfTestPair(seed=1, shift=(5, 7), contrast=96)
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled(source: Path, output: Path) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not installed")
-    output = tmp_path_factory.mktemp("cpp") / "match_engine"
-    source = ROOT / "examples" / "cpp"
-    mock = ROOT / "tests" / "support" / "tensorrt_mock"
-    command = [
-        compiler,
-        *FLAGS,
-        f"-I{source / 'include'}",
-        f"-I{mock}",
-        str(source / "match_engine.cpp"),
-        "-o",
-        str(output),
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    folders = [f"-I{ROOT / 'examples' / 'cpp' / 'include'}", f"-I{MOCK}"]
+    ran = subprocess.run(
+        [compiler, *FLAGS, *SANITIZED, *folders, str(source), "-o", str(output)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return output
 
 
-def write_engine(folder: Path, *, sized: bool = True, **changes: Any) -> Path:
-    """A mock's engine with a real manifest: static 48x64 with sizes, or dynamic."""
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(ROOT / "examples" / "cpp" / "match_engine.cpp", tmp_path_factory.mktemp("cpp") / "match_engine")
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """What the header says by itself (tests/support/cpp/self_test_check.cpp)."""
+    source = ROOT / "tests" / "support" / "cpp" / "self_test_check.cpp"
+    output = compiled(source, tmp_path_factory.mktemp("cpp") / "self_test_check")
+
+    def ask(*words: object) -> bytes:
+        ran = subprocess.run([output, *map(str, words)], capture_output=True, check=False)
+        assert ran.returncode == 0, ran.stderr.decode()
+        return ran.stdout
+
+    return ask
+
+
+def write_engine(folder: Path, *orders: str, sized: bool = True, **changes: Any) -> Path:
+    """A mock's engine with a real manifest: static 48x64 with sizes, or dynamic; without a self-test.
+
+    orders: what the mock does otherwise (its header lists them).
+    """
     bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
     sizes = tuple(TensorSpec(f"size{i}", "int32", (1, 2)) for i in (0, 1)) if sized else ()
     height, width = (48, 64) if sized else ("h", "w")
@@ -52,11 +73,11 @@ def write_engine(folder: Path, *, sized: bool = True, **changes: Any) -> Path:
     if sized:
         contract = dataclasses.replace(contract, height=48, width=64, profile=None, fitting="letterbox")
     names = [spec.name for spec in (*images, *sizes, *bundled.outputs)]
-    data = "".join(f"{name}\n" for name in names).encode()
+    data = "".join(f"{name}\n" for name in (*names, *(f"#{order}" for order in orders))).encode()
     manifest: EngineManifest = dataclasses.replace(
         bundled, backend="tensorrt", backend_version="10.9.0.34", portability=Portability(("8.9",), False, "exact"),
         inputs=(*images, *sizes), input=contract, engine_bytes=len(data), engine_sha256=sha256_bytes(data),
-        matching=dataclasses.replace(bundled.matching, default_score=0.05),
+        matching=dataclasses.replace(bundled.matching, default_score=0.05), self_test=None,
     )  # fmt: skip
     path = folder / "mock.engine"
     path.write_bytes(data)
@@ -175,3 +196,137 @@ def test_digests_of_all_lengths(program: Path, tmp_path: Path) -> None:
         raw |= {"engine_bytes": length, "engine_sha256": sha256_bytes(data)}
         manifest_path(engine).write_text(json.dumps(raw))
         assert "error[engine-rejected]" in run(program, tmp_path, engine, 48, 64).stderr
+
+
+# ------------------------------------------------------------------------------------------- the self-test
+
+
+def answer(height: int = 48, width: int = 64) -> Matches:
+    """What the mock's order `many` answers to the made pair."""
+    first = view(height, width, 1, PAIR.seed, (0, 0), 256)[..., 0].astype(float)
+    second = view(height, width, 1, PAIR.seed, PAIR.shift, PAIR.contrast)[..., 0].astype(float)
+    i = np.arange(40)
+    values = first.ravel()[i * width + 2 * i], second.ravel()[i * width + 2 * i]
+    return np.column_stack([2 * i, i, *values, 0.9 - 0.01 * i])
+
+
+def proven(folder: Path, *orders: str, sized: bool = True, **changes: Any) -> Path:
+    """A mock's engine with a self-test that `many` passes."""
+    size = (48, 64) if sized else (480, 640)
+    test = dataclasses.replace(make_test(answer(*size)), pair=PAIR, **changes)
+    return write_engine(folder, "many", *orders, sized=sized, self_test=test)
+
+
+@pytest.mark.parametrize("image", DIGESTS)
+def test_the_pair_has_the_same_bytes_as_in_python(check: Callable[..., bytes], image: Any) -> None:
+    height, width, channels, seed, shift, contrast = image
+    assert sha256_bytes(check("view", height, width, channels, seed, *shift, contrast)) == DIGESTS[image]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_an_engine_that_answers_right_is_opened(program: Path, tmp_path: Path, sized: bool) -> None:
+    assert len(rows(run(program, tmp_path, proven(tmp_path, sized=sized), 48 if sized else 64, 64))) == 40
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        (["move 0.5"], "median distance 0.5 px (limit 0.02)"),
+        (["move 300"], "0.0% of 40 matches within 1 px (limit 97.0%); median distance inf px (limit 0.02)"),
+        (["move nan"], "0.0% of 40 matches within 1 px"),
+        (["dim 0.25"], "mean score difference 0.25 (limit 0.005)"),
+        (["dim nan"], "mean score difference inf"),
+        (["count 0"], "0.0% of 40 matches within 1 px"),
+        (["count -1"], "0.0% of 40 matches within 1 px"),
+        (["count 1000000"], "0.0% of 40 matches within 1 px"),
+        (["count 30"], "75.0% of 40 matches within 1 px"),
+    ],
+)
+def test_an_engine_that_answers_wrong_is_refused(
+    program: Path, check: Callable[..., bytes], tmp_path: Path, orders: list[str], said: str
+) -> None:
+    engine = proven(tmp_path, *orders)
+    ran = run(program, tmp_path, engine, 48, 64)
+    assert ran.returncode == 1 and "error[engine-self-test]: this fp32 engine of loftr-lite" in ran.stderr, ran.stderr
+    assert said in ran.stderr and "compute capability 8.9, tensorrt 10.9.0.34" in ran.stderr
+    assert said in check("unproven", engine).decode(), "it can be opened without, and asked"
+
+
+def test_a_run_that_fails_has_its_own_error(program: Path, tmp_path: Path) -> None:
+    ran = run(program, tmp_path, proven(tmp_path, "fail"), 48, 64)
+    assert ran.returncode == 1 and "error[session-failed]: the engine did not run: mock: the run failed" in ran.stderr
+
+
+def test_engines_without_a_self_test(check: Callable[..., bytes], program: Path, tmp_path: Path) -> None:
+    engine = write_engine(tmp_path)
+    assert check("unproven", engine).strip() == b"none"
+    raw = json.loads(manifest_path(engine).read_text())
+    del raw["self_test"]
+    manifest_path(engine).write_text(json.dumps(raw))
+    assert run(program, tmp_path, engine, 48, 64).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": "AAAA"}, {"answer": "AAA"}, {"answer": "!" * 80}, {"answer": "=" * 80}, {"answer": "A" * 78 + "=A"},
+        {"answer": "=="}, {"answer": base64.b64encode(b"\xff" * 60).decode()}, {"answer": 3}, {"kind": "warps"},
+        {"within": 0}, {"within": 1.01}, {"pixels": -1}, {"score": 1e999}, {"score": None}, {"pair": None},
+        {"pair": {"seed": 2**31, "shift": [0, 0], "contrast": 1}}, {"pair": {"seed": 1, "shift": [0], "contrast": 1}},
+        {"pair": {"seed": 1, "shift": [2**21, 0], "contrast": 1}}, {"pair": {"seed": 1, "shift": [0, 0]}},
+        {"pair": {"seed": 1, "shift": [0, 0], "contrast": 2**17}},
+    ],
+)  # fmt: skip
+def test_a_damaged_self_test(program: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    engine = proven(tmp_path)
+    raw = json.loads(manifest_path(engine).read_text())
+    raw["self_test"] |= changes
+    manifest_path(engine).write_text(json.dumps(raw).replace("Infinity", "1e999"))
+    ran = run(program, tmp_path, engine, 48, 64)
+    assert ran.returncode == 1 and "error[manifest-invalid]" in ran.stderr, ran.stderr
+
+
+def test_a_manifest_whose_size_is_none(program: Path, tmp_path: Path) -> None:
+    engine = proven(tmp_path)
+    for height in (-48, 0, 2**40):
+        raw = json.loads(manifest_path(engine).read_text())
+        raw["input"]["height"] = height
+        manifest_path(engine).write_text(json.dumps(raw))
+        ran = run(program, tmp_path, engine, 48, 64)
+        assert ran.returncode == 1 and "error[manifest-invalid]" in ran.stderr, ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["matches", "warp"])
+def test_figures_are_those_of_python(check: Callable[..., bytes], tmp_path: Path, kind: Any) -> None:
+    random = np.random.default_rng(4)
+    on_pixels = np.concatenate([random.permutation(400)[:120].reshape(60, 2), random.uniform(0, 400, (60, 2))], axis=1)
+    stored = np.column_stack([np.concatenate([on_pixels, on_pixels[:, [2, 3, 0, 1]]]), random.uniform(0.2, 1, 120)])
+    engine = write_engine(tmp_path, self_test=make_test(stored, kind))
+    test = read_manifest(manifest_path(engine)).self_test
+    assert test is not None
+    near = stored + random.normal(0, 0.03, stored.shape) * [0, 0, 1, 1, 0.1]
+    for broken in (stored, near, near[::-1], near[:50], near[:0], stored + random.normal(0, 0.7, stored.shape)):
+        for value in (None, np.nan, np.inf):
+            actual = broken.copy()
+            if value is not None:
+                actual[random.random(actual.shape) < 0.05] = value
+            count = len(actual)
+            outputs = {
+                "keypoints0": actual[None, :, :2], "keypoints1": actual[None, :, 2:4], "scores": actual[None, :, 4],
+                "num_matches": np.array([count]),
+            }  # fmt: skip
+            (tmp_path / "table").write_bytes(np.ascontiguousarray(actual, "<f8").tobytes())
+            expected = compare_answer(test, outputs)
+            figures, said = check("compare", manifest_path(engine), tmp_path / "table").decode().splitlines()
+            wanted = (expected.compared, expected.within, expected.pixels, expected.score)
+            assert [float(word) for word in figures.split()] == pytest.approx(wanted, rel=1e-12, abs=1e-15)
+            assert said == "; ".join(expected.failures(test))
+
+
+def test_engines_can_be_moved(check: Callable[..., bytes], tmp_path: Path) -> None:
+    """The vendor's library keeps the address of the log, so the log stays where it is."""
+    said = check("moved", write_engine(tmp_path, "fail")).decode().splitlines()
+    assert said == ["session-failed: the engine did not run: mock: the run failed"] * 2 + [
+        "session-closed: the engine was moved elsewhere"
+    ]
+    assert check("moved", write_engine(tmp_path)).decode().split()[:2] == ["matched"] * 2

@@ -65,7 +65,7 @@ def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def matcher_graph(size: tuple[int, int] | None, channels: int = 1) -> bytes:
+def matcher_graph(size: tuple[int, int] | None, channels: int = 1, slots: int = SLOTS) -> bytes:
     """An ONNX file with the contract of an engine and nothing inside. size: None for a dynamic one."""
     images = [
         helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [1, *(size or (f"h{i}", f"w{i}")), channels])
@@ -73,9 +73,9 @@ def matcher_graph(size: tuple[int, int] | None, channels: int = 1) -> bytes:
     ]
     sizes = [helper.make_tensor_value_info(f"size{i}", TensorProto.INT32, [1, 2]) for i in (0, 1)]
     outputs = [
-        helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [1, SLOTS, 2]),
-        helper.make_tensor_value_info("keypoints1", TensorProto.FLOAT, [1, SLOTS, 2]),
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, SLOTS]),
+        helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [1, slots, 2]),
+        helper.make_tensor_value_info("keypoints1", TensorProto.FLOAT, [1, slots, 2]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, slots]),
         helper.make_tensor_value_info("num_matches", TensorProto.INT32, [1]),
     ]
     inputs = images + (sizes if size is not None else [])
@@ -83,7 +83,7 @@ def matcher_graph(size: tuple[int, int] | None, channels: int = 1) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]).SerializeToString())
 
 
-def graph_facts(size: tuple[int, int] | None) -> GraphFacts:
+def graph_facts(size: tuple[int, int] | None, slots: int = SLOTS) -> GraphFacts:
     """What a manifest says of `matcher_graph`."""
     contract = (
         InputContract(1, 8, "letterbox", "area-linear", height=size[0], width=size[1])
@@ -96,18 +96,21 @@ def graph_facts(size: tuple[int, int] | None) -> GraphFacts:
         precision="fp32",
         source=Source("outdoor_ds.ckpt", "0" * 64, "Apache-2.0", "nowhere"),
         input=contract,
-        matching=MatchContract(SLOTS, 0.2, 2, True, 8),
+        matching=MatchContract(slots, 0.2, 2, True, 8),
         passes=(),
         build_key="1" * 64,
     )
 
 
 def make_engine(
-    machine: Machine, size: tuple[int, int] | None = (32, 48), options: BuilderOptions | None = None
+    machine: Machine,
+    size: tuple[int, int] | None = (32, 48),
+    options: BuilderOptions | None = None,
+    slots: int = SLOTS,
 ) -> EngineFile:
-    """An engine built on the machine, static or (size None) dynamic."""
+    """An engine built on the machine, static or (size None) dynamic, with that many slots for matches."""
     builder = get_backend(machine.backend).builder(options or BuilderOptions())
-    built = build_engine(matcher_graph(size), graph_facts(size), builder)
+    built = build_engine(matcher_graph(size, slots=slots), graph_facts(size, slots), builder)
     return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
 
 

@@ -70,6 +70,15 @@ class StubSession:
     def launch_mode(self) -> str:
         return "call"
 
+    def device(self) -> str:
+        return "stub"
+
+    def circumstances(self) -> str | None:
+        return None
+
+    def drop_kept_kernels(self) -> bool:
+        return False
+
     def close(self) -> None:
         self.closed += 1
 

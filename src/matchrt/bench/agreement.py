@@ -15,16 +15,14 @@ import numpy.typing as npt
 
 from matchrt.bench.metrics import pixel_scale
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.nearest import IndexArray, nearest_rows
 
 FloatArray = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
 PIXELS = (0.5, 1.0, 3.0)
 # Scores are compared between matches that are this close, in pixels.
 _SAME = 3.0
 # A comparison of fewer matches than this says nothing.
 ENOUGH = 20
-# This many rows are compared at once. All distances of many matches would not fit into memory.
-_BLOCK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +68,7 @@ def nearest(first: PairMatches, second: PairMatches) -> tuple[IndexArray, FloatA
     The distance is the larger of the Euclidean distances of the two ends. It is infinite where a point is NaN or
     infinite, and where `second` is empty (the index is 0 then).
     """
-    index, distance = np.zeros(len(first), np.int64), np.full(len(first), np.inf)
-    if not len(second):
-        return index, distance
-    for start in range(0, len(first), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
-            offsets = first.points[block, None] - second.points[None]
-        gaps = np.maximum(np.hypot(offsets[..., 0], offsets[..., 1]), np.hypot(offsets[..., 2], offsets[..., 3]))
-        gaps[np.isnan(gaps)] = np.inf
-        index[block], distance[block] = gaps.argmin(axis=1), gaps.min(axis=1)
-    return index, distance
+    return nearest_rows(first.points, second.points)
 
 
 def partners(first: PairMatches, second: PairMatches, pixels: float) -> IndexArray:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.bench.agreement import FloatArray, IndexArray, PairMatches, partners
+from matchrt.bench.agreement import FloatArray, PairMatches, partners
+from matchrt.runtime.nearest import IndexArray
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 # Largest distance in pixels that torch, ONNX and a session may be apart in fp32 (the fidelity bar of the design).

@@ -16,6 +16,7 @@ from matchrt.bench.folder import PlainPair
 from matchrt.bench.gate import Limits, Verdict
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.verify import Verification, VerifiedPair
+from matchrt.bench.warp_agreement import DenseReference, warp_agreement
 from matchrt.errors import MatchRTError
 from matchrt.manifest import MatchContract
 from matchrt.runtime.adapter import PairAdapter
@@ -37,21 +38,41 @@ class Expected:
 
     matches: its matches, pair by pair.
     matching: what its matching stage was built with: thresholds and number of slots.
+    warps: its dense warps, pair by pair; None, or empty, for a network without one.
     """
 
     matches: tuple[Matches, ...]
     matching: MatchContract
+    warps: tuple[DenseReference | None, ...] = ()
 
     def count(self) -> int:
         """Number of matches in all pairs, from the default score on."""
         return sum(len(found.filter(self.matching.default_score)) for found in self.matches)
 
 
+@dataclass(frozen=True)
+class PairRun:
+    """One pair's run.
+
+    matches: its matches; the error `matches-invalid` if the output holds no valid ones (NaN, scores out of range).
+    outputs: the engine's outputs, arrays `[B, ...]` by name.
+    row: the pair's row in them.
+    """
+
+    matches: Matches | MatchRTError
+    outputs: Mapping[str, npt.NDArray[Any]]
+    row: int
+
+
 def match_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -> Iterator[Matches | MatchRTError]:
+    """The matches of `run_pairs`. Errors: those of `run_pairs`."""
+    return (run.matches for run in run_pairs(session, pairs, advance))
+
+
+def run_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -> Iterator[PairRun]:
     """Matches all pairs in order, as many in a run as the engine takes. `advance` is called after each pair.
 
-    If the output of a pair holds no valid matches (NaN, scores out of range), the error `matches-invalid` is yielded
-    instead of its matches. Errors that are raised: image-*, size-memory, session-*.
+    Errors: image-*, size-memory, session-*.
     """
     adapter, rows = PairAdapter(session.manifest, JUDGED), session.manifest.input.batch
     for start in range(0, len(pairs), rows):
@@ -67,7 +88,7 @@ def match_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance)
                 if error.code != "matches-invalid":
                     raise
                 found = error
-            yield found
+            yield PairRun(found, outputs, row)
             advance()
 
 
@@ -84,12 +105,20 @@ def reference_matches(session: Session, pairs: Sequence[JudgedPair], advance: Ad
 
     Errors: those of `match_pairs`, and matches-invalid.
     """
-    found = []
-    for matches in match_pairs(session, pairs, advance):
-        if isinstance(matches, MatchRTError):
-            raise matches
-        found.append(matches)
-    return Expected(tuple(found), session.manifest.matching)
+    found, warps = [], []
+    for run in run_pairs(session, pairs, advance):
+        if isinstance(run.matches, MatchRTError):
+            raise run.matches
+        found.append(run.matches)
+        warps.append(_warp(run, session))
+    return Expected(tuple(found), session.manifest.matching, tuple(warps))
+
+
+def _warp(run: PairRun, session: Session) -> DenseReference | None:
+    width = session.manifest.input.width
+    if width is None or not session.manifest.dense:
+        return None
+    return DenseReference.from_outputs(run.outputs, run.row, width)
 
 
 def judge_engine(
@@ -101,17 +130,22 @@ def judge_engine(
     advance: Advance,
     *,
     accuracy: bool = True,
+    where: str = "",
 ) -> Verdict:
     """Matches every pair with the engine in `session` and compares the matches with the expected ones.
 
     Each side is counted from its own default score on, because a reference of another model has another.
     limits: what the engine may lose. names: names of the reference and of the engine, for reports.
-    advance: called after each pair. accuracy: whether matches are also measured against the truth of the pairs.
+    advance: called after each pair. where: where the engine runs, for reports.
+    accuracy: whether matches are also measured against the truth of the pairs.
     Errors: those of `match_pairs`.
     """
     ours, theirs = limits.scores(session.manifest.matching), limits.scores(expected.matching)
     found = []
-    for reference, actual, pair in zip(expected.matches, match_pairs(session, pairs, advance), pairs, strict=True):
+    warps = expected.warps or (None,) * len(pairs)
+    runs = run_pairs(session, pairs, advance)
+    for reference, warp, run, pair in zip(expected.matches, warps, runs, pairs, strict=True):
+        actual = run.matches
         invalid = actual.message if isinstance(actual, MatchRTError) else None
         # An invalid output counts as no matches at all.
         usable = reference.top(0) if isinstance(actual, MatchRTError) else actual
@@ -119,8 +153,9 @@ def judge_engine(
         right, figures = _NONE
         if accuracy and _measurable(pair):
             right, figures = _accuracy(pair, reference.filter(theirs[-1]), usable.filter(ours[-1]))
-        found.append(VerifiedPair(pair, agreements, right, figures, invalid))
-    return Verdict(Verification(*names, ours, tuple(found)), limits)
+        near = None if warp is None else warp_agreement(warp, run.outputs, run.row)
+        found.append(VerifiedPair(pair, agreements, right, figures, invalid, near))
+    return Verdict(Verification(*names, ours, tuple(found)), limits, where)
 
 
 Accuracy = tuple[tuple[float, float] | None, tuple[dict[str, float], dict[str, float]]]

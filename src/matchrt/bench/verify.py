@@ -10,6 +10,7 @@ import numpy as np
 
 from matchrt.bench.agreement import Agreement, together
 from matchrt.bench.pairs import JudgedPair
+from matchrt.bench.warp_agreement import WarpAgreement, warps_together
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class VerifiedPair:
     accuracy: shares (0..1) of correct matches, of the reference and of the engine; None without truth.
     figures: what was measured against the truth, of the reference and of the engine, as `PairResult.figures`.
     invalid: why the engine's output holds no valid matches; None if it does. An invalid output keeps no match.
+    warp: how far the engine's matches are from the reference's dense warp; None for networks without one.
     """
 
     pair: JudgedPair
@@ -28,6 +30,7 @@ class VerifiedPair:
     accuracy: tuple[float, float] | None
     figures: tuple[dict[str, float], dict[str, float]]
     invalid: str | None = None
+    warp: WarpAgreement | None = None
 
     @property
     def agreement(self) -> Agreement:
@@ -42,6 +45,8 @@ class VerifiedPair:
             found["accuracy_reference"], found["accuracy"] = (round(value, 6) for value in self.accuracy)
         if self.invalid is not None:
             found["invalid"] = self.invalid
+        if self.warp is not None:
+            found["warp"] = _warp_json(self.warp)
         for name, figures in zip(("figures_reference", "figures"), self.figures, strict=True):
             found[name] = {k: round(v, 6) if math.isfinite(v) else None for k, v in figures.items()}
         return found
@@ -73,6 +78,12 @@ class Verification:
         return together([pair.agreement for pair in self.pairs])
 
     @property
+    def warp(self) -> WarpAgreement | None:
+        """The agreement of all warps together; None for networks without one."""
+        known = [pair.warp for pair in self.pairs if pair.warp is not None]
+        return warps_together(known) if known else None
+
+    @property
     def accuracy(self) -> tuple[float, float] | None:
         """Mean accuracy (0..1) over the pairs with truth, of the reference and of the engine; None without truth."""
         known = [pair.accuracy for pair in self.pairs if pair.accuracy is not None]
@@ -97,8 +108,15 @@ class Verification:
             "engine": self.engine,
             "together": self.agreement.to_json(),
             "accuracy": named,
+            "warp": None if self.warp is None else _warp_json(self.warp),
             "pairs": [pair.to_json() for pair in self.pairs],
         }
+
+
+def _warp_json(warp: WarpAgreement) -> dict[str, float | None]:
+    """As JSON values; a value that is not finite is null."""
+    found = {"within_1px": warp.share(1.0), "median_px": warp.median, "certainty_difference": warp.certainty}
+    return {name: round(value, 6) if math.isfinite(value) else None for name, value in found.items()}
 
 
 def together_by_set(verification: Verification) -> dict[str, Verification]:

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from matchrt.bench.agreement import Agreement
-from matchrt.bench.gate import Verdict
+from matchrt.bench.gate import Verdict, judged_how
 from matchrt.bench.judging import JUDGED, match_pairs
 from matchrt.bench.per_block import Sensitivity
 from matchrt.bench.tables import Cells
@@ -49,7 +49,8 @@ def verification_table(verdict: Verdict) -> Cells:
 def _row(
     name: str, pairs: tuple[VerifiedPair, ...], agreement: Agreement, accuracy: tuple[float, float] | None
 ) -> tuple[str, ...]:
-    shares = (f"{agreement.share(pixels):.2%}" for pixels in (0.5, 1.0, 3.0))
+    # Of no matches, none can be lost: a share would prove nothing.
+    shares = (f"{agreement.share(pixels):.2%}" if agreement.expected else "-" for pixels in (0.5, 1.0, 3.0))
     rank = f"{agreement.rank:.4f}" if math.isfinite(agreement.rank) else ""
     right = "" if accuracy is None else f"{accuracy[1]:.4f} ({accuracy[1] - accuracy[0]:+.4f})"
     count = f"{agreement.count_ratio:.2%}" if math.isfinite(agreement.count_ratio) else "none before"
@@ -73,14 +74,29 @@ def verdict_line(verdict: Verdict) -> str:
     """The gate's verdict in one line."""
     if not verdict.enough:
         return f"gate: no verdict, {verdict.too_few}"
-    return "gate: passed" if not verdict.failures else f"gate: FAILED, {'; '.join(verdict.failures)}"
+    judged = f", judged {judged_how(verdict.where)}" if verdict.where else ""
+    if verdict.failures:
+        return f"gate: FAILED, {'; '.join(verdict.failures)}{judged}.{verdict.because}"
+    return f"gate: passed{judged}"
+
+
+def warp_line(verdict: Verdict) -> str | None:
+    """How far the matches are from the reference's dense warp, in one line; None for networks without one."""
+    warp = verdict.verification.warp
+    if warp is None:
+        return None
+    return (
+        f"warp: {warp.share(1.0):.2%} of {len(warp.distances)} matches within 1 px of the reference's, median "
+        f"{warp.median:.3f} px, certainties differ by {warp.certainty:.4f} on average"
+    )
 
 
 def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[str, Any]:
     """A verdict and a sensitivity as JSON values; None for what was not measured."""
     found: dict[str, Any] = {}
     if verdict is not None:
-        gate = {"passed": not verdict.failures, "failures": list(verdict.failures)}
+        gate = {"passed": not verdict.failures, "failures": list(verdict.failures), "judged": verdict.where}
+        gate["reason"] = verdict.reason
         found |= {**verdict.verification.to_json(), "gate": gate}
     if sensitivity is not None:
         found["per_block"] = sensitivity.to_json()
@@ -94,6 +110,7 @@ def to_html(verdict: Verdict | None, sensitivity: Sensitivity | None, pictures: 
         colour = _BAD if verdict.failures else _GOOD
         parts += [
             f"<p class='verdict' style='border-color:{colour}'>{escape(verdict_line(verdict))}</p>",
+            f"<p>{escape(warp_line(verdict) or '')}</p>",
             _table(verification_table(verdict)),
         ]
     if sensitivity is not None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from matchrt.bench.drawn import HARD
 from matchrt.bench.gate import LIMITS, Verdict
 from matchrt.bench.judging import judge_engine, reference_matches
+from matchrt.bench.overflow import with_reason
 from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
 from matchrt.bench.reference import find_reference
+from matchrt.bench.variant import open_judged, open_reference
 from matchrt.bench.verify_report import worst_pictures
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.opening import open_session
 from matchrt.runtime.session import SessionOptions
 from matchrt.store import EngineStore
 
@@ -48,7 +49,8 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
     """Compares an engine with its reference. Returns the verdict, and captions and JPEGs of the worst pairs.
 
     tell: called with the step that begins and the share (0..1) of the work done.
-    Errors: reference-*, engine-*, pairs-*, eval-*, image-*.
+    On ONNX Runtime's CPU provider, engines in fp16 are emulated, because it computes them in fp32 (`open_judged`).
+    Errors: reference-*, engine-*, pairs-*, eval-*, image-*, package-missing.
     """
     engine = read_engine(request.engine, store, request.backend)
     reference = find_reference(engine.manifest, store, request.reference)
@@ -63,9 +65,13 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
 
     tell("opening engines", 0.0)
     names = (_name(reference), _name(engine))
-    with closing(open_session(reference, options)) as first, closing(open_session(engine, options)) as second:
+    judged = open_judged(engine, options)
+    with closing(judged.session) as second, closing(open_reference(reference, options)) as first:
         expected = reference_matches(first, pairs, advance)
-        verdict = judge_engine(expected, second, pairs, LIMITS[engine.manifest.precision], names, advance)
+        limits = LIMITS[engine.manifest.precision]
+        verdict = judge_engine(expected, second, pairs, limits, names, advance, where=judged.where)
+        if judged.emulated is not None:
+            verdict = with_reason(verdict, engine, judged.emulated, pairs[0])
         pictures = worst_pictures(verdict, first, second, request.worst) if request.worst else []
     return verdict, pictures
 

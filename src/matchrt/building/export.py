@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from matchrt._util.digest import sha256_json
@@ -10,6 +11,7 @@ from matchrt._util.memory import require_memory
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
+from matchrt.building.self_test import make_self_test
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.export.weights.files.inert import tell_aside
@@ -17,6 +19,8 @@ from matchrt.export.weights.files.opening import require_regular
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import InputContract, MatchContract, Source
+from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.opening import open_session
 from matchrt.store import EngineStore, StoredEngine
 
 if TYPE_CHECKING:
@@ -85,7 +89,10 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         return ExportedEngine(cached, _account(loaded), True, loaded.notes)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
-    stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
+    tell("answering the self-test", 0.95)
+    with closing(open_session(EngineFile(store.root, engine.data, engine.manifest))) as session:
+        manifest = replace(engine.manifest, self_test=make_self_test(session))
+    stored = store.put(engine.data, manifest, file_name(manifest, OnnxRuntimeBuilder.suffix))
     return ExportedEngine(stored, _account(loaded), False, loaded.notes)
 
 

@@ -1,26 +1,31 @@
-"""Writes the graph of an engine in another precision, with one function for each, and judges it if it loses digits."""
+"""Writes the graph of an engine in another precision, with one function for each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from matchrt._util.packages import packages_for
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.calibrate import calibrate
 from matchrt.building.calibration.options import CalibrationOptions
-from matchrt.building.calibration.pairs import CalibrationPairs, fp16_pairs
+from matchrt.building.calibration.pairs import CalibrationPairs
 from matchrt.building.calibration.style import style_for
-from matchrt.building.judge import judge
 from matchrt.building.request import Progress
+from matchrt.building.speed import faster_products, time_products
 from matchrt.manifest import PassRecord
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.backend import Builder
 from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
-    import onnx
+    from matchrt.export.quantization.quantize import QuantPlan
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,12 @@ class Graph:
 
     data: the ONNX graph as bytes.
     records: what was done to the graph.
-    checks: the figures of the gate's verdict, by name; empty if the graph was not judged.
+    rounded: whether it computes with fewer digits than the fp32 graph, so that it must be judged.
     """
 
     data: bytes
     records: tuple[PassRecord, ...] = ()
-    checks: dict[str, float] = field(default_factory=dict)
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,6 @@ class GraphRequest:
     file: the fp32 ONNX engine.
     precision: `fp32`, `fp16`, `int8` or `fp8`.
     builder: of the backend that the graph is for.
-    accept_loss: whether to keep a graph that loses too many matches.
     calibration: how int8 and fp8 get their ranges; unused for other precisions.
     pairs: the pairs that calibrate and judge int8 and fp8; None for other precisions.
     """
@@ -52,13 +56,12 @@ class GraphRequest:
     file: EngineFile
     precision: str
     builder: Builder
-    accept_loss: bool
     calibration: CalibrationOptions
     pairs: CalibrationPairs | None
 
 
 def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Graph:
-    """Writes the graph in the requested precision, and judges it if it may lose matches.
+    """Writes the graph in the requested precision.
 
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: precision-*, keep-unused, calibration-*, package-missing, image-*.
@@ -88,7 +91,7 @@ def _fp32_graph(request: GraphRequest) -> Graph:
 
 
 def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
-    """The graph with the types that the family's rules give; it is judged on textures."""
+    """The graph with the types that the family's rules give."""
     import onnx
 
     from matchrt.export.precision import apply
@@ -96,34 +99,49 @@ def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
     tell(f"writing {request.precision} into the graph", 0.0)
     manifest = request.file.manifest
     model, records = apply(onnx.load_model_from_string(request.file.data), request.precision, manifest.family)
-    return _judged(request, model, records, fp16_pairs(manifest), tell, 0.05)
+    return Graph(model.SerializeToString(deterministic=True), records, rounded=True)
 
 
 def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: EngineStore, tell: Progress) -> Graph:
-    """The graph with Q/DQ nodes and measured ranges; it is judged on other pairs than it was calibrated on, if any."""
+    """The graph with Q/DQ nodes and measured ranges."""
     options, builder = request.calibration, request.builder
     style = style_for(request.precision, builder.name, builder.version)
-    done = calibrate(request.file, style, options, pairs, store, lambda what, share: tell(what, 0.1 * share))
-    records = (_calibration_record(options, pairs), *done.records)
-    return _judged(request, done.model, records, pairs.judging, tell, 0.1)
+    timed: list[PassRecord] = []
+    done = calibrate(
+        request.file,
+        style,
+        options,
+        pairs,
+        store,
+        lambda what, share: tell(what, 0.05 * share),
+        partial(_choose_faster, request, timed, tell) if options.only_faster else None,
+    )
+    records = (_calibration_record(options, pairs), *timed, *done.records)
+    return Graph(done.model.SerializeToString(deterministic=True), records, rounded=True)
 
 
-def _judged(
-    request: GraphRequest,
-    model: onnx.ModelProto,
-    records: tuple[PassRecord, ...],
-    pairs: Sequence[JudgedPair],
-    tell: Progress,
-    begun: float,
-) -> Graph:
-    """The graph with its verdict. Errors: precision-gate, precision-gate-empty, unless a loss is accepted."""
-    precision = request.precision
-    comparing = f"comparing the matches of {precision} with those of fp32"
-    tell(comparing, begun)
-    verdict = judge(request.file, model, precision, pairs, lambda share: tell(comparing, begun + (0.2 - begun) * share))
-    if not request.accept_loss:
-        verdict.require(precision)
-    return Graph(model.SerializeToString(deterministic=True), records, verdict.checks())
+def _choose_faster(
+    request: GraphRequest, records: list[PassRecord], tell: Progress, plan: QuantPlan, pair: JudgedPair
+) -> tuple[str, ...]:
+    """The products that 8 bits make faster on this GPU; `records` gets a line about them. Error: precision-slower."""
+    from matchrt.export.quantization.ranges import tensor_shapes
+
+    manifest = request.file.manifest
+    inputs = PairAdapter(manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
+    shapes = tensor_shapes(plan.model, plan.placement.tensors, inputs)
+    times = time_products(plan, shapes, request.builder, manifest, lambda what, share: tell(what, 0.05 + 0.05 * share))
+    chosen = faster_products(times, request.precision)
+    saved = sum((entry.fp16 - entry.eighth) * len(entry.nodes) for entry in times if entry.faster)
+    total = sum(len(entry.nodes) for entry in times)
+    records.append(
+        PassRecord(
+            "only-faster",
+            True,
+            f"{len(chosen)} of {total} products are faster in {request.precision} on this GPU, by {saved:.3f} ms in "
+            "all as timed alone; the others stay in fp16",
+        )
+    )
+    return chosen
 
 
 def _calibration_record(options: CalibrationOptions, pairs: CalibrationPairs) -> PassRecord:
@@ -131,5 +149,5 @@ def _calibration_record(options: CalibrationOptions, pairs: CalibrationPairs) ->
         "calibration",
         True,
         f"{options.method} over {len(pairs.calibrating)} {'drawn' if options.source is None else 'given'} pairs, seed "
-        f"{options.seed}; judged on {len(pairs.judging)} {'others' if pairs.apart else 'of the same'}",
+        f"{options.seed}; judged on {'others' if pairs.apart else 'the same'}",
     )

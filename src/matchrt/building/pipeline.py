@@ -64,6 +64,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             rebuild=request.rebuild,
             accept_loss=request.accept_accuracy_loss,
             calibration=request.calibration,
+            judged_on=request.pairs,
         )
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
@@ -87,7 +88,17 @@ def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[
 
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that were decided when the given engine was built."""
-    free = ("model", "backend", "precision", "builder", "output", "rebuild", "accept_accuracy_loss", "calibration")
+    free = (
+        "model",
+        "backend",
+        "precision",
+        "builder",
+        "output",
+        "rebuild",
+        "accept_accuracy_loss",
+        "calibration",
+        "pairs",
+    )
     blank = BuildRequest(request.model)
     changed = [f.name for f in fields(request) if getattr(request, f.name) != getattr(blank, f.name)]
     given = [name for name in changed if name not in (*free, "family_options")] + list(request.family_options)

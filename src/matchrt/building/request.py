@@ -39,6 +39,8 @@ class BuildRequest:
     backend: name of the backend that the engine is for.
     precision: `fp32`, `fp16`, `int8` or `fp8`.
     calibration: how int8 and fp8 get their ranges.
+    pairs: pairs of images to judge the precision on, besides made ones and the package's photographs: a list of pairs,
+        an evaluation folder or a folder of images; None for none.
     builder: options of the backend's builder.
     allow_missing: patterns of network tensors that the checkpoint may lack; they stay untrained.
     output: file that a copy of the engine is written to; None to leave it in the store only.
@@ -66,6 +68,7 @@ class BuildRequest:
     backend: str = DEFAULT_BACKEND
     precision: str = "fp32"
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    pairs: Path | None = None
     builder: BuilderOptions = field(default_factory=BuilderOptions)
     allow_missing: tuple[str, ...] = ()
     output: Path | None = None

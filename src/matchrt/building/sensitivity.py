@@ -12,6 +12,7 @@ from matchrt.bench.judging import Expected, reference_matches
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.per_block import Sensitivity, measure_sensitivity
 from matchrt.bench.reference import find_reference
+from matchrt.bench.variant import open_reference, open_variant
 from matchrt.bench.verify_run import verified_pairs
 from matchrt.building.calibration.calibrate import plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
@@ -19,11 +20,9 @@ from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
 from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.style import style_for
 from matchrt.building.source import require_source
-from matchrt.building.variant import open_variant
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
-from matchrt.runtime.opening import open_session
 from matchrt.runtime.session import Session
 from matchrt.store import EngineStore
 
@@ -104,7 +103,7 @@ def _measure(
     def open_block(nodes: tuple[str, ...]) -> Session:
         # A part quantizes only tensors that the whole network quantizes too, so the same ranges serve.
         graph, _ = quantize(plan_quantization(model, family, style, keep, nodes), ranges)
-        return open_variant(source, graph)
+        return open_variant(source, graph).session
 
     tell("matching in fp32", 0.2)
     expected = _expected(source, pairs.judging)
@@ -121,5 +120,5 @@ def _measure(
 
 
 def _expected(source: EngineFile, pairs: tuple[JudgedPair, ...]) -> Expected:
-    with closing(open_session(source)) as session:
+    with closing(open_reference(source)) as session:
         return reference_matches(session, pairs, lambda: None)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from matchrt.bench.folder import PlainPair
 from matchrt.bench.pairs import JudgedPair
 from matchrt.manifest import InputContract
+from matchrt.runtime.self_test.pair import view
 
 UInt8Array = npt.NDArray[np.uint8]
 Size = tuple[int, int]
@@ -25,8 +25,7 @@ def texture_pair(contract: InputContract, stride: int, sizes: tuple[Size, Size],
     """
     shift = max(2 * stride, contract.divisor)
     height, width = (max(sides) + shift for sides in zip(*sizes, strict=True))
-    layers = [_texture(height, width, seed + channel) for channel in range(contract.channels)]
-    texture = np.stack(layers, axis=2)
+    texture = view(height, width, contract.channels, seed, (0, 0), 256)
     (height0, width0), (height1, width1) = sizes
     first, second = texture[:height0, :width0], texture[shift : shift + height1, shift : shift + width1]
     return np.ascontiguousarray(first), np.ascontiguousarray(second)
@@ -64,15 +63,3 @@ def _sizes(contract: InputContract) -> list[tuple[Size, Size]]:
     half, most = (max(least[short], best[short] * share // 4 // step * step) for share in (2, 3))
     shapes = [(side, best[1]) if short == 0 else (best[0], side) for side in (half, most)]
     return [(best, best), (shapes[0], shapes[1])]
-
-
-def _texture(height: int, width: int, seed: int) -> UInt8Array:
-    """A uint8 image [height, width] of noise on several scales. It looks like gravel and is different everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.zeros(1, 1, height, width)
-    for scale in (2, 4, 8, 16, 32):
-        noise = torch.rand(1, 1, height // scale + 2, width // scale + 2, generator=generator)
-        image += torch.nn.functional.interpolate(noise, size=(height, width), mode="bilinear") * scale**0.5
-    low, high = image.min(), image.max()
-    pixels: UInt8Array = ((image[0, 0] - low) / (high - low) * 255).byte().numpy()
-    return pixels

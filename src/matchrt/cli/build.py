@@ -105,6 +105,17 @@ def build(
             metavar="PATTERN", help="For int8 and fp8: modules that stay in floating point; repeat for several."
         ),
     ] = None,
+    only_faster: Annotated[
+        bool,
+        typer.Option("--only-faster", help="For int8 and fp8: quantise only what that makes faster on this GPU."),
+    ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR_OR_LIST",
+            help="Pairs of images to judge the precision on, besides made ones and the package's photographs.",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="SM,...", help="For tensorrt_rtx: GPUs to build for, such as sm80,sm89,sm120."),
@@ -177,7 +188,10 @@ def build(
         profile=parse_profile(dynamic) if dynamic else None,
         backend=backend,
         precision=precision,
-        calibration=CalibrationOptions(calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed),
+        calibration=CalibrationOptions(
+            calibration, calibration_method, tuple(keep_fp32 or ()), calibration_seed, only_faster
+        ),
+        pairs=pairs,
         builder=builder_options(
             target, workspace, optimization_level, tf32, hardware_compatible, version_compatible, timing_cache
         ),
@@ -231,14 +245,37 @@ def _print(result: Any) -> None:
             f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
         )
     if "precision_kept" in checks:
-        console.print(
-            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {int(checks['precision_matches'])} fp32 "
-            f"matches within 1 px{_count(checks)}{_accuracy(checks)}"
-        )
+        for line in _judged(manifest):
+            console.print(line)
     if missing := manifest.source.allowed_missing:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
         )
+
+
+def _judged(manifest: Any) -> list[str]:
+    """Lines about the gate's figures and where they come from."""
+    from matchrt.bench.gate import judged_how
+
+    checks, matches = manifest.checks, int(manifest.checks["precision_matches"])
+    if matches == 0:
+        return [f"  {manifest.precision:9} not judged: fp32 finds no match in the pairs"]
+    lines = [
+        f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {matches} fp32 matches within 1 px"
+        f"{_count(checks)}{_accuracy(checks)}"
+    ]
+    if "precision_warp_within" in checks:
+        lines.append(
+            f"  warp      {checks['precision_warp_within']:.2%} of the matches within 1 px of fp32's warp, median "
+            f"{checks['precision_warp_median']:.3f} px, certainties differ by {checks['precision_warp_certainty']:.4f}"
+        )
+    if manifest.judged:
+        lines.append(f"  judged    {judged_how(manifest.judged)}")
+    if "gpu_ms_fp16" in checks:
+        ours, half = checks["gpu_ms"], checks["gpu_ms_fp16"]
+        advice = f" SLOWER than fp16: build fp16, or {manifest.precision} with --only-faster" if ours > half else ""
+        lines.append(f"  speed     {ours:.2f} ms on this GPU, fp16 {half:.2f} ms{advice}")
+    return lines
 
 
 def _count(checks: dict[str, float]) -> str:

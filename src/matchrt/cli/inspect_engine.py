@@ -12,7 +12,7 @@ from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_onnx import counts, print_graph
 from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import EngineManifest, SelfTest
 
 if TYPE_CHECKING:
     from matchrt.runtime.engine_file import EngineFile
@@ -102,10 +102,23 @@ def _print_manifest(path: Path, manifest: EngineManifest) -> None:
         ),
         ("weights", f"{manifest.source.name}, tensors {manifest.source.tensors_sha256[:16]}…"),
         ("licence", manifest.source.licence),
+        ("judged", manifest.judged or "not judged when it was built"),
+        ("self-test", _self_test(manifest.self_test)),
         ("size", f"{manifest.engine_bytes / 1e6:.2f} MB"),
         ("sha256", f"{manifest.engine_sha256} (checked)"),
     ]
     facts(rows)
+
+
+def _self_test(test: SelfTest | None) -> str:
+    if test is None:
+        return "none: nothing checks the engine's results where it runs"
+    pair, kind = test.pair, "matches of a warp" if test.kind == "warp" else "matches"
+    rows, columns = pair.shift
+    return (
+        f"pair {pair.seed} moved by {rows},{columns} at contrast {pair.contrast}, {test.matches} {kind}: "
+        f"at least {test.within:.1%} within 1 px, median at most {test.pixels:g} px, scores within {test.score:g}"
+    )
 
 
 def _tensors(manifest: EngineManifest, which: str) -> str:

@@ -162,7 +162,9 @@ def _deliver(
     document = report.to_json(verdict, sensitivity)
     tables = [] if verdict is None else [report.verification_table(verdict)]
     tables += [] if sensitivity is None else [report.sensitivity_table(sensitivity)]
-    line = None if verdict is None else report.verdict_line(verdict)
+    line = None
+    if verdict is not None:
+        line = "\n".join(filter(None, (report.warp_line(verdict), report.verdict_line(verdict))))
     if output is not None:
         write_report(output, "\n".join([*(table.markdown() for table in tables), line or ""]), document)
     if html is not None:

@@ -41,6 +41,7 @@ class StoreState:
     size: of all files, in bytes.
     writable: whether engines can be added.
     misfits: the engines that do not run here.
+    untested: the paths of engines without a self-test, whose results no session checks where they run.
     """
 
     root: str
@@ -48,6 +49,7 @@ class StoreState:
     size: int
     writable: bool
     misfits: tuple[Misfit, ...]
+    untested: tuple[str, ...] = ()
 
 
 def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gpus) -> StoreState:
@@ -64,6 +66,7 @@ def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gp
         size=sum(_size(path) for path in store.root.rglob("*")) if store.root.is_dir() else 0,
         writable=_writable(store.root),
         misfits=tuple(misfit for misfit in checked if misfit is not None),
+        untested=tuple(str(engine.path) for engine in engines if engine.manifest.self_test is None),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from matchrt._util.digest import sha256_bytes
 from matchrt._version import __version__
-from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, Source
+from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, SelfTest, Source
 from matchrt.runtime.backend import Builder, Tell
 
 
@@ -23,6 +23,8 @@ class GraphFacts:
     passes: what was done to the graph.
     build_key: digest of everything that decides the engine.
     checks: figures of parity and gate, by name.
+    judged: where the precision was judged; empty if it was not.
+    self_test: what engines of this graph must answer; None for none.
     """
 
     model: str
@@ -34,6 +36,8 @@ class GraphFacts:
     passes: tuple[PassRecord, ...]
     build_key: str
     checks: dict[str, float] = field(default_factory=dict)
+    judged: str = ""
+    self_test: SelfTest | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
         matchrt_version=__version__,
         passes=facts.passes,
         checks=facts.checks,
+        judged=facts.judged,
+        self_test=facts.self_test,
         options=built.options,
         build_key=facts.build_key,
     )

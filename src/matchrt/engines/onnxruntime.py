@@ -38,6 +38,10 @@ class OnnxRuntimeBuilder:
     tf32: bool = False
     rounds_products: bool = False
 
+    def runs_here(self) -> bool:
+        """False: no GPU is needed, and the graph is judged before it becomes an engine."""
+        return False
+
     def identity(self) -> str:
         """A constant, because only the graph decides what is built."""
         return "onnx"

@@ -14,6 +14,7 @@ from matchrt.nvidia.device import Gpu, find_gpus
 from matchrt.nvidia.dialect import BuilderOptions, Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.runtime.backend import BuiltEngine, Tell, get_backend
+from matchrt.runtime.engine_checks import fits_gpu
 
 _SHOWN_ERRORS = 3
 
@@ -53,6 +54,14 @@ class TensorRTBuilder:
     def rounds_products(self) -> bool:
         """Whether the backend rounds the factors of fp32 products, as the dialect says."""
         return self.dialect.rounds_products(self.options)
+
+    def runs_here(self) -> bool:
+        """Whether the first GPU of this machine is one of those that the engine is for."""
+        gpu = _gpu()
+        if gpu is None:
+            return False
+        where = self.dialect.portability(self.options, gpu.compute_capability)
+        return fits_gpu(where, gpu.compute_capability)
 
     def identity(self) -> str:
         """Digest of version, options and the GPUs that the engine is for. The timing cache does not change it."""

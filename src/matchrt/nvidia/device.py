@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from matchrt.errors import MatchRTError
 from matchrt.nvidia.cuda import call, cuda_runtime
+
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ def free_memory() -> int:
     """Free bytes on the GPU that this thread uses. Errors: package-missing, device-missing."""
     free, _ = call(cuda_runtime().cudaMemGetInfo)
     return int(free)
+
+
+def driver_version() -> str | None:
+    """The version of the NVIDIA driver, such as `580.159.04`; None where the kernel does not tell it (Windows)."""
+    try:
+        text = _DRIVER_FILE.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"\b\d{3,}(?:\.\d+)+\b", text)
+    return None if found is None else found.group()
 
 
 def _describe(index: int) -> Gpu:

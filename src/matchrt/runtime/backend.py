@@ -78,6 +78,10 @@ class Builder(Protocol):
         """
         ...
 
+    def runs_here(self) -> bool:
+        """Whether this machine has a GPU that its engines are for. Raises nothing."""
+        ...
+
     def identity(self) -> str:
         """Text for the build key: version, device and options, as far as the engine depends on them."""
         ...

@@ -1,4 +1,4 @@
-"""The engines that come with the package."""
+"""The engines and photographs that come with the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 BUNDLED = ("loftr-lite",)
+
+
+def photographs_folder() -> Path:
+    """The folder of the package's photographs. Raises nothing."""
+    return Path(str(resources.files("matchrt") / "assets" / "photographs"))
 
 
 def bundled_path(model: str) -> Path:

@@ -48,3 +48,15 @@ class CallingSession:
     def launch_mode(self) -> str:
         """`call`: a run happens in the caller's thread."""
         return "call"
+
+    def device(self) -> str:
+        """The CPU; a subclass that knows more says more."""
+        return "CPU"
+
+    def circumstances(self) -> str | None:
+        """None: on a CPU, the results are those of the machine that judged the engine."""
+        return None
+
+    def drop_kept_kernels(self) -> bool:
+        """False: nothing is kept from start to start."""
+        return False

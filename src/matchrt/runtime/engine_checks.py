@@ -23,7 +23,7 @@ from pathlib import Path
 
 from matchrt._util.digest import sha256_bytes
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import EngineManifest, Portability
 from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names
 from matchrt.runtime.bundled import BUNDLED
 
@@ -113,17 +113,23 @@ def require_gpu(manifest: EngineManifest, capability: str, name: str) -> None:
     name: this GPU's name.
     """
     where = manifest.portability
+    if fits_gpu(where, capability):
+        return
     listed = where.compute_capabilities
-    if not listed or capability in listed:
-        return
-    if where.newer_gpus and _numbers(capability) > min(_numbers(entry) for entry in listed):
-        return
     later = " and later" if where.newer_gpus else ""
     raise MatchRTError(
         "engine-gpu",
         f"The engine's compute_capabilities are {', '.join(listed)}{later}; this GPU, {name}, has {capability}.",
         f"Build it for this GPU: {build_command(manifest)}.",
     )
+
+
+def fits_gpu(where: Portability, capability: str) -> bool:
+    """Whether engines that run in these places run on a GPU of this compute capability, such as `8.9`."""
+    listed = where.compute_capabilities
+    if not listed or capability in listed:
+        return True
+    return where.newer_gpus and _numbers(capability) > min(_numbers(entry) for entry in listed)
 
 
 def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.nvidia.boards import board_in_use, read_boards
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_checks import require_tensors
 from matchrt.runtime.engine_file import EngineFile
@@ -34,6 +35,8 @@ class OnnxRuntimeSession(CallingSession):
         if not options.spin:
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not options.integer_kernels:
+            # Fusions beyond the basic ones give wrong values for float8 pairs in float32 graphs (ONNX Runtime 1.31).
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
             settings.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session: Any = onnxruntime.InferenceSession(engine.data, settings, providers=[provider])
@@ -49,6 +52,8 @@ class OnnxRuntimeSession(CallingSession):
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
         self._manifest = engine.manifest
+        self._provider = provider
+        self._device: str | None = None
 
     @property
     def manifest(self) -> EngineManifest:
@@ -80,9 +85,31 @@ class OnnxRuntimeSession(CallingSession):
             ) from error
         return dict(zip(names, values, strict=True))
 
+    def device(self) -> str:
+        """The device and the version: on a GPU, its name and the driver's version too. See `Session`."""
+        # The driver is asked once: it does not change while a session lives, and asking may start a program.
+        if self._device is None:
+            import onnxruntime
+
+            where = "CPU" if self._provider == _PROVIDERS["cpu"] else f"{_gpus()}, {self._provider}"
+            self._device = f"{where}, onnxruntime {onnxruntime.__version__}"
+        return self._device
+
+    def circumstances(self) -> str | None:
+        """On a GPU, what `device` says; None on the CPU. See `Session`."""
+        return None if self._provider == _PROVIDERS["cpu"] else self.device()
+
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""
         self._session = None
+
+
+def _gpus() -> str:
+    """The GPU in use and its driver; all GPUs if it is not known which one that is."""
+    boards = read_boards()
+    board = board_in_use(boards)
+    found = boards if board is None else (board,)
+    return ", ".join(f"{board.name}, driver {board.driver}" for board in found) or "an unknown GPU"
 
 
 def _require_provider(provider: str, available: list[str]) -> None:

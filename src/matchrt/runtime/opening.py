@@ -7,6 +7,7 @@ from pathlib import Path
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_checks import require_device
 from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.self_test.prove import prove
 from matchrt.runtime.session import Session, SessionOptions
 from matchrt.store import EngineStore
 
@@ -14,13 +15,21 @@ from matchrt.store import EngineStore
 def open_session(engine: EngineFile, options: SessionOptions | None = None) -> Session:
     """Loads an engine with the runtime of its backend.
 
-    options: how to run; None for the defaults. Errors: device-backend, package-missing, and those of the backend's
-        session.
+    options: how to run; None for the defaults.
+    On a GPU, the engine's self-test runs first, unless it has passed there before (`runtime.self_test.prove`).
+    Errors: device-backend, package-missing, engine-self-test, and those of the backend's session.
     """
     options = options or SessionOptions()
     backend = get_backend(engine.manifest.backend)
     require_device(engine.manifest, backend.devices, options.device)
-    return backend.open(engine, options)
+    session = backend.open(engine, options)
+    if options.self_test:
+        try:
+            prove(session)
+        except BaseException:
+            session.close()
+            raise
+    return session
 
 
 def open_named(

@@ -26,6 +26,7 @@ class SessionOptions:
     cuda_graph: launch a run as one CUDA graph if the engine allows it (TensorRT).
     integer_kernels: True runs Q/DQ graphs with 8-bit kernels; False runs them as they are written, in floating point
         (ONNX Runtime).
+    self_test: run the engine's self-test before its first use in these circumstances (`Session.circumstances`).
     spin: True lets idle threads of a run wait busily, which takes time from others on the machine; the results are the
         same (ONNX Runtime).
     """
@@ -35,6 +36,7 @@ class SessionOptions:
     cuda_graph: bool = True
     integer_kernels: bool = True
     spin: bool = True
+    self_test: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,24 @@ class Session(Protocol):
         """How a run reaches the device. Raises nothing.
 
         It is `call` for a run in the caller's thread. TensorRT's sessions say `graph`, or `enqueue` and why.
+        """
+        ...
+
+    def device(self) -> str:
+        """The device and the backend that run the engine, for people. Raises nothing."""
+        ...
+
+    def circumstances(self) -> str | None:
+        """What decides the self-test's results besides the engine's bytes, as text: GPU, driver, versions, kernels.
+
+        None if the results do not depend on the machine, so that no self-test is needed. Raises nothing.
+        """
+        ...
+
+    def drop_kept_kernels(self) -> bool:
+        """Deletes kernels that an earlier start left for the self-test's shapes; later runs compile them anew.
+
+        Returns whether there were some. Raises nothing.
         """
         ...
 

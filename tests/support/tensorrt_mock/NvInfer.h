@@ -1,8 +1,15 @@
 // A mock of the part of TensorRT 10's API that examples/cpp uses. For tests only: its engine "finds" three matches, which
-// show the corner pixels and the sizes that it was given.
+// show the corner pixels and the sizes that it was given. Lines of its file that begin with # say what it does otherwise:
+//   #many          40 matches: (2 i, i) in image 0, and the two images' values there in image 1; scores from 0.9 down
+//   #move 0.5      all points in image 1 are that many pixels too far right
+//   #dim 0.1       all scores are that much too low
+//   #count -1      the count that it returns
+//   #fail          runs fail, and the logger is told why
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
@@ -36,9 +43,24 @@ class ILogger {
 
 class IExecutionContext {
  public:
+  IExecutionContext(const std::map<std::string, std::string>& orders, ILogger& logger)
+      : orders(orders), logger(logger) {}
   bool setInputShape(const char* name, const Dims& dims) noexcept { return shapes[name] = dims, true; }
   bool setTensorAddress(const char* name, void* place) noexcept { return places[name] = place, place != nullptr; }
   bool enqueueV3(cudaStream_t) noexcept {
+    if (orders.count("fail")) return logger.log(ILogger::Severity::kERROR, "mock: the run failed"), false;
+    if (orders.count("many")) {
+      many();
+    } else {
+      three();
+    }
+    auto* count = static_cast<std::int32_t*>(places["num_matches"]);
+    if (orders.count("count")) *count = std::atoi(orders["count"].c_str());
+    return true;
+  }
+
+ private:
+  void three() noexcept {
     for (const std::string index : {"0", "1"}) {
       const Dims& dims = shapes["image" + index];
       const auto* image = static_cast<const std::uint8_t*>(places["image" + index]);
@@ -53,20 +75,44 @@ class IExecutionContext {
     const float scores[3] = {0.9F, 0.6F, 0.1F};
     std::memcpy(places["scores"], scores, sizeof(scores));
     *static_cast<std::int32_t*>(places["num_matches"]) = 3;
-    return true;
   }
 
- private:
+  void many() noexcept {
+    const auto number = [&](const char* name) { return static_cast<float>(std::atof(orders[name].c_str())); };
+    const float move = number("move"), dim = number("dim");
+    const auto* image0 = static_cast<const std::uint8_t*>(places["image0"]);
+    const auto* image1 = static_cast<const std::uint8_t*>(places["image1"]);
+    const std::int64_t w = shapes["image0"].d[2], c = shapes["image0"].d[3];
+    for (std::int64_t i = 0; i < 40; ++i) {
+      const std::int64_t at = (i * w + 2 * i) * c;
+      const float ends[4] = {static_cast<float>(2 * i), static_cast<float>(i), static_cast<float>(image0[at]) + move,
+                             static_cast<float>(image1[at])};
+      const float score = 0.9F - 0.01F * static_cast<float>(i) - dim;
+      std::memcpy(static_cast<float*>(places["keypoints0"]) + 2 * i, ends, 2 * sizeof(float));
+      std::memcpy(static_cast<float*>(places["keypoints1"]) + 2 * i, ends + 2, 2 * sizeof(float));
+      std::memcpy(static_cast<float*>(places["scores"]) + i, &score, sizeof(float));
+    }
+    *static_cast<std::int32_t*>(places["num_matches"]) = 40;
+  }
+
+  std::map<std::string, std::string> orders;
+  ILogger& logger;
   std::map<std::string, Dims> shapes;
   std::map<std::string, void*> places;
 };
 
 class ICudaEngine {
  public:
-  // The mock's engine file is the names of its tensors, one a line.
-  explicit ICudaEngine(const std::string& text) {
+  // The mock's engine file is the names of its tensors, one a line, and orders.
+  ICudaEngine(const std::string& text, ILogger& logger) : logger(logger) {
     for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
-      names.push_back(text.substr(at, text.find('\n', at) - at));
+      const std::string line = text.substr(at, text.find('\n', at) - at);
+      const std::size_t blank = std::min(line.find(' '), line.size());
+      if (line[0] == '#') {
+        orders[line.substr(1, blank - 1)] = line.substr(blank);
+      } else {
+        names.push_back(line);
+      }
     }
   }
   std::int32_t getNbIOTensors() const noexcept { return static_cast<std::int32_t>(names.size()); }
@@ -75,9 +121,11 @@ class ICudaEngine {
     const std::string text = name;
     return text.find("image") == 0 || text.find("size") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
   }
-  IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext; }
+  IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext(orders, logger); }
 
  private:
+  ILogger& logger;
+  std::map<std::string, std::string> orders;
   std::vector<std::string> names;
 };
 
@@ -87,7 +135,7 @@ class IRuntime {
   void setEngineHostCodeAllowed(bool) noexcept {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept {
     const std::string text(static_cast<const char*>(data), size);
-    if (text.find("image0\n") == 0) return new ICudaEngine(text);
+    if (text.find("image0\n") == 0) return new ICudaEngine(text, logger);
     logger.log(ILogger::Severity::kERROR, "mock: this is no engine");
     return nullptr;
   }

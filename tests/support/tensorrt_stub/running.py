@@ -24,7 +24,7 @@ def kernel(inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
     of_each = [[array for name, array in inputs.items() if name.endswith(digit)] for digit in "01"]
     sums = [sum(int(array.astype(np.int64).sum()) for array in arrays) for arrays in of_each]
     slots = outputs["scores"].shape[1]
-    count = min(3 + sums[0] % 5, slots)
+    count = max(3, slots - 16) + sums[0] % 5
     for array in outputs.values():
         array[...] = 0
     rows = np.arange(count, dtype=np.float32)
@@ -120,7 +120,7 @@ class IExecutionContext(Recorded):
             return False
         if self._cache is not None:
             shapes_text = ";".join(str(shape) for shape in self._shapes.values())
-            self._cache._data = self._cache._data or f"kernels of {shapes_text}".encode()
+            self._cache._data = self._cache._data or f"{self._script.compiler} of {shapes_text}".encode()
         addresses, shapes = dict(self._addresses), dict(self._shapes)
         # As measured on a GPU: a context that was captured once goes on racing, outside graphs too.
         self._raced_in_a_graph |= self._script.races_in_graphs and cuda.capturing(stream_handle)
@@ -138,6 +138,8 @@ class IExecutionContext(Recorded):
         ctypes.memset(memory, 0x5A, size)  # scratch is scratch
         outputs = {name: arrays.pop(name) for name in list(arrays) if name not in self._engine._inputs}
         kernel(arrays, outputs)
+        stale = self._cache is not None and not self._cache._data.startswith(self._script.compiler.encode())
+        outputs["keypoints1"][...] += self._script.wrong_by + 50 * stale
         self._raced += races
         if races and self._raced % 3 == 0:
             outputs["keypoints1"][0, 0] += 0.25

@@ -38,6 +38,8 @@ class Script:
     breaks_capture: bool = False
     races_in_graphs: bool = False  # in a graph, every third run is a little wrong
     kernels_known: list[bytes] = field(default_factory=list)
+    compiler: str = "kernels"  # compiled kernels begin with this; those that begin otherwise compute nonsense
+    wrong_by: float = 0.0  # pixels by which every match of every run is wrong
 
     def names(self) -> list[str]:
         """Of the calls."""

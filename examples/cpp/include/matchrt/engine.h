@@ -3,7 +3,8 @@
 //   matchrt::Engine engine("loftr.engine");               // and loftr.engine.json beside it
 //   matchrt::Matches found = engine.match({grey0, 480, 640, 1}, {grey1, 480, 640, 1});
 //
-// Needs NvInfer.h, cuda_runtime_api.h and their libraries, nothing else. One Engine per thread.
+// Needs NvInfer.h, cuda_runtime_api.h and their libraries, nothing else. One Engine per thread. An Engine can be moved;
+// what is left behind can only be destroyed or assigned to.
 #pragma once
 
 #include <NvInfer.h>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -21,6 +23,7 @@
 
 #include "matchrt/manifest.h"
 #include "matchrt/matches.h"
+#include "matchrt/self_test.h"
 
 namespace matchrt {
 
@@ -76,16 +79,22 @@ inline std::string compute_capability() {
 
 }  // namespace detail
 
+struct EngineOptions {
+  // Run the engine's self-test before anything else. It costs a run, and about as much again for its images.
+  bool self_test = true;
+};
+
 class Engine {
  public:
-  // Reads, checks and loads an engine. Throws Error with the codes of docs/errors.md.
-  explicit Engine(const std::string& path) {
+  // Reads, checks and loads an engine, and runs its self-test. Throws Error with the codes of docs/errors.md,
+  // engine-self-test among them: the engine does not compute here what its fp32 graph computes.
+  explicit Engine(const std::string& path, const EngineOptions& options = {}) {
     EngineFile file = read_engine(path);
     manifest_ = std::move(file.manifest);
     require_fit(manifest_, detail::backend(), detail::vendor_version(), detail::compute_capability());
     if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
     if (manifest_.coarse) throw Error("engine-graph", "the engine also takes smaller copies of the images");
-    runtime_.reset(nvinfer1::createInferRuntime(log_));
+    runtime_.reset(nvinfer1::createInferRuntime(*log_));
     if (!runtime_) throw rejected("no runtime");
     runtime_->setEngineHostCodeAllowed(false);
     engine_.reset(runtime_->deserializeCudaEngine(file.bytes.data(), file.bytes.size()));
@@ -96,31 +105,66 @@ class Engine {
     cudaStream_t stream = nullptr;
     detail::cuda(cudaStreamCreate(&stream), "cudaStreamCreate");
     stream_.reset(stream);
+    if (options.self_test && manifest_.self_test) require_self_test(*manifest_.self_test);
+  }
+
+  Engine(Engine&&) = default;
+  // What is below goes before what it stands on, as in the destructor.
+  Engine& operator=(Engine&& other) noexcept {
+    context_ = std::move(other.context_);
+    stream_ = std::move(other.stream_);
+    memory_ = std::move(other.memory_);
+    engine_ = std::move(other.engine_);
+    runtime_ = std::move(other.runtime_);
+    manifest_ = std::move(other.manifest_);
+    log_ = std::move(other.log_);
+    return *this;
   }
 
   const Manifest& manifest() const { return manifest_; }
+
+  // Runs the self-test: how the engine's answer differs from what its fp32 graph answered. `failures` of the result says
+  // whether it passes. Nothing if the manifest has no self-test. Throws Error session-failed, cuda-failed.
+  std::optional<SelfTestResult> self_test() {
+    if (!manifest_.self_test) return std::nullopt;
+    const SelfTest& test = *manifest_.self_test;
+    const auto [height, width] = manifest_.best;
+    if (height < 1 || width < 1 || height > 1 << 15 || width > 1 << 15 || manifest_.channels < 1 ||
+        manifest_.channels > 4) {
+      throw Error("manifest-invalid", "the manifest's size is no size of an image");
+    }
+    const auto pixels0 = self_test_view(height, width, manifest_.channels, test.seed, {0, 0}, 256);
+    const auto pixels1 = self_test_view(height, width, manifest_.channels, test.seed, test.shift, test.contrast);
+    const auto [found, count] = run({pixels0.data(), height, width, manifest_.channels},
+                                    {pixels1.data(), height, width, manifest_.channels});
+    std::vector<MatchRow> rows;
+    // A count that is out of range is no match.
+    const std::size_t kept = count < 0 || static_cast<std::size_t>(count) > found.scores.size()
+                                 ? 0
+                                 : static_cast<std::size_t>(count);
+    for (std::size_t i = 0; i < kept; ++i) {
+      const Point &a = found.keypoints0[i], &b = found.keypoints1[i];
+      rows.push_back({static_cast<double>(a.x), static_cast<double>(a.y), static_cast<double>(b.x),
+                      static_cast<double>(b.y), static_cast<double>(found.scores[i])});
+    }
+    return compare_answer(test, rows);
+  }
 
   // Matches two images. A static engine takes images up to its size where it has size inputs, else of just its size; a
   // dynamic one of any size in its profile, in multiples of its divisor. min_score: negative for the engine's default.
   // Throws Error session-input, session-failed, cuda-failed.
   Matches match(const ImageView& image0, const ImageView& image1, float min_score = -1.0F) {
-    put_image("image0", "size0", image0);
-    put_image("image1", "size1", image1);
-    for (const Tensor& output : manifest_.outputs) bind(output, output.shape);
-    if (!context_->enqueueV3(stream_.get())) throw Error("session-failed", "the engine did not run: " + log_.last);
-    const auto count = fetch<std::int32_t>("num_matches", 1);
-    const std::size_t rows = static_cast<std::size_t>(manifest_.max_matches);
-    Matches found{fetch<Point>("keypoints0", rows), fetch<Point>("keypoints1", rows), fetch<float>("scores", rows)};
-    if (count[0] < 0 || static_cast<std::size_t>(count[0]) > rows) {
+    auto [found, count] = run(image0, image1);
+    if (count < 0 || static_cast<std::size_t>(count) > found.scores.size()) {
       throw Error("session-failed", "the engine's count is out of range");
     }
     const float least = min_score < 0 ? static_cast<float>(manifest_.default_score) : min_score;
-    std::size_t kept = static_cast<std::size_t>(count[0]);
+    std::size_t kept = static_cast<std::size_t>(count);
     while (kept > 0 && found.scores[kept - 1] < least) --kept;  // best first
     found.keypoints0.resize(kept);
     found.keypoints1.resize(kept);
     found.scores.resize(kept);
-    return found;
+    return std::move(found);
   }
 
  private:
@@ -129,7 +173,28 @@ class Engine {
     std::size_t size = 0;
   };
 
-  Error rejected(const std::string& what) const { return {"engine-rejected", what + ": " + log_.last}; }
+  Error rejected(const std::string& what) const { return {"engine-rejected", what + ": " + log_->last}; }
+
+  void require_self_test(const SelfTest& test) {
+    const std::string failures = self_test()->failures(test);
+    if (failures.empty()) return;
+    throw Error("engine-self-test", "this " + manifest_.precision + " engine of " + manifest_.model +
+                                        " does not compute here what its fp32 graph computes (compute capability " +
+                                        detail::compute_capability() + ", " + detail::backend() + " " +
+                                        detail::vendor_version() + "): " + failures);
+  }
+
+  // All slots of matches, and how many the engine says are real.
+  std::pair<Matches, std::int32_t> run(const ImageView& image0, const ImageView& image1) {
+    if (!context_) throw Error("session-closed", "the engine was moved elsewhere");
+    put_image("image0", "size0", image0);
+    put_image("image1", "size1", image1);
+    for (const Tensor& output : manifest_.outputs) bind(output, output.shape);
+    if (!context_->enqueueV3(stream_.get())) throw Error("session-failed", "the engine did not run: " + log_->last);
+    const std::int32_t count = fetch<std::int32_t>("num_matches", 1)[0];
+    const std::size_t rows = static_cast<std::size_t>(manifest_.max_matches);
+    return {{fetch<Point>("keypoints0", rows), fetch<Point>("keypoints1", rows), fetch<float>("scores", rows)}, count};
+  }
 
   // The tensors of the engine must be those of the manifest.
   void require_tensors() const {
@@ -220,7 +285,7 @@ class Engine {
     const char* name = tensor.name.c_str();
     const bool input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
     if ((input && !context_->setInputShape(name, dims)) || !context_->setTensorAddress(name, memory.place.get())) {
-      throw Error("session-input", "the engine does not take '" + tensor.name + "' in this shape: " + log_.last);
+      throw Error("session-input", "the engine does not take '" + tensor.name + "' in this shape: " + log_->last);
     }
     return memory.place.get();
   }
@@ -239,8 +304,9 @@ class Engine {
     return values;
   }
 
-  // In this order: what is below goes before what it stands on.
-  detail::Log log_;
+  // In this order: what is below goes before what it stands on. The log's address belongs to TensorRT from the start, so
+  // it stays where it is when the Engine moves.
+  std::unique_ptr<detail::Log> log_ = std::make_unique<detail::Log>();
   Manifest manifest_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;

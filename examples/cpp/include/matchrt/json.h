@@ -35,6 +35,10 @@ class Json {
     if (found == fields_.end()) throw Error("manifest-invalid", "the manifest lacks '" + key + "'");
     return found->second;
   }
+  bool has(const std::string& key) const {
+    need(Kind::object, "object");
+    return fields_.count(key) > 0;
+  }
   const std::vector<Json>& items() const {
     need(Kind::list, "list");
     return items_;

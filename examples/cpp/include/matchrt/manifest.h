@@ -12,6 +12,7 @@
 
 #include "matchrt/error.h"
 #include "matchrt/json.h"
+#include "matchrt/self_test.h"
 #include "matchrt/sha256.h"
 
 namespace matchrt {
@@ -39,8 +40,10 @@ struct Manifest {
   std::int64_t channels = 0, divisor = 0, batch = 0, max_matches = 0;
   std::optional<Size> size;                            // of a static engine's images
   std::optional<std::pair<Size, Size>> smallest_largest;  // of a dynamic engine's
+  Size best{};                                         // the size that the engine is fastest at
   bool coarse = false;                                 // it also takes coarse0 and coarse1
   double default_score = 0;
+  std::optional<SelfTest> self_test;  // none in manifests of earlier versions
 
   bool takes(const std::string& name) const {
     for (const Tensor& tensor : inputs) {
@@ -106,9 +109,12 @@ inline Manifest parse_manifest(const std::string& text) {
   out.coarse = !input["coarse"].is_null();
   if (input["profile"].is_null()) {
     out.size = Size{input["height"].integer(), input["width"].integer()};
+    out.best = *out.size;
   } else {
+    out.best = detail::size(input["profile"]["optimum"]);
     out.smallest_largest = {detail::size(input["profile"]["minimum"]), detail::size(input["profile"]["maximum"])};
   }
+  if (root.has("self_test") && !root["self_test"].is_null()) out.self_test = parse_self_test(root["self_test"]);
   return out;
 }
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from matchrt.manifest import PassRecord
 
 
+# Names of the products to quantize, of a plan and a pair of images that shows the shapes.
+Choose = Callable[["QuantPlan", JudgedPair], tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """A quantized graph.
@@ -45,12 +49,14 @@ def calibrate(
     pairs: CalibrationPairs,
     store: EngineStore,
     tell: Callable[[str, float], None],
+    choose: Choose | None = None,
 ) -> Calibrated:
     """Quantizes an fp32 ONNX engine in a style.
 
     style: where Q/DQ nodes are placed. pairs: the calibrating ones are used. store: keeps the measured ranges.
     tell: called with the step and the share (0..1) of the calibration done.
-    Errors: precision-*, keep-unused, calibration-*, image-*.
+    choose: picks the products to quantize of those that the rules allow; None for all of them.
+    Errors: those of `choose`, precision-*, keep-unused, calibration-*, image-*.
     """
     import onnx
 
@@ -61,6 +67,9 @@ def calibrate(
     model = onnx.load_model_from_string(file.data)
     plan = plan_quantization(model, file.manifest.family, style, options.keep)
     ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
+    if choose is not None:
+        names = choose(plan, pairs.calibrating[0])
+        plan = plan_quantization(model, file.manifest.family, style, options.keep, names)
     graph, records = quantize(plan, ranges)
     return Calibrated(graph, records, cached)
 

@@ -9,20 +9,10 @@ from pathlib import Path
 from matchrt.bench.drawn import HARD
 from matchrt.bench.pairs import JudgedPair, drawn_pairs, user_pairs
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, InputContract
+from matchrt.manifest import InputContract
 
 # More pairs than these hardly change ranges, and they take minutes.
 CALIBRATING, JUDGING = 16, 8
-
-
-def fp16_pairs(manifest: EngineManifest) -> list[JudgedPair]:
-    """The pairs that judge fp16: textures, which even networks with random weights match. Needs torch.
-
-    Error: ModuleNotFoundError without torch; the caller says which extra has it.
-    """
-    from matchrt.building.textures import texture_pairs
-
-    return texture_pairs(manifest.input, manifest.matching.coarse_stride)
 
 
 @dataclass(frozen=True)

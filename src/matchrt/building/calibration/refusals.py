@@ -24,7 +24,7 @@ def require_quantizable(
         if calibration is not None and calibration != CalibrationOptions():
             raise MatchRTError(
                 "calibration-unused",
-                f"--calibration, --calibration-method and --keep-fp32 have no effect with {precision}.",
+                f"--calibration, --calibration-method, --keep-fp32 and --only-faster have no effect with {precision}.",
                 "Add --precision int8, or leave these options out.",
             )
         return

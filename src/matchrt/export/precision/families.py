@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx
 
 from matchrt.errors import InternalError
@@ -37,13 +39,13 @@ def model_to_fp16(
     return copy, (*records, *_records(rules, done))
 
 
-def plain_to_fp16(model: onnx.ModelProto, family: str) -> tuple[PassRecord, ...]:
+def plain_to_fp16(model: onnx.ModelProto, family: str, in_fp32: Collection[str]) -> tuple[PassRecord, ...]:
     """Turns a plain fp32 graph into fp16, in place, and returns what each rule did.
 
-    Q/DQ pairs in it take the type of the tensor that they round. Errors: those of `precision.apply`.
+    in_fp32: names of nodes that stay in fp32 whatever the rules say. Errors: those of `precision.apply`.
     """
     rules = rules_for(family)
-    return _records(rules, to_fp16(model, rules))
+    return _records(rules, to_fp16(model, rules, in_fp32))
 
 
 def _records(rules: PrecisionRules, done: Fp16Summary) -> tuple[PassRecord, ...]:

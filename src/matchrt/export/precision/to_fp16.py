@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,11 +59,15 @@ class _Plan:
         self.tensors.update(dict.fromkeys(node.output, kind))
 
 
-def to_fp16(model: onnx.ModelProto, rules: PrecisionRules) -> Fp16Summary:
-    """Changes a plain fp32 model in place. Errors: `precision-unruled`, `precision-overflow`, `precision-rule`."""
+def to_fp16(model: onnx.ModelProto, rules: PrecisionRules, in_fp32: Collection[str] = ()) -> Fp16Summary:
+    """Changes a plain fp32 model in place.
+
+    in_fp32: names of nodes that stay in fp32 whatever the rules say.
+    Errors: `precision-unruled`, `precision-overflow`, `precision-rule`.
+    """
     types = element_types(model)
     floats = {name for name, kind in types.items() if kind in FLOATS}
-    plan = _decide(model, rules, floats)
+    plan = _decide(model, rules, floats, in_fp32)
     editor = GraphEditor(model.graph)
     typed = _TypedNodes(editor, plan, floats, opset(model))
     typed.write()
@@ -72,12 +76,15 @@ def to_fp16(model: onnx.ModelProto, rules: PrecisionRules) -> Fp16Summary:
     return Fp16Summary(plan.claimed, plan.computing, typed.casts, weights, flushed)
 
 
-def _decide(model: onnx.ModelProto, rules: PrecisionRules, floats: set[str]) -> _Plan:
+def _decide(model: onnx.ModelProto, rules: PrecisionRules, floats: set[str], in_fp32: Collection[str]) -> _Plan:
     plan = _Plan()
     producers = {output: node for node in model.graph.node for output in node.output if output}
     constants: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type in ("Shape", "Size") or not floats.intersection((*node.input, *node.output)):
+            continue
+        if node.name in in_fp32:
+            plan.settle(node, "fp32")
             continue
         rule = rules.rule_for(node, lambda n: _operands(n, producers))
         kind = rule.precision if rule is not None else _moved(node, plan)

@@ -14,6 +14,7 @@ from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision.families import plain_to_fp16
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.to_fp32 import to_fp32
+from matchrt.export.quantization.scale_types import eight_bit_nodes, require_float_scales
 from matchrt.export.quantization.selection import Selection, quant_rules, select
 from matchrt.export.quantization.styles import QuantStyle
 from matchrt.export.quantization.writing import Placement, Ranges, Written, place, write
@@ -85,20 +86,22 @@ def _taken(model: onnx.ModelProto, selection: Selection, style: QuantStyle) -> S
 def quantize(plan: QuantPlan, ranges: Ranges) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """The quantised graph, its rest in the type that the style says, and what each rule did.
 
-    Inputs and outputs keep their types. Errors: pass-invalid, and those of `to_fp16`.
+    Inputs and outputs keep their types. All scales are float32 (`require_float_scales`). Errors: pass-invalid, and
+    those of `to_fp16`.
     """
     model = onnx.ModelProto()
     model.CopyFrom(plan.model)
     written = write(model, plan.selection.products, plan.placement, ranges, plan.style)
     in_fp16: tuple[PassRecord, ...] = ()
     if plan.style.rest == "fp16":
-        in_fp16 = plain_to_fp16(model, plan.rules.family)
+        in_fp16 = plain_to_fp16(model, plan.rules.family, eight_bit_nodes(model))
     try:
         onnx.checker.check_model(skeleton(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise InternalError(
             "pass-invalid", f"Writing Q/DQ left an invalid graph: {error}.", "Report this as a bug."
         ) from error
+    require_float_scales(model)
     return model, (*plan.folded, *_records(plan, written), *in_fp16)
 
 

@@ -75,6 +75,12 @@ def measure_ranges(
     return collector.ranges()
 
 
+def tensor_shapes(model: onnx.ModelProto, tensors: Sequence[str], inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    """The shapes of these tensors of a plain fp32 graph, by name, with these inputs. Raises nothing."""
+    given = {name: tuple(array.shape) for name, array in inputs.items() if name in tensors}
+    return given | {name: value.shape for values in _probe(model, tensors)(inputs) for name, value in values.items()}
+
+
 def _probe(
     model: onnx.ModelProto, tensors: Sequence[str]
 ) -> Callable[[Inputs], Iterator[dict[str, npt.NDArray[np.float32]]]]:

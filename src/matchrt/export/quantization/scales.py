@@ -12,7 +12,8 @@ from matchrt.export.quantization.styles import Kind
 FloatArray = npt.NDArray[np.float32]
 # e4m3 without infinities: largest finite value.
 FP8_MAX = 448.0
-_SMALLEST_SCALE = 2.0**-24  # of float16
+# The product of two such scales, the unit of a bias, is still an ordinary float32.
+_SMALLEST_SCALE = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,6 @@ def _float8() -> np.dtype[np.generic]:
 
 
 def _scales(values: npt.ArrayLike) -> FloatArray:
-    """Scales rounded up to float16 values, so that graphs with fp16 and with fp32 around Q/DQ have the same scales."""
-    exact = np.maximum(np.asarray(values, np.float32), np.float32(_SMALLEST_SCALE))
-    half = exact.astype(np.float16)
-    up = np.where(half.astype(np.float32) < exact, np.nextafter(half, np.float16(np.inf)), half)
-    result: FloatArray = up.astype(np.float32)
+    """Scales as float32, none of which is 0."""
+    result: FloatArray = np.maximum(np.asarray(values, np.float32), np.float32(_SMALLEST_SCALE))
     return result

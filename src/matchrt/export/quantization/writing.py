@@ -150,7 +150,7 @@ class _QuantizedWeights:
     def read_by(self, node: onnx.NodeProto, source: str) -> None:
         """Lets a product read its weight, and where the style asks for it its bias, dequantised. source: its input."""
         weight = node.input[1]
-        node.input[1] = self._weight(weight, _channel_axis(node))
+        node.input[1] = self._weight(weight, channel_axis(node))
         if self._style.bias and node.op_type == "Conv" and len(node.input) > 2 and node.input[2]:
             node.input[2] = self._bias(node.input[2], source, weight)
 
@@ -174,7 +174,7 @@ class _QuantizedWeights:
         return f"{name}{DEQUANTIZE}"
 
     def _add(self, name: str, whole: npt.NDArray[np.generic], affine: Affine, axis: int) -> None:
-        stored = self._editor.constant(f"{name}:q", _tensor(whole, f"{name}:q"))
+        stored = self._editor.constant(f"{name}:q", stored_tensor(whole, f"{name}:q"))
         scale, zero = _affine(self._editor, name, affine)
         result = f"{name}{DEQUANTIZE}"
         self.nodes.append(onnx.helper.make_node("DequantizeLinear", [stored, scale, zero], [result], result, axis=axis))
@@ -183,10 +183,13 @@ class _QuantizedWeights:
 def _affine(editor: GraphEditor, name: str, affine: Affine) -> tuple[str, str]:
     """The names of the scale and of the zero point."""
     scale, zero = f"{name}:scale", f"{name}:zero"
-    return editor.constant(scale, _tensor(affine.scale, scale)), editor.constant(zero, _tensor(affine.zero, zero))
+    return editor.constant(scale, stored_tensor(affine.scale, scale)), editor.constant(
+        zero, stored_tensor(affine.zero, zero)
+    )
 
 
-def _tensor(values: np.ndarray, name: str) -> onnx.TensorProto:
+def stored_tensor(values: np.ndarray, name: str) -> onnx.TensorProto:
+    """An array as a constant of a graph, 8-bit floats included. Raises nothing."""
     if values.dtype.name == "float8_e4m3fn":
         return onnx.TensorProto(
             name=name, data_type=TensorProto.FLOAT8E4M3FN, dims=values.shape, raw_data=values.tobytes()
@@ -194,7 +197,7 @@ def _tensor(values: np.ndarray, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
-def _channel_axis(node: onnx.NodeProto) -> int:
+def channel_axis(node: onnx.NodeProto) -> int:
     """The axis of a product's weight that numbers its results' channels."""
     if node.op_type == "Conv":
         return 0

@@ -8,6 +8,7 @@ the same bits whatever ran before it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
@@ -35,6 +36,10 @@ class Kernels:
         self._dialect, self._engine = dialect, engine
         self._folder = _folder(manifest, gpu)
         self._known: OrderedDict[str, bytes] = OrderedDict()
+        # Names of files: those that an earlier start left, also where this process added kernels to them, and those
+        # that must not be read again.
+        self._from_disk: set[str] = set()
+        self._dropped: set[str] = set()
 
     def open(self, shapes: Shapes) -> Any:
         """A store for one context with inputs of these shapes (by input name), filled with what is known for them.
@@ -43,7 +48,7 @@ class Kernels:
         missing.
         """
         name = _name(shapes)
-        known = self._known.get(name) or _read(self._folder / name)
+        known = self._known.get(name) or self._read(name)
         opened = self._dialect.open_kernels(self._engine, known)
         if known is None and opened is not None:
             # Measured: this takes up to 14 s, and nothing else shows meanwhile that the program works.
@@ -65,8 +70,41 @@ class Kernels:
             self._folder.mkdir(parents=True, exist_ok=True)
             _make_room(self._folder)
             atomic.write_bytes(self._folder / name, data)
+            self._dropped.discard(name)
         except (OSError, MatchRTError) as error:
             LOGGER.warning("compiled kernels are not kept for the next start: %s", error)
+
+    def kept(self, shapes: Shapes) -> str | None:
+        """A short digest of the kernels kept for these shapes; None if there are none. Raises nothing."""
+        name = _name(shapes)
+        known = self._known.get(name) or self._read(name)
+        return None if known is None else hashlib.sha256(known).hexdigest()[:16]
+
+    def drop(self, shapes: Shapes) -> bool:
+        """Deletes the kernels that an earlier start left for these shapes. Returns whether there were some.
+
+        Raises nothing: a file that cannot be deleted is not used again by this engine.
+        """
+        name = _name(shapes)
+        if name not in self._from_disk:
+            return False
+        self._from_disk.discard(name)
+        self._known.pop(name, None)
+        self._dropped.add(name)
+        with contextlib.suppress(OSError):
+            (self._folder / name).unlink(missing_ok=True)
+        return True
+
+    def _read(self, name: str) -> bytes | None:
+        """The file's content; None if there is none, or if it was dropped."""
+        if name in self._dropped:
+            return None
+        try:
+            data = (self._folder / name).read_bytes()
+        except OSError:
+            return None
+        self._from_disk.add(name)
+        return data
 
 
 def _folder(manifest: EngineManifest, gpu: Gpu) -> Path:
@@ -86,10 +124,3 @@ def _make_room(folder: Path) -> None:
     files = sorted(folder.glob("*.bin"), key=lambda file: file.stat().st_mtime)
     for file in files[: max(0, len(files) - MAX_FILES + 1)]:
         file.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from matchrt.errors import MatchRTError
-from matchrt.nvidia.device import Gpu, current_gpu
+from matchrt.nvidia.device import Gpu, current_gpu, driver_version
 from matchrt.nvidia.dialect import Dialect
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
@@ -112,6 +112,27 @@ class LoadedEngine:
         """
         with self._lock:
             self._kernels.keep(shapes, kernels)
+
+    def kept_kernels(self, shapes: Shapes) -> str | None:
+        """A digest of the kernels that are kept for these shapes; None if there are none. Raises nothing."""
+        with self._lock:
+            return self._kernels.kept(shapes)
+
+    def drop_kernels(self, shapes: Shapes) -> bool:
+        """Deletes the kernels that an earlier start left for these shapes. Returns whether there were some.
+
+        Kernels that this process compiled are not dropped: compiling them again would give the same. Raises nothing.
+        """
+        with self._lock:
+            return self._kernels.drop(shapes)
+
+    def where(self) -> str:
+        """The GPU, the driver and the backend's version, as text. Raises nothing."""
+        driver = driver_version() or f"for CUDA {self.gpu.driver}"
+        return (
+            f"{self.gpu.name}, compute capability {self.gpu.compute_capability}, driver {driver}, "
+            f"{self.dialect.backend} {self.dialect.version}"
+        )
 
     def _make_runtime(self) -> Any:
         try:

@@ -26,6 +26,7 @@ from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.memory import DeviceMemory, Staging
 from matchrt.runtime.gpu.shape_runner import ShapeRunner
 from matchrt.runtime.gpu.stream import LEGACY_STREAM, Event, Graph, Stream, copy_to_device, copy_to_host
+from matchrt.runtime.self_test.pair import self_test_shapes
 from matchrt.runtime.session import Arrays, Pending, SessionMemory, SessionOptions, check_inputs
 
 # A dynamic engine keeps this many shapes ready; the least recently used one makes room.
@@ -91,7 +92,8 @@ class TensorRTSession:
         self._latest: tuple[Any, _Ready] | None = None
         self._lent_out = False  # whether the last run went into the caller's stream
         self._closed = False
-        self._manifest = self._engine.manifest  # needed after closing too
+        # Needed after closing too.
+        self._manifest, self._device = self._engine.manifest, self._engine.where()
         self._take_device()
         try:
             self._stream = self._own(Stream())
@@ -186,6 +188,22 @@ class TensorRTSession:
         if newest.graph is not None:
             return "graph"
         return f"enqueue ({newest.no_graph or 'a graph is captured in the second run of a shape'})"
+
+    def device(self) -> str:
+        """GPU, driver and the backend's version; see `Session`."""
+        return self._device
+
+    def circumstances(self) -> str:
+        """GPU, driver, the backend's version, and the kernels kept for the self-test's shapes; see `Session`."""
+        kernels = self._engine.kept_kernels(self_test_shapes(self._manifest))
+        return f"{self._device}, kernels {kernels or 'not compiled yet'}"
+
+    def drop_kept_kernels(self) -> bool:
+        """Deletes the kernels kept for the self-test's shapes, in memory and on disk; see `Session`."""
+        if not self._engine.drop_kernels(self_test_shapes(self._manifest)):
+            return False
+        self._forget_shapes()
+        return True
 
     def close(self) -> None:
         """Frees graphs, contexts and memory now; the engine is freed with its last session.

@@ -1,0 +1,86 @@
+"""Frozen dataclasses from JSON values, with every field checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal
+
+
+def parse_json(kind: Any, value: Any, where: str) -> Any:
+    """Builds `kind` from a JSON value and checks every field.
+
+    kind: a dataclass, a union, a tuple, a dict, a Literal or a scalar type. where: what messages call the value.
+    Error: ValueError that names the field.
+    """
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where)
+    if origin in (types.UnionType, typing.Union):
+        return _parse_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        return _parse_tuple(typing.get_args(kind), value, where)
+    if origin is dict:
+        return _parse_dict(typing.get_args(kind)[1], value, where)
+    return _parse_scalar(kind, value, where)
+
+
+def _parse_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    return {str(key): parse_json(kind, entry, f"{where}.{key}") for key, entry in value.items()}
+
+
+def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise ValueError(f"{where} is {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
+        raise ValueError(f"{where} should be {kind.__name__}, is {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} should be an object")
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(known)):
+        raise ValueError(f"{where} has unknown fields {', '.join(unknown)}")
+    no_default = dataclasses.MISSING
+    required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
+    if missing := sorted(required - set(value)):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    fields = {name: parse_json(hints[name], entry, f"{where}.{name}") for name, entry in value.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _parse_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    errors = []
+    for kind in (k for k in kinds if k is not type(None)):
+        try:
+            return parse_json(kind, value, where)
+        except ValueError as error:
+            errors.append(str(error))
+    raise ValueError(errors[0])
+
+
+def _parse_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} should be a list")
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(parse_json(kinds[0], entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if len(value) != len(kinds):
+        raise ValueError(f"{where} should have {len(kinds)} entries, has {len(value)}")
+    return tuple(
+        parse_json(kind, entry, f"{where}[{i}]") for i, (kind, entry) in enumerate(zip(kinds, value, strict=True))
+    )
