@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matchrt._util.digest import sha256_json
@@ -10,6 +11,8 @@ from matchrt._util.memory import require_memory
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
+from matchrt.downloads.find import checkpoint_of, second_downloaded
+from matchrt.downloads.folder import WeightsFolder
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.families.presets import configure
@@ -32,11 +35,13 @@ class ExportedEngine:
     stored: the engine's file and manifest.
     weights: the account of the weights in one line.
     cached: whether the store had the engine already.
+    downloaded: the files of weights that nobody named, and that were found among the store's downloaded ones.
     """
 
     stored: StoredEngine
     weights: str
     cached: bool
+    downloaded: tuple[Path, ...] = ()
 
 
 def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
@@ -59,25 +64,29 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     size = request.profile.optimum if request.profile is not None else size
     require_memory(size, size, spec.family.at(*size).coarse_stride)
     tell("reading the checkpoint", 0.0)
+    folder = WeightsFolder(store.weights)
+    checkpoint = request.checkpoint or checkpoint_of(spec, folder)
+    second_file = request.second_file or second_downloaded(spec, folder)
     loaded = load_network(
         spec,
-        request.checkpoint,
-        second_file=request.second_file,
+        checkpoint,
+        second_file=second_file,
         sha256=request.sha256,
         allow_missing=request.allow_missing,
         threshold=request.threshold,
         mutual=configured.mutual,
         size=size,
     )
+    found = tuple(path for path in (checkpoint, second_file) if path is not None and path.parent == store.weights)
     matching = _match_contract(request, loaded)
     key = _export_key(request, loaded, contract, matching)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
-        return ExportedEngine(cached, loaded.report.summary(), cached=True)
+        return ExportedEngine(cached, loaded.report.summary(), cached=True, downloaded=found)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     stored = store.put(engine.data, engine.manifest, file_name(engine.manifest, OnnxRuntimeBuilder.suffix))
-    return ExportedEngine(stored, loaded.report.summary(), cached=False)
+    return ExportedEngine(stored, loaded.report.summary(), cached=False, downloaded=found)
 
 
 def _match_contract(request: BuildRequest, loaded: LoadedNetwork) -> MatchContract:

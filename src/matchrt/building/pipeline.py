@@ -49,7 +49,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     start = time.perf_counter()
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    stored, file, weights, cached = _source(request, store, lambda what, done: tell(what, done * share))
+    stored, file, weights, cached, downloaded = _source(request, store, lambda what, done: tell(what, done * share))
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
         share = 0.0 if cached else share
@@ -67,13 +67,14 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
     tell("found in the store" if cached else "done", 1.0)
-    return BuildResult(output, stored.manifest, weights, cached, {} if cached else seconds)
+    return BuildResult(output, stored.manifest, weights, cached, {} if cached else seconds, downloaded)
 
 
 def _source(
     request: BuildRequest, store: EngineStore, tell: Progress
-) -> tuple[StoredEngine, EngineFile | None, str | None, bool]:
-    """The fp32 ONNX engine to start from, its contents, the account of its weights, and whether it existed already.
+) -> tuple[StoredEngine, EngineFile | None, str | None, bool, tuple[Path, ...]]:
+    """The fp32 ONNX engine to start from, its contents, the account of its weights, whether it existed already, and
+    the downloaded files of weights that it was made of.
 
     The contents are returned only if the user named a file, because that file had to be read for its check anyway. They
     may be gigabytes.
@@ -82,9 +83,9 @@ def _source(
         _require_bare(request)
         file = read_engine(Path(request.model))
         require_source(file)
-        return StoredEngine(file.path, file.manifest), file, None, True
+        return StoredEngine(file.path, file.manifest), file, None, True, ()
     exported = export_engine(request, store, tell)
-    return exported.stored, None, exported.weights, exported.cached
+    return exported.stored, None, exported.weights, exported.cached, exported.downloaded
 
 
 def _require_bare(request: BuildRequest) -> None:

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
-from matchrt.cli.options import JsonOption, SecondFileOption, require_new_output
+from matchrt.cli.options import JsonOption, SecondFileOption, StoreOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
+from matchrt.cli.weights import weights_of
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates
@@ -23,12 +24,18 @@ _SHOWN = 12
 
 
 def diagnose(
-    checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Weights: .ckpt, .pth, .pt or .safetensors; default: the model's bundled or downloaded ones."
+        ),
+    ] = None,
     second_file: SecondFileOption = None,
     html: Annotated[
         Path | None, typer.Option(help="Write an HTML report with a bar for each part to this file.")
     ] = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what becomes of every tensor of a checkpoint, and what to do. The exit code is 0 if all are explained."""
@@ -37,6 +44,7 @@ def diagnose(
         from matchrt.export.weights.diagnose_html import to_html
     from matchrt._util import atomic
 
+    checkpoint = weights_of(model, checkpoint, store)
     require_new_output(html, [file for file in (checkpoint, second_file) if file is not None])
     if html is not None:
         atomic.require_writable(html)

@@ -10,6 +10,7 @@ import typer
 from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
+from matchrt.cli.weights import weights_of
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def verify(
         typer.Option(metavar="MODEL", help="Instead, compare this model in Flax with torch, stage by stage."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="With --flax: file of the weights; bundled models need none.")
+        Path | None, typer.Option(help="With --flax: file of the weights; default: the bundled or downloaded ones.")
     ] = None,
     images: Annotated[
         tuple[Path, Path] | None,
@@ -95,6 +96,7 @@ def verify(
         from matchrt.cli.options import known_device
         from matchrt.cli.verify_flax import verify_flax
 
+        checkpoint = weights_of(flax, checkpoint, store)
         return verify_flax(flax, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
     if engine is None:
         raise MatchRTError(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matchrt.families import published_files
 from matchrt.families.keymap import Drop, Keep, KeyMap
 from matchrt.families.second_file import SecondFile, Translated
 from matchrt.models.roma.config import DINOv2Config, RoMaConfig
@@ -171,4 +172,5 @@ DINOV2_FILE = SecondFile(
     key_map=DINOV2_KEYS,
     translate=_of_roma,
     option="--dinov2",
+    published=published_files.DINOV2,
 )

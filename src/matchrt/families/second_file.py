@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matchrt.families.keymap import KeyMap
+from matchrt.families.published import PublishedFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ class SecondFile:
     key_map: the rules from translated keys to the part's keys.
     translate: makes a `Translated` from the file's tensors (prefix removed) and the network's configuration.
     option: the name of the command line's option in messages: `--second-file`, or an alias of it such as `--dinov2`.
+    published: the files that can be the second file; `matchrt download` takes the first.
     """
 
     module: str
@@ -52,3 +54,4 @@ class SecondFile:
     key_map: KeyMap
     translate: Callable[[Mapping[str, Tensor], Any], Translated]
     option: str = "--second-file"
+    published: tuple[PublishedFile, ...] = ()
