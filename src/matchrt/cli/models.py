@@ -20,7 +20,7 @@ ENGINES_EPILOG = "Example: matchrt engines --json"
 
 
 def models(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the models that can be built, and of each file of weights its size, digest, licence with its date, and address."""
+    """List the models, and their files of weights with size, digest, licence and its date, and address."""
     from matchrt.families.registry import model_specs
 
     specs, folder = list(model_specs().values()), weights_folder(store)
