@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -340,6 +341,20 @@ def test_progress_is_told_and_never_goes_beyond_the_file(world: World) -> None:
     download(file, world.folder, settings=QUICK, tell=lambda *args: told.append(args))
     assert [what for what, _, _ in told][-1] == "verifying" and any("trying again" in what for what, _, _ in told)
     assert all(0 <= done <= len(world.data) for _, done, _ in told)
+
+
+@pytest.mark.parametrize("known", ["all", "nothing"])
+def test_what_unpacks_beyond_all_bounds_is_stopped_there(world: World, known: str) -> None:
+    told: list[int] = []
+    settings = replace(QUICK, largest=500_000)
+    bomb = answer(200, gzip.compress(bytes(50_000_000)), Content_Encoding="gzip")
+    file = world.file(world.server.route("/f", bomb), known=known)
+    _fails(
+        "download-digest",
+        lambda: download(file, world.folder, settings=settings, tell=lambda what, done, total: told.append(done)),
+    )
+    assert max(told) <= 500_000
+    assert [path.name for path in world.folder.root.iterdir()] == [f".{file.name}.lock"]
 
 
 def test_licences_are_remembered_for_a_file_and_a_date(world: World) -> None:

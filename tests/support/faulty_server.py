@@ -197,12 +197,14 @@ def until_close(data: bytes, *, cut: int | None = None, etag: str | None = None)
 
 
 def trickle(data: bytes, *, every: float = 0.02, seconds: float = 30.0) -> Step:
-    """A byte now and then."""
+    """A byte now and then, from where it was asked for."""
 
     def step(handler: Handler) -> None:
-        handler.head(200, Content_Length=len(data), ETag='"one"')
+        start = int((handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        ranged = {"Content_Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        handler.head(206 if start else 200, Content_Length=len(data) - start, ETag='"one"', **ranged)
         end = time.monotonic() + seconds
-        for at in range(len(data)):
+        for at in range(start, len(data)):
             if time.monotonic() > end:
                 return
             handler.body(data[at : at + 1])

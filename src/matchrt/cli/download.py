@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from matchrt.cli.options import JsonOption, StoreOption
-from matchrt.cli.output import bytes_progress, facts, megabytes, print_json, stderr, stdout
+from matchrt.cli.output import bytes_progress, megabytes, print_json, stderr, stdout
 from matchrt.cli.weights import licence_json, parts_of, weights_folder
 from matchrt.errors import MatchRTError
 
@@ -141,18 +141,13 @@ def _show(spec: ModelSpec, chosen: list[tuple[str, PublishedFile]], results: lis
         print_json({"model": spec.name, "bundled": False, "files": files, "next": command})
         return
     states = {"there": "was there already", "put-there": "was put there, and is recorded", "downloaded": "downloaded"}
+    console = stdout()
     for found in results:
-        stdout().print(str(found.path), style="bold")
         pinned = "as published" if found.file.sha256 else "not published: recorded, and compared from now on"
-        facts(
-            (
-                ("  state", f"{states[found.state]}, verified"),
-                ("  size", megabytes(found.bytes)),
-                ("  sha256", f"{found.sha256} ({pinned})"),
-                ("  licence", str(found.file.licence)),
-            )
-        )
-    stdout().print(f"next: {command}")
+        console.print(str(found.path), style="bold")
+        console.print(f"  state     {states[found.state]}, verified\n  size      {megabytes(found.bytes)}")
+        console.print(f"  sha256    {found.sha256} ({pinned})\n  licence   {found.file.licence}")
+    console.print(f"next: {command}")
 
 
 def _document(found: Downloaded) -> dict[str, Any]:

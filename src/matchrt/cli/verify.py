@@ -10,7 +10,7 @@ import typer
 from matchrt.cli.options import JsonOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
-from matchrt.cli.weights import weights_of
+from matchrt.cli.weights import downloaded_of
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def verify(
         from matchrt.cli.options import known_device
         from matchrt.cli.verify_flax import verify_flax
 
-        checkpoint = weights_of(flax, checkpoint, store)
+        checkpoint = checkpoint or downloaded_of(flax, store)
         return verify_flax(flax, checkpoint, images, size, threshold, known_device(device) or "cpu", as_json)
     if engine is None:
         raise MatchRTError(

@@ -33,6 +33,14 @@ def weights_of(model: str, given: Path | None, store: Path | None) -> Path:
     return checkpoint_of(get_spec(model), weights_folder(store))
 
 
+def downloaded_of(model: str, store: Path | None) -> Path | None:
+    """The model's downloaded checkpoint; None if there is none. Error: model-unknown."""
+    from matchrt.downloads.find import downloaded
+    from matchrt.families.registry import get_spec
+
+    return downloaded(get_spec(model).published, weights_folder(store))
+
+
 def parts_of(spec: ModelSpec) -> list[tuple[str, tuple[PublishedFile, ...]]]:
     """The files that a model needs: of each, the option that names it, and what it can be, the preferred one first."""
     from matchrt.families.registry import family_of

@@ -1,8 +1,8 @@
 """One GET request: from an offset on, over redirects, to an answer that has the bytes that were asked for.
 
-`requests` makes the connections, because it honours the user's proxies, certificates and netrc. pooch and
-huggingface_hub download whole files only; urllib3 alone, httpx and the standard library would leave one or the other of
-these to us.
+`requests` makes the connections, because it honours the user's proxies, certificates and netrc. pooch goes
+on with no part, huggingface_hub knows one host, and urllib3 alone or the standard library would leave proxies and
+certificates to us.
 """
 
 from __future__ import annotations

@@ -105,7 +105,11 @@ def _try_once(
             part.begin(origin)
         part.update(Origin(wanted.identity, url, None if answer.encoding else answer.validator, total))
         require_room(part.path, (total or 0) - answer.start + wanted.room, settings)
-        _write_body(answer, part, total, settings, tell)
+        try:
+            _write_body(answer, part, total, settings, tell)
+        except AddressError:
+            part.discard()  # what came is of another file
+            raise
     end = total if total is not None else answer.end
     if end is not None and part.size < end:
         raise CutError(f"ended the connection after {part.size} of {end} bytes")
