@@ -149,6 +149,8 @@ def test_two_files_in_one_go(cli: CommandLine, place: Place, monkeypatch: pytest
     ran = cli("download", "roma-outdoor", "--accept-licence", "--output", tmp_path / "with blanks")
     paths = [tmp_path / "with blanks" / name for name in ("roma.pth", "dino.pth")]
     assert [path.read_bytes() for path in paths] == [place.data, place.data[::-1]]
+    for stated in ("roma.pth: weights of the tests", "dino.pth: weights of the tests"):
+        assert stated in ran.err
     words = shlex.split(ran.out.strip().splitlines()[-1].removeprefix("next: "))
     assert words == ["matchrt", "build", "roma-outdoor", "--checkpoint", str(paths[0]), "--dinov2", str(paths[1])]
 

@@ -8,12 +8,14 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,52 @@ def test_the_users_proxy_is_asked(world: World, monkeypatch: pytest.MonkeyPatch)
     world.server.routes[asked] = Route((serve(world.data),))
     monkeypatch.setenv("http_proxy", world.server.url(""))
     assert download(world.file(asked), world.folder, settings=QUICK).address == asked
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[tuple[FaultyServer, Path]]:
+    """A server that speaks https, and the certificate that only those trust who are told to."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with faulty_server() as opened:
+        opened.socket = context.wrap_socket(opened.socket, server_side=True)
+        yield opened, certificate
+
+
+def test_certificates_are_checked_and_the_users_own_are_trusted(
+    world: World, secure: tuple[FaultyServer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, certificate = secure
+    url = server.route("/f", serve(world.data, cut=world.place()), serve(world.data)).replace("http", "https")
+    file = world.file(url)
+    error = _fails("download-failed", lambda: download(file, world.folder, settings=QUICK))
+    assert "no certificate that is trusted" in error.message and not server.routes["/f"].ranges
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert download(file, world.folder, settings=QUICK).path.read_bytes() == world.data
+
+
+def test_a_redirect_out_of_https_is_refused(
+    world: World, secure: tuple[FaultyServer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, certificate = secure
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    url = server.route("/f", redirect("http://weights.invalid/f")).replace("http", "https")
+    error = _fails("download-failed", lambda: download(world.file(url), world.folder, settings=QUICK))
+    assert "from https to plain http" in error.message
+
+
+@pytest.mark.parametrize("package", ["requests", "filelock"])
+def test_a_missing_package_is_named_with_its_extra(world: World, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    file = world.file(world.server.route("/f", serve(world.data)))
+    error = _fails("package-missing", lambda: download(file, world.folder, settings=QUICK))
+    assert package in error.message and "matchrt[download]" in error.remedy
 
 
 def test_no_network_says_what_to_do_by_hand(world: World) -> None:

@@ -115,15 +115,20 @@ def _repeated(file: str | None, output: Path | None, store: Path | None) -> list
 def _require_licences(files: list[PublishedFile], folder: WeightsFolder, accepted: bool, as_json: bool) -> None:
     """Shows the licences that were not accepted before, and asks, on a terminal. Error: licence-not-accepted."""
     new = [file for file in files if not folder.accepted(file)]
-    for file in new:
-        if not as_json:
+    if not as_json:
+        for file in new:
             _show_licence(file)
-        if not accepted and not (not as_json and sys.stdin.isatty() and typer.confirm("Accept this?", err=True)):
-            raise MatchRTError(
-                "licence-not-accepted",
-                f"The licence of {file.name} was not accepted: {file.licence}. {file.licence.note}",
-                "Read it, and add --accept-licence if you accept it; it is then remembered for this file and date.",
-            )
+    if not new:
+        return
+    names = ", ".join(file.name for file in new)
+    if not accepted and not (not as_json and sys.stdin.isatty() and typer.confirm(f"Accept for {names}?", err=True)):
+        stated = " ".join(f"{file.name}: {file.licence}. {file.licence.note}" for file in new)
+        raise MatchRTError(
+            "licence-not-accepted",
+            f"No licence was accepted for {names}. {stated}",
+            "Read it, and add --accept-licence if you accept it; it is then remembered for each file and date.",
+        )
+    for file in new:
         folder.accept(file)
 
 
