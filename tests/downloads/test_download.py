@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +27,13 @@ from support.download_faults import QUICK, World
 from support.faulty_server import FaultyServer, Route, answer, faulty_server, redirect, serve
 
 from matchrt.downloads import connection, transfer
+from matchrt.downloads.archive import take_member
 from matchrt.downloads.download import addresses_at, download, require_address
 from matchrt.downloads.failures import AddressError
 from matchrt.downloads.find import downloaded
 from matchrt.downloads.folder import WeightsFolder
 from matchrt.errors import MatchRTError
-from matchrt.families.published import Address, PublishedFile
+from matchrt.families.published import Address, Archive, PublishedFile
 
 
 @pytest.fixture
@@ -426,6 +428,42 @@ def test_many_threads_get_one_file(world: World) -> None:
     for thread in threads:
         thread.join()
     assert sorted(states) == ["downloaded"] + ["there"] * 7 and world.server.sent == len(world.data)
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "condition"),
+    [
+        ('"one"', None, '"one"'),
+        (None, "Thu, 01 Jan 2026 00:00:00 GMT", "Thu, 01 Jan 2026 00:00:00 GMT"),
+        ('W/"one"', None, None),
+    ],
+)
+def test_the_server_is_asked_to_go_on_only_with_the_same_file(
+    world: World, etag: str | None, modified: str | None, condition: str | None
+) -> None:
+    steps = [serve(world.data, cut=cut, etag=etag, modified=modified) for cut in (world.place(), None)]
+    download(world.file(world.server.route("/f", *steps)), world.folder, settings=QUICK)
+    first, second = world.server.routes["/f"].headers
+    assert "Range" not in first and "If-Range" not in first and second.get("If-Range") == condition
+    assert {headers["Accept-Encoding"] for headers in (first, second)} == {"identity"}
+
+
+def test_a_circle_of_redirects_is_seen_at_once(world: World) -> None:
+    world.server.route("/a", redirect("/b"))
+    world.server.route("/b", redirect("/a"))
+    error = _fails(
+        "download-failed", lambda: download(world.file(world.server.url("/a")), world.folder, settings=QUICK)
+    )
+    assert "in a circle" in error.message and len(world.server.routes["/b"].ranges) == 1
+
+
+def test_a_member_of_another_size_is_not_unpacked(tmp_path: Path) -> None:
+    packed, target = tmp_path / "weights.zip", tmp_path / "member"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("weights/net.ckpt", bytes(50_000_000))
+    with pytest.raises(AddressError, match="has 50000000 bytes, not 10"):
+        take_member(packed, Archive("net.ckpt"), target, 10)
+    assert not target.exists()
 
 
 def test_the_range_is_asked_for_behind_a_redirect_too(world: World) -> None:

@@ -30,6 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             step = route.steps[min(len(route.ranges), len(route.steps) - 1)]
             route.ranges.append(self.headers.get("Range"))
+            route.headers.append(dict(self.headers.items()))
         with contextlib.suppress(ConnectionError):
             step(self)
 
@@ -58,10 +59,11 @@ class Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Route:
-    """The steps of a path, and the Range header of each request that came."""
+    """The steps of a path, and the Range header and all headers of each request that came."""
 
     steps: Sequence[Step]
     ranges: list[str | None] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 class FaultyServer(ThreadingHTTPServer):
