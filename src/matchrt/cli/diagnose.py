@@ -12,7 +12,7 @@ from rich.text import Text
 from matchrt._util.packages import packages_for
 from matchrt.cli.options import JsonOption, SecondFileOption, StoreOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
-from matchrt.cli.weights import weights_of
+from matchrt.cli.weights import second_of, weights_of
 
 if TYPE_CHECKING:
     from matchrt.export.weights.diagnose import Diagnosis, PartFates
@@ -44,6 +44,8 @@ def diagnose(
         from matchrt.export.weights.diagnose_html import to_html
     from matchrt._util import atomic
 
+    if checkpoint is None:  # then both files are the downloaded ones, unless the second was named
+        second_file = second_of(model, second_file, store)
     checkpoint = weights_of(model, checkpoint, store)
     require_new_output(html, [file for file in (checkpoint, second_file) if file is not None])
     if html is not None:

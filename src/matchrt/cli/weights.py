@@ -33,6 +33,16 @@ def weights_of(model: str, given: Path | None, store: Path | None) -> Path:
     return checkpoint_of(get_spec(model), weights_folder(store))
 
 
+def second_of(model: str, given: Path | None, store: Path | None) -> Path | None:
+    """The second file that was named, or else the downloaded one; None if there is none. Error: model-unknown."""
+    if given is not None:
+        return given
+    from matchrt.downloads.find import second_downloaded
+    from matchrt.families.registry import get_spec
+
+    return second_downloaded(get_spec(model), weights_folder(store))
+
+
 def downloaded_of(model: str, store: Path | None) -> Path | None:
     """The model's downloaded checkpoint; None if there is none. Error: model-unknown."""
     from matchrt.downloads.find import downloaded

@@ -28,9 +28,9 @@ class Settings:
     largest: bytes of a file whose size nobody said.
     """
 
-    connect_timeout: float = 15.0
-    read_timeout: float = 30.0
-    tries: int = 5
+    connect_timeout: float = 10.0
+    read_timeout: float = 20.0
+    tries: int = 4
     all_tries: int = 100
     first_wait: float = 1.0
     longest_wait: float = 30.0
