@@ -23,7 +23,7 @@ from typing import Any
 
 import filelock
 import pytest
-from support.download_faults import QUICK, World
+from support.download_faults import QUICK, World, weights
 from support.faulty_server import FaultyServer, Route, answer, faulty_server, redirect, serve
 
 from matchrt.downloads import connection, transfer
@@ -126,13 +126,17 @@ def test_what_is_there_is_not_asked_for(world: World) -> None:
 
 
 def test_a_digest_that_nobody_published_is_recorded_and_then_required(world: World) -> None:
-    file = world.file(world.server.route("/f", serve(world.data), serve(world.other)), known="nothing")
+    newer = weights(random.Random(2))
+    file = world.file(world.server.route("/f", serve(world.data), serve(newer)), known="nothing")
     found = download(file, world.folder, settings=QUICK)
     record = json.loads(world.folder.record_path(file).read_text())
     assert record["sha256"] == found.sha256 == hashlib.sha256(world.data).hexdigest()
     found.path.unlink()
     error = _fails("download-digest", lambda: download(file, world.folder, settings=QUICK))
     assert found.sha256 in error.message and not found.path.exists()
+    assert f"remove '{world.folder.record_path(file)}'" in error.remedy
+    world.folder.record_path(file).unlink()
+    assert download(file, world.folder, settings=QUICK).sha256 == hashlib.sha256(newer).hexdigest()
 
 
 def test_a_record_in_upper_case_and_a_damaged_one(world: World) -> None:
@@ -346,6 +350,19 @@ def test_from_https_to_plain_http_is_not_followed() -> None:
     for target in ("ftp://a.example/f", "file:///etc/passwd", "https://", "javascript:alert(1)"):
         with pytest.raises(AddressError, match="no web address"):
             require("https://a.example/f", target)
+
+
+def test_passwords_in_addresses_are_in_no_message_and_no_record(world: World) -> None:
+    cut = serve(world.data, cut=5000), answer(404)
+    url = world.server.route("/f", *cut, serve(world.data)).replace("://", "://me:secret@")
+    missing = world.server.url("/missing").replace("://", "://me:secret@")
+    error = _fails("download-failed", lambda: download(world.file(missing), world.folder, settings=QUICK))
+    _fails("download-failed", lambda: download(world.file(url), world.folder, settings=QUICK))
+    part = (world.folder.root / "net.safetensors.part.json").read_text()
+    found = download(world.file(url), world.folder, settings=QUICK)
+    record = world.folder.record_path(found.file).read_text()
+    assert "secret" not in error.message + error.remedy + part + record + found.address
+    assert world.server.routes["/f"].headers[0]["Authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize(

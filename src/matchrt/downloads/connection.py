@@ -56,6 +56,13 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def shown(url: str, *, query: bool = True) -> str:
+    """The URL as messages and records may have it: without name and password, and on request without its query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host, query=parts.query if query else "", fragment="").geturl()
+
+
 def ask(session: requests.Session, url: str, offset: int, validator: str | None, settings: Settings) -> Answer | None:
     """Asks for the bytes from `offset` on; None if the server has none there (416).
 
@@ -86,7 +93,7 @@ def _follow(session: requests.Session, url: str, headers: dict[str, str], settin
         target = urljoin(url, response.headers.get("Location", ""))
         _require_followable(url, target)
         if target in seen:
-            raise AddressError("failed", f"redirects in a circle (to {target})")
+            raise AddressError("failed", f"redirects in a circle (to {shown(target, query=False)})")
         seen.add(target)
         url = target
     raise AddressError("failed", f"redirects more than {settings.redirects} times")
@@ -95,9 +102,9 @@ def _follow(session: requests.Session, url: str, headers: dict[str, str], settin
 def _require_followable(url: str, target: str) -> None:
     scheme = urlsplit(target).scheme
     if scheme not in ("http", "https") or not urlsplit(target).hostname:
-        raise AddressError("failed", f"redirects to {target!r}, which is no web address")
+        raise AddressError("failed", f"redirects to {shown(target, query=False)!r}, which is no web address")
     if urlsplit(url).scheme == "https" and scheme == "http" and not is_loopback(target):
-        raise AddressError("failed", f"redirects from https to plain http ({target})")
+        raise AddressError("failed", f"redirects from https to plain http ({shown(target, query=False)})")
 
 
 def _get(session: requests.Session, url: str, headers: dict[str, str], settings: Settings) -> requests.Response:

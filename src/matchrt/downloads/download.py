@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from matchrt.downloads.archive import take_member
 from matchrt.downloads.checks import Facts, check
-from matchrt.downloads.connection import is_loopback
+from matchrt.downloads.connection import is_loopback, shown
 from matchrt.downloads.failures import AddressError, no_address_worked
 from matchrt.downloads.folder import WeightsFolder, require_folder
 from matchrt.downloads.part import Part
@@ -136,7 +136,7 @@ def _put_there(file: PublishedFile, folder: WeightsFolder) -> Downloaded:
         raise MatchRTError(
             "download-digest",
             f"'{path}' is not the published file: it {failure.reason}.",
-            f"Remove it{_and_record(file, folder)}, and download it again.",
+            f"Remove it, and download it again.{_if_changed(file, folder)}",
         ) from failure
     except OSError as error:
         raise MatchRTError(
@@ -146,11 +146,11 @@ def _put_there(file: PublishedFile, folder: WeightsFolder) -> Downloaded:
     return Downloaded(file, path, facts.bytes, facts.sha256, "put-there", "")
 
 
-def _and_record(file: PublishedFile, folder: WeightsFolder) -> str:
-    """The rest of a remedy, if the digest is only the one that was recorded first."""
+def _if_changed(file: PublishedFile, folder: WeightsFolder) -> str:
+    """The end of a remedy, if the digest is only the one that was recorded first; else empty."""
     if file.sha256 is not None or folder.record(file) is None:
         return ""
-    return f" (and '{folder.record_path(file)}', if the publisher's file has changed and you trust the new one)"
+    return f" If the publisher has another file now and you trust it, remove '{folder.record_path(file)}' first."
 
 
 def _from_addresses(
@@ -167,10 +167,10 @@ def _from_addresses(
             try:
                 facts = _from_address(session, address, file, folder, settings, tell)
             except AddressError as failure:
-                failures.append((address.url, failure))
+                failures.append((shown(address.url), failure))
                 continue
-            return Downloaded(file, folder.path(file), facts.bytes, facts.sha256, "downloaded", address.url)
-    raise no_address_worked(file, folder.path(file), failures, again)
+            return Downloaded(file, folder.path(file), facts.bytes, facts.sha256, "downloaded", shown(address.url))
+    raise no_address_worked(file, folder.path(file), failures, again, _if_changed(file, folder))
 
 
 def _from_address(
@@ -194,20 +194,16 @@ def _from_address(
     else:
         # The zip's own checksum tells whether its bytes fit together.
         wanted = Wanted(f"zip of {file.name} {packed.bytes}", packed.bytes, True, file.bytes or 0)
-    in_one = transfer(session, address.url, part, wanted, settings, tell)
-    try:
-        return _deliver(part, address, file, folder, expected, settings, tell)
-    except AddressError:
-        part.discard()
-        if in_one:
-            raise
-    # The bytes came in several answers, or from several addresses: they may not fit together. Once more, from zero.
-    transfer(session, address.url, part, wanted, settings, tell)
-    try:
-        return _deliver(part, address, file, folder, expected, settings, tell)
-    except AddressError:
-        part.discard()
-        raise
+    for last in (False, True):
+        in_one = transfer(session, address.url, part, wanted, settings, tell)
+        try:
+            return _deliver(part, address, file, folder, expected, settings, tell)
+        except AddressError:
+            part.discard()
+            # Bytes that came in several answers, or from several addresses, may not fit together: once more, from zero.
+            if in_one or last:
+                raise
+    raise AssertionError("the last try either returns or raises")
 
 
 def _deliver(
@@ -229,7 +225,7 @@ def _deliver(
             take_member(part.path, address.archive, whole, file.bytes)
         facts = check(whole, file, expected)
         _synchronise(whole)
-        folder.write_record(file, facts.bytes, facts.sha256, address.url)
+        folder.write_record(file, facts.bytes, facts.sha256, shown(address.url))
         os.replace(whole, target)
         part.discard()
     except OSError as error:

@@ -43,13 +43,14 @@ class CutError(Exception):
 
 
 def no_address_worked(
-    file: PublishedFile, path: Path, failures: Sequence[tuple[str, AddressError]], again: str
+    file: PublishedFile, path: Path, failures: Sequence[tuple[str, AddressError]], again: str, if_changed: str
 ) -> MatchRTError:
     """The error about a file that no address gave. It is returned, not raised.
 
     path: where the file should be.
     failures: of each address. The worst of them names the error: another file, then a web page, then no answer.
     again: the command that looks at a file that was put there.
+    if_changed: what to do if the publisher has another file now; empty if the digest is a published one.
     """
     kinds = {failure.kind for _, failure in failures}
     code = "download-digest" if "digest" in kinds else "download-page" if "page" in kinds else "download-failed"
@@ -57,5 +58,6 @@ def no_address_worked(
     return MatchRTError(
         code,
         f"'{file.name}' could not be downloaded: {reasons}.",
-        f"Try again later, or download it by hand from {file.page}, put it at '{path}', and run: {again}",
+        f"Try again later, or download it by hand from {file.page}, put it at '{path}', and run: {again}"
+        + (if_changed and f" —{if_changed}"),
     )

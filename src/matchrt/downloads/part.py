@@ -14,7 +14,7 @@ class Origin:
     """Where the bytes of a part come from.
 
     identity: which file they are of: its expected digest, or its name and size.
-    address: the URL that was asked.
+    address: the URL that was asked, without a password.
     validator: the server's strong ETag or the date of the last change, which tell whether it has another file now; None
         if it gave neither.
     total: bytes of the whole file; None if the server did not say.

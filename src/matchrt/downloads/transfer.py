@@ -12,7 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matchrt.downloads.connection import Answer, ask
+from matchrt.downloads.connection import Answer, ask, shown
 from matchrt.downloads.failures import AddressError, CutError
 from matchrt.downloads.part import Origin, Part
 from matchrt.downloads.settings import Progress, Settings
@@ -63,7 +63,7 @@ def transfer(
             furthest = max(furthest, part.size)
             if cut.restart and part.size:
                 with _writing(part.path):
-                    part.begin(Origin(wanted.identity, url))
+                    part.begin(Origin(wanted.identity, shown(url)))
             wait = settings.wait(in_a_row) if cut.wait is None else cut.wait
             if in_a_row >= settings.tries or count == settings.all_tries:
                 raise AddressError("failed", f"{cut.reason} ({count} tries)") from cut
@@ -78,19 +78,19 @@ def _prepare(part: Part, url: str, wanted: Wanted) -> None:
     """Empties the part, unless its bytes can be gone on with."""
     origin = part.origin()
     if origin is None or origin.identity != wanted.identity or not 0 < part.size <= (wanted.bytes or part.size):
-        part.begin(Origin(wanted.identity, url))
-    elif wanted.pinned and origin.address != url:
+        part.begin(Origin(wanted.identity, shown(url)))
+    elif wanted.pinned and origin.address != shown(url):
         # Validators of one server mean nothing to another.
-        part.update(Origin(wanted.identity, url, None, wanted.bytes))
-    elif not wanted.pinned and (origin.address != url or origin.validator is None):
-        part.begin(Origin(wanted.identity, url))
+        part.update(Origin(wanted.identity, shown(url), None, wanted.bytes))
+    elif not wanted.pinned and (origin.address != shown(url) or origin.validator is None):
+        part.begin(Origin(wanted.identity, shown(url)))
 
 
 def _try_once(
     session: requests.Session, url: str, part: Part, wanted: Wanted, settings: Settings, tell: Progress
 ) -> bool:
     """Asks once for what is missing. Returns whether the answer had the whole file."""
-    origin = part.origin() or Origin(wanted.identity, url)
+    origin = part.origin() or Origin(wanted.identity, shown(url))
     offset = part.size
     whole = wanted.bytes if wanted.bytes is not None else origin.total
     if offset and offset == whole:
@@ -103,7 +103,7 @@ def _try_once(
         total = _require_size(answer, wanted)
         if answer.start == 0:
             part.begin(origin)
-        part.update(Origin(wanted.identity, url, None if answer.encoding else answer.validator, total))
+        part.update(Origin(wanted.identity, shown(url), None if answer.encoding else answer.validator, total))
         require_room(part.path, (total or 0) - answer.start + wanted.room, settings)
         try:
             _write_body(answer, part, total, settings, tell)
