@@ -33,13 +33,13 @@ class ExportedEngine:
     """An fp32 ONNX engine in the store.
 
     stored: the engine's file and manifest.
-    weights: the account of the weights in one line.
+    weights: the account of the weights in one line; None for an engine that the user gave.
     cached: whether the store had the engine already.
     downloaded: the files of weights that nobody named, and that were found among the store's downloaded ones.
     """
 
     stored: StoredEngine
-    weights: str
+    weights: str | None
     cached: bool
     downloaded: tuple[Path, ...] = ()
 

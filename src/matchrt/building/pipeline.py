@@ -13,7 +13,7 @@ from pathlib import Path
 from matchrt._util import atomic
 from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.convert import convert_engine
-from matchrt.building.export import export_engine
+from matchrt.building.export import ExportedEngine, export_engine
 from matchrt.building.request import BuildRequest, BuildResult, Progress
 from matchrt.building.source import require_source
 from matchrt.errors import MatchRTError
@@ -49,7 +49,8 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     start = time.perf_counter()
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    stored, file, weights, cached, downloaded = _source(request, store, lambda what, done: tell(what, done * share))
+    exported, file = _source(request, store, lambda what, done: tell(what, done * share))
+    stored, cached = exported.stored, exported.cached
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
         share = 0.0 if cached else share
@@ -67,14 +68,13 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
     tell("found in the store" if cached else "done", 1.0)
-    return BuildResult(output, stored.manifest, weights, cached, {} if cached else seconds, downloaded)
+    return BuildResult(
+        output, stored.manifest, exported.weights, cached, {} if cached else seconds, downloaded=exported.downloaded
+    )
 
 
-def _source(
-    request: BuildRequest, store: EngineStore, tell: Progress
-) -> tuple[StoredEngine, EngineFile | None, str | None, bool, tuple[Path, ...]]:
-    """The fp32 ONNX engine to start from, its contents, the account of its weights, whether it existed already, and
-    the downloaded files of weights that it was made of.
+def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[ExportedEngine, EngineFile | None]:
+    """The fp32 ONNX engine to start from, and its contents.
 
     The contents are returned only if the user named a file, because that file had to be read for its check anyway. They
     may be gigabytes.
@@ -83,9 +83,8 @@ def _source(
         _require_bare(request)
         file = read_engine(Path(request.model))
         require_source(file)
-        return StoredEngine(file.path, file.manifest), file, None, True, ()
-    exported = export_engine(request, store, tell)
-    return exported.stored, None, exported.weights, exported.cached, exported.downloaded
+        return ExportedEngine(StoredEngine(file.path, file.manifest), None, cached=True), file
+    return export_engine(request, store, tell), None
 
 
 def _require_bare(request: BuildRequest) -> None:
