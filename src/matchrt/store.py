@@ -17,6 +17,8 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 
 ENVIRONMENT = "MATCHRT_STORE"
+# No model has this name.
+_WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,17 @@ class StoredEngine:
 class EngineStore:
     """A folder of engines: `root/<model>/<first 16 of the build key>/<model>-<size>-<precision>.<suffix>`.
 
+    Downloaded weights are beside the models, in `root/weights`.
+
     root: the store's folder, which need not exist yet. Each engine has its manifest beside it.
     """
 
     root: Path
+
+    @property
+    def weights(self) -> Path:
+        """The folder of downloaded weights, which need not exist yet."""
+        return self.root / _WEIGHTS
 
     def find(self, model: str, build_key: str) -> StoredEngine | None:
         """The engine of this model with exactly this build key, if its bytes are whole; None otherwise.
@@ -87,7 +96,7 @@ class EngineStore:
 
     def engines(self, model: str | None = None) -> list[StoredEngine]:
         """Every readable engine, newest first; only those of `model`, if it is given. Raises nothing."""
-        models = [folder for folder in _listed(self.root) if not folder.name.startswith(".")]
+        models = [folder for folder in _listed(self.root) if not folder.name.startswith(".") and folder != self.weights]
         folders = [entry for folder in models for entry in _listed(folder) if not entry.name.startswith(".")]
         folders.sort(key=_modified, reverse=True)
         found = [engine for folder in folders for engine in self._read(folder)]

@@ -33,7 +33,11 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
 @pytest.mark.parametrize(
     ("option", "commands"),
     [
-        ("--store", {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}),
+        (
+            "--store",
+            {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}
+            | {"download", "models", "diagnose", "convert-flax"},
+        ),
         ("--device", {"match", "match-many", "bench", "serve", "doctor"}),
         ("--threads", {"match", "bench", "verify"}),
         ("--min-score", {"match", "match-many", "bench"}),
@@ -54,7 +58,7 @@ def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str])
 
 def test_every_command_prints_json() -> None:
     found = declared("--json")
-    assert len(found) == 12
+    assert len(found) == 13
     assert len(set(found.values())) == 1
 
 

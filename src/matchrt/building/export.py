@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matchrt._util.digest import sha256_json
@@ -12,6 +13,8 @@ from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.building.self_test import make_self_test
+from matchrt.downloads.find import checkpoint_of, second_downloaded
+from matchrt.downloads.folder import WeightsFolder
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.export.weights.files.inert import tell_aside
@@ -39,12 +42,14 @@ class ExportedEngine:
     weights: the account of the weights, and what was put aside, in one line; None for an engine that the user gave.
     cached: whether the store had the engine already.
     notes: sentences about what else the checkpoint holds than the network.
+    downloaded: the files of weights that nobody named, and that were found among the store's downloaded ones.
     """
 
     stored: StoredEngine
     weights: str | None
     cached: bool
     notes: tuple[str, ...] = ()
+    downloaded: tuple[Path, ...] = ()
 
 
 def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
@@ -71,10 +76,13 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     size = request.profile.optimum if request.profile is not None else size
     require_memory(size, size, spec.family.at(*size).coarse_stride)
     tell("reading the checkpoint", 0.0)
+    folder = WeightsFolder(store.weights)
+    checkpoint = request.checkpoint or checkpoint_of(spec, folder)
+    second_file = request.second_file or second_downloaded(spec, folder)
     loaded = load_network(
         spec,
-        request.checkpoint,
-        second_file=request.second_file,
+        checkpoint,
+        second_file=second_file,
         sha256=request.sha256,
         selection=Selection(request.prefix, request.ema),
         allow_missing=request.allow_missing,
@@ -82,18 +90,19 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
         mutual=configured.mutual,
         size=size,
     )
+    found = tuple(path for path in (checkpoint, second_file) if path is not None and path.parent == store.weights)
     matching = _match_contract(request, loaded)
     key = _export_key(request, loaded, contract, matching)
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
-        return ExportedEngine(cached, _account(loaded), True, loaded.notes)
+        return ExportedEngine(cached, _account(loaded), True, loaded.notes, found)
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     tell("answering the self-test", 0.95)
     with closing(open_session(EngineFile(store.root, engine.data, engine.manifest))) as session:
         manifest = replace(engine.manifest, self_test=make_self_test(session))
     stored = store.put(engine.data, manifest, file_name(manifest, OnnxRuntimeBuilder.suffix))
-    return ExportedEngine(stored, _account(loaded), False, loaded.notes)
+    return ExportedEngine(stored, _account(loaded), False, loaded.notes, found)
 
 
 def _account(loaded: LoadedNetwork) -> str:

@@ -69,7 +69,15 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
     tell("found in the store" if cached else "done", 1.0)
-    return BuildResult(output, stored.manifest, exported.weights, cached, {} if cached else seconds, exported.notes)
+    return BuildResult(
+        output,
+        stored.manifest,
+        exported.weights,
+        cached,
+        {} if cached else seconds,
+        exported.notes,
+        exported.downloaded,
+    )
 
 
 def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[ExportedEngine, EngineFile | None]:

@@ -21,8 +21,8 @@ class BuildRequest:
 
     model: a model's name; or the path of an fp32 engine for backend onnxruntime (`.onnx` with its manifest), from which
         an engine of another backend or precision is made. With a path, no option that decides the graph may be given.
-    checkpoint: file of the weights; None for a model whose weights are in the package.
-    second_file: file of the weights that the checkpoint lacks, for models in two files; None for others.
+    checkpoint: file of the weights; None for those in the package or downloaded ones.
+    second_file: file of the weights that the checkpoint lacks, for models in two files; None for a downloaded one.
     sha256: required hex digest of the network's tensors in all files, as `matchrt diagnose --json` or a manifest states
         it; None to accept any weights.
     height, width: size of the engine's input in pixels; None for that of the preset or the model.
@@ -94,6 +94,7 @@ class BuildResult:
     notes: sentences about what else the checkpoint holds than the network, such as a running average.
     cached: whether the engine was in the store already.
     seconds: the time of each stage in seconds; stages whose result came from the store are left out.
+    downloaded: the files of weights that nobody named, and that were found among the store's downloaded ones.
     """
 
     path: Path
@@ -102,6 +103,7 @@ class BuildResult:
     cached: bool
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    downloaded: tuple[Path, ...] = ()
 
 
 def file_name(manifest: EngineManifest, suffix: str) -> str:

@@ -13,6 +13,7 @@ from matchrt.cli import (
     convert_flax,
     diagnose,
     doctor,
+    download,
     export_triton,
     inspect,
     match,
@@ -52,6 +53,7 @@ def root(
 
 app.command("match", epilog=match.EPILOG)(match.match)
 app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
+app.command("download", epilog=download.EPILOG)(download.download)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("diagnose", epilog=diagnose.EPILOG)(diagnose.diagnose)

@@ -39,7 +39,8 @@ def build(
         typer.Argument(metavar="MODEL", help="Name of a model (`matchrt models` lists them), or an fp32 .onnx engine."),
     ],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File of the weights: .ckpt, .pth, .pt or .safetensors.")
+        Path | None,
+        typer.Option(help="File of the weights: .ckpt, .pth, .pt or .safetensors; default: a downloaded one."),
     ] = None,
     second_file: SecondFileOption = None,
     prefix: PrefixOption = None,
@@ -214,6 +215,7 @@ def build(
 
         document: dict[str, Any] = {"path": str(result.path), "cached": result.cached, "weights": result.weights}
         document["notes"] = list(result.notes)
+        document["downloaded"] = [str(path) for path in result.downloaded]
         document["seconds"] = {stage: round(value, 3) for stage, value in result.seconds.items()}
         print_json(document | {"manifest": asdict(result.manifest)})
         return
@@ -233,6 +235,8 @@ def _print(result: Any) -> None:
                   f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
     for line in _built_for(manifest, result.seconds):
         console.print(line)
+    for path in result.downloaded:
+        console.print(f"  file      {path} (downloaded, digest verified)")
     if result.weights is not None:
         console.print(f"  weights   {result.weights}")
     for note in result.notes:

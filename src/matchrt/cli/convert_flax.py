@@ -9,8 +9,9 @@ import typer
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
-from matchrt.cli.options import EmaOption, JsonOption, require_new_output
+from matchrt.cli.options import EmaOption, JsonOption, StoreOption, require_new_output
 from matchrt.cli.output import print_json, print_written, stages, stdout, tensor_json
+from matchrt.cli.weights import weights_of
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -20,16 +21,19 @@ EPILOG = "Example: matchrt convert-flax outdoor_ds.ckpt --output outdoor.npz --p
 
 
 def convert_flax(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(help="LoFTR weights: .ckpt, .pth, .pt or .safetensors; with --back: weights in Flax's layout."),
-    ],
     output: Annotated[
         Path,
         typer.Option(
             help="File to write: .npz, .safetensors or .orbax (a folder); with --back: .safetensors or .ckpt."
         ),
     ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="LoFTR weights: .ckpt, .pth, .pt or .safetensors, by default the downloaded ones of --model; with "
+            "--back: weights in Flax's layout."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Model that the weights are of; default: the first LoFTR model that the shapes fit."),
@@ -42,6 +46,7 @@ def convert_flax(
     part: Annotated[str, typer.Option(help="Part to convert: transformer (the coarse one), backbone or all.")] = "all",
     back: Annotated[bool, typer.Option("--back", help="Convert from Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Convert LoFTR weights to Flax's layout, or back, without loss, and report the fate of every tensor."""
@@ -51,6 +56,11 @@ def convert_flax(
         raise MatchRTError(
             "usage", "--ema is about torch's checkpoints, and --back reads another file.", "Leave it out."
         )
+    if checkpoint is None and (back or model is None):
+        raise MatchRTError(
+            "usage", "There is nothing to convert.", "Name a file, or the --model whose downloaded weights are meant."
+        )
+    checkpoint = weights_of(model or "", checkpoint, store)
     require_new_output(output, [checkpoint])
     with stages(as_json) as tell:
         tell("converting", 0.1)

@@ -10,8 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
-from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, SecondFileOption, require_new_output
+from matchrt.cli.options import (
+    EmaOption,
+    JsonOption,
+    PrefixOption,
+    SecondFileOption,
+    StoreOption,
+    require_new_output,
+)
 from matchrt.cli.output import print_json, print_written, stdout, tensor_json
+from matchrt.cli.weights import second_of, weights_of
 from matchrt.export.weights.files.inert import PutAside, tell_aside
 
 if TYPE_CHECKING:
@@ -25,14 +33,20 @@ _SHOWN = 12
 
 
 def diagnose(
-    checkpoint: Annotated[Path, typer.Argument(help="Weights: .ckpt, .pth, .pt or .safetensors.")],
     model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Weights: .ckpt, .pth, .pt or .safetensors; default: the model's bundled or downloaded ones."
+        ),
+    ] = None,
     second_file: SecondFileOption = None,
     prefix: PrefixOption = None,
     ema: EmaOption = False,
     html: Annotated[
         Path | None, typer.Option(help="Write an HTML report with a bar for each part to this file.")
     ] = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what becomes of every tensor of a checkpoint, and what to do. The exit code is 0 if all are explained."""
@@ -42,6 +56,9 @@ def diagnose(
         from matchrt.export.weights.locate import Selection
     from matchrt._util import atomic
 
+    if checkpoint is None:  # then both files are the downloaded ones, unless the second was named
+        second_file = second_of(model, second_file, store)
+    checkpoint = weights_of(model, checkpoint, store)
     require_new_output(html, [file for file in (checkpoint, second_file) if file is not None])
     if html is not None:
         atomic.require_writable(html)

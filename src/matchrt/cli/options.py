@@ -28,7 +28,7 @@ SecondFileOption = Annotated[
     typer.Option(
         "--second-file",
         "--dinov2",
-        help="File of the weights that the checkpoint lacks, for models in two files (RoMa).",
+        help="File of the weights that the checkpoint lacks (RoMa); default: the one that was downloaded.",
     ),
 ]
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -130,3 +132,18 @@ def progress_of(what: str, quiet: bool) -> Iterator[Any]:
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bytes_progress(name: str, quiet: bool) -> Iterator[Any]:
+    """Shows a progress bar over the bytes of a file. Yields `tell(what, done, total)`; total is None if not known."""
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(), console=stderr(), transient=True, disable=quiet,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(name, total=None)
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            progress.update(task, description=f"{name}: {what}", completed=done, total=total)
+
+        yield tell

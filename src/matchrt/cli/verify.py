@@ -10,6 +10,7 @@ import typer
 from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
+from matchrt.cli.weights import downloaded_of
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def verify(
         typer.Option(metavar="MODEL", help="Instead, compare this model in Flax with torch, stage by stage."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="With --flax: file of the weights; bundled models need none.")
+        Path | None, typer.Option(help="With --flax: file of the weights; default: the bundled or downloaded ones.")
     ] = None,
     prefix: PrefixOption = None,
     ema: EmaOption = False,
@@ -97,6 +98,7 @@ def verify(
         from matchrt.cli.options import known_device
         from matchrt.cli.verify_flax import verify_flax
 
+        checkpoint = checkpoint or downloaded_of(flax, store)
         on = known_device(device) or "cpu"
         return verify_flax(flax, checkpoint, images, size, threshold, on, prefix, ema, as_json)
     if engine is None:

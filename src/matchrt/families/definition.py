@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from matchrt.families.base import Family, Preprocess
 from matchrt.families.keymap import KeyMap
+from matchrt.families.published import PublishedFile
 from matchrt.families.rules import PrecisionRules, QuantRules
 from matchrt.families.second_file import SecondFile
 
@@ -24,12 +25,13 @@ class ModelSpec:
     key_map: the rules from the checkpoint's keys to the network's.
     preprocess: how images become the network's input.
     height, width: default input size in pixels.
-    licence: the licence of the published weights.
+    licence: the licence of the published weights in a few words; `published` has each file's own.
     origin: where to get the weights.
     description: one line for `matchrt models`.
     weights: file of the packaged weights, relative to `matchrt/assets`; None if the user brings the checkpoint.
     default_score: confidence (0..1) from which matches are mostly right, if that is above the threshold that engines
         are built with.
+    published: the files that hold these weights, each of them all; `matchrt download` takes the first.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ModelSpec:
     description: str
     weights: str | None = None
     default_score: float = 0.0
+    published: tuple[PublishedFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matchrt.families import published_files
 from matchrt.families.keymap import Drop, Keep, KeyMap
 from matchrt.families.second_file import SecondFile, Translated
 from matchrt.models.roma.config import DINOv2Config, RoMaConfig
@@ -182,4 +183,5 @@ DINOV2_FILE = SecondFile(
     names=_names,
     translate=_of_roma,
     option="--dinov2",
+    published=published_files.DINOV2,
 )

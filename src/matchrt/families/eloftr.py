@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.families import reasons
+from matchrt.families import published_files, reasons
 from matchrt.families.base import GridFamily, Preprocess, configured
 from matchrt.families.definition import FamilyDefinition, ModelSpec
 from matchrt.families.keymap import Drop, Fuse, Fused, Keep, KeyMap, Rename, Tied
@@ -177,10 +177,19 @@ def _models() -> tuple[ModelSpec, ...]:
     origin = "eloftr_outdoor.ckpt from the authors' weights folder linked from github.com/zju3dv/EfficientLoFTR, "
     origin += "or model.safetensors of zju-community/efficientloftr"
     full, opt = ELoFTRFamily(ELOFTR), ELoFTRFamily(ELOFTR_OPT)
-    licence = "Apache-2.0"
+    licence = "Project Registration License v1.0 since 2026-09-15, Apache-2.0 before"
     return (
         ModelSpec(
-            "eloftr", full, ELOFTR_KEYS, ELOFTR_INPUT, 480, 640, licence, origin, "EfficientLoFTR, full configuration"
+            "eloftr",
+            full,
+            ELOFTR_KEYS,
+            ELOFTR_INPUT,
+            480,
+            640,
+            licence,
+            origin,
+            "EfficientLoFTR, full configuration",
+            published=published_files.ELOFTR,
         ),
         ModelSpec(
             "eloftr-opt",
@@ -192,6 +201,7 @@ def _models() -> tuple[ModelSpec, ...]:
             licence,
             origin,
             "EfficientLoFTR, the authors' optimised configuration: no dual softmax",
+            published=published_files.ELOFTR,
         ),
         ModelSpec(
             "matchanything-eloftr",
@@ -204,6 +214,7 @@ def _models() -> tuple[ModelSpec, ...]:
             "matchanything_eloftr.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything, "
             "or model.safetensors of zju-community/matchanything_eloftr",
             "EfficientLoFTR trained across modalities by MatchAnything; one-to-many matches",
+            published=published_files.MATCHANYTHING_ELOFTR,
         ),
     )
 

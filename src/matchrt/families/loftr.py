@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matchrt.families import reasons
+from matchrt.families import published_files, reasons
 from matchrt.families.base import GridFamily, Preprocess
 from matchrt.families.definition import FamilyDefinition, ModelSpec
 from matchrt.families.keymap import Constant, Drop, Keep, KeyMap, Reject, Tied
+from matchrt.families.published import PublishedFile
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
 from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.parts.config import CoarseMatchConfig
@@ -106,9 +107,11 @@ COARSE_LOFTR_KEYS = KeyMap(
 _OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
 
 
-def _loftr(name: str, network: LoFTRConfig, checkpoint: str, description: str) -> ModelSpec:
-    origin, family = f"{checkpoint} from {_OFFICIAL}", LoFTRFamily(network)
-    return ModelSpec(name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description)
+def _loftr(name: str, network: LoFTRConfig, file: PublishedFile, description: str) -> ModelSpec:
+    origin, family = f"{file.name} from {_OFFICIAL}", LoFTRFamily(network)
+    return ModelSpec(
+        name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description, published=(file,)
+    )
 
 
 LOFTR_MODELS = (
@@ -125,12 +128,12 @@ LOFTR_MODELS = (
         weights="loftr-lite.safetensors",
         default_score=0.4,  # chosen on held-out training tiles: docs/models/loftr-lite.md
     ),
-    _loftr("loftr-outdoor", LOFTR_OUTDOOR, "outdoor_ds.ckpt", "LoFTR trained on MegaDepth"),
-    _loftr("loftr-indoor", LOFTR_INDOOR, "indoor_ds.ckpt", "LoFTR trained on ScanNet"),
+    _loftr("loftr-outdoor", LOFTR_OUTDOOR, published_files.LOFTR_OUTDOOR, "LoFTR trained on MegaDepth"),
+    _loftr("loftr-indoor", LOFTR_INDOOR, published_files.LOFTR_INDOOR, "LoFTR trained on ScanNet"),
     _loftr(
         "loftr-indoor-new",
         LOFTR_INDOOR_NEW,
-        "indoor_ds_new.ckpt",
+        published_files.LOFTR_INDOOR_NEW,
         "LoFTR trained on ScanNet with the position encoding of the paper",
     ),
     ModelSpec(
@@ -143,6 +146,7 @@ LOFTR_MODELS = (
         "Apache-2.0",
         "LoFTR_teacher.pt or LoFTR_no_teacher.pt from github.com/Kolkir/Coarse_LoFTR_TRT",
         "coarse-only LoFTR at 1/16 for low-end devices",
+        published=published_files.COARSE_LOFTR,
     ),
 )
 

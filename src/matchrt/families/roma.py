@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from matchrt.errors import MatchRTError
-from matchrt.families import reasons
+from matchrt.families import published_files, reasons
 from matchrt.families.base import Preprocess, configured
 from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
 from matchrt.families.dinov2 import DINOV2_FILE
 from matchrt.families.keymap import Keep, KeyMap
+from matchrt.families.published import PublishedFile
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
 from matchrt.manifest import MatchContract
 from matchrt.models.roma.config import RoMaConfig, Size
@@ -147,22 +148,50 @@ def _size(value: object) -> Size | None:
 
 # Models and presets. docs/models/roma.md says what the presets cost.
 
-_ROMA = "the releases of github.com/Parskatt/RoMa"
+_ROMA = "the release `roma` of github.com/Parskatt/storage"
 
 
-def _roma(name: str, network: RoMaConfig, licence: str, origin: str, description: str) -> ModelSpec:
-    return ModelSpec(name, RoMaFamily(network), ROMA_KEYS, ROMA_INPUT, 864, 864, licence, origin, description)
+def _roma(
+    name: str, network: RoMaConfig, licence: str, origin: str, description: str, file: PublishedFile
+) -> ModelSpec:
+    return ModelSpec(
+        name,
+        RoMaFamily(network),
+        ROMA_KEYS,
+        ROMA_INPUT,
+        864,
+        864,
+        licence,
+        origin,
+        description,
+        published=(file,),
+    )
 
 
 ROMA_MODELS = (
-    _roma("roma-outdoor", ROMA, "MIT", f"roma_outdoor.pth from {_ROMA}", "RoMa trained on MegaDepth, dense"),
-    _roma("roma-indoor", ROMA, "MIT", f"roma_indoor.pth from {_ROMA}", "RoMa trained on ScanNet, dense"),
+    _roma(
+        "roma-outdoor",
+        ROMA,
+        "MIT",
+        f"roma_outdoor.pth from {_ROMA}",
+        "RoMa trained on MegaDepth, dense",
+        published_files.ROMA_OUTDOOR,
+    ),
+    _roma(
+        "roma-indoor",
+        ROMA,
+        "unclear: MIT code, trained on ScanNet (non-commercial)",
+        f"roma_indoor.pth from {_ROMA}",
+        "RoMa trained on ScanNet, dense",
+        published_files.ROMA_INDOOR,
+    ),
     _roma(
         "matchanything-roma",
         MATCHANYTHING_ROMA,
-        "Apache-2.0",
+        "Project Registration License v1.0 since 2026-09-15, Apache-2.0 before",
         "matchanything_roma.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything",
         "RoMa trained across modalities by MatchAnything, dense",
+        published_files.MATCHANYTHING_ROMA,
     ),
 )
 ROMA_PRESETS = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matchrt.families.keymap import KeyMap
+from matchrt.families.published import PublishedFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,7 @@ class SecondFile:
     names: gives the names that the part's tensors have in files, in all namings, for the network's configuration.
     translate: makes a `Translated` from the file's tensors (prefix removed) and the network's configuration.
     option: the name of the command line's option in messages: `--second-file`, or an alias of it such as `--dinov2`.
+    published: the files that can be the second file; `matchrt download` takes the first.
     """
 
     module: str
@@ -54,3 +56,4 @@ class SecondFile:
     names: Callable[[Any], Iterable[str]]
     translate: Callable[[Mapping[str, Tensor], Any], Translated]
     option: str = "--second-file"
+    published: tuple[PublishedFile, ...] = ()

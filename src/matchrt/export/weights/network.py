@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from matchrt._util.digest import sha256_json
+from matchrt.downloads.find import checkpoint_of
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.account import account, fill
 from matchrt.export.weights.averaged import is_averaged, state_dict_is_averaged
@@ -64,16 +64,8 @@ def published_graph(loaded: LoadedNetwork, max_matches: int) -> EngineGraph:
 
 
 def checkpoint_path(spec: ModelSpec, given: Path | None) -> Path:
-    """The checkpoint to use: the given one, or else the bundled one. Error: checkpoint-needed."""
-    if given is not None:
-        return given
-    if spec.weights is None:
-        raise MatchRTError(
-            "checkpoint-needed",
-            f"matchrt does not ship the weights of {spec.name}.",
-            f"Download {spec.origin}, then pass --checkpoint FILE.",
-        )
-    return Path(str(resources.files("matchrt") / "assets" / spec.weights))
+    """The checkpoint to use: the given one, or else the bundled or downloaded one. Error: checkpoint-needed."""
+    return checkpoint_of(spec) if given is None else given
 
 
 def expected_tensors(spec: ModelSpec) -> dict[str, Tensor]:
@@ -96,8 +88,8 @@ def load_network(
 ) -> LoadedNetwork:
     """Loads every tensor of the checkpoint into the network, or raises `weights-unaccounted` with what is wrong.
 
-    path: of the checkpoint; None for the bundled one.
-    second_file: for models that take one.
+    path: of the checkpoint; None for the bundled one, or for what was downloaded.
+    second_file: for models that take one; None for what was downloaded.
     sha256: the digest that `LoadedNetwork.weights_sha256` must have. Names and shapes cannot tell whether two tensors
         of the same shape were swapped, but a digest can.
     selection: which network to take, if the file holds several.

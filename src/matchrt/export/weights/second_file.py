@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from matchrt.downloads.find import second_downloaded
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.account import account, outside_entry
 from matchrt.export.weights.locate import Located, Selection, locate
@@ -25,16 +26,18 @@ def second_file_of(spec: ModelSpec) -> SecondFile | None:
 
 
 def read_second(spec: ModelSpec, path: Path | None) -> Checkpoint | None:
-    """Reads the second file, which must be given for models that take one, and only for them.
+    """Reads the second file, which must be given or downloaded for models that take one, and given only for them.
 
     Errors: `CODE-needed` by the family's `SecondFile.code`, dinov2-unused, those of `read_checkpoint`.
     """
     second = second_file_of(spec)
     if path is None and second is not None:
+        path = second_downloaded(spec)
+    if path is None and second is not None:
         raise MatchRTError(
             f"{second.code}-needed",
             f"{spec.name} takes its {second.title} from a second file: the checkpoint holds none of it.",
-            f"Pass {second.option} FILE; it is {second.origin}.",
+            f"Run: matchrt download {spec.name} — or pass {second.option} FILE; it is {second.origin}.",
         )
     if path is not None and second is None:
         # The code's name is older than the option's general one.
