@@ -14,7 +14,7 @@ from matchrt.bench.gate import LIMITS, Verdict
 from matchrt.bench.pairs import JudgedPair
 from matchrt.bench.verify import Verification, VerifiedPair
 from matchrt.bench.verify_report import to_json, verdict_line
-from matchrt.errors import InternalError, MatchRTError
+from matchrt.errors import MatchRTError
 from matchrt.manifest import MatchContract
 
 STRICT, LOOSE = ("fp32", "fp16"), ("int8", "fp8")
@@ -128,7 +128,7 @@ def test_too_few_matches_prove_nothing_and_the_verdict_says_so(precision: str) -
         "judged": "",
         "reason": None,
     }
-    with pytest.raises(InternalError) as caught:
+    with pytest.raises(MatchRTError) as caught:
         verdict.require(precision)
     assert caught.value.code == "precision-gate-empty" and "19 matches in 1 pairs" in caught.value.message
     verdict_of(precision, Agreement(20, 20, (20, 20, 20), 1.0)).require(precision)

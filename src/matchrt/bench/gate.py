@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from matchrt.bench.agreement import ENOUGH, Agreement
 from matchrt.bench.verify import Verification
-from matchrt.errors import InternalError, MatchRTError
+from matchrt.errors import MatchRTError
 from matchrt.manifest import MatchContract
 
 # The place of a judgement that no hardware with the engine's precision made.
@@ -207,7 +207,7 @@ class Verdict:
         Errors: precision-gate, with the figures; precision-gate-empty if there are too few matches for a verdict.
         """
         if not self.enough:
-            raise InternalError(
+            raise MatchRTError(
                 "precision-gate-empty",
                 f"{self.too_few} {precision}.",
                 "Check that the checkpoint holds trained weights, give pairs that match (--calibration of int8 and "

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from matchrt.bench.metrics import pixel_scale
 
 FloatArray = npt.NDArray[np.float64]
-# One end of a match is a pixel of the image that the warp belongs to: whole numbers but for rounding.
-_ON_PIXEL = 0.05
+# One end of a match is a pixel of the image that the warp belongs to: whole numbers but for rounding, which on GPUs may
+# be that of float16, a tenth of a pixel at a width of 864.
+_SAME_PIXEL = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +80,17 @@ def warp_agreement(reference: DenseReference, outputs: Mapping[str, npt.NDArray[
     height, total = reference.certainty.shape
     sizes = {0: reference.width, 1: total - reference.width}
     distances, certainties = np.full(count, np.inf), np.ones(count)
-    todo = np.ones(count, bool)
     for image, (chosen, other) in enumerate(((first, second), (second, first))):
-        pixel = np.rint(np.nan_to_num(chosen, nan=-1)).astype(np.int64)
+        pixel = np.rint(np.clip(np.nan_to_num(chosen, nan=-1), -1, 1 << 30)).astype(np.int64)
         inside = (pixel >= 0).all(axis=1) & (pixel[:, 0] < sizes[image]) & (pixel[:, 1] < height)
-        rows = np.flatnonzero(todo & inside & (np.abs(chosen - pixel) < _ON_PIXEL).all(axis=1))
+        rows = np.flatnonzero(inside & (np.abs(chosen - pixel) < _SAME_PIXEL).all(axis=1))
         column, line = pixel[rows, 0] + image * reference.width, pixel[rows, 1]
-        distances[rows] = np.hypot(*(other[rows] - reference.targets[line, column]).T)
-        certainties[rows] = np.abs(scores[rows] - reference.certainty[line, column])
-        todo[rows] = False
-    distances = np.nan_to_num(distances, nan=np.inf) / pixel_scale(height, reference.width)
+        apart = np.hypot(*(other[rows] - reference.targets[line, column]).T)
+        # Both ends of a match may be near pixels. It belongs to the warp that it is nearer to.
+        better = apart < distances[rows]
+        distances[rows[better]] = apart[better]
+        certainties[rows[better]] = np.abs(scores[rows] - reference.certainty[line, column])[better]
+    distances = np.where(np.isnan(distances), np.inf, distances) / pixel_scale(height, reference.width)
     return WarpAgreement(distances, np.nan_to_num(certainties, nan=1.0))
 
 

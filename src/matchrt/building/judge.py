@@ -52,8 +52,10 @@ class Judgement:
 class Gate:
     """Judges the graph or the engine of one build, and refuses it unless it passes or its loss is accepted.
 
-    file: the fp32 ONNX engine. precision: what is built.
-    pairs: the pairs to judge on. accept_loss: whether to keep what loses too many matches.
+    file: the fp32 ONNX engine.
+    precision: what is built.
+    pairs: the pairs to judge on.
+    accept_loss: whether to keep what loses too many matches.
     tell: called with the step and the share (0..1) of the build's work done.
     """
 

@@ -34,7 +34,8 @@ _GAIN = 0.05
 class ProductTimes:
     """The times of one kind of product on this GPU.
 
-    kind: operator and shapes. nodes: the network's products of that kind, by name.
+    kind: operator and shapes.
+    nodes: the network's products of that kind, by name.
     fp16, eighth: milliseconds of one product in fp16 and in 8 bits.
     """
 

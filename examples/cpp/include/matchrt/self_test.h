@@ -46,7 +46,7 @@ struct SelfTestResult {
 namespace detail {
 
 inline constexpr std::size_t enough_compared = 20;
-inline constexpr double on_pixel = 0.05;
+inline constexpr double on_pixel = 0.05, same_pixel = 0.3;
 
 inline std::string figure(const char* format, double value) {
   char text[64];
@@ -175,21 +175,18 @@ inline SelfTestResult compare_warp(const std::vector<MatchRow>& expected, const 
   std::vector<double> distances, scores;
   for (const std::size_t chosen : {std::size_t{0}, std::size_t{2}}) {
     const std::size_t other = 2 - chosen;
-    const auto on_pixels = [&](const std::vector<MatchRow>& rows) {
-      std::pair<std::vector<MatchRow>, std::vector<std::array<double, 2>>> out;
-      for (const MatchRow& row : rows) {
-        if (!lies_on_pixel(row[chosen], row[chosen + 1])) continue;
-        out.first.push_back(row);
-        out.second.push_back({row[chosen], row[chosen + 1]});
-      }
-      return out;
-    };
-    const auto [ours, our_pixels] = on_pixels(expected);
-    const auto [theirs, their_pixels] = on_pixels(actual);
-    const auto found = nearest_rows<1>(our_pixels, their_pixels);
+    std::vector<MatchRow> ours;
+    std::vector<std::array<double, 2>> our_ends, their_ends;
+    for (const MatchRow& row : expected) {
+      if (!lies_on_pixel(row[chosen], row[chosen + 1])) continue;
+      ours.push_back(row);
+      our_ends.push_back({row[chosen], row[chosen + 1]});
+    }
+    for (const MatchRow& row : actual) their_ends.push_back({row[chosen], row[chosen + 1]});
+    const auto found = nearest_rows<1>(our_ends, their_ends);
     for (std::size_t i = 0; i < found.size(); ++i) {
-      if (!(found[i].second < 2 * on_pixel)) continue;
-      const MatchRow& partner = theirs[found[i].first];
+      if (!(found[i].second < same_pixel)) continue;
+      const MatchRow& partner = actual[found[i].first];
       distances.push_back(std::hypot(ours[i][other] - partner[other], ours[i][other + 1] - partner[other + 1]));
       scores.push_back(std::abs(ours[i][4] - partner[4]));
     }

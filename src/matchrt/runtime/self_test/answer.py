@@ -18,8 +18,10 @@ from matchrt.manifest import SelfTest, decode_rows
 from matchrt.runtime.nearest import FloatArray, nearest_rows
 
 Outputs = Mapping[str, npt.NDArray[Any]]
-# An end of a match of a dense warp is a pixel of the image that the warp belongs to: a whole number but for rounding.
-_ON_PIXEL = 0.05
+# An end of a match of a dense warp is a pixel of the image that the warp belongs to: in the stored answer, which was
+# computed in fp32, a whole number but for rounding. GPUs round it more: on an H200, an fp16 engine of 560 x 560 had it
+# up to 0.07 px off, as if it had gone through float16.
+_ON_PIXEL, _SAME_PIXEL = 0.05, 0.3
 # Two dense answers are compared where they chose the same pixel. With fewer of these, nothing is proven.
 ENOUGH = 20
 
@@ -106,10 +108,10 @@ def _compare_warp(expected: FloatArray, actual: FloatArray) -> SelfTestResult:
     """The other ends of matches whose pixel both sides chose."""
     distances, scores = [np.zeros(0)], [np.zeros(0)]
     for chosen, other in ((slice(0, 2), slice(2, 4)), (slice(2, 4), slice(0, 2))):
-        ours, theirs = (side[_on_pixel(side[:, chosen])] for side in (expected, actual))
-        nearest, gaps = nearest_rows(ours[:, chosen], theirs[:, chosen])
-        same = gaps < 2 * _ON_PIXEL
-        partner = theirs[nearest[same]]
+        ours = expected[_on_pixel(expected[:, chosen])]
+        nearest, gaps = nearest_rows(ours[:, chosen], actual[:, chosen])
+        same = gaps < _SAME_PIXEL
+        partner = actual[nearest[same]]
         with np.errstate(invalid="ignore"):
             distances.append(np.hypot(*(ours[same][:, other] - partner[:, other]).T))
         scores.append(np.abs(ours[same][:, 4] - partner[:, 4]))
