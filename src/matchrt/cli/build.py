@@ -263,17 +263,18 @@ def _judged(manifest: Any) -> list[str]:
 
     checks, matches = manifest.checks, int(manifest.checks["precision_matches"])
     if matches == 0:
-        return [f"  {manifest.precision:9} not judged: fp32 finds no match in the pairs"]
-    lines = [
-        f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {matches} fp32 matches within 1 px"
-        f"{_count(checks)}{_accuracy(checks)}"
-    ]
-    if "precision_warp_within" in checks:
+        lines = [f"  {manifest.precision:9} not judged: fp32 finds no match in the pairs"]
+    else:
+        lines = [
+            f"  {manifest.precision:9} {checks['precision_kept']:.2%} of {matches} fp32 matches within 1 px"
+            f"{_count(checks)}{_accuracy(checks)}"
+        ]
+    if matches and "precision_warp_within" in checks:
         lines.append(
             f"  warp      {checks['precision_warp_within']:.2%} of the matches within 1 px of fp32's warp, median "
             f"{checks['precision_warp_median']:.3f} px, certainties differ by {checks['precision_warp_certainty']:.4f}"
         )
-    if manifest.judged:
+    if matches and manifest.judged:
         lines.append(f"  judged    {judged_how(manifest.judged)}")
     if "gpu_ms_fp16" in checks:
         ours, half = checks["gpu_ms"], checks["gpu_ms_fp16"]
