@@ -97,8 +97,8 @@ class Gate:
         return lambda share: self.tell(what, begin + (end - begin) * share)
 
     def _require(self, found: Judgement) -> None:
-        # fp32 is judged where a GPU runs it, but a model whose images are of another kind, such as fingerprints, matches
-        # nothing in the pairs. Its fp32 engine must build all the same.
+        # fp32 is judged where a GPU runs it, but a model whose images are of another kind, such as fingerprints, may
+        # match nothing in the pairs. Its fp32 engine must build all the same.
         unproven = self.precision == "fp32" and not found.verdict.enough
         if not self.accept_loss and not unproven:
             found.verdict.require(self.precision)
