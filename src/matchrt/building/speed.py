@@ -132,7 +132,8 @@ def _time_graph(model: bytes, builder: Builder, manifest: EngineManifest) -> flo
     )
     rng = np.random.default_rng(0)
     inputs = {spec.name: rng.normal(size=_static(spec)).astype(spec.dtype) for spec in built.inputs}
-    with closing(open_session(EngineFile(Path("product"), built.data, made))) as session:
+    options = SessionOptions(self_test=False, keep_kernels=False)
+    with closing(open_session(EngineFile(Path("product"), built.data, made), options)) as session:
         return _median(session, inputs)
 
 

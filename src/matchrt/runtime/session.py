@@ -27,6 +27,7 @@ class SessionOptions:
     integer_kernels: True runs Q/DQ graphs with 8-bit kernels; False runs them as they are written, in floating point
         (ONNX Runtime).
     self_test: run the engine's self-test before its first use in these circumstances (`Session.circumstances`).
+    keep_kernels: keep the kernels that are compiled on this machine for the next start (TensorRT for RTX).
     spin: True lets idle threads of a run wait busily, which takes time from others on the machine; the results are the
         same (ONNX Runtime).
     """
@@ -37,6 +38,7 @@ class SessionOptions:
     integer_kernels: bool = True
     spin: bool = True
     self_test: bool = True
+    keep_kernels: bool = True
 
 
 @dataclass(frozen=True)

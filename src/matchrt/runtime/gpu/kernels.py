@@ -30,10 +30,13 @@ MAX_KNOWN, MAX_FILES = 16, 64
 
 
 class Kernels:
-    """The kernels of one engine on one GPU. Only one thread at a time may use it; `LoadedEngine` takes care of that."""
+    """The kernels of one engine on one GPU. Only one thread at a time may use it; `LoadedEngine` takes care of that.
 
-    def __init__(self, dialect: Dialect, engine: Any, manifest: EngineManifest, gpu: Gpu) -> None:
-        self._dialect, self._engine = dialect, engine
+    on_disk: whether they are kept for the next start.
+    """
+
+    def __init__(self, dialect: Dialect, engine: Any, manifest: EngineManifest, gpu: Gpu, on_disk: bool = True) -> None:
+        self._dialect, self._engine, self._on_disk = dialect, engine, on_disk
         self._folder = _folder(manifest, gpu)
         self._known: OrderedDict[str, bytes] = OrderedDict()
         # Names of files: those that an earlier start left, also where this process added kernels to them, and those
@@ -66,6 +69,8 @@ class Kernels:
         self._known[name] = data
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
+        if not self._on_disk:
+            return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _make_room(self._folder)
@@ -97,7 +102,7 @@ class Kernels:
 
     def _read(self, name: str) -> bytes | None:
         """The file's content; None if there is none, or if it was dropped."""
-        if name in self._dropped:
+        if not self._on_disk or name in self._dropped:
             return None
         try:
             data = (self._folder / name).read_bytes()

@@ -33,12 +33,13 @@ LEAN_RUNTIME = "MATCHRT_TENSORRT_LEAN"
 class LoadedEngine:
     """The engine on the GPU. Weights and kernels are here once, however many sessions use it.
 
+    keep_kernels: whether kernels that are compiled here are kept for the next start.
     Errors before the bytes are deserialised: package-missing, package-broken, package-version, device-missing,
     engine-version, engine-gpu, engine-refused (the vendor's own check). Errors after that: engine-rejected,
     engine-graph.
     """
 
-    def __init__(self, file: EngineFile) -> None:
+    def __init__(self, file: EngineFile, keep_kernels: bool = True) -> None:
         self.manifest = file.manifest
         self.dialect: Dialect = open_dialect(file.manifest.backend)
         require_version(file.manifest, self.dialect.version)
@@ -56,7 +57,7 @@ class LoadedEngine:
                 "%s is not a GPU that %s %s supports: runs are kept apart, and results should be checked",
                 *(self.gpu.name, file.manifest.backend, self.dialect.version),
             )
-        self._kernels = Kernels(self.dialect, self.engine, file.manifest, self.gpu)
+        self._kernels = Kernels(self.dialect, self.engine, file.manifest, self.gpu, keep_kernels)
         # TensorRT allows contexts to be made from several threads, but their kernels go through one store.
         self._lock = threading.Lock()
 

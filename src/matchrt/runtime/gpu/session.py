@@ -84,7 +84,7 @@ class TensorRTSession:
 
     def __init__(self, engine: EngineFile | LoadedEngine, options: SessionOptions) -> None:
         self._options = options
-        self._engine = engine if isinstance(engine, LoadedEngine) else LoadedEngine(engine)
+        self._engine = engine if isinstance(engine, LoadedEngine) else LoadedEngine(engine, options.keep_kernels)
         self._closers = contextlib.ExitStack()
         self._shapes: OrderedDict[Any, _Ready] = OrderedDict()
         self._pending: _PendingRun | None = None
