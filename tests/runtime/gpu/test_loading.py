@@ -233,6 +233,13 @@ def test_compiled_kernels_are_kept_for_the_next_start(
     assert list(kernel_folder.rglob("*.bin")) == [file]
 
 
+def test_kernels_are_not_kept_when_nobody_wants_them(machine: Machine, kernel_folder: Path) -> None:
+    session = open_session(make_engine(machine), SessionOptions(keep_kernels=False))
+    session.run(zeros(session))
+    session.close()
+    assert not kernel_folder.exists()
+
+
 def test_kernels_of_another_gpu_driver_or_engine_are_not_taken(
     machine: Machine, kernel_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
