@@ -320,13 +320,15 @@ def manifest_path(engine: Path) -> Path:
 def read_manifest(path: Path) -> EngineManifest:
     """Reads and validates a manifest. Errors: manifest-missing, manifest-invalid, manifest-schema."""
     rebuild = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
+    if path.exists() and not path.is_file():  # a pipe would make the program wait for ever
+        raise MatchRTError("manifest-invalid", f"'{path}' is not a regular file.", rebuild)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MatchRTError(
             "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", rebuild
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {error}.", rebuild) from error
     raw = _upgraded(raw)
     if isinstance(raw, dict) and raw.get("schema") != SCHEMA:

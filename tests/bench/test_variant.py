@@ -105,10 +105,11 @@ def test_the_first_overflow_is_named(small: EngineFile, half: onnx.ModelProto) -
     assert reason is not None and MODULES[0].rpartition(".")[0] in reason
 
 
+@pytest.mark.parametrize("says", ["fp16", "fp32", "int8"])
 def test_without_onnx_nothing_passes_by_accident(
-    small: EngineFile, half: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: EngineFile, half: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
-    path = written(small, half, tmp_path / "half.onnx", "fp16")
+    path = written(small, half, tmp_path / "half.onnx", says)
     real = builtins.__import__
 
     def without(name: str, *rest: Any, **more: Any) -> Any:
@@ -120,7 +121,13 @@ def test_without_onnx_nothing_passes_by_accident(
     with pytest.raises(MatchRTError) as caught:
         open_judged(read_engine(path), SessionOptions())
     assert caught.value.code == "package-missing" and "fp16" in caught.value.message
-    assert open_judged(small, SessionOptions()).where.startswith("CPU")
+
+
+def test_a_manifest_does_not_choose_the_limits_of_an_fp16_graph(
+    small: EngineFile, half: onnx.ModelProto, tmp_path: Path
+) -> None:
+    judged = open_judged(read_engine(written(small, half, tmp_path / "half.onnx", "int8")), SessionOptions())
+    assert judged.precision == "fp16" and open_judged(small, SessionOptions()).precision == "fp32"
 
 
 def test_no_matches_prove_nothing(small: EngineFile, tmp_path: Path, cli: CommandLine) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +73,11 @@ HOSTILE: dict[str, tuple[bytes, str | None]] = {
     "a call of a number": (b"K\x01)R", DAMAGED),
     "not in ASCII": (b"c\xff\xfe\nb\n", DAMAGED),
     "no name": (b"ca\n\n)R", None),
+    "a device of laughs": (named("torch", "device") + _laughs(3000) + b"\x85R", None),
+    "a deep device": (named("torch", "device") + b"N" + b"\x85" * 200_000 + b"R", None),
+    "a layout of a list in itself": (named("torch.serialization", "_get_layout") + b"]q\x01h\x01a\x85R", None),
+    "a deep size": (named("torch", "Size") + b"N" + b"\x85" * 200_000 + b"R", DAMAGED),
+    "a long name": (text("a." * 4_000_000) + text("b") + b"\x93", DAMAGED),
 }  # fmt: skip
 
 
@@ -129,6 +138,50 @@ def test_copies_of_one_text_are_counted(tmp_path: Path) -> None:
     start = time.process_time()
     assert _read(archive(tmp_path / "x.pt", pickled), UNSAFE) == []
     assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(("pushed", "number"), [(b"\x8f", 2_500_000), (b"}", 1_900_000), (b"ca\nb\n0N", 660_000)])
+def test_many_small_objects_of_a_small_archive(tmp_path: Path, pushed: bytes, number: int) -> None:
+    """A packed pickle of the same operation again and again is a few kB. An empty set takes 216 bytes."""
+    pickled = b"\x80\x02(" + pushed * number + b"t."
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", pickled)
+    assert path.stat().st_size < 20_000
+    # Only a process of its own says what was taken: tracing millions of objects takes minutes.
+    program = (
+        "import resource, sys, pathlib\n"
+        "from matchrt.errors import MatchRTError\n"
+        "from matchrt.export.weights.read import read_stored\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "try:\n"
+        "    read_stored(pathlib.Path(sys.argv[1]))\n"
+        "except MatchRTError as error:\n"
+        "    after = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "    print(error.code, after.ru_maxrss - before.ru_maxrss, after.ru_utime - before.ru_utime)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    code, kilobytes, seconds = ran.stdout.split()
+    assert code in (UNSAFE, "checkpoint-empty")
+    assert int(kilobytes) < 300_000
+    assert float(seconds) < 20
+
+
+@pytest.mark.parametrize("shared", [2, 100])
+def test_views_of_one_storage_are_bounded(tmp_path: Path, shared: int) -> None:
+    """Tied weights are views of one storage. Thousands of them would be hours of hashing for a small file."""
+    path = archive(tmp_path / "x.pt", state({f"k{index}": GOOD for index in range(shared)}))
+    assert _read(path, None if shared == 2 else UNSAFE) == (["k0", "k1"] if shared == 2 else [])
+
+
+@pytest.mark.parametrize("keys", [[[]], [{}], [("0",)], [1], ["0", "0"]])
+def test_storages_of_the_old_format_are_named_by_texts(tmp_path: Path, keys: list[object]) -> None:
+    magic, version, facts = 0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}
+    head = b"".join(pickle.dumps(value, 2) for value in (magic, version, facts))
+    rest = pickle.dumps(keys, 2) + struct.pack("<q4f", 4, 1, 2, 3, 4)
+    path = tmp_path / "x.pt"
+    path.write_bytes(head + state({"a": GOOD}) + rest)
+    assert _read(path, DAMAGED) == []
 
 
 @pytest.mark.parametrize("key", ["\ud800", "a\udfffb"])

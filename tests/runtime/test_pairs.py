@@ -1,5 +1,9 @@
 """Pairs from lists, folders and files."""
 
+import os
+import sys
+from pathlib import Path
+
 import pytest
 
 from matchrt.errors import MatchRTError
@@ -68,6 +72,19 @@ def test_list(folder, encoding):
     text = '# made by hand\n\na/img1.png  b/img2.jpg\r\n   \n"a b\'s.jpg"\ta/img2.jpg\n  # end\n'
     pairs = read_pairs(write(folder / "pairs.txt", text, encoding))
     assert pairs == [(folder / "a/img1.png", folder / "b/img2.jpg"), (folder / "a b's.jpg", folder / "a/img2.jpg")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices are files of Unix")
+def test_lists_that_are_no_files_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        assert "is a pipe, socket or device" in fails("pairs-missing", path).message
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    with (tmp_path / "zeros.txt").open("wb") as stream:
+        stream.truncate(1 << 36)  # a sparse file: 64 GB of one line that take no place
+    fails("pairs-line", tmp_path / "zeros.txt")
 
 
 def test_list_with_a_root_and_absolute_paths(folder):

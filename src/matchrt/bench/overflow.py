@@ -16,9 +16,6 @@ from matchrt.runtime.options import MatcherOptions
 if TYPE_CHECKING:
     import onnx
 
-# So many tensors are looked at in one run.
-_PORTION = 32
-
 
 def with_reason(verdict: Verdict, file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -> Verdict:
     """The verdict of an emulated graph with the reason of its failure, if `first_overflow` finds one."""
@@ -33,25 +30,14 @@ def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -
     file: the engine whose manifest says how images become inputs. model: the graph in fp16, which is emulated.
     Errors: image-*.
     """
-    import onnx
-    import onnxruntime
-
     from matchrt.export.precision.emulation import emulate
+    from matchrt.export.quantization.ranges import probe_values
 
     emulated = emulate(model)
-    given = {value.name for value in emulated.graph.output}
-    floats = _results(emulated)
-    emulated.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in floats if n not in given)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(emulated.SerializeToString(), options, providers=["CPUExecutionProvider"])
     one = PairAdapter(file.manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
     inputs = {name: np.repeat(array, file.manifest.input.batch, axis=0) for name, array in one.items()}
-    for start in range(0, len(floats), _PORTION):
-        names = floats[start : start + _PORTION]
-        for name, value in zip(names, session.run(names, inputs), strict=True):
+    for values in probe_values(emulated, _results(emulated))(inputs):
+        for name, value in values.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 return f"The first result beyond the range of fp16 is that of {name.removesuffix('/exact')}."
     return None

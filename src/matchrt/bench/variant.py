@@ -32,6 +32,12 @@ class Judged:
     where: str
     emulated: onnx.ModelProto | None = None
 
+    @property
+    def precision(self) -> str:
+        """The precision by whose limits it is judged: the manifest's, or fp16 for an fp16 graph without Q/DQ pairs."""
+        plain = self.emulated is not None and all(n.op_type != "QuantizeLinear" for n in self.emulated.graph.node)
+        return "fp16" if plain else self.session.manifest.precision
+
 
 def open_variant(file: EngineFile, model: onnx.ModelProto, options: SessionOptions | None = None) -> Judged:
     """Opens a variant of the engine's graph in ONNX Runtime on the CPU.
@@ -103,15 +109,10 @@ def computes_in_fp16(model: onnx.ModelProto) -> bool:
 def _fp16_graph(file: EngineFile) -> onnx.ModelProto | None:
     """The graph of an ONNX engine if it computes in fp16, whatever its manifest says; else None.
 
-    Error: package-missing, without onnx, for an engine that says that it is no fp32 or int8 one.
+    Error: package-missing, because without onnx nobody can tell.
     """
-    try:
+    with packages_for("Judging an ONNX engine, which may compute in fp16,"):
         import onnx
-    except ModuleNotFoundError:
-        if file.manifest.precision in ("fp32", "int8"):
-            return None
-        with packages_for("Judging fp16 without a GPU"):
-            raise
     model = onnx.load_model_from_string(file.data)
     return model if computes_in_fp16(model) else None
 

@@ -68,7 +68,7 @@ def run_verify(request: VerifyRequest, store: EngineStore, tell: Tell) -> tuple[
     judged = open_judged(engine, options)
     with closing(judged.session) as second, closing(open_reference(reference, options)) as first:
         expected = reference_matches(first, pairs, advance)
-        limits = LIMITS[engine.manifest.precision]
+        limits = LIMITS[judged.precision]
         verdict = judge_engine(expected, second, pairs, limits, names, advance, where=judged.where)
         if judged.emulated is not None:
             verdict = with_reason(verdict, engine, judged.emulated, pairs[0])

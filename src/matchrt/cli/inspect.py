@@ -54,7 +54,8 @@ def _is_engine(file: Path) -> bool:
     from matchrt.manifest import manifest_path
 
     try:
-        return '"engine_sha256"' in manifest_path(file).read_text(encoding="utf-8", errors="replace")
+        manifest = manifest_path(file)
+        return manifest.is_file() and '"engine_sha256"' in manifest.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
 

@@ -4,7 +4,8 @@ Errors:
 
 | code          | meaning                                                                   |
 | ------------- | ------------------------------------------------------------------------- |
-| pairs-missing | the list, a folder, or an image that the list names does not exist        |
+| pairs-missing | the list, a folder, or an image that the list names does not exist, or    |
+|               | the list is a pipe, socket or device                                      |
 | pairs-format  | the list is not UTF-8 text                                                |
 | pairs-line    | a line of the list is not two paths                                       |
 | pairs-folders | the two folders do not hold equal file names, or the sources do not fit   |
@@ -29,6 +30,7 @@ IMAGE_SUFFIXES = frozenset(
 PathPair = tuple[Path, Path]
 
 _BLANKS = re.compile(r"[ \t\r\n]+")
+_LONGEST_LINE = 1 << 16  # two of the longest paths have 8192 characters
 
 
 def read_pairs(
@@ -94,9 +96,22 @@ def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
 
     Errors: pairs-line, pairs-format, pairs-missing (the list itself; images are not looked for).
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # A pipe would make the program wait for ever, and lists are read twice.
+        raise MatchRTError(
+            "pairs-missing",
+            f"'{path}' is a pipe, socket or device, not a file.",
+            "Write what comes through it to a file first, and name that file.",
+        )
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), ""), start=1):
+                if len(line) == _LONGEST_LINE:
+                    raise MatchRTError(
+                        "pairs-line",
+                        f"{path}:{number}: the line has more than {_LONGEST_LINE:,} characters.",
+                        "Name a list of pairs: a text file with two paths a line.",
+                    )
                 if line.strip() and not line.lstrip().startswith("#"):
                     yield number, _parse_line(line, f"{path}:{number}")
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ def measure_ranges(
     Error: `calibration-values` if a tensor holds NaN or infinity.
     """
     collector: Collector = _Extremes() if method == "max" else _Histograms(method)
-    run = _probe(model, tensors)
+    run = probe_values(model, tensors)
     for arrays in inputs:
         for values in run(arrays):
             _require_finite(values)
@@ -78,10 +78,12 @@ def measure_ranges(
 def tensor_shapes(model: onnx.ModelProto, tensors: Sequence[str], inputs: Inputs) -> dict[str, tuple[int, ...]]:
     """The shapes of these tensors of a plain fp32 graph, by name, with these inputs. Raises nothing."""
     given = {name: tuple(array.shape) for name, array in inputs.items() if name in tensors}
-    return given | {name: value.shape for values in _probe(model, tensors)(inputs) for name, value in values.items()}
+    return given | {
+        name: value.shape for values in probe_values(model, tensors)(inputs) for name, value in values.items()
+    }
 
 
-def _probe(
+def probe_values(
     model: onnx.ModelProto, tensors: Sequence[str]
 ) -> Callable[[Inputs], Iterator[dict[str, npt.NDArray[np.float32]]]]:
     """A function that runs the graph and yields the values of these tensors, some at a time, within `_BUDGET`."""

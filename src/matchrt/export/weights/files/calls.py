@@ -14,8 +14,9 @@ from matchrt.export.weights.files.problems import DamagedError, UnsafeError, sho
 from matchrt.export.weights.files.rebuild import FUNCTIONS, is_known
 
 # Operations and copied entries. A Lightning file of RoMa with its optimizer has 200,000.
-_STEPS = 5_000_000
+_STEPS = 2_000_000
 _CHARACTERS = 64  # as many are copied in one step
+_LONGEST_NAME = 1 << 12  # of a class; each is compared with lists of names
 _SMALL = 1 << 31
 
 _CONTAINERS: dict[Name, type] = {
@@ -64,6 +65,8 @@ class Calls:
         """A class or function that the pickle names. Raises DamagedError."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise DamagedError("its pickle names a class by something that is no text")
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise DamagedError(f"its pickle names a class by a text of {len(module) + len(name):,} characters")
         found = parse_name(module, name)
         if not _is_real(found):
             self._aside.names(found)

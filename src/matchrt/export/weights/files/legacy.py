@@ -62,7 +62,11 @@ class Legacy:
 
     def _find(self, keys: Any) -> None:
         """Where each storage is. Raises DamagedError if the file does not hold all of them."""
-        if not isinstance(keys, list) or len(keys) != len(self._storages) or set(keys) != set(self._storages):
+        if (
+            not isinstance(keys, list)
+            or not all(isinstance(key, str) for key in keys)
+            or sorted(keys) != sorted(self._storages)
+        ):
             raise DamagedError("its list of storages is not that of its tensors")
         place = self._stream.tell()
         for key in keys:

@@ -65,8 +65,9 @@ _DATA: dict[str, frozenset[str]] = {
     }.items()
 }
 
-# Functions and modules of packages, often installed beside torch, that run or load what they are given.
-_RUNNERS = (
+# Functions and modules of packages, often installed beside torch, that run or load what they are given. All are
+# compared in one step, because a pickle may hold a million names.
+_RUNNERS = tuple(f"{runner}." for runner in (
     "IPython",
     "_pytest",
     "distutils",
@@ -94,7 +95,7 @@ _RUNNERS = (
     "torch.storage._load_from_bytes",
     "torch.utils.bottleneck",
     "torch.utils.cpp_extension",
-)
+))  # fmt: skip
 
 
 def parse_name(module: str, name: str) -> Name:
@@ -104,7 +105,7 @@ def parse_name(module: str, name: str) -> Name:
 
 def is_refused(name: Name) -> bool:
     """Whether no checkpoint has a use for what is named, as for `os.system`. Raises nothing."""
-    if any(f"{name}.".startswith(f"{runner}.") for runner in _RUNNERS):
+    if f"{name}.".startswith(_RUNNERS):
         return True
     root, path = name.module.split(".")[0], name.name.split(".")
     if root in sys.stdlib_module_names or root in _FORMER:

@@ -151,7 +151,8 @@ def _size(shape: object = ()) -> tuple[int, ...]:
 
 
 def _text(*arguments: object) -> str:
-    return shown(arguments[0]) if arguments else ""
+    """A device or a layout. Of containers nothing is shown: one that holds itself twice over has no end."""
+    return shown(arguments[0]) if arguments and isinstance(arguments[0], str | int) else ""
 
 
 FUNCTIONS: dict[Name, Callable[..., Any]] = {

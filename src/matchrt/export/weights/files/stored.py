@@ -14,10 +14,12 @@ from matchrt._util.memory import available_bytes
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.files.buffers import Bytes
 from matchrt.export.weights.files.elements import Element
-from matchrt.export.weights.files.problems import listed, shown
+from matchrt.export.weights.files.problems import UnsafeError, listed, shown
 from matchrt.export.weights.files.records import OddTensor, StorageRecord, TensorRecord
 
 _BFLOAT16_EXPONENT = 0x7F80
+# Tied weights are views of one storage. More views than that would be work without end for a small file.
+_MOST_VIEWS = 16
 
 # A tensor's key, torch's name of its type, its shape, and its values in the right order, as any type.
 Entry = tuple[str, str, tuple[int, ...], np.ndarray[Any, np.dtype[Any]]]
@@ -62,7 +64,7 @@ def read_tensors(
     """Reads the values of tensors, and of no others.
 
     Errors: checkpoint-tensor, if one of them is not dense or reaches beyond its storage; checkpoint-memory. No values
-    are read then. Raises what the source raises.
+    are read then. Raises UnsafeError, if they are views of far less than their values; and what the source raises.
     """
     tensors: dict[str, TensorRecord] = {}
     odd: dict[str, list[str]] = {}
@@ -79,13 +81,15 @@ def read_tensors(
             f"'{path}' holds {sum(map(len, odd.values()))} tensors that are no dense weights: {told}.",
             "Save ordinary dense weights.",
         )
-    _require_memory(tensors.values(), path)
+    stored = sum({record.storage.key: record.storage.bytes for record in tensors.values() if record.elements}.values())
+    if sum(record.elements * record.element.bytes for record in tensors.values()) > _MOST_VIEWS * stored:
+        raise UnsafeError(f"has tensors of more than {_MOST_VIEWS} times the values that it holds")
+    _require_memory(stored, path)
     return {key: StoredTensor(record.element, _values(record, source)) for key, record in tensors.items()}
 
 
-def _require_memory(records: Iterable[TensorRecord], path: Path) -> None:
-    """Raises `checkpoint-memory` if the values do not fit into memory. A sparse file can be larger than any disk."""
-    needed = sum({record.storage.key: record.storage.bytes for record in records if record.elements}.values())
+def _require_memory(needed: int, path: Path) -> None:
+    """Raises `checkpoint-memory` if so many bytes do not fit into memory. A sparse file can be larger than any disk."""
     available = available_bytes()
     # What is larger than the file is a lie of the file, which its source will name.
     if available is not None and available < needed <= path.stat().st_size:
