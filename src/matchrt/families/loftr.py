@@ -279,14 +279,14 @@ LOFTR_INT8 = QuantRules(
     "loftr",
     (
         QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
-        QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), unsigned_only=True),
+        QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), kinds=("uint8",)),
         QuantRule(
             "coarse-features",
             True,
             "the features on which all matching depends, after one 1 x 1 convolution at an eighth of the size: hardly "
             "any arithmetic, and the second highest cost in matches; unsigned as above",
             (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
-            unsigned_only=True,
+            kinds=("uint8",),
         ),
         QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**",), ("Conv",)),)),
         QuantRule(
