@@ -20,9 +20,10 @@ from matchrt.export.passes.stable_names import StableNames
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.passes.supported import RequireSupported
 from matchrt.export.precision.exact_products import ExactProducts
+from matchrt.export.quantization.selection import select
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import load_network
-from matchrt.families.loftr import COARSE_LOFTR_INPUT
+from matchrt.families.loftr import COARSE_LOFTR_INPUT, LOFTR_INT8
 from matchrt.families.registry import get_spec
 
 OPTIONS = ExportOptions(192, 256, max_matches=128)
@@ -76,6 +77,17 @@ def test_names_are_module_paths_and_stable(exported: onnx.ModelProto, coarse_che
     again = export_onnx(load_network(get_spec("coarse-loftr"), coarse_checkpoint, threshold=0.0), OPTIONS)
     model_again, _ = run_passes(again, [StableNames()])
     assert model.SerializeToString(deterministic=True) == model_again.SerializeToString(deterministic=True)
+
+
+def test_a_convolution_joined_with_its_norm_keeps_its_own_name(exported: onnx.ModelProto) -> None:
+    """The exporter gives it the norm's scope, with which the first convolution would escape the rule that holds it."""
+    model, _ = run_passes(_copy(exported), [StableNames()])
+    convolutions = {node.name.rpartition("/")[0] for node in model.graph.node if node.op_type == "Conv"}
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}, "the exporter joined none"
+    assert {"backbone.conv1", "backbone.layer1.0.conv1", "backbone.layer2.0.downsample.0"} <= convolutions
+    assert not [name for name in convolutions if ".bn" in name]
+    chosen = select(model, LOFTR_INT8, "int8").products
+    assert "backbone.layer2.0.conv1/Conv_0" in chosen and "backbone.conv1/Conv_0" not in chosen
 
 
 def test_no_path_of_this_machine_is_left(exported: onnx.ModelProto) -> None:

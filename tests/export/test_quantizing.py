@@ -185,6 +185,18 @@ def test_keep_fp32(small: EngineFile) -> None:
     assert caught.value.code == "quantized-nothing"
 
 
+def test_fp8_leaves_the_last_layers_mlp(small: EngineFile) -> None:
+    """They cost two thirds of what fp8 costs (docs/quantization.md); in int8 they stand."""
+    last = {f"loftr_coarse.layers.{layer}.mlp.{part}/MatMul_" for layer in (6, 7) for part in (0, 2)}
+
+    def held(style: QuantStyle) -> set[str]:
+        return {name.rstrip("0123456789") for name in planned(small, style).selection.products} & last
+
+    assert not held(TENSORRT_FP8) and held(TENSORRT) == held(TENSORRT_MATRICES) == held(ONNXRUNTIME) == last
+    taken = planned(small, TENSORRT_FP8).selection.products
+    assert {"loftr_coarse.layers.5.mlp.2/MatMul_0", "loftr_coarse.layers.7.merge/MatMul_0"} <= set(taken)
+
+
 def test_styles() -> None:
     assert style_for("int8", "onnxruntime") is ONNXRUNTIME and style_for("int8", "tensorrt", "10.9.0") is TENSORRT
     assert style_for("int8", "tensorrt_rtx", "1.4.0.76") is TENSORRT_MATRICES

@@ -35,7 +35,7 @@ def check_quantised(model: onnx.ModelProto, family: str, inputs: list[Arrays], s
     """Each rule finds something, those that quantise find layers with weights, and ONNX Runtime runs what comes out."""
     plan = plan_quantization(model, family, style)
     chosen = set(plan.selection.products.values())
-    assert chosen == {rule.name for rule in plan.rules.rules if rule.quantizes(style.unsigned)}
+    assert chosen == {rule.name for rule in plan.rules.rules if rule.quantizes(style.activations)}
     assert_claimed(plan.rules, [model])
     ranges = measure_ranges(plan.model, plan.placement.tensors, inputs, "max", lambda: None)
     quantised, records = quantize(plan, ranges)

@@ -65,7 +65,7 @@ class Sensitivity:
 def block_of(node: str) -> str:
     """The block of a node: its module path up to the first number, else the first two parts.
 
-    For example, `backbone.layer1.0.bn1/Conv_0` belongs to `backbone.layer1.0`.
+    For example, `backbone.layer1.0.conv1/Conv_0` belongs to `backbone.layer1.0`.
     """
     parts = node.rpartition("/")[0].split(".")
     number = next((index for index, part in enumerate(parts) if part.isdigit()), 1)

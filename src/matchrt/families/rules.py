@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from matchrt.errors import InternalError
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import onnx
 
 NodeType = Literal["fp16", "fp32"]
+# The 8-bit types of activations; int8 and fp8 are symmetric, uint8 has a zero point.
+Kind = Literal["int8", "uint8", "fp8"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 # Gives the names of the nodes that compute a node's inputs. Operators that only move data are skipped.
 Operands = Callable[["onnx.NodeProto"], Iterable[str]]
 
@@ -111,18 +114,19 @@ class QuantRule:
     quantized: whether they are quantized.
     reason: why, for the manifest and docs/quantization.md.
     nodes: the products that the rule claims, as the union of these sets.
-    unsigned_only: quantize only for backends with unsigned activations, which have one bit more after a Relu.
+    kinds: the types of activations with which they are quantized, because what a type costs differs: uint8 has one bit
+        more than int8 after a Relu, and fp8 has three bits behind the point.
     """
 
     name: str
     quantized: bool
     reason: str
     nodes: tuple[Nodes, ...]
-    unsigned_only: bool = False
+    kinds: tuple[Kind, ...] = KINDS
 
-    def quantizes(self, unsigned: bool) -> bool:
-        """Whether its products are quantized. unsigned: whether the backend's activations are unsigned."""
-        return self.quantized and (unsigned or not self.unsigned_only)
+    def quantizes(self, kind: Kind) -> bool:
+        """Whether its products are quantized. kind: the type of the backend's activations."""
+        return self.quantized and kind in self.kinds
 
 
 @dataclass(frozen=True)

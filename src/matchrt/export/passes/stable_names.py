@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 
 import onnx
@@ -39,7 +40,7 @@ class StableNames:
         counts: Counter[str] = Counter()
         renamed: dict[str, str] = {name: name.removeprefix(ROOT) for name in editor.weights}
         for node in editor.rewrite():
-            stem = f"{_scope(node)}/{node.op_type}"
+            stem = f"{_owner(node, editor.weights) or _scope(node)}/{node.op_type}"
             node.name = f"{stem}_{counts[stem]}"
             counts[stem] += 1
             for position, output in enumerate(node.output):
@@ -59,6 +60,17 @@ class StableNames:
             raise broken_promise(self.name, "two nodes share a name")
         if any(node.metadata_props or node.doc_string for node in model.graph.node):
             raise broken_promise(self.name, "exporter metadata is left")
+
+
+def _owner(node: onnx.NodeProto, weights: Container[str]) -> str | None:
+    """The module whose weight a convolution has; None for other nodes, and for weights that are no module's.
+
+    The exporter joins a convolution with the norm behind it, where sizes are static, and gives it the norm's scope. The
+    rules of families name convolutions by their own module.
+    """
+    if node.op_type != "Conv" or node.input[1] not in weights or not node.input[1].endswith(".weight"):
+        return None
+    return str(node.input[1]).removesuffix(".weight").removeprefix(ROOT)
 
 
 def _scope(node: onnx.NodeProto) -> str:

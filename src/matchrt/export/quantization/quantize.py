@@ -64,7 +64,7 @@ def plan_quantization(
     to_fp32(copy)
     copy, folded = run_passes(copy, [FoldBatchNorm()])
     rules = quant_rules(family)
-    selection = _taken(copy, select(copy, rules, style.unsigned, keep, only), style)
+    selection = _taken(copy, select(copy, rules, style.activations, keep, only), style)
     if not selection.products:
         raise MatchRTError(
             "quantized-nothing",
@@ -110,7 +110,7 @@ def _records(plan: QuantPlan, written: Written) -> tuple[PassRecord, ...]:
     chosen = Counter(plan.selection.products.values())
     records = []
     for rule in plan.rules.rules:
-        quantised = rule.quantizes(plan.style.unsigned)
+        quantised = rule.quantizes(plan.style.activations)
         count = chosen[rule.name] if quantised else plan.selection.claimed[rule.name]
         what = "quantised" if quantised else "in floating point"
         records.append(PassRecord(f"{kind}:{rule.name}", quantised, f"{count} products {what}: {rule.reason}"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.export.quantization.styles import Kind
+from matchrt.families.rules import Kind
 
 FloatArray = npt.NDArray[np.float32]
 # e4m3 without infinities: largest finite value.

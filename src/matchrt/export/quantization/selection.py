@@ -10,7 +10,7 @@ import onnx
 
 from matchrt.errors import MatchRTError
 from matchrt.families.registry import require_rules
-from matchrt.families.rules import QuantRules, fits
+from matchrt.families.rules import Kind, QuantRules, fits
 
 # The operators with an 8-bit form. All other operators stay in floating point.
 PRODUCTS = ("Conv", "MatMul", "Gemm")
@@ -38,11 +38,11 @@ class Selection:
 
 
 def select(
-    model: onnx.ModelProto, rules: QuantRules, unsigned: bool, keep: Sequence[str] = (), only: Sequence[str] = ()
+    model: onnx.ModelProto, rules: QuantRules, kind: Kind, keep: Sequence[str] = (), only: Sequence[str] = ()
 ) -> Selection:
     """The products to quantize.
 
-    unsigned: whether activations are unsigned (uint8).
+    kind: the type of the activations.
     keep: patterns of modules that stay in floating point.
     only: quantize these nodes and no others; empty for no limit.
     Errors: `precision-unruled`, `keep-unused` (a pattern that matches no quantized layer).
@@ -59,7 +59,7 @@ def select(
             continue
         holding = {pattern for pattern in keep if holds(pattern, node.name)}
         used |= holding
-        if not rule.quantizes(unsigned):
+        if not rule.quantizes(kind):
             continue
         if node.input[1] not in weights:
             computed += 1

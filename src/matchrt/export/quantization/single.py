@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from matchrt.export.quantization.scales import quantize_weight
-from matchrt.export.quantization.styles import Kind
 from matchrt.export.quantization.writing import OPSET, channel_axis, stored_tensor
+from matchrt.families.rules import Kind
 
 # A small product alone is over before it can be timed well.
 COPIES = 4

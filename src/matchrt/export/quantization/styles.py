@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["int8", "uint8", "fp8"]
+from matchrt.families.rules import Kind
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,6 @@ class QuantStyle:
     bias: bool
     rest: Literal["fp16", "fp32"]
     convolutions: bool = True
-
-    @property
-    def unsigned(self) -> bool:
-        """Whether activations have a zero point, so that a tensor after a Relu uses all 8 bits."""
-        return self.activations == "uint8"
 
 
 # TensorRT 10, 11 and RTX: symmetric, biases in floating point; the builder fuses Q/DQ with the operators around them.

@@ -13,7 +13,8 @@ from onnx import TensorProto, numpy_helper
 from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import opset
 from matchrt.export.quantization.scales import Affine, activation_affine, quantize_bias, quantize_weight
-from matchrt.export.quantization.styles import Kind, QuantStyle
+from matchrt.export.quantization.styles import QuantStyle
+from matchrt.families.rules import Kind
 
 # Low and high end of a tensor's values, by its name.
 Ranges = Mapping[str, tuple[float, float]]
