@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 from support.commands import CommandLine
 from support.pictures import texture
-from support.random_engines import random_engine
+from support.random_engines import random_engine, shallow
 from support.roma import TINY
 from support.rtx import check_header
 
@@ -52,9 +52,11 @@ def _tiny(config: RoMaConfig) -> RoMaConfig:
 
 
 def export_small(spec: ModelSpec, folder: Path) -> Path:
-    """The model's ONNX engine at a small size, of RoMa also with a small network."""
+    """The model's ONNX engine at a small size, of RoMa and EfficientLoFTR also with a small network."""
     if spec.family.name == "roma":
         spec = replace(spec, family=RoMaFamily(_tiny(spec.family.config), coarse=(112, 112)))
+    if spec.family.name == "eloftr":
+        spec = shallow(spec, 1)
     return random_engine(spec, folder, SIZES.get(spec.family.name, (64, 64)))
 
 

@@ -69,9 +69,9 @@ INT8, FP8 = ("int8", EVERY), ("fp8", (ADA, BLACKWELL))
 ALONE = tuple(("int8", (target,)) for target in EVERY)
 BUILDS = {
     Form("loftr-lite", (480, 640)): (INT8, ("int8", (ADA,)), FP8),
-    Form("loftr-lite", (480, 640), PROFILE): (INT8, *ALONE, FP8),
+    Form("loftr-lite", (480, 640), PROFILE): (INT8, FP8),
     Form("loftr-outdoor", (480, 640)): (INT8,),
-    Form("coarse-loftr", (480, 640)): (INT8, FP8),
+    Form("coarse-loftr", (480, 640)): (INT8, *ALONE, FP8),
     Form("eloftr", (480, 640)): (INT8, FP8),
     Form("eloftr", (480, 640), PROFILE, depth=2): (INT8, FP8),
     Form("roma-outdoor", (560, 560), depth=2): (INT8, FP8),
