@@ -34,7 +34,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed 
 pytestmark = pytest.mark.slow
 TARGETS = ("8.0", "8.9")
 # Small sizes (height, width) where 64x64 is too small for a family.
-SIZES = {"roma": (168, 168)}
+SIZES = {"roma": (168, 168), "eloftr": (128, 128)}
 # Models whose graph is another's but for constants.
 ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor", "roma-indoor": "roma-outdoor"}
 

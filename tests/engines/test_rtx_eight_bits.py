@@ -36,7 +36,7 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed (extra
 pytestmark = pytest.mark.slow
 AMPERE, ADA, BLACKWELL = "8.0", "8.9", "12.0"
 EVERY = (AMPERE, ADA, BLACKWELL)
-PROFILE = Profile((64, 64), (480, 640), (1024, 1024))
+PROFILE = Profile((128, 128), (480, 640), (1024, 1024))
 
 
 @dataclass(frozen=True)
