@@ -64,6 +64,16 @@ class EngineStore:
             return None
         return found if whole else None
 
+    def require_writable(self) -> None:
+        """Raises `store-unwritable` if adding an engine must fail. Call it before long work."""
+        parent = Path(os.path.realpath(self.root))
+        while not parent.exists():
+            parent = parent.parent
+        if not parent.is_dir():
+            raise _unwritable(self.root, f"'{parent}' is not a folder")
+        if not os.access(parent, os.W_OK):
+            raise _unwritable(self.root, f"'{parent}' may not be written")
+
     def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
         """Adds an engine, so that nobody ever reads half of it: a temporary folder is written and then renamed.
 
@@ -74,11 +84,7 @@ class EngineStore:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
         except OSError as error:
-            raise MatchRTError(
-                "store-unwritable",
-                f"Cannot write to the engine store '{self.root}': {error.strerror}.",
-                f"Set {ENVIRONMENT} or --store to a folder that you may write to.",
-            ) from error
+            raise _unwritable(self.root, str(error.strerror)) from error
         try:
             temporary.chmod(0o755)
             (temporary / file_name).write_bytes(data)
@@ -135,6 +141,14 @@ class EngineStore:
             f"Another process keeps replacing '{folder}'.",
             "Wait for the other build to end, and try again.",
         )
+
+
+def _unwritable(root: Path, reason: str) -> MatchRTError:
+    return MatchRTError(
+        "store-unwritable",
+        f"Cannot write to the engine store '{root}': {reason}.",
+        f"Set {ENVIRONMENT} or --store to a folder that you may write to.",
+    )
 
 
 def _listed(folder: Path) -> list[Path]:

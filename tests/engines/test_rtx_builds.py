@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import onnx
 import pytest
-import torch
 from onnx import helper
 from support.commands import CommandLine
 from support.pictures import texture
-from support.weights import sharp_state
+from support.random_engines import random_engine, shallow
+from support.roma import TINY
+from support.rtx import check_header
 
 from matchrt._util.digest import sha256_bytes
 from matchrt.building.pipeline import BuildRequest, build
-from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import MatchRTError
 from matchrt.families.definition import ModelSpec
-from matchrt.families.registry import model_specs
-from matchrt.manifest import EngineManifest, Source, manifest_path, read_manifest
+from matchrt.families.registry import family_of, model_specs
+from matchrt.families.roma import RoMaFamily
+from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.models.roma.config import RoMaConfig
 from matchrt.nvidia.device import find_gpus
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.engine_file import EngineFile, read_engine
@@ -33,13 +33,10 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed 
 
 pytestmark = pytest.mark.slow
 TARGETS = ("8.0", "8.9")
-Weights = Callable[[ModelSpec], dict[str, torch.Tensor]]
-# How a family's models get random weights that their key map takes.
-WEIGHTS: dict[str, Weights] = {"loftr": lambda spec: sharp_state(spec.family.create())}
 # Small sizes (height, width) where 64x64 is too small for a family.
-SIZES: dict[str, tuple[int, int]] = {}
+SIZES = {"roma": (168, 168), "eloftr": (128, 128)}
 # Models whose graph is another's but for constants.
-ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor"}
+ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor", "roma-indoor": "roma-outdoor"}
 
 
 def no_gpu() -> bool:
@@ -49,35 +46,18 @@ def no_gpu() -> bool:
         return True
 
 
-def export_small(spec: ModelSpec, folder: Path) -> Path:
-    """The model's ONNX engine at a small size from random weights; not compared with torch, which others test."""
-    from matchrt.export.passes.base import run_passes
-    from matchrt.export.passes.standard import standard_passes
-    from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
-    from matchrt.export.weights.network import load_network
+def _tiny(config: RoMaConfig) -> RoMaConfig:
+    """A small network with the rules of that one."""
+    return replace(TINY, imagenet=config.imagenet, scale_rule=config.scale_rule)
 
-    if spec.family.name not in WEIGHTS:
-        pytest.skip(f"no random weights for the family {spec.family.name}: add them to WEIGHTS")
-    size = SIZES.get(spec.family.name, (64, 64))
-    torch.save(WEIGHTS[spec.family.name](spec), folder / f"{spec.name}.pt")
-    loaded = load_network(spec, folder / f"{spec.name}.pt", size=size)
-    options = ExportOptions(*size, 64, None)
-    model, passes = run_passes(export_onnx(loaded, options), standard_passes(), None)
-    facts = GraphFacts(
-        model=spec.name,
-        family=spec.family.name,
-        precision="fp32",
-        source=Source("random", loaded.checkpoint.tensors_sha256, spec.licence, spec.origin),
-        input=input_contract(spec.preprocess, options),
-        matching=spec.family.match_contract(64, spec.default_score),
-        passes=passes,
-        build_key="0" * 64,
-    )
-    engine = build_engine(model.SerializeToString(), facts, OnnxRuntimeBuilder())
-    path = folder / f"{spec.name}.onnx"
-    path.write_bytes(engine.data)
-    engine.manifest.write(manifest_path(path))
-    return path
+
+def export_small(spec: ModelSpec, folder: Path) -> Path:
+    """The model's ONNX engine at a small size, of RoMa and EfficientLoFTR also with a small network."""
+    if spec.family.name == "roma":
+        spec = replace(spec, family=RoMaFamily(_tiny(spec.family.config), coarse=(112, 112)))
+    if spec.family.name == "eloftr":
+        spec = shallow(spec, 1)
+    return random_engine(spec, folder, SIZES.get(spec.family.name, (64, 64)))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +77,7 @@ def source(request: pytest.FixtureRequest, folder: Path) -> EngineFile:
 
 @pytest.mark.parametrize(("targets", "tf32"), [((), True), (TARGETS, False)])
 def test_every_model_builds(source: EngineFile, folder: Path, targets: tuple[str, ...], tf32: bool) -> None:
+    tf32 = tf32 and family_of(source.manifest.family).tf32  # RoMa does not tolerate it, and `build` refuses it
     told: list[tuple[str, float]] = []
     output = folder / f"{source.manifest.model}{len(targets)}.engine"
     request = BuildRequest(str(source.path), backend="tensorrt_rtx", builder=BuilderOptions(targets=targets, tf32=tf32),
@@ -121,15 +102,6 @@ def described(manifest: EngineManifest) -> list[tuple[str, str, tuple[int | None
         (spec.name, spec.dtype, tuple(side if isinstance(side, int) else None for side in spec.shape))
         for spec in (*manifest.inputs, *manifest.outputs)
     ]
-
-
-def check_header(engine: Path) -> None:
-    """The vendor's own reader takes the bytes; on a machine without GPU it says what is missing, and no more."""
-    kinds = trt.EngineInvalidityDiagnostics
-    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-    validity, diagnostics = runtime.get_engine_validity(engine.read_bytes())
-    wrong = int(kinds.MALFORMED_ENGINE) | int(kinds.VERSION_MISMATCH)
-    assert validity != trt.EngineValidity.INVALID or not int(diagnostics) & wrong
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ It does not need the torch network, so it can also run on the machine that will 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
 from matchrt.building.graphs import Graph, GraphRequest, write_graph
 from matchrt.building.judge import Gate, judged_manifest
 from matchrt.building.judging_pairs import judging_pairs
+from matchrt.building.refusals import require_fp32_products
 from matchrt.building.request import Progress, file_name
 from matchrt.building.self_test import self_test_of, with_limits
 from matchrt.building.speed import gpu_milliseconds
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import QUANTIZED
-from matchrt.families.registry import find_family
 from matchrt.manifest import EngineManifest, SelfTest, manifest_path
 from matchrt.runtime.backend import Builder
 from matchrt.runtime.engine_file import EngineFile, read_engine
@@ -43,6 +43,7 @@ def convert_engine(
     accept_loss: bool = False,
     calibration: CalibrationOptions | None = None,
     judged_on: Path | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> tuple[StoredEngine, bool]:
     """Makes the engine, or finds it in the store. Returns it and whether the store had it already.
 
@@ -51,17 +52,12 @@ def convert_engine(
     rebuild: build even if the store has the engine. accept_loss: build even if the precision loses too many matches.
     calibration: how int8 and fp8 get their ranges; None for the defaults.
     judged_on: the user's pairs to judge on, besides the made ones and the package's photographs; None for none.
+    first: called before any work if the store lacks the engine; what it raises ends the build.
     Errors: build-option, precision-*, calibration-*, image-*, onnx-rejected, engine-rejected, device-missing,
     store-unwritable.
     """
-    _require_fp32_products(file.manifest, builder)
+    require_fp32_products(file.manifest.model, file.manifest.family, builder)
     options = calibration or CalibrationOptions()
-    if options.only_faster and not builder.runs_here():
-        raise MatchRTError(
-            "device-missing",
-            "--only-faster times products on the GPU that the engine is for, and it is not in this machine.",
-            "Build there, or leave --only-faster out.",
-        )
     pairs = choose_pairs(options.source, file.manifest.input, options.seed) if precision in QUANTIZED else None
     request = GraphRequest(file, precision, builder, options, pairs)
     judging = judging_pairs(file.manifest, pairs, judged_on)
@@ -69,6 +65,7 @@ def convert_engine(
     cached = None if rebuild else store.find(file.manifest.model, key)
     if cached is not None:
         return cached, True
+    first()
     graph = write_graph(request, store, tell)
     gate = Gate(file, precision, judging, accept_loss, tell)
     here = builder.runs_here()
@@ -112,17 +109,6 @@ def _half_engine(file: EngineFile, builder: Builder, store: EngineStore) -> Stor
     if found is not None:
         return found
     return convert_engine(file, "fp16", builder, store, lambda what, done: None, accept_loss=True)[0]
-
-
-def _require_fp32_products(manifest: EngineManifest, builder: Builder) -> None:
-    """Raises `build-option` if TF32 is asked for and the network does not tolerate it."""
-    family = find_family(manifest.family)
-    if builder.tf32 and family is not None and not family.tf32:
-        raise MatchRTError(
-            "build-option",
-            f"{manifest.model} {family.float32_because}.",
-            "Leave --tf32 out.",
-        )
 
 
 def _facts(manifest: EngineManifest, precision: str, graph: Graph, key: str, test: SelfTest | None) -> GraphFacts:

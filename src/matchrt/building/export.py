@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,9 +53,12 @@ class ExportedEngine:
     downloaded: tuple[Path, ...] = ()
 
 
-def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> ExportedEngine:
+def export_engine(
+    request: BuildRequest, store: EngineStore, tell: Progress, first: Callable[[], None] = lambda: None
+) -> ExportedEngine:
     """Loads every tensor, exports, and proves the export against torch; or finds the same engine in the store.
 
+    first: called before the export if the store lacks the engine; what it raises ends the build.
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: those of `load_network`, size-*, parity, engine-rejected, store-unwritable,
     package-missing, option-model, preset-unknown.
@@ -96,6 +100,7 @@ def export_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> 
     cached = None if request.rebuild else store.find(spec.name, key)
     if cached is not None:
         return ExportedEngine(cached, _account(loaded), True, loaded.notes, found)
+    first()
     model, facts = _export(request, loaded, options, contract, matching, key, tell)
     engine = build_engine(model, facts, OnnxRuntimeBuilder())
     tell("answering the self-test", 0.95)

@@ -7,13 +7,17 @@ model needs no second export. If that ONNX engine is given as a file, no torch i
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
 
 from matchrt._util import atomic
 from matchrt.building.calibration.refusals import require_quantizable
+from matchrt.building.calibration.vendor import require_built_products
 from matchrt.building.convert import convert_engine
 from matchrt.building.export import ExportedEngine, export_engine
+from matchrt.building.refusals import require_possible
 from matchrt.building.request import BuildRequest, BuildResult, Progress
 from matchrt.building.source import require_source
 from matchrt.errors import MatchRTError
@@ -36,7 +40,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     store: where engines are kept; None for the default store.
     progress: called with the step that begins and the share (0..1) of the work done.
     Errors: those of `export_engine` and `convert_engine`; backend-unknown, build-option, build-source, package-*,
-    output-unwritable, store-busy.
+    output-unwritable, store-busy, store-unwritable, precision-refused, pairs-*, calibration-*.
     """
     tell = progress or (lambda stage, done: None)
     store = store or open_store()
@@ -44,12 +48,13 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     builder = get_backend(request.backend).builder(request.builder)
     require_precision(request.precision)
     require_quantizable(request.precision, request.backend, request.builder.targets, request.calibration)
-    if request.output is not None:
-        atomic.require_writable(request.output)
+    require_possible(request, builder, store)
+    # Asked once, when it is known that there is something to build.
+    ask = cache(partial(require_built_products, request.precision, builder, request.builder.targets))
     start = time.perf_counter()
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    exported, file = _source(request, store, lambda what, done: tell(what, done * share))
+    exported, file = _source(request, store, lambda what, done: tell(what, done * share), ask)
     stored, cached = exported.stored, exported.cached
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
@@ -65,6 +70,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             accept_loss=request.accept_accuracy_loss,
             calibration=request.calibration,
             judged_on=request.pairs,
+            first=ask,
         )
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
     output = _deliver(stored, request.output)
@@ -80,18 +86,20 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     )
 
 
-def _source(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[ExportedEngine, EngineFile | None]:
+def _source(
+    request: BuildRequest, store: EngineStore, tell: Progress, ask: Callable[[], None]
+) -> tuple[ExportedEngine, EngineFile | None]:
     """The fp32 ONNX engine to start from, and its contents.
 
     The contents are returned only if the user named a file, because that file had to be read for its check anyway. They
-    may be gigabytes.
+    may be gigabytes. ask: called before an export.
     """
     if Path(request.model).suffix == ".onnx":
         _require_bare(request)
         file = read_engine(Path(request.model))
         require_source(file)
         return ExportedEngine(StoredEngine(file.path, file.manifest), None, cached=True), file
-    return export_engine(request, store, tell), None
+    return export_engine(request, store, tell, ask), None
 
 
 def _require_bare(request: BuildRequest) -> None:

@@ -29,6 +29,16 @@ class CalibrationPairs:
     apart: bool
 
 
+def require_single_pairs(batch: int) -> None:
+    """Raises `calibration-batch` if an engine matches more than one pair in a run. batch: their number."""
+    if batch != 1:
+        raise MatchRTError(
+            "calibration-batch",
+            f"This engine matches {batch} pairs in a run, but calibration runs one pair at a time.",
+            "Quantize an engine of batch 1.",
+        )
+
+
 def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> CalibrationPairs:
     """Chooses up to 16 pairs that calibrate and up to 8 others that judge.
 
@@ -37,12 +47,7 @@ def choose_pairs(source: Path | None, contract: InputContract, seed: int) -> Cal
     harder conditions, which judge as photographs do.
     seed: decides which pairs are taken. Errors: pairs-*, eval-*, calibration-batch.
     """
-    if contract.batch != 1:
-        raise MatchRTError(
-            "calibration-batch",
-            f"This engine matches {contract.batch} pairs in a run, but calibration runs one pair at a time.",
-            "Quantize an engine of batch 1.",
-        )
+    require_single_pairs(contract.batch)
     if source is None:
         first = 1000 * seed
         drawn = drawn_pairs(contract, range(first, first + JUDGING))

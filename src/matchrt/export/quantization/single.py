@@ -38,6 +38,11 @@ class ProductKind:
         """The kind of a node whose first two inputs have these shapes."""
         return cls(node.op_type, tuple(sorted(a.SerializeToString() for a in node.attribute)), values, weight)
 
+    @classmethod
+    def plain(cls, op_type: str, values: tuple[int, ...], weight: tuple[int, ...]) -> ProductKind:
+        """A kind without attributes. Raises nothing."""
+        return cls(op_type, (), values, weight)
+
     def __str__(self) -> str:
         return f"{self.op_type} {'x'.join(map(str, self.values))} by {'x'.join(map(str, self.weight))}"
 
