@@ -14,6 +14,7 @@ from support.small import small_engine
 from matchrt.bench.drawn import drawn_pair
 from matchrt.bench.per_block import block_of
 from matchrt.manifest import manifest_path, read_manifest
+from matchrt.runtime.bundled import photographs_folder
 from matchrt.runtime.engine_file import EngineFile
 
 
@@ -48,20 +49,25 @@ def test_build_verify_and_take_apart(cli: CommandLine, small: EngineFile, pairs:
     assert ran.code == 0 and "int8" in ran.out and "within 1 px" in ran.out
     manifest = read_manifest(manifest_path(engine))
     assert manifest.precision == "int8" and manifest.checks["precision_kept"] >= 0.95
-    assert manifest.checks["precision_pairs"] == 2
+    assert manifest.checks["precision_pairs"] == 3  # the package's photographs judge too
     assert any(r.name == "calibration" and "max over 2 given pairs" in r.summary for r in manifest.passes)
     again = cli("build", small.path, "--precision", "int8", *told, "--store", tmp_path / "store", "--json")
     assert again.json["cached"]
     html, told_json = tmp_path / "report.html", tmp_path / "report.json"
-    compared = ("verify", engine, "--reference", small.path, "--pairs", pairs)
+    judged = tmp_path / "judged.txt"
+    lines = [[pairs.parent / name for name in line.split()] for line in pairs.read_text().splitlines()]
+    lines.append([photographs_folder() / f"cup_{index}.jpg" for index in (0, 1)])
+    judged.write_text("".join(f"{first} {second}\n" for first, second in lines))
+    compared = ("verify", engine, "--reference", small.path, "--pairs", judged)
     ran = cli(*compared, "--html", html, "--output", told_json, "--worst", "1", "--gate")
     assert ran.code == 0 and "gate: passed" in ran.out
     found = json.loads(told_json.read_text())
-    # Two pairs calibrate and judge: the engine and the pairs of the build, hence its verdict.
+    # Two pairs calibrate and judge, with the photographs: the engine and the pairs of the build, hence its verdict.
     assert found["together"]["within_1px"] == pytest.approx(manifest.checks["precision_kept"], abs=1e-6)
     assert found["together"]["count_ratio"] == pytest.approx(manifest.checks["precision_count"], abs=1e-6)
-    assert found["together"]["within_1px"] >= 0.95 and found["together"]["rank"] > 0.9 and len(found["pairs"]) == 2
-    assert html.read_text().count("data:image/jpeg;base64") == 2 and "a.png" in html.read_text()
+    assert found["together"]["within_1px"] >= 0.95 and found["together"]["rank"] > 0.9 and len(found["pairs"]) == 3
+    assert html.read_text().count("data:image/jpeg;base64") == 2
+    assert "a.png" in html.read_text() or "cup_0.jpg" in html.read_text()
     kept = ("loftr_coarse", "loftr_fine", "fine_preprocess", "backbone.layer1.*", "backbone.layer3.*",
             "backbone.layer*_outconv*")  # fmt: skip
     blocks = cli("verify", small.path, "--per-block", "--pairs", pairs, "--first", "1", *told[:2],

@@ -15,6 +15,8 @@ from matchrt.families.registry import find_family
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.bundled import photographs_folder
 
+# The name of the set of the package's photographs.
+PHOTOGRAPHS = "photographs"
 # More of the user's pairs hardly change the verdict, and they take time.
 _MOST = 16
 
@@ -50,4 +52,4 @@ def _photographs(folder: Path, entry: dict[str, object]) -> JudgedPair:
     first, second = folder / str(entry["image0"]), folder / str(entry["image1"])
     sizes = [(int(height), int(width)) for height, width in entry["sizes"]]  # type: ignore[attr-defined]
     matrix = np.array(entry["homography"], np.float64)
-    return JudgedPair(first, second, HomographyPair(first.stem, "photographs", first, second, matrix, *sizes))
+    return JudgedPair(first, second, HomographyPair(first.stem, PHOTOGRAPHS, first, second, matrix, *sizes))

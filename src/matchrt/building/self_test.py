@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from matchrt.errors import MatchRTError
 from matchrt.families.registry import find_family
 from matchrt.manifest import EngineManifest, SelfTest, SelfTestPair
 from matchrt.runtime.engine_file import EngineFile
@@ -46,11 +47,18 @@ def make_self_test(session: Session) -> SelfTest | None:
 def self_test_of(file: EngineFile) -> SelfTest | None:
     """The self-test of an fp32 ONNX engine; engines of earlier versions have none in their manifest, so it is made.
 
-    Errors: those of `open_session` and of a run.
+    None as of `make_self_test`, and for a graph that ONNX Runtime does not load: the backend that is built for says
+    what is wrong with it. Errors: those of a run.
     """
     if file.manifest.self_test is not None:
         return file.manifest.self_test
-    with closing(open_session(file)) as session:
+    try:
+        session = open_session(file)
+    except MatchRTError as error:
+        if error.code != "engine-rejected":
+            raise
+        return None
+    with closing(session):
         return make_self_test(session)
 
 
