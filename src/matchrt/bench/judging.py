@@ -80,7 +80,7 @@ def run_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -
             (adapter.prepare(pair.image0, "image0"), adapter.prepare(pair.image1, "image1"))
             for pair in pairs[start : start + rows]
         ]
-        outputs = session.run(_stacked([adapter.inputs(*pair) for pair in images], rows))
+        outputs = session.run(stacked([adapter.inputs(*pair) for pair in images], rows))
         for row, pair in enumerate(images):
             try:
                 found: Matches | MatchRTError = adapter.matches(pair, outputs, {}, row)
@@ -92,7 +92,7 @@ def run_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -
             advance()
 
 
-def _stacked(inputs: Sequence[Mapping[str, npt.NDArray[Any]]], rows: int) -> dict[str, npt.NDArray[Any]]:
+def stacked(inputs: Sequence[Mapping[str, npt.NDArray[Any]]], rows: int) -> dict[str, npt.NDArray[Any]]:
     """Joins the inputs of single pairs to those of one run. The last pair is repeated in rows that are left over."""
     if rows == 1:
         return dict(inputs[0])

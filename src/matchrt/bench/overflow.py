@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matchrt.bench.gate import EMULATION, Verdict
+from matchrt.bench.judging import stacked
 from matchrt.bench.pairs import JudgedPair
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import EngineFile
@@ -35,7 +36,7 @@ def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -
 
     emulated = emulate(model)
     one = PairAdapter(file.manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
-    inputs = {name: np.repeat(array, file.manifest.input.batch, axis=0) for name, array in one.items()}
+    inputs = stacked([one], file.manifest.input.batch)
     for values in probe_values(emulated, _results(emulated))(inputs):
         for name, value in values.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matchrt._util.digest import sha256_bytes
 from matchrt._util.packages import packages_for
 from matchrt.bench.gate import EMULATION
-from matchrt.families.registry import find_family
+from matchrt.families.registry import is_dense
 from matchrt.manifest import DENSE_OUTPUTS, TensorSpec
 from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile
@@ -78,8 +78,8 @@ def open_reference(file: EngineFile, options: SessionOptions | None = None) -> S
     Errors: package-missing, and those of `open_session`.
     """
     options = replace(options or SessionOptions(), self_test=False)
-    family = find_family(file.manifest.family)
-    if family is None or not family.dense or file.manifest.dense or file.manifest.backend != DEFAULT_BACKEND:
+    manifest = file.manifest
+    if not is_dense(manifest.family) or manifest.dense or manifest.backend != DEFAULT_BACKEND:
         return open_session(file, options)
     with packages_for("Judging a dense network by its warp"):
         import onnx

@@ -11,7 +11,7 @@ from matchrt.bench.folder import HomographyPair
 from matchrt.bench.pairs import JudgedPair, user_pairs
 from matchrt.building.calibration.pairs import CalibrationPairs
 from matchrt.building.textures import texture_pairs
-from matchrt.families.registry import find_family
+from matchrt.families.registry import is_dense
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.bundled import photographs_folder
 
@@ -32,8 +32,7 @@ def judging_pairs(
     given: the user's pairs, as `user_pairs` takes them; None for none.
     Errors: pairs-*, eval-*.
     """
-    family = find_family(manifest.family)
-    few = family is not None and family.dense  # a pair takes a minute on a CPU
+    few = is_dense(manifest.family)  # a pair takes a minute on a CPU
     if calibration is not None:
         first = list(calibration.judging[:2] if few else calibration.judging)
     else:

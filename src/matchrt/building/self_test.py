@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.families.registry import find_family
+from matchrt.families.registry import is_dense
 from matchrt.manifest import EngineManifest, SelfTest, SelfTestPair
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.opening import open_session
@@ -39,8 +39,7 @@ def make_self_test(session: Session) -> SelfTest | None:
         found = matches_of(session.run(self_test_inputs(manifest, pair)))
         answer = _spread(found, manifest)
         if len(answer) >= ENOUGH:
-            kind = "warp" if _dense(manifest) else "matches"
-            return SelfTest(pair, "warp" if kind == "warp" else "matches", encode_answer(answer), *_FLOAT)
+            return SelfTest(pair, "warp" if is_dense(manifest.family) else "matches", encode_answer(answer), *_FLOAT)
     return None
 
 
@@ -97,12 +96,7 @@ def _spread(found: npt.NDArray[np.float64], manifest: EngineManifest) -> npt.NDA
     good = found[found[:, 4] >= manifest.matching.default_score]
     if len(found) == manifest.matching.max_matches:
         good = good[: int(0.8 * len(found))]
-    stored = _STORED_DENSE if _dense(manifest) else _STORED
+    stored = _STORED_DENSE if is_dense(manifest.family) else _STORED
     ranks = np.linspace(0, len(good) - 1, min(stored, len(good))).astype(int)
     spread: npt.NDArray[np.float64] = good[ranks]
     return spread
-
-
-def _dense(manifest: EngineManifest) -> bool:
-    family = find_family(manifest.family)
-    return family is not None and family.dense

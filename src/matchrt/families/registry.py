@@ -35,6 +35,12 @@ def find_family(name: str) -> FamilyDefinition | None:
     return found
 
 
+def is_dense(name: str) -> bool:
+    """Whether the networks of the family of that name make a dense warp; False for an unknown family."""
+    found = find_family(name)
+    return found is not None and found.dense
+
+
 def family_of(name: str) -> FamilyDefinition:
     """The family of that name. Error: family-unknown, which lists the names."""
     found = find_family(name)
