@@ -41,6 +41,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
+from matchrt.runtime.orientation import UPRIGHT, turn_pixels, turn_size
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
@@ -61,12 +62,14 @@ _CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."
 class Image:
     """A decoded image.
 
-    pixels: uint8, contiguous, [H, W, 3] RGB or [H, W] grey, as stored.
+    pixels: uint8, contiguous, [H, W, 3] RGB or [H, W] grey.
     name: the path as it was given (with forward slashes), or what the caller called the array.
+    orientation: the EXIF orientation, 1..8, by which the stored pixels were turned to `pixels`; 1 if they were not.
     """
 
     pixels: UInt8Array
     name: str
+    orientation: int = UPRIGHT
 
     @property
     def height(self) -> int:
@@ -130,7 +133,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     name = _display_name(path)
     with _open_file(Path(path)) as stream, _open_header(stream, name) as picture:
         width, height = picture.size
-        return (width, height) if _orientation(picture) >= 5 else (height, width)
+        return turn_size(height, width, _orientation(picture))
 
 
 def _display_name(path: str | os.PathLike[str]) -> str:
@@ -203,7 +206,7 @@ def _decode(stream: IO[bytes], name: str, apply_exif: bool, max_pixels: int) -> 
                 f"'{name}' ({width} x {height}) is cut off or damaged: {error}.",
                 "Copy or export the image again.",
             ) from error
-        return Image(_turn(_to_uint8(picture, name), orientation), name)
+        return Image(turn_pixels(_to_uint8(picture, name), orientation), name, orientation)
 
 
 def _verify_checksums(picture: PILImage.Image, stream: IO[bytes], name: str) -> None:
@@ -240,17 +243,6 @@ def _orientation(picture: PILImage.Image) -> int:
     except _DAMAGE:  # viewers show a photo whose metadata is damaged; so do we
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _turn(pixels: UInt8Array, orientation: int) -> UInt8Array:
-    """Applies EXIF orientation 1..8 to [H, W] or [H, W, 3]."""
-    if orientation >= 5:  # 5..8 store rows as columns; once swapped, they are flipped like 1..4
-        pixels = np.swapaxes(pixels, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 def _to_uint8(picture: PILImage.Image, name: str) -> UInt8Array:
@@ -329,7 +321,8 @@ def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif
         raise MatchRTError(
             "image-truncated", f"'{name}' is cut off or damaged: {error}.", "Copy or export the image again."
         ) from error
-    return Image(_turn(_to_uint8(picture, name), _orientation(picture) if apply_exif else 1), name)
+    orientation = _orientation(picture) if apply_exif else UPRIGHT
+    return Image(turn_pixels(_to_uint8(picture, name), orientation), name, orientation)
 
 
 def _array_error(name: str, message: str, remedy: str) -> MatchRTError:
