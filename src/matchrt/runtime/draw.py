@@ -19,8 +19,9 @@ from PIL import ImageDraw, ImageFont
 
 from matchrt._util.atomic import atomic_path
 from matchrt.errors import MatchRTError
+from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit
-from matchrt.runtime.image import Image, UInt8Array
+from matchrt.runtime.image import Image
 from matchrt.runtime.match_data import ImageRef, MatchData
 
 Color = tuple[int, int, int]

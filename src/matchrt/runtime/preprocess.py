@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
-from matchrt.runtime.image import Image, UInt8Array, as_image
+from matchrt.runtime.image import Image, as_image
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.options import MatcherOptions
 
