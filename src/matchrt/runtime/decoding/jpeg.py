@@ -6,10 +6,9 @@ pass its warnings on. So the file is walked first, from marker to marker, and th
 - One scan (baseline): in place of the end marker, the decoder gets a few bytes that hold no valid code. If data are
   missing, it has too few bytes and says so. If all are there, it reads ahead into these bytes and does not use them. So
   a file that lacks only its end marker is read.
-- Several scans (progressive, or a scan for each channel): the decoder cannot be asked. The image is decoded twice, the
-  second time with random bytes after each scan. They change the pixels only where data are missing.
-
-Restart markers are counted, because after each of them the decoder finds its place again.
+- Several scans (progressive, or a scan for each channel), and data with restart markers: the decoder cannot be asked.
+  The image is decoded twice, the second time with random bytes after each scan and before each restart marker. They
+  change the pixels only where data are missing. Restart markers are counted as well.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ _END = b"\xff\xd9"
 _NO_CODES = b"\xff\x00" * 8
 # Bytes without a marker that decode to something.
 _FILLER = bytes.fromhex("5ac31e9647b2086d39d2710f8ca54be6a13c74e90bd25f861ac763b84e057d92") * 4
+_SHORT_FILLER = 16
 # Application segments but for JFIF's, EXIF's and Adobe's, and comments.
 _DROPPED = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
@@ -130,12 +130,23 @@ def read_jpeg(source: Source) -> JpegParts:
         _check_restarts(scan, data)
     if len(scans) == 1 and set(scans[0].components) == set(frame.components) and not frame.progressive:
         whole = _kept(data, walked, [scans[0].end])[0]
-        # Without an end marker, the last unit might lack bytes that the ones replace.
-        again = None if walked.ended else whole + _FILLER + _END
+        # The decoder fills what is missing before a restart marker. Without an end marker, the last unit might lack
+        # bytes that the ones replace.
+        asked_twice = scans[0].restarts or not walked.ended
+        again = _filled(whole, scans) + _FILLER + _END if asked_twice else None
         return JpegParts(frame.height, frame.width, whole + _NO_CODES, again)
     _check_complete(frame, scans)
     parts = _kept(data, walked, [*(scan.end for scan in scans), walked.end])
-    return JpegParts(frame.height, frame.width, b"".join(parts) + _END, _FILLER.join(parts) + _END)
+    again = _FILLER.join(_filled(part, scans) for part in parts)
+    return JpegParts(frame.height, frame.width, b"".join(parts) + _END, again + _END)
+
+
+def _filled(part: bytes, scans: list[_Scan]) -> bytes:
+    """A piece of the file with other bytes before each restart marker."""
+    if not any(scan.restarts for scan in scans):
+        return part
+    header = part.rfind(b"\xff\xda") + 2 if b"\xff\xda" in part else 0
+    return part[:header] + _RESTART.sub(lambda found: _FILLER[:_SHORT_FILLER] + found[0], part[header:])
 
 
 def jpeg_size(source: Source) -> tuple[int, int]:
