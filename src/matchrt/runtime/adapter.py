@@ -72,6 +72,14 @@ class PairAdapter:
             )
         return prepare_image(value, name, self.manifest, self.options)
 
+    def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
+        """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.
+
+        If images are stretched in pairs, it is the decoded image, uint8 `[H, W, C]` with its values. name: what
+        messages and `Matches` call an array. Errors: those of `prepare`.
+        """
+        return self.read(value, name) if self.options.stretch == "same" else self.prepare(value, name)
+
     def prepare_pair(self, image0: ImageLike, image1: ImageLike) -> tuple[PreparedImage, PreparedImage]:
         """Decodes and resizes both images of a pair, each to uint8 `[H, W, C]`, stretched if the options say so.
 
