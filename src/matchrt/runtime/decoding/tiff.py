@@ -96,6 +96,7 @@ def _require_known(page: Page) -> None:
     else:
         known = known and kind == 1 and (1 <= bits <= 16 or bits in (32, 64))
         known = known and (bits == 8 or photometric not in (_INKS, _YCBCR))
+        known = known and (bits <= 16 or photometric in (_BLACK_IS_ZERO, _RGB))
         known = known and (photometric != _YCBCR or page.values.get(530) == (1, 1))
     if not known:
         raise UnreadError(page.describe())
