@@ -66,9 +66,9 @@ WHERE coalesce(no1.error, no2.error, failures.error) IS NOT NULL ORDER BY pairs.
 
 # Tables of results: name, key, the column under the seal, and its type.
 _SEALED = (
-    ("files", "image", "facts", str),
-    ("matches", "pair", "data", bytes),
-    ("failures", "pair", "error", str),
+    ("files", "image", "facts", "str"),
+    ("matches", "pair", "data", "bytes"),
+    ("failures", "pair", "error", "str"),
 )
 
 Plan = Mapping[str, Any]
@@ -353,14 +353,14 @@ class Journal:
                 self._next_revision()
         return count
 
-    def _bad_rows(self, table: str, key_name: str, column: str, kind: type) -> list[int]:
+    def _bad_rows(self, table: str, key_name: str, column: str, kind: str) -> list[int]:
         """The keys of a table's rows whose checksum is wrong."""
         bad, last = [], -1
         for key, value, check in self._base.execute(f"SELECT {key_name}, {column}, seal FROM {table} NOT INDEXED"):
             if key <= last:
                 raise damaged(self.path, "its pages are mixed up")
             last = key
-            if type(value) is not kind or check != seal(key, value):
+            if type(value).__name__ != kind or check != seal(key, value):
                 bad.append(key)
         return bad
 
