@@ -49,8 +49,11 @@ def _temporary_beside(real: Path) -> Path:
 
 def require_writable(target: Path) -> None:
     """Raises `output-unwritable` if writing `target` must fail. Call it before long work."""
-    if target.exists() and not target.is_file():
-        raise _unwritable(target, "it is a folder" if target.is_dir() else "it is not a regular file")
+    try:
+        if target.exists() and not target.is_file():
+            raise _unwritable(target, "it is a folder" if target.is_dir() else "it is not a regular file")
+    except (OSError, ValueError) as error:  # a name that the system does not take, such as one that is too long
+        raise _unwritable(target, getattr(error, "strerror", None) or str(error)) from error
     parent = Path(os.path.realpath(target)).parent
     while not parent.exists():
         parent = parent.parent
