@@ -35,8 +35,9 @@ _FILLER = bytes.fromhex("5ac31e9647b2086d39d2710f8ca54be6a13c74e90bd25f861ac763b
 _SHORT_FILLER = 16
 # Application segments but for JFIF's, EXIF's and Adobe's, and comments.
 _DROPPED = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]", re.DOTALL)
+# Any number of fill bytes FF may precede a marker. The patterns take time in proportion to the data all the same.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_RESTART = re.compile(rb"(?<!\xff)\xff+[\xd0-\xd7]", re.DOTALL)
 
 _KINDS = {
     0xC3: "a lossless JPEG",
@@ -253,6 +254,8 @@ def _take_scan(walked: _Walked, segment: bytes, data: bytes, start: int) -> int:
         raise DamagedError("a scan header is damaged")
     found = _MARKER.search(data, start)
     end = found.start() if found else len(data)
+    if data[end - 1] == 0xFF:  # fill bytes before the marker, or the first half of one
+        end = max(len(data[:end].rstrip(b"\xff")), start)
     first, last, bits = segment[1 + 2 * count : 4 + 2 * count]
     restarts = _ceil(frame.units(components), walked.interval) - 1 if walked.interval else 0
     walked.scans.append(_Scan(components, first, last, bits & 15, start, end, restarts))
