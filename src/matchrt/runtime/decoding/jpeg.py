@@ -57,7 +57,12 @@ _FRAMES = (0xC0, 0xC1, 0xC2, *_KINDS)
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the frame header says. components: id -> (horizontal, vertical sampling)."""
+    """What the frame header says.
+
+    progressive: whether scans refine each other.
+    height, width: as stored, pixels.
+    components: (horizontal, vertical) sampling of each channel, by its number.
+    """
 
     progressive: bool
     height: int
@@ -75,8 +80,12 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan: its components, its coefficients first..last down to bit `low`, and where its data are in the file.
+    """A scan.
 
+    components: numbers of its channels.
+    first, last: of its coefficients, 0..63.
+    low: the lowest bit of them that it brings.
+    start, end: of its data in the file.
     restarts: how many restart markers its data must have.
     """
 
@@ -93,8 +102,12 @@ class _Scan:
 class _Walked:
     """What a walk has met.
 
+    frame: the frame header; None before it is met.
+    scans: in the order of the file.
     dropped: the segments (start, end) that decide nothing about pixels: colour profiles, comments, makers' data.
-    end: where the image ends. ended: an end marker says so.
+    end: where the image ends.
+    ended: whether an end marker says so.
+    interval: units between restart markers; 0 for none.
     """
 
     frame: _Frame | None = None
@@ -109,6 +122,7 @@ class _Walked:
 class JpegParts:
     """An image without what stands behind it.
 
+    height, width: as stored, pixels.
     data: what the decoder gets. It needs all of its bytes, and if some are missing, it fails.
     again: the same image with other bytes where data might be missing; it decodes to equal pixels if none are. None if
         `data` alone shows it.

@@ -28,7 +28,13 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What the chunk IHDR says."""
+    """What the chunk IHDR says.
+
+    width, height: pixels.
+    depth: bits of a channel.
+    colour: PNG's number of the colour type.
+    interlaced: whether pixels come in seven passes.
+    """
 
     width: int
     height: int

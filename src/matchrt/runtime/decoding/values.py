@@ -27,7 +27,8 @@ _SAMPLED = 1 << 16
 class Span:
     """The values between which most of an image lies.
 
-    low, high: its percentiles 1 and 99. white: the value of white; black is 0.
+    low, high: its percentiles 1 and 99.
+    white: the value of white; black is 0.
     """
 
     low: float
