@@ -110,7 +110,7 @@ class Trial:
                     raise RuntimeError("the journal is damaged")
                 if not base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     return {}
-                tables = {"matches": "data", "failures": "code"}
+                tables = {"matches": "data", "failures": "error"}
                 queries = {table: f"SELECT pair, {column} FROM {table}" for table, column in tables.items()}
                 return {(table, pair): data for table, sql in queries.items() for pair, data in base.execute(sql)}
 

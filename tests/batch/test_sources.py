@@ -154,6 +154,19 @@ def test_bad_images_do_not_end_a_run(
     assert mended.code == 0 and mended.json["matched"] == 10 and mended.json["tried_now"] == 7
 
 
+def test_an_image_of_little_contrast_is_named(tmp_path: Path, cli: CommandLine) -> None:
+    pytest.importorskip("pyarrow")
+    for index in (0, 1):
+        dark = texture(120, 160, index).astype(np.uint16) * 8  # an eighth of the range of 12 bits
+        PILImage.fromarray(dark // 4).save(tmp_path / f"{index}.tif")
+    common = ("match-many", tmp_path, "--output", tmp_path / "m.parquet")
+    ran = cli(*common, *QUICK)
+    assert ran.code == 0 and len(ran.json["warnings"]) == 2 and "0.tif" in ran.json["warnings"][0]
+    told = cli(*common, "--resize", 96)
+    assert told.err.count("warning: ") == 2
+    assert cli(*common[:2], "--output", tmp_path / "s.parquet", *QUICK, "--stretch", "each").json["warnings"] == []
+
+
 def test_a_failing_image_holds_no_frames(scene: Path) -> None:
     """A cached exception that is raised for each pair would gain frames each time."""
     pairs = [ListedPair(i, f"db/none{i % 2}.png", "db/0.png") for i in range(200)]

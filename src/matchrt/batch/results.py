@@ -37,6 +37,7 @@ class ImageFacts:
     orientation: the EXIF orientation, 1..8, by which the stored pixels were turned.
     content: hex sha256 of the file.
     stamp: `sources.stamp_of` the file; empty if the file was so young that its stamp proves nothing.
+    notice: what a person should know about the image, such as that it uses little of its range; empty for nothing.
     """
 
     height: int
@@ -44,6 +45,7 @@ class ImageFacts:
     orientation: int
     content: str
     stamp: str = ""
+    notice: str = ""
 
     def ref(self, name: str) -> ImageRef:
         """The image as `Matches` names it."""

@@ -24,7 +24,7 @@ from matchrt.runtime.options import MatcherOptions
 # A commit takes milliseconds. If the process is killed, at most the results within these limits are lost.
 _COMMIT_PAIRS = 64
 _COMMIT_SECONDS = 1.0
-_FAILURES_TOLD = 100
+_MOST_TOLD = 100
 # Options that say where and how fast an engine runs. The engine itself is in the plan.
 _WITHOUT_EFFECT = ("threads", "device", "backend", "cuda_graph")
 _CHECKED_AT_ONCE = 256
@@ -68,6 +68,7 @@ class BatchReport:
     now: number of pairs that were tried in this run.
     written: whether the output was written; False if it was up to date already.
     changed: images whose content has changed since they were matched, and whose pairs were matched again.
+    warnings: what a person should know about images of matched pairs, a sentence each, the first of them.
     mended: number of damaged rows of the journal that were dropped, and whose pairs were matched again.
     seconds: time that the run took.
     """
@@ -76,6 +77,7 @@ class BatchReport:
     now: int
     written: bool
     changed: tuple[str, ...]
+    warnings: tuple[str, ...]
     mended: int
     seconds: float
 
@@ -87,6 +89,7 @@ class BatchReport:
             "output_written": self.written,
             "images_changed": list(self.changed),
             "rows_mended": self.mended,
+            "warnings": [readable(text) for text in self.warnings],
             "seconds": round(self.seconds, 3),
         }
 
@@ -130,9 +133,11 @@ def match_pairs(
         written = not run.output.is_written(journal)
         if written:
             run.output.write(journal, run.source.base)
-        failures = list(islice(journal.failures(), _FAILURES_TOLD))
+        failures = list(islice(journal.failures(), _MOST_TOLD))
+        notices = (row.facts.notice for row in journal.images() if row.facts is not None and row.facts.notice)
+        warnings = tuple(islice(notices, _MOST_TOLD))
         seconds = time.perf_counter() - start
-        return BatchReport(journal.counts(), before.waiting, written, changed, mended, seconds), failures
+        return BatchReport(journal.counts(), before.waiting, written, changed, warnings, mended, seconds), failures
 
 
 def _forget_changed(journal: Journal, root: Path) -> tuple[str, ...]:

@@ -60,7 +60,9 @@ def read_source(prepare: Callable[[Path], PreparedImage | Image], path: Path) ->
             content = sha256_file(path)
             if before == stamp_of(path):
                 ref = prepared if isinstance(prepared, Image) else prepared.ref
-                facts = ImageFacts(ref.height, ref.width, ref.orientation or 1, content, _trusted(path, before))
+                facts = ImageFacts(
+                    ref.height, ref.width, ref.orientation or 1, content, _trusted(path, before), prepared.notice or ""
+                )
                 return SourceImage(prepared, facts)
         return MatchRTError(
             "image-changed", f"'{path}' changes while it is read.", "Wait until it is whole, and use --retry-failed."

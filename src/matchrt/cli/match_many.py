@@ -216,6 +216,10 @@ def _print(run: BatchRun, report: BatchReport, failures: list[Failure], digest: 
     console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {report.now} of them tried in this run")
     if counts.listed > counts.pairs:
         console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
+    for text in report.warnings[:_SHOWN]:
+        errors.print(f"warning: {one_line(text)}", style="yellow")
+    if len(report.warnings) > _SHOWN:
+        errors.print("… and more warnings, in --json", style="yellow")
     for item in skipped:
         console.print(f"left out: {item}")
     if report.changed:
