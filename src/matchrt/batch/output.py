@@ -145,10 +145,12 @@ class Output:
         """Writes all files atomically. root: folder of the images. Errors: those of the format, output-unwritable."""
         with _one_writer(self.path.parent):
             self.require_own(journal)
+            by_name = journal.refused()
             journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
             self.format.write(journal, self.path, root, self.options)
             self._write_failed(journal)
-            refused = [[image, e.code, e.message, e.remedy] for image, e in journal.refused().items()]
+            later = {image: error for image, error in journal.refused().items() if image not in by_name}
+            refused = [[image, error.code, error.message, error.remedy] for image, error in later.items()]
             journal.mark_written(self._key, {"state": self.state(journal), "refused": refused})
 
     def _write_failed(self, journal: Journal) -> None:
