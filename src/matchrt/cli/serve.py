@@ -57,6 +57,9 @@ def serve(
     drain: Annotated[float, typer.Option(help="Seconds that requests have to finish after SIGTERM.")] = 30.0,
     max_body: Annotated[float, typer.Option(help="Largest size of a request in megabytes.")] = 64.0,
     max_megapixels: MaxMegapixelsOption = 50.0,
+    decode_seconds: Annotated[
+        float, typer.Option(help="Seconds of processor time that decoding one image may take.")
+    ] = 4.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run.")] = None,
     device: DeviceOption = None,
     backend: BackendOption = None,
@@ -84,6 +87,7 @@ def serve(
         drain=drain,
         max_body=int(max_body * 1e6),
         max_pixels=int(max_megapixels * 1e6),
+        decode_seconds=decode_seconds,
         threads=threads,
         device=known_device(device),
         backend=backend,

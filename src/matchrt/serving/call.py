@@ -27,6 +27,10 @@ class Call:
         """Allows at most `seconds` from now, and never more than before. Raises nothing."""
         self._end = min(self._end, time.monotonic() + seconds)
 
+    def left(self) -> float:
+        """The seconds until the deadline; 0 after it. Raises nothing."""
+        return max(self._end - time.monotonic(), 0.0)
+
     def check(self) -> None:
         """Raises deadline-exceeded or request-abandoned if it is of no use to go on."""
         if self._gone:
@@ -43,7 +47,7 @@ class Call:
         if self._gone:
             run.cancel()
         try:
-            return run.result(max(self._end - time.monotonic(), 0.0))
+            return run.result(self.left())
         except FutureTimeout as error:
             run.cancel()
             raise too_late() from error

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from PIL import Image as PILImage
 from pydantic import BaseModel, Field, ValidationError
 
-from matchrt.runtime.image import Image, decode_image
+from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
@@ -73,7 +73,7 @@ def add_match(app: FastAPI, service: Service) -> None:
         form, files = await _read_form(request)
         chosen = service.engine(form.engine)
         call = Call(read_timeout(request, service.options.timeout))
-        work = service.run(chosen, call, lambda: _job(chosen, files, form))
+        work = service.run(chosen, call, lambda: _job(chosen, call, files, form))
         return Response(await unless_gone(request, work), media_type="application/json")
 
 
@@ -104,13 +104,13 @@ async def _read_form(request: Request) -> tuple[MatchForm, tuple[bytes, bytes]]:
 
 def _job(
     engine: ServedEngine,
+    call: Call,
     files: tuple[bytes, bytes],
     form: MatchForm,
 ) -> Job[bytes]:
     names = form.image0.filename or "image0", form.image1.filename or "image1"
     read0, read1 = (
-        partial(decode_image, data, name[:200], max_pixels=engine.max_pixels)
-        for data, name in zip(files, names, strict=True)
+        partial(engine.decoders.decode, data, name[:200], call) for data, name in zip(files, names, strict=True)
     )
     pair, images = pair_job(engine, read0, read1, form.min_score)
     # Images are large, so they are kept during the run only if they are drawn on.

@@ -40,7 +40,7 @@ def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCa
         request = read()
         limit_by_parameter(call, request.parameters)
         wanted = _wanted(request, model)
-        job = model.job(request)
+        job = model.job(request, call)
 
         def finish(run: Any) -> Answer:
             tensors = {tensor.name: tensor for tensor in job.finish(run)}

@@ -53,9 +53,10 @@ async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     """Serves until SIGTERM or SIGINT, then takes no more requests, finishes those under way, and ends.
 
     A second signal ends the wait. started: called with where the service listens, as soon as it does. Errors:
-    port-taken, serve-name.
+    port-taken, serve-name, decoder-start.
     """
     models = models_of(service)
+    service.decoders.start()
     options = service.options
     stop = asyncio.Event()
     with _on_signals(stop.set):

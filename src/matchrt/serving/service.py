@@ -19,6 +19,7 @@ from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import Session, SessionOptions
 from matchrt.serving.call import Call
+from matchrt.serving.decoding.pool import Decoders
 from matchrt.serving.failures import bad_request, busy, draining
 from matchrt.serving.helpers import Helpers
 from matchrt.serving.metrics import Metrics
@@ -42,10 +43,19 @@ class Job(Generic[T]):
 
 
 class ServedEngine:
-    """An engine with its workers, and the helpers that all engines of the service share."""
+    """An engine with its workers, and the helpers and decoders that all engines of the service share."""
 
-    def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
-        self.name, self.manifest, self.max_pixels, self.helpers = name, session.manifest, options.max_pixels, helpers
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        options: ServeOptions,
+        metrics: Metrics,
+        helpers: Helpers,
+        decoders: Decoders,
+    ) -> None:
+        self.name, self.manifest, self.max_pixels = name, session.manifest, options.max_pixels
+        self.helpers, self.decoders = helpers, decoders
         self._adapter = self._make_adapter(None)
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
@@ -83,12 +93,16 @@ class Service:
         self.options, self.metrics = options, Metrics()
         self.engines: dict[str, ServedEngine] = {}
         self._helpers = Helpers(os.cpu_count() or 1)
+        self.decoders = Decoders(
+            max(2, os.cpu_count() or 1), options.max_pixels, options.decode_seconds, self.metrics.decoder_ended
+        )
         try:
             for engine in engines:
                 self._open(engine, store)
             self._warm_up()
         except BaseException:
             self._close_engines()
+            self.decoders.close()
             self._helpers.close()
             raise
         batch = max(engine.manifest.input.batch for engine in self.engines.values())
@@ -128,15 +142,20 @@ class Service:
         return result
 
     async def drain(self) -> None:
-        """Takes no more requests, and waits for those under way, but at most `ServeOptions.drain` seconds."""
+        """Takes no more requests, and waits for those under way, but at most `ServeOptions.drain` seconds.
+
+        Images that are still being decoded then fail with server-draining.
+        """
         self._draining = True
         end = asyncio.get_running_loop().time() + self.options.drain
         while self._taken and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
+        self.decoders.close()
 
     def close(self) -> None:
         """Ends all threads and frees the engines. Requests that are still under way fail. Raises nothing."""
         self._draining = True
+        self.decoders.close()
         self._close_engines()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._helpers.close()
@@ -180,7 +199,7 @@ class Service:
         chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
         session = open_session(file, chosen)
         try:
-            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers)
+            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers, self.decoders)
         except BaseException:
             session.close()
             raise
