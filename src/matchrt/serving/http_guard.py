@@ -26,10 +26,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOGGER = logging.getLogger("matchrt.serving")
 # These need no token: the health checks, and pages without any data.
 _OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
-# The types of bodies by the route's end; None where a client says none. No other route takes a body.
+# The types of bodies by the route's end. No other route takes a body. The protocol's bodies may have no type, or that
+# which curl -d and urllib give to whatever they send; they are read as JSON all the same.
 _TYPES: dict[str, tuple[str | None, ...]] = {
     "/v1/match": ("multipart/form-data",),
-    "/infer": ("application/json", "application/octet-stream", None),
+    "/infer": ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", None),
 }
 _BODY = "matchrt.body"
 # Methods that change nothing and run nothing.
@@ -132,7 +133,7 @@ def _require_type(scope: Scope, types: tuple[str | None, ...]) -> None:
     given = _header(scope, b"content-type")
     kind = None if given is None else given.partition(";")[0].strip().lower()
     if kind not in types:
-        known = " or ".join(name for name in types if name is not None)
+        known = types[0]
         said = "no type" if kind is None else f"the type '{kind[:80]}'"
         raise MatchRTError(
             "request-media-type", f"The body has {said}; this path takes {known}.", "Set the header Content-Type."
