@@ -269,7 +269,7 @@ def test_slow_images_do_not_outlive_the_deadline_or_the_drain_of_a_service(
     def post(url: str, image: bytes) -> httpx.Response:
         return httpx.post(f"{url}/v1/match", files={"image0": image, "image1": image}, timeout=30)
 
-    with running(tmp_path, "--timeout", "1", "--drain", "1", "--threads", "1") as server:
+    with running(tmp_path, "--timeout", "2", "--drain", "1", "--threads", "1") as server:
         assert post(server.url, small).status_code == 200
         answers: list[httpx.Response] = []
         threads = [threading.Thread(target=lambda: answers.append(post(server.url, slow))) for _ in range(2)]
@@ -278,7 +278,7 @@ def test_slow_images_do_not_outlive_the_deadline_or_the_drain_of_a_service(
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 3.5
         assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(504, "deadline-exceeded")}
         assert post(server.url, small).status_code == 200
         ended = re.search(r"matchrt_decoders_ended_total ([0-9.]+)", httpx.get(f"{server.url}/metrics").text)
@@ -292,7 +292,7 @@ def test_slow_images_do_not_outlive_the_deadline_or_the_drain_of_a_service(
         start = time.monotonic()
         server.terminate()
         server.process.wait(10)
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 3.0
         for thread in threads:
             thread.join()
 

@@ -23,6 +23,8 @@ from matchrt.serving.http_app import make_app
 from matchrt.serving.models import models_of
 from matchrt.serving.service import Service
 
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
 
 class Client:
     """Asks an application without a network between."""
@@ -98,7 +100,8 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"files": files(png(), png()), "data": {"min_score": "2"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "data": {"verify": "essential"}}, 400, "request-invalid"),
         ({"files": {"image0": ("a.png", png())}, "data": {"image1": "no file"}}, 400, "request-invalid"),
-        ({"data": {"image0": "x", "image1": "y"}}, 400, "request-invalid"),
+        ({"data": {"image0": "x", "image1": "y"}}, 415, "request-media-type"),
+        ({"content": b"--x"}, 415, "request-media-type"),
         ({"files": files(png(), png()), "data": {"engine": "other"}}, 404, "model-not-served"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "soon"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "-1"}}, 400, "request-invalid"),
@@ -106,10 +109,11 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"content": b"{}", "headers": {"Content-Type": "multipart/form-data"}}, 400, "request-invalid"),
         ({"content": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
           "headers": {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}}, 400, "request-invalid"),
-        ({"content": bytes(70_000)}, 413, "body-too-large"),
-        ({"content": b"\x1f\x8b not gzip", "headers": {"Content-Encoding": "gzip"}}, 400, "request-invalid"),
-        ({"content": gzip.compress(bytes(10_000_000)), "headers": {"Content-Encoding": "gzip"}}, 413, "body-too-large"),
-        ({"content": b"x", "headers": {"Content-Encoding": "br"}}, 400, "request-invalid"),
+        ({"content": bytes(70_000), "headers": FORM}, 413, "body-too-large"),
+        ({"content": b"\x1f\x8b not gzip", "headers": {**FORM, "Content-Encoding": "gzip"}}, 400, "request-invalid"),
+        ({"content": gzip.compress(bytes(10_000_000)), "headers": {**FORM, "Content-Encoding": "gzip"}},
+         413, "body-too-large"),
+        ({"content": b"x", "headers": {**FORM, "Content-Encoding": "br"}}, 400, "request-invalid"),
     ],
 )  # fmt: skip
 def test_bad_requests_to_match(monkeypatch: pytest.MonkeyPatch, sent: dict[str, Any], status: int, code: str) -> None:

@@ -96,10 +96,12 @@ def serve(
     service = Service(engines or ["loftr-lite"], options, store_at(store))
     try:
         asyncio.run(run.serve(service, lambda where: _tell(where, list(service.engines), as_json)))
-    finally:
+    except BaseException:
         service.close()
+        raise
     if not as_json:
         stderr().print("Stopped. Every accepted request was answered or ran out of time.")
+    run.close(service)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import Session, SessionOptions
+from matchrt.serving.admission import Admission, Place
 from matchrt.serving.call import Call
 from matchrt.serving.decoding.pool import Decoders
-from matchrt.serving.failures import bad_request, busy, draining
+from matchrt.serving.failures import bad_request, draining, out_of_memory
 from matchrt.serving.helpers import Helpers
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
@@ -28,6 +28,8 @@ from matchrt.serving.workers import EngineWorkers, Rows, Run
 from matchrt.store import EngineStore
 
 T = TypeVar("T")
+# The bytes of all bodies in memory at one time, in multiples of the largest body allowed.
+_BODIES = 4
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Job(Generic[T]):
 
     inputs: rows to run, `[rows, ...]` by name.
     finish: makes the request's result from the run.
+    engine: what runs them; None for the engine that the request was made for.
     """
 
     inputs: Rows
     finish: Callable[[Run], T]
+    engine: ServedEngine | None = None
 
 
 class ServedEngine:
@@ -108,8 +112,7 @@ class Service:
         batch = max(engine.manifest.input.batch for engine in self.engines.values())
         round_ = options.workers * batch
         self.places = round_ + (round_ if options.queue is None else options.queue)
-        self._taken = 0
-        self._lock = threading.Lock()
+        self._admission = Admission(self.places, _BODIES * options.max_body)
         self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
         self._draining = False
         self.metrics.watch(lambda: self._taken, self.places)
@@ -130,14 +133,28 @@ class Service:
             raise MatchRTError("model-not-served", f"No engine '{name[:80]}' is served.", f"Served: {known}.")
         return self.engines[name]
 
-    def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
+    def enter(self) -> Place:
+        """A place for a request, before its body is read. Errors: server-busy, server-draining."""
+        if self._draining:
+            raise draining()
+        try:
+            return self._admission.enter()
+        except MatchRTError:
+            self.metrics.refused()
+            raise
+
+    def run(
+        self, engine: ServedEngine | None, call: Call, prepare: Callable[[], Job[T]], place: Place | None = None
+    ) -> asyncio.Future[T]:
         """The result of a request, as a future; cancelling it abandons the request.
 
+        engine: what runs it; None if the job says that.
         prepare: makes the job, in a thread of its own.
+        place: what the request has; it is left when the work is done. None to ask for one.
         Errors: server-busy and server-draining at once; later deadline-exceeded, request-abandoned, those of `prepare`
         and of the engine.
         """
-        result = asyncio.wrap_future(self._begin(engine, call, prepare))
+        result = asyncio.wrap_future(self._begin(engine, call, prepare, place or self.enter()))
         result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
         return result
 
@@ -160,30 +177,30 @@ class Service:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._helpers.close()
 
-    def _begin(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> Future[T]:
-        with self._lock:
-            if self._draining:
-                raise draining()
-            if self._taken >= self.places:
-                self.metrics.refused()
-                raise busy()
-            self._taken += 1
+    @property
+    def _taken(self) -> int:
+        return self._admission.taken
 
+    def _begin(self, engine: ServedEngine | None, call: Call, prepare: Callable[[], Job[T]], place: Place) -> Future[T]:
         def work() -> T:
             call.check()
             job = prepare()
             call.check()
-            return job.finish(call.wait(engine.workers.submit(job.inputs)))
+            chosen = job.engine or engine
+            assert chosen is not None
+            return job.finish(call.wait(chosen.workers.submit(job.inputs)))
 
         # Each admitted request owns one thread. Its place is free again when the work is done, not when somebody stops
         # waiting for it.
-        future = self._threads.submit(work)
-        future.add_done_callback(self._leave)
+        try:
+            future = self._threads.submit(work)
+        except RuntimeError as error:
+            place.leave()
+            # The pool is closed, or the system gives it no thread.
+            raise (draining() if self._draining else out_of_memory()) from error
+        place.used = True
+        future.add_done_callback(lambda _: place.leave())
         return future
-
-    def _leave(self, _: Future[T]) -> None:
-        with self._lock:
-            self._taken -= 1
 
     def _open(self, engine: str, store: EngineStore | None) -> None:
         name, _, path = engine.rpartition("=")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
 
+from matchrt.errors import MatchRTError
 from matchrt.runtime.image import Image
 from matchrt.serving.call import Call
 from matchrt.serving.decoding.process import DecodingProcess, Work
@@ -135,6 +137,10 @@ class _Slot:
             self._busy = False
             if self._closed or not process.idle:
                 self._drop(process)
+            if not self._closed and self._process is None:
+                # The next one starts now, so that no image waits for it. If it cannot, the next image says why.
+                with contextlib.suppress(MatchRTError):
+                    self._running()
         if not process.idle:
             self._ended()
 
