@@ -16,7 +16,10 @@ from matchrt.manifest.fields import EngineManifest, InputContract, MatchContract
 # A name neither begins with a dot or a dash nor has a slash: it is one step of a path, and no option of a command.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+# The name of a dimension, which may be an expression of torch.
+_DIMENSION = re.compile(r"[A-Za-z0-9_?+*/(). -]{1,100}")
 _DIGEST = re.compile(r"[0-9a-f]{1,64}")
+_KEY = re.compile(r"[0-9A-Za-z]{1,64}")
 _CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 _LONGEST_TEXT = 4096
@@ -36,6 +39,7 @@ def check_values(manifest: EngineManifest) -> None:
     _require(manifest.precision in _PRECISIONS, "precision", manifest.precision, f"one of {', '.join(_PRECISIONS)}")
     for where, value in _digests(manifest):
         _require(_DIGEST.fullmatch(value) is not None, where, value, "a digest in lower-case hexadecimal digits")
+    _require(_KEY.fullmatch(manifest.build_key or "0") is not None, "build_key", manifest.build_key, "a digest")
     for where, value in _texts(manifest):
         fits = is_printable(value) and len(value) <= _LONGEST_TEXT
         _require(fits, where, value, f"at most {_LONGEST_TEXT} characters without control characters")
@@ -68,8 +72,6 @@ def _digests(manifest: EngineManifest) -> Iterator[tuple[str, str]]:
     yield "onnx_sha256", manifest.onnx_sha256
     yield "engine_sha256", manifest.engine_sha256
     yield "source.tensors_sha256", manifest.source.tensors_sha256
-    if manifest.build_key:
-        yield "build_key", manifest.build_key
 
 
 def _texts(manifest: EngineManifest) -> Iterator[tuple[str, str]]:
@@ -110,7 +112,7 @@ def _check_tensors(specs: tuple[TensorSpec, ...], where: str) -> None:
             if isinstance(side, int):
                 _within(f"{where}.shape", side, 1, _LARGEST_SIZE)
             else:
-                _require(_IDENTIFIER.fullmatch(side) is not None, f"{where}.shape", side, "letters, digits and _")
+                _require(_DIMENSION.fullmatch(side) is not None, f"{where}.shape", side, "a number or a name")
     if len(set(names)) < len(names):
         raise ValueError(f"manifest.{where} has a tensor twice")
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from matchrt._util.reading import is_regular, read_regular
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.runtime.backends import DEFAULT_BACKEND, require_backend
 from matchrt.runtime.bundled import BUNDLED, bundled_path
-from matchrt.runtime.engine_checks import require_digest, require_known_backend, require_wanted_backend
+from matchrt.runtime.engine_checks import (
+    require_contract,
+    require_digest,
+    require_known_backend,
+    require_self_contained,
+    require_wanted_backend,
+)
 from matchrt.store import EngineStore, open_store
 
 
@@ -39,7 +46,7 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
     name, path = str(model_or_engine), Path(model_or_engine)
     if name in BUNDLED and backend in (None, DEFAULT_BACKEND):
         return bundled_path(name)
-    if path.is_file():
+    if is_regular(path):
         return path
     store = store or open_store()
     stored = [engine for engine in store.engines(name) if backend in (None, engine.manifest.backend)]
@@ -75,14 +82,16 @@ def read_engine(
     """Reads and verifies an engine. Arguments are those of `engine_path`.
 
     Errors: those of `engine_path`, manifest-*, engine-backend (the engine is for another backend than `backend`, or for
-    an unknown one), engine-digest (the bytes do not fit the manifest).
+    an unknown one), engine-digest (the bytes do not fit the manifest), engine-external and engine-rejected (an ONNX
+    engine keeps tensors in other files, or is no ONNX graph).
     """
     path = engine_path(model_or_engine, store, backend)
     manifest = read_manifest(manifest_path(path))
     require_wanted_backend(manifest, path, backend)
     require_known_backend(manifest, path)
+    require_contract(manifest, path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise MatchRTError(
             "engine-missing",
@@ -90,4 +99,6 @@ def read_engine(
             f"Build it again: matchrt build {manifest.model}.",
         ) from error
     require_digest(manifest, path, data)
+    if manifest.backend == DEFAULT_BACKEND:  # whose engines are ONNX graphs
+        require_self_contained(manifest, path, data)
     return EngineFile(path, data, manifest)
