@@ -10,7 +10,7 @@ from rich.table import Table
 
 from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_onnx import counts, print_graph
-from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
+from matchrt.cli.output import error_json, facts, megabytes, print_error, print_json, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, SelfTest
 
@@ -41,8 +41,7 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
         if as_json:
             print_json(document | {"layers": None, "layers_error": error_json(error)})
         else:
-            stderr().print(f"layers cannot be shown: {error.message} [{error.code}]", style="red")
-            stderr().print(f"  {error.remedy}")
+            print_error(error, f"[{error.code}] layers cannot be shown: ")
         return 2
     if as_json:
         print_json(document)

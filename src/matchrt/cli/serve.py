@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matchrt._util.reading import read_regular
 from matchrt.cli.options import BackendOption, DeviceOption, MaxMegapixelsOption, StoreOption, known_device, store_at
-from matchrt.cli.output import stderr, stdout
+from matchrt.cli.output import PrintableFormatter, stderr, stdout
 from matchrt.errors import MatchRTError, missing_package
 
 if TYPE_CHECKING:
     from matchrt.serving.run import Listening
 
 EPILOG = "Example: matchrt serve loftr-lite --http 8000 --grpc 8001"
+_LONGEST_TOKEN = 1 << 16
 TOKEN_VARIABLE = "MATCHRT_SERVE_TOKEN"
 _PACKAGES = (
     ("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("httptools", "httptools"), ("grpc", "grpcio"),
@@ -110,10 +112,14 @@ def read_token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
+        token = read_regular(path, _LONGEST_TOKEN).decode("ascii").strip()
+    except OSError as error:
         raise MatchRTError(
-            "token-file", f"'{path}' cannot be read as text.", "Name a file that contains one word."
+            "token-file", f"'{path}' cannot be read: {error.strerror}.", "Name a file that contains one word."
+        ) from error
+    except ValueError as error:
+        raise MatchRTError(
+            "token-file", f"'{path}' is not ASCII text.", "Name a file that contains one word."
         ) from error
     if not token:
         raise MatchRTError("token-file", f"'{path}' is empty.", "Write a long random word into it.")
@@ -122,7 +128,9 @@ def read_token(path: Path | None) -> str | None:
 
 def _log() -> None:
     """Logs our own messages to stderr, but of the libraries only failures, because strangers could fill the log."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.getLogger("matchrt").setLevel(logging.INFO)
     for noisy in ("uvicorn", "python_multipart"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

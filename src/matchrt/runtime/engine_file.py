@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from matchrt._util.reading import is_regular, read_regular
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.runtime.backends import DEFAULT_BACKEND, built_for, require_backend
 from matchrt.runtime.bundled import BUNDLED, bundled_path
-from matchrt.runtime.engine_checks import require_digest, require_known_backend, require_wanted_backend
+from matchrt.runtime.engine_checks import (
+    require_contract,
+    require_digest,
+    require_known_backend,
+    require_self_contained,
+    require_wanted_backend,
+)
 from matchrt.store import EngineStore, open_store
 
 
@@ -40,7 +47,7 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
     name, path, kind = str(model_or_engine), Path(model_or_engine), built_for(backend)
     if name in BUNDLED and kind in (None, DEFAULT_BACKEND):
         return bundled_path(name)
-    if path.is_file():
+    if is_regular(path):
         return path
     store = store or open_store()
     stored = [engine for engine in store.engines(name) if kind in (None, engine.manifest.backend)]
@@ -78,14 +85,16 @@ def read_engine(
     If `backend` runs engines of another one, the manifest that is returned names `backend`, which then runs the engine.
 
     Errors: those of `engine_path`, manifest-*, engine-backend (the engine is for another backend than `backend`, or for
-    an unknown one), engine-digest (the bytes do not fit the manifest).
+    an unknown one), engine-digest (the bytes do not fit the manifest), engine-external and engine-rejected (an ONNX
+    engine keeps tensors in other files, or is no ONNX graph).
     """
     path = engine_path(model_or_engine, store, backend)
     manifest = read_manifest(manifest_path(path))
     require_wanted_backend(manifest, path, built_for(backend))
     require_known_backend(manifest, path)
+    require_contract(manifest, path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise MatchRTError(
             "engine-missing",
@@ -93,4 +102,6 @@ def read_engine(
             f"Build it again: matchrt build {manifest.model}.",
         ) from error
     require_digest(manifest, path, data)
+    if built_for(manifest.backend) == DEFAULT_BACKEND:  # whose engines are ONNX graphs
+        require_self_contained(manifest, path, data)
     return EngineFile(path, data, replace(manifest, backend=backend or manifest.backend))

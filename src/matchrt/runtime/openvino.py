@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import openvino
 from openvino.properties import hint, inference_num_threads
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import EngineManifest, TensorSpec
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_checks import require_tensors
 from matchrt.runtime.engine_file import EngineFile
@@ -43,7 +44,8 @@ class OpenVinoSession(CallingSession):
                 f"OpenVINO {openvino.__version__} cannot load '{engine.path}': {_first_line(error)}",
                 "Update openvino, or use --backend onnxruntime.",
             ) from error
-        require_tensors(engine.manifest, engine.path, _names(self._engine, engine.manifest))
+        inputs = _specs(self._engine.inputs, engine.manifest.inputs)
+        require_tensors(engine.manifest, engine.path, inputs, _specs(self._engine.outputs, engine.manifest.outputs))
         self._manifest = engine.manifest
         self._request: Any = self._engine.create_infer_request()
 
@@ -89,11 +91,15 @@ class OpenVinoSession(CallingSession):
         self._request = self._engine = None
 
 
-def _names(compiled: Any, manifest: EngineManifest) -> list[str]:
-    """The names of the inputs and outputs. A tensor may have several; that of the manifest counts."""
-    wanted = {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
-    tensors = (*compiled.inputs, *compiled.outputs)
-    return [min(tensor.names & wanted, default=tensor.any_name) for tensor in tensors]
+def _specs(ports: Sequence[Any], wanted: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The tensors as OpenVINO lists them. One may have several names, of which the manifest's counts."""
+    known = {spec.name for spec in wanted}
+    found = []
+    for port in ports:
+        shape = (side.get_length() if side.is_static else "?" for side in port.partial_shape)
+        name = min(port.names & known, default=port.any_name)
+        found.append(TensorSpec(name, port.element_type.to_dtype().name, tuple(shape)))
+    return found
 
 
 def _first_line(error: Exception) -> str:
