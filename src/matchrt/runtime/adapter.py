@@ -145,6 +145,7 @@ class PairAdapter:
             matchrt_version=__version__,
             network_size0=first.fit.canvas_hw,
             network_size1=second.fit.canvas_hw,
+            apply_exif=self.options.apply_exif,
         )
 
     def _count(self, outputs: Outputs, row: int) -> int:

@@ -1,6 +1,7 @@
 """Matches: the frozen result of matching two images, and what users do with it.
 
-Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0).
+Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0). Images that
+EXIF turns count as turned; `image0.stored_points(keypoints0)` gives the pixels as the file stores them.
 
 Errors: those of `match_data`, `geometry`, `draw` and `formats`.
 """

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 UPRIGHT = 1
+ORIENTATIONS = range(1, 9)
 # 5..8 store rows as columns. Once these are swapped, they are flipped like 1..4.
 _SWAPPED = (5, 6, 7, 8)
 _ROWS_REVERSED = (3, 4, 7, 8)

@@ -71,7 +71,7 @@ def prepare_image(value: Any, name: str, manifest: EngineManifest, options: Matc
     small = fit_coarse(size, manifest.input)
     coarse = None if small is None else apply_fit(pixels, small, manifest.input.kernel)
     end = time.perf_counter()
-    ref = ImageRef(image.name, image.height, image.width)
+    ref = ImageRef(image.name, image.height, image.width, image.orientation)
     return PreparedImage(ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3)
 
 

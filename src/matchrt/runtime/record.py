@@ -2,6 +2,8 @@
 
 Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if found,
     matrix [3, 3], rotation [3, 3], translation [3] (float64). Everything else is metadata.
+Metadata `pixels` says whose pixels the arrays are in: `upright`, those of each image as its `orientation` (of EXIF)
+    turns it; or `stored`, those that its file stores. `ImageRef.stored_points` makes the second from the first.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import numpy.typing as npt
 
 from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
+from matchrt.runtime.orientation import ORIENTATIONS
 
 FORMAT = "matchrt-matches"
-VERSION = 2
-# Version 1 called the backend by another name; its files are read too.
+VERSION = 3
+# Version 1 called the backend by another name. Versions 1 and 2 did not note orientations. Both are read.
 _VERSION_1_BACKEND = "flavor"
 
 _ARRAYS = ("keypoints0", "keypoints1", "scores")
@@ -32,6 +35,7 @@ def metadata(matches: MatchData) -> dict[str, Any]:
         "version": VERSION,
         "image0": vars(matches.image0),
         "image1": vars(matches.image1),
+        "pixels": matches.pixels,
         "timings_ms": dict(matches.timings),
         "provenance": vars(matches.provenance),
         "geometry": geometry
@@ -55,7 +59,7 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     Errors: KeyError, TypeError, ValueError and AttributeError if a value is missing or of another kind; MatchRTError
     (matches-invalid) if the arrays do not belong together.
     """
-    if record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
+    if record.get("format") != FORMAT or record.get("version") not in (1, 2, VERSION):
         raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")
     made_by = dict(record["provenance"])
     if record["version"] == 1:
@@ -63,16 +67,24 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     for name in ("network_size0", "network_size1"):
         height, width = made_by[name]
         made_by[name] = (int(height), int(width))
+    image0, image1 = (_image(record[name], record["version"]) for name in ("image0", "image1"))
     return kind(
         keypoints0=_points(record["keypoints0"]),
         keypoints1=_points(record["keypoints1"]),
         scores=np.asarray(record["scores"], np.float32),
-        image0=ImageRef(**record["image0"]),
-        image1=ImageRef(**record["image1"]),
+        image0=image0,
+        image1=image1,
         timings=record["timings_ms"],
         provenance=Provenance(**made_by),
         geometry=_geometry(record),
     )
+
+
+def _image(stored: Mapping[str, Any], version: int) -> ImageRef:
+    image = ImageRef(**{"orientation": None, **stored} if version < VERSION else stored)
+    if image.orientation is not None and image.orientation not in ORIENTATIONS:
+        raise ValueError(f"orientation {image.orientation!r} is not known")
+    return image
 
 
 def _points(values: Any) -> npt.NDArray[np.float32]:
