@@ -169,7 +169,7 @@ def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
     pairs: list[ListedPair] = pickle.loads(row["block"])
     adapter, images = PairAdapter(work.engine.manifest, work.options), Images()
     for name in dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)):
-        images[name] = read_source(adapter.prepare, work.root / name)
+        images[name] = read_source(adapter.share, work.root / name)
     return {"prepared": pickle.dumps((pairs, images))}
 
 

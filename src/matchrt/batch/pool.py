@@ -23,6 +23,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import best_side
 from matchrt.runtime.session import Device
 
@@ -82,8 +83,9 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             forks.put(fork)
         decoding = _pool(stack, size.decoders)
         matching = _pool(stack, size.workers)
-        prepare = matcher.adapter.prepare
-        cache = ImageCache(lambda name: decoding.submit(read_source, prepare, root / name), cached(matcher.manifest))
+        prepare = matcher.adapter.share
+        count = cached(matcher.manifest, matcher.options)
+        cache = ImageCache(lambda name: decoding.submit(read_source, prepare, root / name), count)
         under_way: deque[Future[Result]] = deque()
         for pair in pairs:
             images = cache.get(pair.first), cache.get(pair.second)
@@ -129,8 +131,10 @@ def own_error(error: MatchRTError) -> MatchRTError:
     return error
 
 
-def cached(manifest: EngineManifest) -> int:
-    """The number of prepared images that the cache keeps."""
+def cached(manifest: EngineManifest, options: MatcherOptions) -> int:
+    """The number of images that the cache keeps. Images that are stretched in pairs are kept in their own size."""
+    if options.stretch == "same":
+        return _FEWEST_CACHED
     return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * manifest.input.channels))
 
 

@@ -8,7 +8,7 @@ again: an equal stamp is an equal file. A file that changed within the last seco
 systems count time in seconds, and a second change would not show.
 
 Errors: image-failed (a decoder failed in a way that nobody thought of), image-changed (the file changed while it was
-read), and those of `PairAdapter.prepare`.
+read), and those of `PairAdapter.share`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from matchrt._util.digest import sha256_file
 from matchrt.batch.results import ImageFacts
 from matchrt.errors import MatchRTError
+from matchrt.runtime.image import Image
 from matchrt.runtime.preprocess import PreparedImage
 
 # The coarsest clock of the file systems that we know (FAT) has steps of two seconds.
@@ -36,18 +37,18 @@ _TRIES = 2
 class SourceImage:
     """An image that was read for its pairs.
 
-    prepared: the image as the engine takes it.
+    prepared: the image as the engine takes it, or decoded, if images are stretched in pairs (`PairAdapter.share`).
     facts: its size, its orientation, and by what its file is known again.
     """
 
-    prepared: PreparedImage
+    prepared: PreparedImage | Image
     facts: ImageFacts
 
 
 Read = SourceImage | MatchRTError
 
 
-def read_source(prepare: Callable[[Path], PreparedImage], path: Path) -> Read:
+def read_source(prepare: Callable[[Path], PreparedImage | Image], path: Path) -> Read:
     """Reads one image; an error that concerns it is returned, and not raised.
 
     prepare: decodes a file for the engine. Errors that are raised: those of the engine or the GPU.
@@ -58,7 +59,7 @@ def read_source(prepare: Callable[[Path], PreparedImage], path: Path) -> Read:
             prepared = prepare(path)
             content = sha256_file(path)
             if before == stamp_of(path):
-                ref = prepared.ref
+                ref = prepared if isinstance(prepared, Image) else prepared.ref
                 facts = ImageFacts(ref.height, ref.width, ref.orientation or 1, content, _trusted(path, before))
                 return SourceImage(prepared, facts)
         return MatchRTError(

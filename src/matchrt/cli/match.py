@@ -23,13 +23,15 @@ from matchrt.cli.options import (
     SampleOption,
     SeedOption,
     StoreOption,
+    StretchChoice,
+    StretchOption,
     ThreadsOption,
     WindowOption,
     matcher_options,
     require_new_output,
     store_at,
 )
-from matchrt.cli.output import print_json, print_written, stdout
+from matchrt.cli.output import print_json, print_written, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
 
@@ -111,6 +113,7 @@ def match(
     ] = False,
     max_megapixels: MaxMegapixelsOption = 50.0,
     ignore_exif: IgnoreExifOption = False,
+    stretch: StretchOption = StretchChoice.none,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
     backend: Annotated[
@@ -152,6 +155,7 @@ def match(
         seed=seed,
         ignore_exif=ignore_exif,
         max_megapixels=max_megapixels,
+        stretch=stretch,
         threads=threads,
         device=device,
         backend=backend,
@@ -225,6 +229,8 @@ def _match_one(
         save_picture(draw, matches.draw(*images))
     if save is not None:
         save_matches(matches, save, root=root)
+    for warning in matches.warnings:
+        stderr().print(f"warning: {warning}", style="yellow")
     if as_json:
         print_json(matches.summary())
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,12 @@ def match_many(
     names in an .h5 file start from. Errors that end the run: output-unwritable, matches-name.
     """
     rows: list[dict[str, Any]] = []
+    # Each image is warned of once, however many pairs it stands in.
+    warn = lru_cache(None)(lambda text: stderr().print(f"warning: {text}", style="yellow"))
     with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
         results = matcher.match_many(pairs, return_errors=True)
         for name, pair, result in zip(pair_names(pairs), pairs, results, strict=True):
-            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer)})
+            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer, warn)})
             advance()
     failed = sum("error" in row for row in rows)
     if as_json:
@@ -50,11 +53,18 @@ def match_many(
 
 
 def _row(
-    result: Matches | MatchRTError, name: str, pair: Pair, check: Callable[[Matches], Matches], writer: _Writer
+    result: Matches | MatchRTError,
+    name: str,
+    pair: Pair,
+    check: Callable[[Matches], Matches],
+    writer: _Writer,
+    warn: Callable[[str], None],
 ) -> dict[str, Any]:
     if isinstance(result, MatchRTError):
         return {"error": error_json(result)}
     matches = check(result)
+    for warning in matches.warnings:
+        warn(warning)
     writer.write(matches, name, pair)
     return matches.summary()
 

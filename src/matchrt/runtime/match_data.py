@@ -101,6 +101,7 @@ class MatchData:
     timings: milliseconds by stage.
     provenance: what made the matches.
     geometry: the two-view geometry that `verify` found; None before.
+    warnings: what a person should know about the images, a sentence each; not part of saved files.
 
     The arrays are read-only copies. Error: matches-invalid for wrong shapes, NaN, scores outside 0..1 or out of order.
     """
@@ -113,6 +114,7 @@ class MatchData:
     timings: Mapping[str, float]
     provenance: Provenance
     geometry: Geometry | None = field(default=None)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = (np.shape(self.scores) or (1,))[0]
@@ -214,6 +216,8 @@ class MatchData:
                 "network_size1": list(self.provenance.network_size1),
             },
         }
+        if self.warnings:
+            result["warnings"] = list(self.warnings)
         if self.geometry is not None:
             result["geometry"] = _geometry_summary(self.geometry)
         return result
