@@ -68,8 +68,8 @@ def draw_matches(
     max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
         ranks, so that weak ones are shown too.
     max_height: pixels; each image is scaled down to this height, never up.
-    Errors: draw-mismatch if an image is none, or not of the size that was matched, draw-option if an option is out of range;
-    for paths those of `read_image`.
+    Errors: draw-mismatch if an image is none, or not of the size that was matched; draw-option if an option is out of
+    range; for paths those of `read_image`.
     """
     if max_lines < 0 or max_height < 16:
         raise MatchRTError(

@@ -8,7 +8,8 @@ single pixel is decoded. All rows have data, or the image is refused. What is st
 | 1 bit, 8-bit grey              | grey                                                                    |
 | 2 to 16 bits, uint16 arrays    | grey or RGB, value * 255 / the largest value, rounded                   |
 | 16-bit RGB PNG                 | RGB; Pillow keeps the high byte, within one level of value / 257        |
-| 32 and 64 bits, signed (TIFF)  | as 16 bits; the values must be in 0..65535                              |
+| 16 bits signed (TIFF)          | value * 255 / 32767; the values must not be negative                    |
+| 32 and 64 bits (TIFF)          | as 16 bits; the values must be in 0..65535                              |
 | float (TIFF, PFM, arrays)      | value * 255 rounded; must be finite and in 0..1, see below              |
 | palette, CMYK, YCbCr           | RGB                                                                     |
 | alpha (LA, RGBA, P with alpha) | alpha is ignored: the stored colours are used, nothing is composited    |

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as PILImage
 
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError, UnreadError
 from matchrt.runtime.decoding.source import Source
@@ -60,18 +61,20 @@ class _Layout:
 
 
 def is_read_here(page: Page) -> bool:
-    """Whether `read_pixels` knows these pixels or has a name for them. The rest (fax, old JPEG, WebP) is Pillow's."""
-    return page.compression not in (2, 3, 4, 6, 50001)
+    """Whether `read_pixels` knows these pixels or has a name for them. The rest (fax, old JPEG) is Pillow's."""
+    return page.compression not in (2, 3, 4, 6)
 
 
 def read_pixels(source: Source, page: Page, decode_jpeg: DecodeJpeg, decode_bytes: DecodeBytes) -> Values:
     """The pixels of a page. Errors: DamagedError, UnreadError, TooLargeError, image-unreadable."""
     _require_known(page)
     if page.compression == _JPEG:
-        return Values(_assemble(source, page, np.dtype(np.uint8), lambda data, _: _jpeg(data, page, decode_jpeg)), 255)
+        # The decoder makes RGB of YCbCr.
+        stored = _assemble(source, page, np.dtype(np.uint8), lambda data, _: _jpeg(data, page, decode_jpeg))
+        return _meaning(stored, page, _RGB if page.photometric == _YCBCR else page.photometric)
     dtype = _dtype(page)
     stored = _assemble(source, page, dtype, lambda data, shape: _block(data, shape, page, dtype, decode_bytes))
-    return _meaning(stored, page)
+    return _meaning(stored, page, page.photometric)
 
 
 def _require_known(page: Page) -> None:
@@ -87,12 +90,14 @@ def _require_known(page: Page) -> None:
     )
     if page.compression == _JPEG:
         known = known and bits == 8 and kind == 1 and page.one(284, 1) == 1 and photometric != _PALETTE
-        known = known and bands == colours and photometric not in (_INKS, _WHITE_IS_ZERO)
+        known = known and bands != 2 and photometric != _WHITE_IS_ZERO
     elif kind in (2, 3):
         known = known and bits in (16, 32, 64) and photometric in (_BLACK_IS_ZERO, _RGB)
     else:
         known = known and kind == 1 and (1 <= bits <= 16 or bits in (32, 64))
-        known = known and (bits == 8 or photometric != _INKS) and photometric != _YCBCR
+        known = known and (bits == 8 or photometric not in (_INKS, _YCBCR))
+        known = known and (bits <= 16 or photometric in (_BLACK_IS_ZERO, _RGB))
+        known = known and (photometric != _YCBCR or page.values.get(530) == (1, 1))
     if not known:
         raise UnreadError(page.describe())
     predictor = page.one(317, 1)
@@ -249,27 +254,32 @@ def _jpeg(data: bytes, page: Page, decode_jpeg: DecodeJpeg) -> Array:
     transform = 1 if page.photometric == _YCBCR else 0
     adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]) if page.bands == 3 else b""
     pixels = decode_jpeg(b"\xff\xd8" + adobe + tables[2:-2] + data[2:])
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.ndim == 2:
+        return pixels[:, :, None]
+    return np.subtract(255, pixels, dtype=np.uint8) if pixels.shape[2] == 4 else pixels  # Pillow takes four for inks
 
 
 # --------------------------------------------------------------------------------------------------- meaning
 
 
-def _meaning(stored: Array, page: Page) -> Values:
+def _meaning(stored: Array, page: Page, photometric: int) -> Values:
     """Bands as grey or RGB values."""
     white = float((1 << page.bits) - 1)
-    if page.photometric == _PALETTE:
+    if photometric == _PALETTE:
         return Values(_coloured(stored[:, :, 0], page), 255)
-    if page.photometric == _INKS:
-        left = 255 - stored[:, :, :3].astype(np.uint16)
-        black = 255 - stored[:, :, 3:4].astype(np.uint16)
-        return Values(((left * black + 127) // 255).astype(np.uint8), 255)
-    colours = stored[:, :, :3] if page.photometric == _RGB else stored[:, :, 0]
-    if page.photometric == _WHITE_IS_ZERO:
+    if photometric in (_INKS, _YCBCR):
+        mode, bands = ("CMYK", 4) if photometric == _INKS else ("YCbCr", 3)
+        raw = np.ascontiguousarray(stored[:, :, :bands])
+        picture = PILImage.frombytes(mode, (page.width, page.height), raw.tobytes())
+        return Values(np.array(picture.convert("RGB")), 255)
+    colours = stored[:, :, :3] if photometric == _RGB else stored[:, :, 0]
+    if photometric == _WHITE_IS_ZERO:
         colours = np.subtract((1 << page.bits) - 1, colours, dtype=colours.dtype)
     if page.sample_format == 3:
         return Values(colours, 1.0)
-    return Values(colours, 65535.0 if page.bits > 16 or page.sample_format == 2 else white)
+    if page.bits > 16:
+        return Values(colours, 65535.0)
+    return Values(colours, (white - 1) / 2 if page.sample_format == 2 else white)
 
 
 def _coloured(indices: Array, page: Page) -> npt.NDArray[np.uint8]:
