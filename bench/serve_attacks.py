@@ -63,6 +63,11 @@ def ask(port: int, data: bytes, seconds: float = 60.0) -> str:
         return "closed"
 
 
+def send_health(target: Target) -> str:
+    """The status of a health check on a new connection."""
+    return ask(target.http, b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+
+
 def status_of(link: socket.socket) -> str:
     """The status of the next answer on a connection."""
     try:
