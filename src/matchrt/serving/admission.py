@@ -53,10 +53,11 @@ class Admission:
 
     places: how many requests may have one at a time.
     bytes_: of all bodies together.
+    freed: called with the bytes that a place held, when it is left.
     """
 
-    def __init__(self, places: int, bytes_: int) -> None:
-        self.places, self._bytes = places, bytes_
+    def __init__(self, places: int, bytes_: int, freed: Callable[[int], None] = lambda size: None) -> None:
+        self.places, self._bytes, self._freed = places, bytes_, freed
         self._lock = threading.Lock()
         self._taken = self._held = 0
         # In the order in which they began. Only the event loop's thread adds and takes from it.
@@ -107,7 +108,8 @@ class Admission:
             if place.left:
                 return
             place.left = True
-            self._held -= place.held
-            place.held = 0
+            size, place.held = place.held, 0
+            self._held -= size
             if not place.lost:
                 self._taken -= 1
+        self._freed(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from matchrt.errors import InternalError, MatchRTError
@@ -102,3 +103,16 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether an exception says that memory is short: Python's, NumPy's, or OpenCV's."""
     # OpenCV's StsNoMem.
     return isinstance(error, MemoryError) or (type(error).__module__ == "cv2" and getattr(error, "code", None) == -4)
+
+
+def free_frames(error: BaseException) -> None:
+    """Empties the frames that an error has passed, which otherwise keep bodies and images until Python finds the cycle.
+
+    The traceback can still be printed.
+    """
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        traceback.clear_frames(step.__traceback__)
+        step = step.__cause__ or step.__context__

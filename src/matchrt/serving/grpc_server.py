@@ -50,7 +50,7 @@ class GrpcService:
 
     def __init__(self, service: Service, models: Mapping[str, Model]) -> None:
         self._service, self._models = service, models
-        self._small = Admission(_SMALL_CALLS, _SMALL_CALLS * service.options.max_body)
+        self._small = Admission(_SMALL_CALLS, _SMALL_CALLS * service.options.max_body, service.trimmer.freed)
 
     async def server_live(self, context: Any) -> Any:
         """Says that the process answers."""
@@ -134,17 +134,18 @@ class GrpcService:
                 status = "CANCELLED"
                 raise
             except MatchRTError as error:
-                status, failure = grpc_status(error), error
+                # Not the error itself: this frame would keep it, and it would keep this frame.
+                status, text = grpc_status(error), str(error)
             except Exception as error:
                 if lacks_memory(error):
                     LOGGER.error("out of memory in %s", name)
                 else:
                     LOGGER.exception("unexpected failure in %s", name)
                 failure = surprise(error)
-                status = grpc_status(failure)
+                status, text = grpc_status(failure), str(failure)
             finally:
                 self._service.metrics.answered("grpc", name, status, time.perf_counter() - start)
-            await context.abort(getattr(grpc.StatusCode, status), str(failure))
+            await context.abort(getattr(grpc.StatusCode, status), text)
             raise AssertionError("abort raises")
 
         return answer

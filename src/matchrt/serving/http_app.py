@@ -41,6 +41,7 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
         title="matchrt",
         version=__version__,
         description="Image matching: the Open Inference Protocol version 2, and one friendly endpoint.",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -50,8 +51,13 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     add_match(app, service)
     _add_pages(app, service)
     _add_failures(app)
-    schema = app.openapi
-    app.openapi = lambda: tidy(schema(), models, service.options.token is not None)  # type: ignore[method-assign]
+    # Made once: it takes longer than a health check may wait.
+    schema = orjson.dumps(tidy(app.openapi(), models, service.options.token is not None))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(schema, media_type="application/json")
+
     guarded: App = Guard(app, service)
     if service.options.host in LOOPBACK:
         # A web page whose host name points to 127.0.0.1 gets no answer.

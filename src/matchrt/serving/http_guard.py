@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -25,7 +26,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOGGER = logging.getLogger("matchrt.serving")
 # These need no token: the health checks, and pages without any data.
-_OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+_HEALTH = ("/v2/health/live", "/v2/health/ready")
+_OPEN = ("/", "/docs", "/openapi.json", *_HEALTH)
 # The types of bodies by the route's end. No other route takes a body. The protocol's bodies may have no type, or that
 # which curl -d and urllib give to whatever they send; they are read as JSON all the same.
 _TYPES: dict[str, tuple[str | None, ...]] = {
@@ -42,6 +44,7 @@ class Guard:
 
     def __init__(self, app: App, service: Service) -> None:
         self._app, self._service = app, service
+        self._turns = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -63,6 +66,8 @@ class Guard:
             _require_own_site(scope)
             types = _types_of(scope)
             if types is None:
+                if scope["path"] not in _HEALTH:
+                    await self._turn()
                 await self._app(scope, _nothing(receive), counted)
             else:
                 await self._with_body(scope, types, receive, counted)
@@ -75,6 +80,11 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.answered("http", route, str(status), time.perf_counter() - start)
+
+    async def _turn(self) -> None:
+        """Waits for a turn. One request has it in each round of the event loop, so that many do not delay health."""
+        async with self._turns:
+            await asyncio.sleep(0)
 
     async def _with_body(self, scope: Scope, types: tuple[str | None, ...], receive: Receive, send: Send) -> None:
         """Everything that the head can show is refused before the request gets a place, and all else after."""
@@ -153,7 +163,7 @@ def _require_own_site(scope: Scope) -> None:
     if origin is not None and good:
         # A page cannot set X-Forwarded-Host without asking first, and a proxy says by it what the browser asked for.
         hosts = [_header(scope, name) for name in (b"host", b"x-forwarded-host")]
-        good = any(host is not None and _same_host(origin, host) for host in hosts)
+        good = any(host is not None and _same_host(origin, host, ports=site is None) for host in hosts)
     if not good:
         raise MatchRTError(
             "request-foreign",
@@ -163,12 +173,13 @@ def _require_own_site(scope: Scope) -> None:
         )
 
 
-def _same_host(origin: str, host: str) -> bool:
+def _same_host(origin: str, host: str, *, ports: bool) -> bool:
+    """Whether an origin is that of a host; its port counts only where the browser has not compared it."""
     try:
-        parts = urlsplit(origin.strip().lower())
+        parts, asked = urlsplit(origin.strip().lower()), urlsplit(f"//{host.strip().lower()}")
         usual = {"http": 80, "https": 443}[parts.scheme]
-        asked = urlsplit(f"//{host.strip().lower()}")
-        return bool(parts.hostname) and (parts.hostname, parts.port or usual) == (asked.hostname, asked.port or usual)
+        same_port = (parts.port or usual) == (asked.port or usual)
+        return bool(parts.hostname) and parts.hostname == asked.hostname and (same_port or not ports)
     except (KeyError, ValueError):  # not an origin of the web, such as `null`
         return False
 

@@ -92,14 +92,15 @@ def _described() -> dict[str, Any]:
 def _job(service: Service, call: Call, content: bytearray, boundary: bytes) -> Job[bytes]:
     """The job of a request, from its body. Errors: request-invalid, model-not-served, those of `pair_job`."""
     parts = read_parts(content, boundary)
-    del content
     files = []
     for field in _FILES:
         part = parts.pop(field, None)
         if part is None or part.filename is None:
             raise bad_request(f"The form's field '{field}' is missing, or is no file.", "Send two image files.")
-        files.append((part.content, (part.filename or field)[:200]))
+        files.append((bytes(part.content), (part.filename or field)[:200]))
     form = _read_form({name: part.text() for name, part in parts.items()})
+    # Nothing needs the body any more, whose files are copies now.
+    del part, parts, content
     engine = service.engine(form.engine)
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
     pair, images = pair_job(engine, read0, read1, form.min_score)

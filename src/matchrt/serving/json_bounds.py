@@ -116,5 +116,5 @@ def _nested(shape: tuple[int, ...], most: int) -> bytes:
     for length in reversed(shape):
         if not 0 < length * (len(text) + 1) <= most:
             return b""
-        text = b"[" + b",".join([text] * length) + b"]"
+        text = b"[" + (text + b",") * (length - 1) + text + b"]"
     return text

@@ -21,6 +21,7 @@ from matchrt.serving.http_app import make_app
 from matchrt.serving.http_server import HttpServer
 from matchrt.serving.limits import connection_limits
 from matchrt.serving.log_limits import limit_logs
+from matchrt.serving.memory import return_large_pieces
 from matchrt.serving.models import models_of
 from matchrt.serving.options import LOOPBACK
 from matchrt.serving.service import Service
@@ -57,6 +58,7 @@ async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     models = models_of(service)
     service.decoders.start()
     options, limits = service.options, connection_limits()
+    return_large_pieces()
     limit_logs(("matchrt.serving", "asyncio", "grpc._cython.cygrpc"))
     stop = asyncio.Event()
     end = time.monotonic()

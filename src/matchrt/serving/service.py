@@ -20,8 +20,9 @@ from matchrt.runtime.session import Session, SessionOptions
 from matchrt.serving.admission import Admission, Place
 from matchrt.serving.call import Call
 from matchrt.serving.decoding.pool import Decoders
-from matchrt.serving.failures import bad_request, draining, out_of_memory
+from matchrt.serving.failures import bad_request, draining, free_frames, out_of_memory
 from matchrt.serving.helpers import Helpers
+from matchrt.serving.memory import Trimmer
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.workers import EngineWorkers, Rows, Run
@@ -112,7 +113,8 @@ class Service:
         batch = max(engine.manifest.input.batch for engine in self.engines.values())
         round_ = options.workers * batch
         self.places = round_ + (round_ if options.queue is None else options.queue)
-        self._admission = Admission(self.places, _BODIES * options.max_body)
+        self.trimmer = Trimmer()
+        self._admission = Admission(self.places, _BODIES * options.max_body, self.trimmer.freed)
         self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
         self._draining = False
         self.metrics.watch(lambda: self._taken, self.places)
@@ -176,6 +178,7 @@ class Service:
         self._close_engines()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._helpers.close()
+        self.trimmer.close()
 
     @property
     def _taken(self) -> int:
@@ -190,10 +193,17 @@ class Service:
             assert chosen is not None
             return job.finish(call.wait(chosen.workers.submit(job.inputs)))
 
+        def work_tidily() -> T:
+            try:
+                return work()
+            except BaseException as error:
+                free_frames(error)
+                raise
+
         # Each admitted request owns one thread. Its place is free again when the work is done, not when somebody stops
         # waiting for it.
         try:
-            future = self._threads.submit(work)
+            future = self._threads.submit(work_tidily)
         except RuntimeError as error:
             place.leave()
             # The pool is closed, or the system gives it no thread.
