@@ -15,12 +15,14 @@ Errors:
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from matchrt._util.reading import open_regular
 from matchrt.errors import MatchRTError
 
 IMAGE_SUFFIXES = frozenset(
@@ -104,7 +106,7 @@ def iterate_list(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
             "Write what comes through it to a file first, and name that file.",
         )
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), ""), start=1):
                 if len(line) == _LONGEST_LINE:
                     raise MatchRTError(

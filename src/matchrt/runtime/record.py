@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from matchrt._util.from_json import parse_json
 from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
 
@@ -20,6 +21,7 @@ VERSION = 2
 # Version 1 called the backend by another name; its files are read too.
 _VERSION_1_BACKEND = "flavor"
 
+_LARGEST_SIDE = 1 << 31
 _ARRAYS = ("keypoints0", "keypoints1", "scores")
 _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
 
@@ -60,23 +62,35 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     made_by = dict(record["provenance"])
     if record["version"] == 1:
         made_by["backend"] = made_by.pop(_VERSION_1_BACKEND)
-    for name in ("network_size0", "network_size1"):
-        height, width = made_by[name]
-        made_by[name] = (int(height), int(width))
     return kind(
         keypoints0=_points(record["keypoints0"]),
         keypoints1=_points(record["keypoints1"]),
-        scores=np.asarray(record["scores"], np.float32),
-        image0=ImageRef(**record["image0"]),
-        image1=ImageRef(**record["image1"]),
-        timings=record["timings_ms"],
-        provenance=Provenance(**made_by),
+        scores=_numbers(record["scores"]).astype(np.float32),
+        image0=_image(record["image0"], "image0"),
+        image1=_image(record["image1"], "image1"),
+        timings=parse_json(dict[str, float], record["timings_ms"], "timings_ms"),
+        provenance=parse_json(Provenance, made_by, "provenance"),
         geometry=_geometry(record),
     )
 
 
+def _image(value: Any, where: str) -> ImageRef:
+    image: ImageRef = parse_json(ImageRef, value, where)
+    if not (0 < image.height < _LARGEST_SIDE and 0 < image.width < _LARGEST_SIDE):
+        raise ValueError(f"{where} is {image.height}x{image.width}")
+    return image
+
+
+def _numbers(values: Any) -> npt.NDArray[Any]:
+    """The values as an array of numbers. Error: ValueError for any others, which NumPy would turn into numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array holds {array.dtype}, not numbers")
+    return array
+
+
 def _points(values: Any) -> npt.NDArray[np.float32]:
-    array = np.asarray(values, np.float32)
+    array = _numbers(values).astype(np.float32)
     return array.reshape(0, 2) if array.size == 0 else array  # an empty JSON list has lost its second axis
 
 
@@ -89,18 +103,25 @@ def _geometry(record: Mapping[str, Any]) -> Geometry | None:
     return Geometry(
         kind=stored["kind"],
         matrix=_optional(record, "matrix", (3, 3)),
-        inliers=np.asarray(record["inliers"], bool),
-        threshold_px=float(stored["threshold_px"]),
-        estimator=str(stored["estimator"]),
+        inliers=_inliers(record["inliers"]),
+        threshold_px=parse_json(float, stored["threshold_px"], "threshold_px"),
+        estimator=parse_json(str, stored["estimator"], "estimator"),
         rotation=_optional(record, "rotation", (3, 3)),
         translation=_optional(record, "translation", (3,)),
     )
 
 
+def _inliers(values: Any) -> npt.NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind != "b":
+        raise ValueError(f"inliers are {array.dtype}, not booleans")
+    return array.astype(bool)
+
+
 def _optional(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
     if record.get(name) is None:
         return None
-    array = np.asarray(record[name], np.float64)
-    if array.shape != shape:
-        raise ValueError(f"{name} has the shape {array.shape}")
+    array = _numbers(record[name]).astype(np.float64)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} has the shape {array.shape}, or numbers that are not finite")
     return array
