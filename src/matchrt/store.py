@@ -13,6 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
+from matchrt._util.atomic import why_unwritable
 from matchrt._util.digest import sha256_file
 from matchrt._util.text import shown
 from matchrt.errors import MatchRTError
@@ -71,13 +72,8 @@ class EngineStore:
 
     def require_writable(self) -> None:
         """Raises `store-unwritable` if adding an engine must fail. Call it before long work."""
-        parent = Path(os.path.realpath(self.root))
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise _unwritable(self.root, f"'{parent}' is not a folder")
-        if not os.access(parent, os.W_OK):
-            raise _unwritable(self.root, f"'{parent}' may not be written")
+        if (reason := why_unwritable(self.root)) is not None:
+            raise _unwritable(self.root, reason)
 
     def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
         """Adds an engine, so that nobody ever reads half of it: a temporary folder is written and then renamed.

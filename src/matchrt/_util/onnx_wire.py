@@ -34,7 +34,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_FIELDS = 4_000_000
 # ONNX Runtime takes files of its own format too, which it knows by these bytes.
 _OWN_FORMAT = (b"ORTM", 4)
-_SHOWN = 100
+MOST_SHOWN = 100
 
 _Field = tuple[int, int, int, int]
 
@@ -84,7 +84,7 @@ def external_tensors(data: bytes) -> list[ExternalTensor]:
                     location = location or (_location(data, value, at) if wire == _BYTES else "")
                 elif number == _DATA_LOCATION and value:
                     outside = True
-        if outside and len(found) < _SHOWN:
+        if outside and len(found) < MOST_SHOWN:
             found.append(ExternalTensor(name, location))
     return found
 

@@ -133,7 +133,7 @@ def _print_verdict(what: str, verdict: Verdict) -> None:
 
 def _print_store(found: Examination) -> None:
     store, console = found.store, stdout()
-    writable = "writable" if store.writable else "NOT writable (set MATCHRT_STORE)"
+    writable = "writable" if store.writable else f"NOT writable: {store.why_unwritable} (set MATCHRT_STORE)"
     _line("store", f"{store.root}: {store.engines} engines, {store.size / 1e6:.1f} MB, {writable}")
     for misfit in store.misfits[:_SHOWN]:
         _line("  does not fit", misfit.path, style="yellow")

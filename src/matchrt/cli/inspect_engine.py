@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from matchrt.runtime.gpu.inspection.opened import OpenedEngine
 
 
-def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
+def inspect_engine(path: Path, layers: bool, as_json: bool, backend: str | None = None) -> int:
     """Prints an engine. Returns the exit code: 2 if layers were requested and cannot be shown, else 0.
 
+    backend: the engine's, if it must be of that one; None for any.
     Errors: those of `read_engine`.
     """
     from matchrt.runtime.backend import get_backend
     from matchrt.runtime.engine_file import read_engine
 
-    file = read_engine(path)
+    file = read_engine(path, backend=backend)
     document: dict[str, Any] = {"kind": "engine", "path": str(path), "manifest": asdict(file.manifest)}
     if not as_json:
         _print_manifest(path, file.manifest)

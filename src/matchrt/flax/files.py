@@ -8,6 +8,7 @@ attention type and the number of heads.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import zipfile
@@ -19,10 +20,15 @@ from typing import Any
 import numpy as np
 
 from matchrt._util import atomic
+from matchrt._util.npz import read_npz
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.weights.files.opening import open_regular
 from matchrt.flax.layout import Array, Arrays
 
+# LoFTR's weights are 46 MB.
+_MOST_BYTES = 4 << 30
 _ABOUT = "__about__"
 _CONVERT = "Convert the checkpoint first: matchrt convert-flax CHECKPOINT --output FILE.npz"
 
@@ -128,7 +134,7 @@ def _to_json(about: About) -> str:
 
 def _from_json(text: str, path: Path) -> About:
     try:
-        fields = json.loads(text)
+        fields = read_json(text)
         return About(**{**fields, "layers": tuple(fields.get("layers", ()))})
     except (ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -144,13 +150,13 @@ def _safetensors() -> Any:
 
 def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        data = read_regular(path)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
         if not all(name.endswith(".npy") for name in names):
             raise _not_ours(path)  # a file of PyTorch, which is a zip archive too
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(data, _MOST_BYTES)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
     about = arrays.pop(_ABOUT, None)
     return arrays, None if about is None else str(about)

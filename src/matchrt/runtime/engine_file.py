@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matchrt._util.reading import is_regular, read_regular
+from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.runtime.backends import DEFAULT_BACKEND, built_for, require_backend
@@ -63,6 +64,7 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
 
 
 def _missing(name: str, store: EngineStore, backend: str | None) -> MatchRTError:
+    name = shortened(name)
     if backend is None:
         return MatchRTError(
             "engine-missing",

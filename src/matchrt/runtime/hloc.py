@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._util import atomic
+from matchrt._util.reading import is_regular
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.runtime.match_data import MatchData
 from matchrt.runtime.record import metadata
@@ -205,7 +206,7 @@ def check_pairs(path: str | os.PathLike[str], names: Iterable[str], root: Root =
 
 def _require_hdf5(target: Path) -> None:
     h5py = require_h5py()
-    if not target.exists():
+    if not is_regular(target):  # a pipe would make HDF5 wait; writing refuses what is there and is no file
         return
     try:
         with h5py.File(target, "r"):
