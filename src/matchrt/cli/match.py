@@ -131,7 +131,7 @@ def match(
 ) -> int:
     """Match two images, or many pairs. Keypoints are in pixels of the given images, turned as EXIF says."""
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.pairs import read_pairs
+    from matchrt.runtime.pairs import read_pairs, skipped_in
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
@@ -165,7 +165,8 @@ def match(
     )
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:
-            return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
+            skipped = skipped_in(image0, image1, root)
+            return match_many(matcher, pairs, geometry.check, draw, save, root, skipped, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
 

@@ -108,7 +108,7 @@ def no_pairs(source: Path, skipped: list[Skipped]) -> MatchRTError:
 
 
 def _require(path: Path) -> None:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False for names that the system does not take
         raise MatchRTError("pairs-missing", f"There is no file or folder '{path}'.", "Check the path.")
 
 

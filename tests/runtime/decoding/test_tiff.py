@@ -173,7 +173,10 @@ def test_pillow_reads_the_same(mode, compression):
     with PILImage.open(stream) as opened:
         colours = "L" if mode in ("L", "LA", "1") else "RGB"
         expected = np.asarray(opened.convert("RGB").convert(colours) if mode == "YCbCr" else opened.convert(colours))
-    assert np.array_equal(decode_image(stream.getvalue(), "a").pixels, expected)
+    found = decode_image(stream.getvalue(), "a").pixels
+    assert found.shape == expected.shape
+    # libtiff and Pillow round YCbCr in different ways.
+    assert np.abs(found.astype(int) - expected).max() <= (mode == "YCbCr")
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64"])

@@ -45,7 +45,10 @@ class Stored:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Turns what is wrong with a file into an error with its name: image-truncated, image-format, image-too-large."""
+    """Turns what is wrong with a file into an error with its name.
+
+    Errors: image-truncated, image-format, image-too-large.
+    """
     try:
         yield
     except DamagedError as error:

@@ -15,7 +15,11 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class GifFrame:
-    """The first frame. height, width: of the picture, which is enlarged if the frame is larger. data: a GIF of it."""
+    """The first frame.
+
+    height, width: of the picture, pixels; it is enlarged if the frame is larger.
+    data: a GIF of this frame alone; empty if no pixels were asked for.
+    """
 
     height: int
     width: int

@@ -35,8 +35,9 @@ _FILLER = bytes.fromhex("5ac31e9647b2086d39d2710f8ca54be6a13c74e90bd25f861ac763b
 _SHORT_FILLER = 16
 # Application segments but for JFIF's, EXIF's and Adobe's, and comments.
 _DROPPED = frozenset((*range(0xE2, 0xEE), 0xEF, 0xFE))
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
-_RESTART = re.compile(rb"\xff+[\xd0-\xd7]", re.DOTALL)
+# Any number of fill bytes FF may precede a marker. The patterns take time in proportion to the data all the same.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+_RESTART = re.compile(rb"(?<!\xff)\xff+[\xd0-\xd7]", re.DOTALL)
 
 _KINDS = {
     0xC3: "a lossless JPEG",
@@ -56,7 +57,12 @@ _FRAMES = (0xC0, 0xC1, 0xC2, *_KINDS)
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the frame header says. components: id -> (horizontal, vertical sampling)."""
+    """What the frame header says.
+
+    progressive: whether scans refine each other.
+    height, width: as stored, pixels.
+    components: (horizontal, vertical) sampling of each channel, by its number.
+    """
 
     progressive: bool
     height: int
@@ -74,8 +80,12 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A scan: its components, its coefficients first..last down to bit `low`, and where its data are in the file.
+    """A scan.
 
+    components: numbers of its channels.
+    first, last: of its coefficients, 0..63.
+    low: the lowest bit of them that it brings.
+    start, end: of its data in the file.
     restarts: how many restart markers its data must have.
     """
 
@@ -92,8 +102,12 @@ class _Scan:
 class _Walked:
     """What a walk has met.
 
+    frame: the frame header; None before it is met.
+    scans: in the order of the file.
     dropped: the segments (start, end) that decide nothing about pixels: colour profiles, comments, makers' data.
-    end: where the image ends. ended: an end marker says so.
+    end: where the image ends.
+    ended: whether an end marker says so.
+    interval: units between restart markers; 0 for none.
     """
 
     frame: _Frame | None = None
@@ -108,6 +122,7 @@ class _Walked:
 class JpegParts:
     """An image without what stands behind it.
 
+    height, width: as stored, pixels.
     data: what the decoder gets. It needs all of its bytes, and if some are missing, it fails.
     again: the same image with other bytes where data might be missing; it decodes to equal pixels if none are. None if
         `data` alone shows it.
@@ -253,6 +268,8 @@ def _take_scan(walked: _Walked, segment: bytes, data: bytes, start: int) -> int:
         raise DamagedError("a scan header is damaged")
     found = _MARKER.search(data, start)
     end = found.start() if found else len(data)
+    if data[end - 1] == 0xFF:  # fill bytes before the marker, or the first half of one
+        end = max(len(data[:end].rstrip(b"\xff")), start)
     first, last, bits = segment[1 + 2 * count : 4 + 2 * count]
     restarts = _ceil(frame.units(components), walked.interval) - 1 if walked.interval else 0
     walked.scans.append(_Scan(components, first, last, bits & 15, start, end, restarts))

@@ -28,7 +28,13 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 @dataclass(frozen=True)
 class PngHeader:
-    """What the chunk IHDR says."""
+    """What the chunk IHDR says.
+
+    width, height: pixels.
+    depth: bits of a channel.
+    colour: PNG's number of the colour type.
+    interlaced: whether pixels come in seven passes.
+    """
 
     width: int
     height: int
@@ -63,7 +69,7 @@ def png_header(source: Source) -> PngHeader:
 
 
 def read_png(source: Source, pixels: bool = True) -> bytes:
-    """A PNG file of the chunks that the decoder needs. pixels: False leaves the pixels out, for metadata alone.
+    """A PNG file of the chunks that the decoder needs. pixels: False gives metadata in their place.
 
     Errors: DamagedError (a chunk that is cut off, a checksum that is wrong, too many bytes), TooLargeError,
     image-unreadable.
@@ -81,7 +87,7 @@ def read_png(source: Source, pixels: bool = True) -> bytes:
             if stored > most:
                 raise DamagedError("it has more data than pixels")
             kept.append(_checked(source, position, length))
-        elif _is_metadata(source, position, length, kind) and metadata + length <= _MOST_METADATA:
+        elif not pixels and metadata + length <= _MOST_METADATA and _is_metadata(source, position, length, kind):
             metadata += length
             kept.append(source.exactly(position, length + 12))
         elif position + length + 12 > source.size or not kind.isalpha() or kind[0] < 0x61:

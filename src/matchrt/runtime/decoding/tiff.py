@@ -40,13 +40,20 @@ _LONGEST_STRIP_GROWTH = 4096  # PackBits and LZW make noise a little longer
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where pixels are. block: (rows, columns) of a strip or tile; planes: files' bands that are stored apart."""
+    """Where pixels are.
+
+    rows, columns: of a strip or tile.
+    tiled: whether there are tiles.
+    planes: how many bands are stored apart; 1 if they are together.
+    bands: of one strip or tile.
+    offsets, counts: where each strip or tile starts, and its bytes.
+    """
 
     rows: int
     columns: int
     tiled: bool
     planes: int
-    bands: int  # of one block
+    bands: int
     offsets: tuple[int, ...]
     counts: tuple[int, ...] | None
 

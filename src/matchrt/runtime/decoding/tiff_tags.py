@@ -154,8 +154,10 @@ def read_page(source: Source) -> Page:
     orientation_at = None
     for at in range(0, len(table), entry):
         tag, kind, number = struct.unpack(f"{order}HH{word}", table[at : at + 4 + struct.calcsize(word)])
-        if tag not in _USED or kind not in _CODES or tag in values:
+        if tag not in _USED or tag in values:
             continue
+        if kind not in _CODES:
+            raise DamagedError(f"its tag {tag} has the type {kind}")
         if number > _MOST_VALUES:
             raise TooLargeError(f"{number:,} values in tag {tag}")
         code = f"{order}{number}{_CODES[kind]}"

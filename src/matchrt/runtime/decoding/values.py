@@ -27,7 +27,8 @@ _SAMPLED = 1 << 16
 class Span:
     """The values between which most of an image lies.
 
-    low, high: its percentiles 1 and 99. white: the value of white; black is 0.
+    low, high: its percentiles 1 and 99.
+    white: the value of white; black is 0.
     """
 
     low: float
@@ -60,7 +61,7 @@ class Values:
         """Percentiles 1 and 99 of some 65,000 values spread over the image, NaN left out. Raises nothing."""
         height, width = self.pixels.shape[:2]
         step = max(1, int((height * width / _SAMPLED) ** 0.5))
-        sample = self.pixels[::step, ::step].astype(np.float32)
+        sample = self.pixels[::step, ::step].astype(np.float64)
         sample = sample[np.isfinite(sample)]
         if not sample.size:
             return Span(0.0, 0.0, self.white)
@@ -95,10 +96,19 @@ def stretch_to_uint8(values: Values, span: Span, name: str, code: str) -> UInt8A
 
     span: on the scale of `values`. name, code: of errors. Errors: `code` if there are NaN or infinite values.
     """
-    _require_finite(values.pixels, name, code)
-    factor = 255.0 / max(span.high - span.low, np.finfo(np.float32).tiny)
-    stretched = (values.pixels.astype(np.float32) - np.float32(span.low)) * np.float32(factor)
-    return np.asarray(np.rint(np.clip(stretched, 0, 255)), np.uint8)
+    pixels = values.pixels
+    _require_finite(pixels, name, code)
+    if pixels.dtype in (np.uint8, np.uint16):  # a table is faster than arithmetic
+        table = _stretched(np.arange(np.iinfo(pixels.dtype).max + 1, dtype=np.float64), span)
+        return np.asarray(table[pixels], np.uint8)
+    return _stretched(pixels.astype(np.float64), span)
+
+
+def _stretched(values: npt.NDArray[np.float64], span: Span) -> UInt8Array:
+    if span.high <= span.low:  # a flat image
+        return np.asarray(np.where(values > span.high, 255, 0), np.uint8)
+    clipped = np.clip(values, span.low, span.high)
+    return np.asarray(np.rint((clipped / 2 - span.low / 2) / (span.high / 2 - span.low / 2) * 255), np.uint8)
 
 
 def _floats_to_uint8(values: npt.NDArray[Any], name: str, code: str) -> UInt8Array:
