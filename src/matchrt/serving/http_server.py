@@ -40,8 +40,9 @@ class HttpServer:
         self._listener, self.table = listener, table
         self._loop = asyncio.get_running_loop()
         self._config = uvicorn.Config(
-            app, http=HttpConnection, lifespan="off", log_config=None, access_log=False, server_header=False, ws="none"
-        )
+            app, http=HttpConnection, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False,
+        )  # fmt: skip
         self._config.load()
         self._state = ServerState()
         self._opening: set[asyncio.Task[None]] = set()
