@@ -283,7 +283,11 @@ class HttpConnection(HttpToolsProtocol):
         if self._in_body or self._in_head:
             # The kernel resets a connection that is closed while bytes of it are unread, and the answer with it.
             self._rest = 0
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the client has reset it
+                self.abort()
+                return
             self.flow.resume_reading()
             self._enter(Phase.LAST)
         else:
