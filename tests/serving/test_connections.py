@@ -136,6 +136,17 @@ def test_what_comes_without_end_is_cut(data: bytes) -> None:
     at(test)
 
 
+def test_too_many_requests_end_the_first_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(site: Site) -> None:
+        many = await site.open(GET.replace(b"/ ", b"/wait ") + b"\r\n" + (GET + b"\r\n") * 20)
+        site.go.set()
+        assert await closed(many)
+        await asyncio.sleep(0.05)
+
+    at(test)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 def test_a_head_has_its_time_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that come now and then do not make it longer; nor do whole requests before it."""
     seconds = dict.fromkeys(connections._SECONDS, 0.4)

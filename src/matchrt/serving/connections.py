@@ -332,7 +332,11 @@ class _Transport:
     def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
         self._transport, self._connection = transport, connection
         self._closed = False
-        self.write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """See asyncio.Transport. Answers to requests before the last one are dropped once it is closed."""
+        if not self._closed:
+            self._transport.write(data)
 
     def close(self) -> None:
         """See asyncio.Transport."""

@@ -64,7 +64,7 @@ async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     options, limits = service.options, connection_limits()
     return_large_pieces()
     sys.setswitchinterval(_SWITCH)
-    limit_logs(("matchrt.serving", "asyncio", "grpc._cython.cygrpc"))
+    limit_logs(("matchrt.serving", "asyncio", "uvicorn.error", "grpc._cython.cygrpc"))
     stop = asyncio.Event()
     end = time.monotonic()
     with _on_signals(stop.set):
