@@ -2,77 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import io
 import json
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from PIL import Image as PILImage
-from support.serving_stub import SIDE, StubSession, opened
-
-from matchrt.serving.http_app import make_app
-from matchrt.serving.models import models_of
-from matchrt.serving.service import Service
+from support.serving_clients import client, failed, files, png
+from support.serving_stub import SIDE, StubSession
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
-
-
-class Client:
-    """Asks an application without a network between."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self._app = make_app(service, models_of(service))
-
-    def __call__(self, method: str, path: str, **sent: Any) -> Any:
-        async def ask() -> Any:
-            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=30) as one:
-                return await one.request(method, path, **sent)
-
-        return asyncio.run(ask())
-
-    def get(self, path: str, **sent: Any) -> Any:
-        return self("GET", path, **sent)
-
-    def post(self, path: str, **sent: Any) -> Any:
-        return self("POST", path, **sent)
-
-
-@contextmanager
-def client(monkeypatch: pytest.MonkeyPatch, session: StubSession | None = None, **options: Any) -> Iterator[Client]:
-    with opened(monkeypatch, session or StubSession(), **options) as service:
-        yield Client(service)
-
-
-def png(value: int = 9, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
-    buffer = io.BytesIO()
-    PILImage.fromarray(np.full(size, value, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def files(first: bytes, second: bytes) -> dict[str, Any]:
-    return {"image0": ("a.png", first), "image1": ("b.png", second)}
 
 
 def tensor(index: int, **changes: Any) -> dict[str, Any]:
     good = {"name": f"image{index}", "datatype": "UINT8", "shape": [SIDE, SIDE, 1], "data": [7] * SIDE**2}
     return {key: value for key, value in {**good, **changes}.items() if value is not None}
-
-
-def failed(answer: Any, status: int, code: str) -> None:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert body["code"] == code and body["error"] and body["remedy"]
 
 
 def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 SECONDS = 30.0
 GRACE = 5.0
 RATE = 16_000
+# The key of a request's body in its ASGI scope.
+BODY = "matchrt.body"
 ENCODINGS = ("identity", "gzip", "deflate")
 _STEP = 1 << 20
+# Bodies and messages of this many bytes are parsed one after another.
+LARGE = 1_000_000
 
 
 def allowed_seconds(size: int) -> float:
@@ -66,6 +70,11 @@ class Body:
         """
         packed, self._content = self._content, bytearray()
         return packed if self._encoding == "identity" else self._unpack(packed)
+
+    @property
+    def large(self) -> bool:
+        """Whether parsing it may take long."""
+        return self._encoding != "identity" or len(self._content) >= LARGE
 
     async def _collect(self, receive: Receive) -> None:
         while True:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
@@ -53,6 +56,17 @@ class Call:
             raise too_late() from error
         except CancelledError as error:
             raise abandoned() from error
+
+    @contextlib.contextmanager
+    def alone(self, lock: threading.Lock | None) -> Iterator[None]:
+        """Holds a lock, if there is one, for the time of a `with` block. Errors: those of `check`, while it waits."""
+        while lock is not None and not lock.acquire(timeout=0.05):
+            self.check()
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
 
     def abandon(self) -> None:
         """Called when the client has gone. Cancels a run that has not begun. Raises nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import OrderedDict
+from typing import Any
 
 import orjson
 import uvicorn
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from matchrt.errors import MatchRTError
+from matchrt.serving.body import BODY
 from matchrt.serving.failures import as_json, bad_request, http_status
 
 # A head may have this many bytes and fields, and take this many seconds in all.
@@ -25,9 +27,11 @@ HEAD_FIELDS = 100
 HEAD_SECONDS = 10.0
 # Seconds that a connection may be open without a request, after its first one.
 IDLE_SECONDS = 30.0
-# Seconds in which a client must take an answer, and send the rest of a body that was refused.
+# Seconds in which a client must take an answer, and send the rest of a body that was refused; and in which it must
+# close after an answer that came before the end of its request: if the service closed then, the answer would be lost.
 SENDING_SECONDS = 30.0
 REST_SECONDS = 10.0
+LAST_SECONDS = 3.0
 # Requests that a client may send before the answer to its first one.
 PIPELINED = 8
 # Bytes that may come without being a head or a body, such as a chunk's extension or a trailer.
@@ -42,12 +46,13 @@ class Phase(enum.Enum):
     IDLE = "another request"
     WORK = "the service"
     REST = "the rest of a refused body"
-    CLOSING = "the client, to take the last answer"
+    LAST = "the client, to close after its last answer"
+    CLOSING = "the client, to take its last answer"
 
 
 _SECONDS = {
     Phase.FIRST_HEAD: HEAD_SECONDS, Phase.HEAD: HEAD_SECONDS, Phase.IDLE: IDLE_SECONDS, Phase.REST: REST_SECONDS,
-    Phase.CLOSING: SENDING_SECONDS,
+    Phase.LAST: LAST_SECONDS, Phase.CLOSING: SENDING_SECONDS,
 }  # fmt: skip
 
 
@@ -65,9 +70,8 @@ class Connections:
         self._count = 0
         self._all: set[HttpConnection] = set()
         self._addresses: dict[str, int] = {}
-        # In the order in which they began to wait. Those without a whole request so far go first.
-        self._fresh: OrderedDict[HttpConnection, None] = OrderedDict()
-        self._others: OrderedDict[HttpConnection, None] = OrderedDict()
+        # By rank, in the order in which they began to wait.
+        self._waiting: tuple[OrderedDict[HttpConnection, None], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
 
     def __len__(self) -> int:
         return self._count
@@ -75,7 +79,8 @@ class Connections:
     def enter(self, address: str) -> bool:
         """Counts a connection that comes; False if there is no room.
 
-        Where it is full, whoever waits longest is closed for it: of the same address if that has too many.
+        Where it is full, whoever waits longest is closed for it: of the same address if that has too many, and of those
+        that have sent no whole request before those whose requests were worked on.
         """
         of_address = self._addresses.get(address, 0)
         if of_address >= self.per_address and not self.close_oldest(address):
@@ -97,7 +102,7 @@ class Connections:
 
     def close_oldest(self, address: str | None = None) -> bool:
         """Closes the connection that has waited longest, of that address or of any; False if none waits."""
-        for waiting in (self._fresh, self._others):
+        for waiting in self._waiting:
             for connection in waiting:
                 if address is None or connection.address == address:
                     connection.abort()
@@ -112,16 +117,18 @@ class Connections:
         """Called by a connection that has ended, or that was given up."""
         if connection in self._all:
             self._all.remove(connection)
-            self._fresh.pop(connection, None)
-            self._others.pop(connection, None)
+            self._forget(connection)
             self.leave(connection.address)
 
     def waits(self, connection: HttpConnection) -> None:
         """Called by a connection whose phase has changed."""
-        self._fresh.pop(connection, None)
-        self._others.pop(connection, None)
+        self._forget(connection)
         if connection.phase is not Phase.WORK and connection in self._all:
-            (self._fresh if connection.phase is Phase.FIRST_HEAD else self._others)[connection] = None
+            self._waiting[connection.rank][connection] = None
+
+    def _forget(self, connection: HttpConnection) -> None:
+        for waiting in self._waiting:
+            waiting.pop(connection, None)
 
     def sweep(self, now: float) -> None:
         """Closes connections that have waited for too long; called a few times a second.
@@ -159,6 +166,8 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(config, state, {}, loop)
         self.address, self._table = address, table
         self.phase, self._since = Phase.FIRST_HEAD, loop.time()
+        # 0 before a whole request; 1 after one; 2 after one that had a place.
+        self.rank = 0
         self._head = self._fields = self._loose = self._rest = 0
         self._in_head = self._in_body = False
         self._sending: float | None = None
@@ -168,7 +177,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
         self._table.add(self)
         self._table.waits(self)
 
@@ -179,7 +188,11 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self.phase is Phase.CLOSING:
+        if self.phase in (Phase.REST, Phase.LAST):
+            self._rest += len(data)
+            if self._rest > self._table.largest:
+                self.abort()
+        if self.transport.is_closing():
             return
         if self.phase is Phase.IDLE:
             self._enter(Phase.HEAD)
@@ -187,10 +200,6 @@ class HttpConnection(HttpToolsProtocol):
         super().data_received(data)
         if self._loose > _LOOSE_BYTES and not self.transport.is_closing():
             self._refuse(_head_too_large())
-        if self.phase is Phase.REST:
-            self._rest += len(data)
-            if self._rest > self._table.largest:
-                self.abort()
 
     # What httptools calls. What these raise ends the connection.
 
@@ -237,12 +246,11 @@ class HttpConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is written."""
         more = bool(self.pipeline)
+        self.rank = max(self.rank, 2 if BODY in self.cycle.scope else 1)
         super().on_response_complete()
         # Idle connections are this table's matter.
         self._unset_keepalive_if_required()
-        if self.transport.is_closing():
-            self._enter(Phase.CLOSING)
-        elif not more:
+        if not self.transport.is_closing() and not more:
             self._rest = 0
             self._enter(Phase.REST if self._in_body else Phase.HEAD if self._in_head else Phase.IDLE)
 
@@ -270,6 +278,29 @@ class HttpConnection(HttpToolsProtocol):
                 self.abort()
         return unsent
 
+    def close(self, transport: asyncio.Transport) -> None:
+        """Closes the connection so that its last answer arrives."""
+        if self._in_body or self._in_head:
+            # The kernel resets a connection that is closed while bytes of it are unread, and the answer with it.
+            self._rest = 0
+            try:
+                transport.write_eof()
+            except OSError:  # the client has reset it
+                self.abort()
+                return
+            self.flow.resume_reading()
+            self._enter(Phase.LAST)
+        else:
+            transport.close()
+            self._enter(Phase.CLOSING)
+
+    def shutdown(self) -> None:
+        """Closes the connection after the answer under way, or at once."""
+        if self.phase is Phase.WORK:
+            super().shutdown()
+        elif not self.transport.get_write_buffer_size():
+            self.abort()
+
     def abort(self) -> None:
         """Closes the connection now, whatever it does."""
         self._table.remove(self)
@@ -291,8 +322,34 @@ class HttpConnection(HttpToolsProtocol):
         # An answer between the parts of another one would be read as a part of it.
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(answer(failure))
+        self._in_head = True  # or between heads, which is the same: not all that comes was read
         self.transport.close()
-        self._enter(Phase.CLOSING)
+
+
+class _Transport:
+    """A connection's transport for uvicorn's protocol; its `close` is the connection's."""
+
+    def __init__(self, transport: asyncio.Transport, connection: HttpConnection) -> None:
+        self._transport, self._connection = transport, connection
+        self._closed = False
+
+    def write(self, data: bytes) -> None:
+        """See asyncio.Transport. Answers to requests before the last one are dropped once it is closed."""
+        if not self._closed:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """See asyncio.Transport."""
+        if not self.is_closing():
+            self._closed = True
+            self._connection.close(self._transport)
+
+    def is_closing(self) -> bool:
+        """See asyncio.Transport."""
+        return self._closed or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def answer(failure: MatchRTError) -> bytes:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.serving.admission import Admission, Place
-from matchrt.serving.body import SECONDS, slow
+from matchrt.serving.body import LARGE, SECONDS, slow
 from matchrt.serving.call import Call
 from matchrt.serving.failures import busy, grpc_status, lacks_memory, surprise
 from matchrt.serving.grpc_bounds import check_infer, check_small, damaged
@@ -36,6 +36,9 @@ _SMALL_SECONDS = 2.0
 # Calls of one connection, and of all, that are answered at the same time. Those without a place are refused at once.
 _STREAMS = 100
 _CALLS = 1024
+# grpc joins a message's bytes, and copies them, in the event loop. So a message may be half as long as a body, or
+# health would wait for it.
+_SHARE = 2
 # Seconds that a connection may take to become one of HTTP/2, and that it may have no call.
 _HANDSHAKE = 10
 _IDLE = 60
@@ -87,15 +90,18 @@ class GrpcService:
             # Parsing a message may take long, so the request's own thread does it, and looks for the model.
             def prepare() -> Job[bytes]:
                 raw = received.pop()
-                check_infer(raw)
-                request = _parse("ModelInferRequest", raw)
-                del raw
-                model = find(self._models, request.model_name, request.model_version)
+                with call.alone(self._service.parsing if len(raw) >= LARGE else None):
+                    check_infer(raw)
+                    request = _parse("ModelInferRequest", raw)
+                    del raw
+                    model = find(self._models, request.model_name, request.model_version)
+                    asked = read_call(request)
+                del request
 
                 def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> bytes:
                     return bytes(write_answer(model.name, VERSION, asked, tensors).SerializeToString())
 
-                return infer_job(model, call, read_call(request), write)
+                return infer_job(model, call, asked, write)
 
             return await self._service.run(None, call, prepare, place)
         finally:
@@ -204,7 +210,7 @@ def make_server(service: Service, models: Mapping[str, Model], connections: int 
     options = service.options
     server = grpc.aio.server(
         options=(
-            ("grpc.max_receive_message_length", options.max_body),
+            ("grpc.max_receive_message_length", options.max_body // _SHARE),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             # Without probing, a message that is not asked for stays with the client but for 64 kB.

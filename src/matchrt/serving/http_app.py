@@ -138,7 +138,9 @@ async def _infer(request: Request, service: Service, model: Model) -> Response:
         return write_answer(model.name, VERSION, asked, tensors, wanted)
 
     def prepare() -> Job[tuple[bytes, int | None]]:
-        return infer_job(model, call, read_call(body.take(), header), write)
+        with call.alone(service.parsing if body.large else None):
+            asked = read_call(body.take(), header)
+        return infer_job(model, call, asked, write)
 
     content, length = await unless_gone(request, service.run(None, call, prepare, body.place))
     if length is None:

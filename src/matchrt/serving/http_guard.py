@@ -14,7 +14,7 @@ import orjson
 from starlette.requests import Request
 
 from matchrt.errors import MatchRTError
-from matchrt.serving.body import ENCODINGS, Body
+from matchrt.serving.body import BODY, ENCODINGS, Body
 from matchrt.serving.failures import as_json, bad_request, http_status, lacks_memory, surprise, too_large
 from matchrt.serving.service import Service
 
@@ -34,7 +34,6 @@ _TYPES: dict[str, tuple[str | None, ...]] = {
     "/v1/match": ("multipart/form-data",),
     "/infer": ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", None),
 }
-_BODY = "matchrt.body"
 # Methods that change nothing and run nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -100,7 +99,7 @@ class Guard:
         try:
             body = Body(place, limit, encoding)
             await body.read(receive)
-            scope[_BODY] = body
+            scope[BODY] = body
             await self._app(scope, _nothing(receive), send)
         finally:
             # Where the request's thread has it, it leaves it when its work is done.
@@ -115,7 +114,7 @@ class Guard:
 
 def body_of(request: Request) -> Body:
     """The body of a request to a route that takes one; its place is the request's."""
-    body = request.scope[_BODY]
+    body = request.scope[BODY]
     assert isinstance(body, Body)
     return body
 

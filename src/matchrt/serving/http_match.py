@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
+from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.http_guard import body_of
@@ -77,7 +78,7 @@ def add_match(app: FastAPI, service: Service) -> None:
         """Matches two images. Keypoints are pixels of the images as given, turned as EXIF says."""
         boundary = read_boundary(request.headers.get("content-type", ""))
         body, call = body_of(request), Call(read_timeout(request, service.options.timeout))
-        work = service.run(None, call, lambda: _job(service, call, body.take(), boundary), body.place)
+        work = service.run(None, call, lambda: _job(service, call, body, boundary), body.place)
         return Response(await unless_gone(request, work), media_type="application/json")
 
 
@@ -89,18 +90,10 @@ def _described() -> dict[str, Any]:
             "responses": json_answer(_ANSWER, WORK)}  # fmt: skip
 
 
-def _job(service: Service, call: Call, content: bytearray, boundary: bytes) -> Job[bytes]:
-    """The job of a request, from its body. Errors: request-invalid, model-not-served, those of `pair_job`."""
-    parts = read_parts(content, boundary)
-    files = []
-    for field in _FILES:
-        part = parts.pop(field, None)
-        if part is None or part.filename is None:
-            raise bad_request(f"The form's field '{field}' is missing, or is no file.", "Send two image files.")
-        files.append((bytes(part.content), (part.filename or field)[:200]))
-    form = _read_form({name: part.text() for name, part in parts.items()})
-    # Nothing needs the body any more, whose files are copies now.
-    del part, parts, content
+def _job(service: Service, call: Call, body: Body, boundary: bytes) -> Job[bytes]:
+    """The job of a request. Errors: request-invalid, model-not-served, those of `Body.take` and `pair_job`."""
+    with call.alone(service.parsing if body.large else None):
+        files, form = _read_body(body.take(), boundary)
     engine = service.engine(form.engine)
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
     pair, images = pair_job(engine, read0, read1, form.min_score)
@@ -114,6 +107,18 @@ def _job(service: Service, call: Call, content: bytearray, boundary: bytes) -> J
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)
+
+
+def _read_body(content: bytearray, boundary: bytes) -> tuple[list[tuple[bytes, str]], MatchForm]:
+    """The two files with their names, and the fields. Error: request-invalid."""
+    parts = read_parts(content, boundary)
+    files = []
+    for field in _FILES:
+        part = parts.pop(field, None)
+        if part is None or part.filename is None:
+            raise bad_request(f"The form's field '{field}' is missing, or is no file.", "Send two image files.")
+        files.append((bytes(part.content), (part.filename or field)[:200]))
+    return files, _read_form({name: part.text() for name, part in parts.items()})
 
 
 def _read_form(texts: dict[str, str]) -> MatchForm:

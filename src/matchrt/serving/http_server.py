@@ -40,8 +40,9 @@ class HttpServer:
         self._listener, self.table = listener, table
         self._loop = asyncio.get_running_loop()
         self._config = uvicorn.Config(
-            app, http=HttpConnection, lifespan="off", log_config=None, access_log=False, server_header=False, ws="none"
-        )
+            app, http=HttpConnection, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False,
+        )  # fmt: skip
         self._config.load()
         self._state = ServerState()
         self._opening: set[asyncio.Task[None]] = set()
@@ -62,11 +63,13 @@ class HttpServer:
             await asyncio.sleep(0.01)
         self.table.abort()
         self._sweep.cancel()
-        tasks = {*self._state.tasks, *self._opening}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=0.2)
+        # Requests hear that their connections have gone, and end; those that do not are cancelled.
+        for cancel in (False, True):
+            tasks = {*self._state.tasks, *self._opening}
+            for task in tasks if cancel else ():
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=0.1)
 
     def _tick(self) -> None:
         date = formatdate(usegmt=True).encode()
@@ -76,6 +79,8 @@ class HttpServer:
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
+            if self._opening and len(self.table) >= self.table.limit:
+                return  # those that open now may be the ones that make room a moment later
             try:
                 client, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -32,6 +32,11 @@ _SENDING = 5.0
 # Seconds after the drain in which everything must have ended: a part for answers, and a part for engines and threads.
 AFTER_DRAIN = 0.8
 _LAST_ANSWERS = 0.4
+# Connections that the system keeps until they are accepted. A client that finds no room tries again after a second.
+_BACKLOG = 2048
+# Seconds that a thread may keep the interpreter's lock while others want it: a fifth of Python's own, because an answer
+# asks for the lock several times.
+_SWITCH = 0.001
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -59,7 +64,8 @@ async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     service.decoders.start()
     options, limits = service.options, connection_limits()
     return_large_pieces()
-    limit_logs(("matchrt.serving", "asyncio", "grpc._cython.cygrpc"))
+    sys.setswitchinterval(_SWITCH)
+    limit_logs(("matchrt.serving", "asyncio", "uvicorn.error", "grpc._cython.cygrpc"))
     stop = asyncio.Event()
     end = time.monotonic()
     with _on_signals(stop.set):
@@ -108,7 +114,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(256)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise port_taken(host, port) from error

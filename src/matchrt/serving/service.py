@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ class Service:
         round_ = options.workers * batch
         self.places = round_ + (round_ if options.queue is None else options.queue)
         self.trimmer = Trimmer()
+        # For large bodies. Parsers hold the interpreter's lock, so several at a time are no faster, and delay others.
+        self.parsing = threading.Lock()
         self._admission = Admission(self.places, _BODIES * options.max_body, self.trimmer.freed)
         self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
         self._draining = False
