@@ -42,12 +42,12 @@ def tiny_graph() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def tiny_engine(folder: Path, model: onnx.ModelProto | None = None, name: str = "tiny.onnx", **changes: Any) -> Path:
+def tiny_engine(folder: Path, graph: onnx.ModelProto | None = None, name: str = "tiny.onnx", **changes: Any) -> Path:
     """The engine and its manifest, which is the bundled engine's where the graph does not decide it.
 
-    model: another graph of the same inputs and outputs. changes: of the manifest.
+    graph: another graph of the same inputs and outputs. changes: of the manifest.
     """
-    data = (model or tiny_graph()).SerializeToString()
+    data = (graph or tiny_graph()).SerializeToString()
     bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
     images = tuple(TensorSpec(f"image{i}", "uint8", (1, SIDE, SIDE, 1)) for i in (0, 1))
     sizes = tuple(TensorSpec(f"size{i}", "int32", (1, 2)) for i in (0, 1))
