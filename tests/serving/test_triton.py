@@ -90,7 +90,7 @@ def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None
     fixed = dataclasses.replace(manifest.input, batch=4, divisor=4, height=4, width=4, profile=None)
     shapes = {"scores": (4, 1), "keypoints0": (4, 1, 2), "keypoints1": (4, 1, 2)}
     path = engine_of(
-        tmp_path, data, input=fixed, matching=dataclasses.replace(manifest.matching, max_matches=1),
+        tmp_path, data, input=fixed, matching=dataclasses.replace(manifest.matching, max_matches=1, coarse_stride=4),
         inputs=tuple(TensorSpec(f"image{i}", "uint8", (4, 4, 4, 1)) for i in (0, 1)),
         outputs=(
             *(TensorSpec(name, "float32", shape) for name, shape in shapes.items()),

@@ -35,7 +35,7 @@ def source_path(model: str, store: EngineStore) -> Path | None:
     if model in model_specs():
         return None
     path = Path(model)
-    if path.suffix.lower() == ".onnx" or is_regular(manifest_path(path)):
+    if path.suffix.lower() == ".onnx" or (path.name and is_regular(manifest_path(path))):
         return engine_path(model, store)
     stored = [engine for engine in store.engines(model) if _is_source(engine.manifest)]
     if len(stored) == 1:

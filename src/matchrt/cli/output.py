@@ -163,6 +163,11 @@ def _unexpected(what: str) -> MatchRTError:
     return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report the output.")
 
 
+def _unseen(quiet: bool) -> bool:
+    """Whether nobody would see a progress bar; where stderr is no terminal, it would only leave an empty line."""
+    return quiet or not stderr().is_terminal
+
+
 def _described() -> TextColumn:
     """The column that says what is done."""
     return TextColumn("{task.description}", markup=False)
@@ -173,7 +178,7 @@ def stages(quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over named stages. Yields `tell(stage, share)`, whose share of the work done is 0..1."""
     with Progress(
         SpinnerColumn("line"), _described(), BarColumn(), TimeElapsedColumn(), console=stderr(),
-        transient=True, disable=quiet,
+        transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task("starting", total=1.0)
 
@@ -188,7 +193,7 @@ def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over `total` items. Yields `advance()`, which is called after each item."""
     with Progress(
         _described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr(),
-        transient=True, disable=quiet,
+        transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
@@ -199,7 +204,7 @@ def progress_of(what: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over many items, with the time left. Yields `tell(done, total)` for numbers of items."""
     with Progress(
         _described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=stderr(), transient=True, disable=quiet,
+        console=stderr(), transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -210,7 +215,7 @@ def bytes_progress(name: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over the bytes of a file. Yields `tell(what, done, total)`; total is None if not known."""
     with Progress(
         _described(), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=stderr(), transient=True, disable=quiet,
+        TimeRemainingColumn(), console=stderr(), transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(name, total=None)
 

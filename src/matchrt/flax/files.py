@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -189,8 +190,14 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
         raise MatchRTError(
             "output-unwritable", f"'{path}' exists already and is no Orbax checkpoint.", "Choose another name."
         )
-    fresh = target.with_name(f".{target.name}-new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if (reason := atomic.why_unwritable(target.parent)) is not None:
+        raise _unwritable(path, reason)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # On a full disk, Orbax's threads go on after the error and write tracebacks, so it is not begun.
+    if shutil.disk_usage(target.parent).free < sum(array.nbytes for array in arrays.values()):
+        raise _unwritable(path, "the disk has no room for it")
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    fresh = folder / target.name
     try:
         items = ocp.args.Composite(
             weights=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(dataclasses.asdict(about))
@@ -199,12 +206,16 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
             checkpointer.save(fresh, items)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
-    except OSError as error:
-        raise MatchRTError(
-            "output-unwritable", f"Cannot write '{path}': {error}.", "Choose a folder with space that you may write to."
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # Orbax passes on errors of its storage as ValueError
+        raise _unwritable(path, (str(error).splitlines() or ["the storage failed"])[0]) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(path: Path, reason: str) -> MatchRTError:
+    return MatchRTError(
+        "output-unwritable", f"Cannot write '{path}': {reason}.", "Choose a folder with space that you may write to."
+    )
 
 
 def _is_orbax(path: Path) -> bool:

@@ -34,6 +34,7 @@ def check_contract(manifest: EngineManifest) -> None:
         raise ValueError("manifest.input.coarse and the inputs coarse0 and coarse1 contradict each other")
     if contract.profile is not None and "size0" in inputs:
         raise ValueError("manifest.input.profile and the inputs size0 and size1 contradict each other")
+    _check_sides(manifest)
     shapes = _shapes(contract, manifest.matching.max_matches)
     for spec in (*manifest.inputs, *manifest.outputs):
         if spec.dtype != _TYPES[spec.name]:
@@ -45,6 +46,15 @@ def check_contract(manifest: EngineManifest) -> None:
                 f"manifest: {spec.name} has the shape {list(spec.shape)}; by the other fields it should be "
                 f"{list(shapes[spec.name])}"
             )
+
+
+def _check_sides(manifest: EngineManifest) -> None:
+    contract, stride = manifest.input, manifest.matching.coarse_stride
+    if contract.divisor % stride:
+        raise ValueError(f"manifest.input.divisor is {contract.divisor}, no multiple of the coarse stride {stride}")
+    for side in (contract.height, contract.width):
+        if side is not None and side % contract.divisor:
+            raise ValueError(f"manifest.input has the side {side}, no multiple of the divisor {contract.divisor}")
 
 
 def _check_names(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from matchrt._util.text import is_printable, shown
-from matchrt.manifest.fields import EngineManifest, InputContract, MatchContract, TensorSpec
+from matchrt.manifest.fields import EngineManifest, InputContract, MatchContract, Profile, TensorSpec
 
 # A name neither begins with a dot or a dash nor has a slash: it is one step of a path, and no option of a command.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -122,24 +122,23 @@ def _check_input(contract: InputContract) -> None:
         raise ValueError(f"manifest.input.channels is {shown(contract.channels)}; it should be 1 or 3")
     _within("input.divisor", contract.divisor, 1, 1024)
     _within("input.batch", contract.batch, 1, 1024)
-    sizes = {"input.coarse": contract.coarse}
-    if contract.height is not None and contract.width is not None:
-        sizes["input.height and width"] = (contract.height, contract.width)
-    profile = contract.profile
-    if profile is not None:
-        sizes |= {
-            "input.profile.minimum": profile.minimum,
-            "input.profile.optimum": profile.optimum,
-            "input.profile.maximum": profile.maximum,
-        }
-        for axis in (0, 1):
-            if not profile.minimum[axis] <= profile.optimum[axis] <= profile.maximum[axis]:
-                raise ValueError("manifest.input.profile: minimum, optimum and maximum are out of order")
-    for where, size in sizes.items():
-        for side in size or ():
-            _within(where, side, 1, _LARGEST_SIDE)
-            if size is not contract.coarse and side % contract.divisor:
-                raise ValueError(f"manifest.{where} has the side {side}, no multiple of the divisor {contract.divisor}")
+    fixed = (("height", contract.height), ("width", contract.width))
+    sides = [(name, side) for name, side in fixed if side is not None]
+    sides += [("coarse", side) for side in contract.coarse or ()]
+    for where, side in sides:
+        _within(f"input.{where}", side, 1, _LARGEST_SIDE)
+    if contract.profile is not None:
+        _check_profile(contract.profile, contract.divisor)
+
+
+def _check_profile(profile: Profile, divisor: int) -> None:
+    for low, best, high in zip(profile.minimum, profile.optimum, profile.maximum, strict=True):
+        if not low <= best <= high:
+            raise ValueError("manifest.input.profile: minimum, optimum and maximum are out of order")
+    for side in (*profile.minimum, *profile.optimum, *profile.maximum):
+        _within("input.profile", side, 1, _LARGEST_SIDE)
+        if side % divisor:
+            raise ValueError(f"manifest.input.profile has the side {side}, no multiple of the divisor {divisor}")
 
 
 def _check_matching(matching: MatchContract) -> None:

@@ -46,7 +46,9 @@ def engine_path(model_or_engine: str | Path, store: EngineStore | None = None, b
     """
     require_backend(backend)
     name, path, kind = str(model_or_engine), Path(model_or_engine), built_for(backend)
-    if name in BUNDLED and kind in (None, DEFAULT_BACKEND):
+    # A file may have a bundled model's name; then a text means the model, and a Path the file.
+    named = not (isinstance(model_or_engine, Path) and is_regular(path))
+    if named and name in BUNDLED and kind in (None, DEFAULT_BACKEND):
         return bundled_path(name)
     if is_regular(path):
         return path
