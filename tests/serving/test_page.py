@@ -54,14 +54,22 @@ def test_an_image_that_is_none_is_explained(server: Running, pair: Any, page: Pa
     text.write_text("no image")
     page.call("Page.navigate", url=f"{server.url}/")
     page.wait("document.querySelectorAll('#engine option').length == 1")
+    for number, path in enumerate(pair.paths):
+        page.choose_file(f"#image{number}", path)
+    page.wait("!document.getElementById('go').disabled")
+    page.run("document.getElementById('go').click()")
+    page.wait("!document.getElementById('picture').hidden && !document.getElementById('go').disabled")
     page.choose_file("#image0", text)
-    page.choose_file("#image1", pair.paths[1])
     page.wait("!document.getElementById('go').disabled")
     page.run("document.getElementById('go').click()")
     said = page.wait(
         "document.getElementById('said').className == 'bad' && document.getElementById('said').textContent"
     )
     assert "note.jpg" in said and "not an image" in said
+    # Nothing of the pair before stays beside it.
+    for name in ("picture", "save"):
+        assert page.run(f"document.getElementById('{name}').hidden"), name
+    assert not page.run("document.getElementById('picture').hasAttribute('src')")
 
 
 def test_the_interface_page_lists_every_path(server: Running, page: Page) -> None:

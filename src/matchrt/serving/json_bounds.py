@@ -29,7 +29,10 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class NumberText:
-    """The JSON text of a long list of numbers, flat or nested."""
+    """A long list of numbers, flat or nested.
+
+    text: its JSON text.
+    """
 
     text: bytes
 

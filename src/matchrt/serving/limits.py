@@ -15,7 +15,11 @@ _LEAST = 4
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many connections of each protocol are kept at most."""
+    """How many connections of each protocol are kept at most.
+
+    http: of HTTP.
+    grpc: of gRPC.
+    """
 
     http: int
     grpc: int

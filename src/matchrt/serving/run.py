@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -101,6 +102,8 @@ def close(service: Service, seconds: float = AFTER_DRAIN - _LAST_ANSWERS) -> Non
     closing.join(seconds)
     if closing.is_alive():
         LOGGER.warning("ended before the last run was done")
+        for child in multiprocessing.active_children():
+            child.kill()
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
