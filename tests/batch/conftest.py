@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from support.pictures import texture
 
 from matchrt.batch.journal import Journal
-from matchrt.batch.results import Found, ListedPair, Result
+from matchrt.batch.results import Found, ImageFacts, ListedPair, Result
 
 SIZE = (120, 160)
 CORNERS = ((0, 0), (24, 8), (40, 24), (8, 32), (32, 0))
@@ -42,7 +42,8 @@ def pair_list(scene: Path) -> Path:
 
 
 def found(points0: np.ndarray, points1: np.ndarray, scores: np.ndarray) -> Found:
-    return Found(points0.astype(np.float32), points1.astype(np.float32), scores.astype(np.float32), SIZE, SIZE)
+    facts = ImageFacts(*SIZE, 1, "content")
+    return Found(points0.astype(np.float32), points1.astype(np.float32), scores.astype(np.float32), facts, facts)
 
 
 @pytest.fixture

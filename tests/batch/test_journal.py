@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from matchrt.batch.journal import Journal
-from matchrt.batch.results import Found, Result, pack, unpack
+from matchrt.batch.results import Found, ImageFacts, Result, pack, unpack
 from matchrt.errors import MatchRTError
 
 PAIRS = [("a", "b"), ("b", "c"), ("b", "a"), ("a", "b"), ("c", "a")]
 PLAN = {"pairs": "digest", "engine": "e1"}
+ONE, TWO = ImageFacts(10, 20, 1, "one", "stamp"), ImageFacts(30, 40, 6, "two", "stamp")
 
 
 def fails(code: str, call: Callable[..., object], *arguments: object) -> MatchRTError:
@@ -30,7 +31,7 @@ def fails(code: str, call: Callable[..., object], *arguments: object) -> MatchRT
 def some(count: int) -> Found:
     values = np.linspace(1, 0.5, count, dtype=np.float32)
     points = np.column_stack([values, values])
-    return Found(points, points + 1, values, (10, 20), (30, 40))
+    return Found(points, points + 1, values, ONE, TWO)
 
 
 def test_packing_is_exact() -> None:
@@ -56,9 +57,7 @@ def test_pairs_are_kept_once_and_results_stay(tmp_path: Path) -> None:
         assert [(f.pair, f.code, f.message, f.remedy) for f in journal.failures()] == [
             (waiting[2], "image-missing", "No.", "Do.")
         ]
-        assert [(row.name, row.height, row.width) for row in journal.images()] == [
-            ("a", 10, 20), ("b", 30, 40), ("c", None, None)
-        ]  # fmt: skip
+        assert [(row.name, row.facts) for row in journal.images()] == [("a", ONE), ("b", TWO), ("c", None)]
         revision = journal.revision
         assert journal.forget_failures() == 1 and journal.revision > revision and journal.counts().waiting == 2
 
@@ -67,8 +66,9 @@ def test_a_commit_is_whole_or_absent(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         journal.begin(PLAN, PAIRS)
         first, second, _ = journal.waiting()
-        broken = Result(second, MatchRTError(None, "", ""))  # type: ignore[arg-type]
-        fails("journal-failed", journal.commit, [Result(first, some(1)), broken])
+        broken = Result(second, MatchRTError(object(), "", ""))  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            journal.commit([Result(first, some(1)), broken])
         assert journal.counts().matched == 0
 
 

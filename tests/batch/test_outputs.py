@@ -6,10 +6,14 @@ hloc is not on PyPI: its files are read here by code of ours that does what its 
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +26,7 @@ from matchrt.batch.journal import Journal
 from matchrt.batch.merging import MergeOptions
 from matchrt.batch.options import ColmapOptions, Layout, OutputOptions
 from matchrt.batch.output import Output
-from matchrt.batch.results import Result, unpack
+from matchrt.batch.results import Found, ImageFacts, Result, unpack
 from matchrt.errors import MatchRTError
 
 Filled = Callable[[], Journal]
@@ -52,7 +56,7 @@ def _groups(path: Path) -> set[str]:
 def write(journal: Journal, path: Path, root: Path | None = None, **options: object) -> Output:
     output = Output(path, OutputOptions(**options))  # type: ignore[arg-type]
     output.check()
-    output.check_names(row.name for row in journal.images())
+    output.refuse_names(journal)
     output.write(journal, root or path.parent)
     assert output.is_written(journal)
     return output
@@ -88,12 +92,23 @@ def test_hloc_finds_keypoints_and_matches(tmp_path: Path, filled: Filled, layout
 
 
 def test_hloc_names_that_would_fall_together(tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("pyarrow")
+    points, facts = np.full((3, 2), 9, np.float32), ImageFacts(*SIZE, 1, "content")
+    same = Found(points, points, np.ones(3, np.float32), facts, facts)
     with Journal(tmp_path / "j") as journal:
-        journal.begin({}, [("a/b.png", "a-b.png")])
-        with pytest.raises(MatchRTError) as caught:
-            write(journal, tmp_path / "m.h5")
-        assert caught.value.code == "matches-name"
+        journal.begin({}, [("a/b.png", "c.png"), ("a-b.png", "c.png")])
+        for pair in list(journal.waiting()):
+            journal.commit([Result(pair, same)])
+        output = write(journal, tmp_path / "m.h5")
+        (failure,) = journal.failures()
+        assert failure.code == "matches-name" and failure.pair.first == "a/b.png"  # images come sorted by name
+        assert journal.counts()[2:4] == (1, 1) and "a/b.png\tc.png\tmatches-name\t" in output.failed.read_text()
+        with h5py.File(output.path) as file:
+            assert set(file) == {"a-b.png"}
+    with Journal(tmp_path / "j") as journal:  # another output refuses none of them
+        write(journal, tmp_path / "m.parquet")
+        assert journal.counts()[2:4] == (2, 0)
 
 
 def test_colmap_reads_its_database(tmp_path: Path, filled: Filled) -> None:
@@ -144,15 +159,70 @@ def test_colmap_origin_is_the_corner(tmp_path: Path, filled: Filled) -> None:
 
 
 @pytest.mark.parametrize("size", [(160, 120), None])
-def test_colmap_refuses_what_is_not_its_image(tmp_path: Path, filled: Filled, size: tuple[int, int] | None) -> None:
-    """(160, 120): turned by EXIF, say. None: not there at all."""
-    pytest.importorskip("pycolmap")
+def test_colmap_refuses_what_is_not_its_image_alone(
+    tmp_path: Path, filled: Filled, size: tuple[int, int] | None
+) -> None:
+    """(160, 120): another picture by now. None: not there at all."""
+    pycolmap = pytest.importorskip("pycolmap")
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/b.png", "c.png"):
+        PILImage.fromarray(texture(*SIZE)).save(tmp_path / name)
     if size is not None:
         PILImage.fromarray(texture(*size)).save(tmp_path / "a.png")
-    with filled() as journal, pytest.raises(MatchRTError) as caught:
+    with filled() as journal:
+        output = write(journal, tmp_path / "c.db", tmp_path)
+        failures = list(journal.failures())
+        assert [(f.code, f.pair.first) for f in failures] == [("colmap-image", "a.png")] * 2
+        assert all("a.png" in failure.message for failure in failures)
+        assert output.failed.read_text().count("colmap-image") == 2
+    with pycolmap.Database.open(output.path) as base:
+        assert {image.name for image in base.read_all_images()} == {"sub/b.png", "c.png"}
+        assert base.num_matched_image_pairs() == 1
+    with filled() as journal:  # nothing to do, and the failures are still told
+        assert output.is_written(journal) and len(list(journal.failures())) == 2
+        output.forget_refusals(journal)
+        PILImage.fromarray(texture(*SIZE)).save(tmp_path / "a.png")
+        assert not output.is_written(journal)
+    with filled() as journal:
         write(journal, tmp_path / "c.db", tmp_path)
-    assert caught.value.code == "colmap-image" and "a.png" in caught.value.message
-    assert not [path for path in tmp_path.iterdir() if "c.db" in path.name]
+        assert journal.counts().matched == 3 and not output.failed.exists()
+
+
+def test_a_camera_for_images_that_colmap_does_not_read(tmp_path: Path, filled: Filled) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png", "c.png"):
+        PILImage.fromarray(texture(*SIZE)).save(tmp_path / name, "WEBP")
+    with filled() as journal:
+        output = write(journal, tmp_path / "c.db", tmp_path)
+        assert journal.counts().matched == 3
+    with pycolmap.Database.open(output.path) as base:
+        cameras = base.read_all_cameras()
+        assert {(camera.width, camera.height) for camera in cameras} == {(160, 120)} and len(cameras) == 3
+
+
+def test_colmap_that_ends_its_process_is_an_error(
+    tmp_path: Path, filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLMAP ends its process where the disk is full, or as here files may not grow."""
+    pytest.importorskip("pycolmap")
+    resource = pytest.importorskip("resource")
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png", "c.png"):
+        PILImage.fromarray(texture(*SIZE)).save(tmp_path / name)
+    starts, limits = subprocess.Popen, (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+    def limited(*command: Any, **options: Any) -> Any:
+        return starts(*command, **options, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+    with filled() as journal:
+        monkeypatch.setattr(subprocess, "Popen", limited)
+        with pytest.raises(MatchRTError) as caught:
+            write(journal, tmp_path / "c.db", tmp_path)
+        monkeypatch.undo()
+        assert caught.value.code in ("colmap-failed", "output-unwritable"), caught.value
+        assert not [path for path in tmp_path.iterdir() if "c.db" in path.name]
+        write(journal, tmp_path / "c.db", tmp_path)
 
 
 def test_unknown_camera_model(tmp_path: Path) -> None:
@@ -201,6 +271,30 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, filled: Filled) -> Non
         output.files[0].unlink()
         write(journal, output.path)
         output.require_own(journal)
+
+
+def test_two_journals_with_one_output_write_in_turn(tmp_path: Path, filled: Filled) -> None:
+    pytest.importorskip("h5py")
+    fcntl = pytest.importorskip("fcntl")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that is writing
+    done: list[str] = []
+
+    def work() -> None:
+        with filled() as journal:
+            try:
+                Output(tmp_path / "m.h5").write(journal, tmp_path)
+            except MatchRTError as error:
+                done.append(error.code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and not done
+    (tmp_path / "m.h5").write_text("the other's")
+    os.close(handle)
+    thread.join(30)
+    assert done == ["output-exists"] and (tmp_path / "m.h5").read_text() == "the other's"
 
 
 @pytest.mark.parametrize("name", ["m.npz", "m", "m.h5/x.db"])

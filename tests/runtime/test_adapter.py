@@ -121,3 +121,38 @@ def test_pairs_take_turns_on_two_forks_which_are_kept() -> None:
         stopped.close()  # type: ignore[attr-defined]
         assert len(session.forks) == 2 and not session.runs and all(fork.runs for fork in session.forks)
     assert [fork.closed for fork in session.forks] == [1, 1] and session.closed == 1
+
+
+def test_an_image_that_another_engine_would_see_otherwise_is_refused_by_name() -> None:
+    image = np.full((120, 160), 99, np.uint8)
+    dynamic, static = read_engine("loftr-lite").manifest, manifest(1)
+    prepared = PairAdapter(dynamic).prepare(image, "left")
+    assert PairAdapter(dynamic).prepare(prepared) is prepared
+    assert PairAdapter(replace(dynamic, model="renamed")).prepare(prepared) is prepared
+    others = (
+        PairAdapter(static),
+        PairAdapter(dynamic, MatcherOptions(resize=256)),
+        PairAdapter(replace(dynamic, input=replace(dynamic.input, channels=3))),
+        PairAdapter(replace(dynamic, input=replace(dynamic.input, kernel="lanczos"))),
+    )
+    for other in others:
+        with pytest.raises(MatchRTError) as caught:
+            other.inputs(prepared, prepared)
+        assert caught.value.code == "image-prepared" and "left" in caught.value.message
+
+
+def test_pairs_are_stretched_together() -> None:
+    cold = np.linspace(20000, 21000, 128 * 128).reshape(128, 128).astype(np.uint16)
+    adapter = PairAdapter(manifest(1), MatcherOptions(stretch="same"))
+    first, second = adapter.prepare_pair(cold, cold + 1000)
+    apart = PairAdapter(manifest(1), MatcherOptions(stretch="each")).prepare_pair(cold, cold + 1000)
+    assert first.pixels is not None and second.pixels is not None
+    assert second.pixels.mean() - first.pixels.mean() > 100
+    assert all(image.pixels is not None and 100 < image.pixels.mean() < 155 for image in apart)
+    shared = adapter.share(cold), adapter.share(cold + 1000)
+    again = adapter.prepare_pair(*shared)
+    assert np.array_equal(again[0].pixels, first.pixels) and np.array_equal(again[1].pixels, second.pixels)
+    with pytest.raises(MatchRTError) as caught:
+        adapter.prepare(cold)
+    assert caught.value.code == "option-range"
+    adapter.inputs(adapter.blank(), adapter.blank())

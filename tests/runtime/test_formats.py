@@ -128,6 +128,7 @@ def test_load_of_damaged_files(tmp_path, matches):
     "change",
     [
         {"version": 99},
+        {"image0": {"name": "a", "height": 9, "width": 9, "orientation": 9}},
         {"scores": [3.0] * 120},
         {"scores": [0.5]},
         {"keypoints0": "x"},
@@ -156,6 +157,55 @@ def test_files_of_version_1_are_read(tmp_path, matches):
     record["provenance"]["flavor"] = record["provenance"].pop("backend")
     path.write_text(json.dumps(record))
     assert Matches.load(path).provenance == matches.provenance
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_files_say_in_which_pixels_their_keypoints_are(tmp_path, matches, suffix):
+    turned = replace(matches, image1=replace(matches.image1, orientation=6))
+    path = tmp_path / f"m.{suffix}"
+    turned.save(path)
+    if suffix == "json":
+        record = json.loads(path.read_text())
+    else:
+        with np.load(path) as archive:
+            record = json.loads(str(archive["meta"]))
+    assert record["pixels"] == "upright"
+    assert [record[side]["orientation"] for side in ("image0", "image1")] == [1, 6]
+    read = Matches.load(path)
+    assert read.image1 == turned.image1 and np.array_equal(read.keypoints1, matches.keypoints1)
+    x, y = matches.keypoints1.T
+    assert np.array_equal(read.image1.stored_points(read.keypoints1), np.stack([y, turned.image1.width - 1 - x], 1))
+    as_stored = replace(matches, provenance=replace(matches.provenance, apply_exif=False))
+    as_stored.save(tmp_path / "stored.json")
+    assert json.loads((tmp_path / "stored.json").read_text())["pixels"] == "stored"
+
+
+def test_files_of_version_2_do_not_know_the_orientation(tmp_path, matches):
+    pytest.importorskip("h5py")
+    path = tmp_path / "m.json"
+    matches.save(path)
+    record = json.loads(path.read_text())
+    record["version"] = 2
+    for side in ("image0", "image1"):
+        del record[side]["orientation"]
+    path.write_text(json.dumps(record))
+    read = Matches.load(path)
+    assert read.image0.orientation is None and np.array_equal(read.keypoints0, matches.keypoints0)
+    fails("matches-orientation", save_matches, read, tmp_path / "m.h5")
+    assert not (tmp_path / "m.h5").exists()
+
+
+def test_hdf5_has_stored_pixels(tmp_path, matches):
+    h5py = pytest.importorskip("h5py")
+    turned = replace(matches, image1=replace(matches.image1, orientation=6))
+    turned.save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        group = file["db-left.jpg/query-right.jpg"]
+        assert np.array_equal(group["keypoints0"][()], matches.keypoints0)
+        assert np.array_equal(group["keypoints1"][()], turned.image1.stored_points(matches.keypoints1))
+        meta = json.loads(group.attrs["matchrt"])
+    assert meta["pixels"] == "stored"
+    assert meta["image1"] == {"name": "query/right.jpg", "height": 800, "width": 600, "orientation": 6}
 
 
 def test_hdf5_has_hlocs_dense_layout(tmp_path, matches):

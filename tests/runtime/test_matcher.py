@@ -136,6 +136,41 @@ def test_match_many_with_a_bad_pair(small: Matcher) -> None:
         list(small.match_many(pairs))
 
 
+@pytest.mark.parametrize("pairs", [5, None, 2.5])
+def test_match_many_of_no_pairs(small: Matcher, pairs: Any) -> None:
+    with pytest.raises(MatchRTError) as caught:
+        list(small.match_many(pairs))
+    assert caught.value.code == "pair-invalid" and type(pairs).__name__ in caught.value.message
+    assert [getattr(result, "code", "") for result in small.match_many("ab", return_errors=True)] == [
+        "pair-invalid"
+    ] * 2  # type: ignore[arg-type]
+
+
+def test_little_contrast_is_a_warning_of_the_matches(small: Matcher) -> None:
+    image0, image1 = (image.astype(np.uint16) * 16 for image in shifted_pair(192, 256, (8, 8)))
+    matches = small.match(image0, image1)
+    assert len(matches.warnings) == 2 and "image0" in matches.warnings[0]
+    assert matches.summary()["warnings"] == list(matches.warnings)
+    with Matcher("loftr-lite", MatcherOptions(resize=320, stretch="same")) as stretching:
+        better = stretching.match(image0, image1)
+        assert len(better) > len(matches) and not better.warnings
+        assert [len(found) for found in stretching.match_many([(image0, image1)])] == [len(better)]
+
+
+def test_matches_are_drawn_on_paths_and_arrays(small: Matcher, tmp_path: Path) -> None:
+    images = shifted_pair(192, 256, (8, 8))
+    paths = [tmp_path / "a.png", tmp_path / "b.tif"]
+    for image, path in zip(images, paths, strict=True):
+        PILImage.fromarray(image).save(path)
+    matches = small.match(*paths)
+    expected = matches.draw(*images)
+    assert np.array_equal(matches.draw(*paths), expected)
+    assert np.array_equal(matches.draw(str(paths[0]), images[1].astype(np.uint16) * 257), expected)
+    with pytest.raises(MatchRTError) as caught:
+        matches.draw(paths[0], tmp_path / "no.png")
+    assert caught.value.code == "image-missing"
+
+
 def test_what_comes_before_a_failing_iterator_is_delivered(small: Matcher) -> None:
     def pairs() -> Iterator[object]:
         yield shifted_pair(192, 256, (8, 8))

@@ -142,7 +142,8 @@ def test_no_matches_work_everywhere(no_matches, photos):
 def test_summary_is_json(matches):
     plain = json.loads(json.dumps(matches.summary(), allow_nan=False))
     assert plain["matches"] == 120
-    assert plain["image0"] == {"name": "db/left.jpg", "height": 480, "width": 640}
+    assert plain["image0"] == {"name": "db/left.jpg", "height": 480, "width": 640, "orientation": 1}
+    assert plain["pixels"] == "upright"
     assert plain["provenance"]["network_size0"] == [480, 640]
     assert plain["timings_ms"]["network"] == 8.5
     assert "geometry" not in plain

@@ -1,33 +1,42 @@
 """The COLMAP database: cameras, images, keypoints, matches and two-view geometries, all written with pycolmap.
 
 COLMAP's origin is the top-left corner of the top-left pixel, which is half a pixel from ours. So 0.5 is added to
-keypoints here. COLMAP does not turn images as EXIF says. Keypoints of turned images would not fit its pixels, so they
-are refused. COLMAP itself estimates the geometries, in parallel over all pairs and with a fixed seed.
+keypoints here. COLMAP does not turn images as EXIF says, so keypoints are in stored pixels (`merged`). COLMAP itself
+estimates the geometries, in parallel over all pairs and with a fixed seed. It runs in `colmap_process`.
 
-Errors: package-missing, package-version, colmap-camera (an unknown camera model), colmap-image (an image that COLMAP
-does not read, or sees in another size).
+An image that is gone, or whose size does not fit its camera, is refused alone (colmap-image). An image of a kind that
+COLMAP does not read, such as WebP, gets the camera that COLMAP guesses where EXIF says nothing.
+
+Errors: package-missing, package-version, colmap-camera (an unknown camera model), colmap-failed (COLMAP ended before
+the database was whole).
 """
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import numpy as np
 
 from matchrt._util.atomic import atomic_path
 from matchrt.batch.format import OutputFormat
 from matchrt.batch.journal import Journal
-from matchrt.batch.merged import ImageKeypoints, Merged, merged
+from matchrt.batch.merged import Merged, merged
 from matchrt.batch.options import ColmapOptions, OutputOptions
 from matchrt.errors import MatchRTError, missing_package
 
 _COLMAP_ORIGIN = 0.5
-_SEED = 0
-_WARNING = 1
+_SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 class ColmapOutput(OutputFormat):
@@ -75,96 +84,126 @@ def require_pycolmap(options: ColmapOptions) -> Any:
 
 
 def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
-    pycolmap = require_pycolmap(options)
     part_name = f".{output.name}.part"
-    for suffix in ("-wal", "-shm", "-journal"):  # left by a killed run
-        output.with_name(part_name + suffix).unlink(missing_ok=True)
     with atomic_path(output, part_name) as part:
-        with pycolmap.Database.open(part) as base:
-            ids = _Images(pycolmap, base, root, options).write(found)
-            _write_matches(pycolmap, base, found, ids)
-        if options.verify:
-            with _quiet(pycolmap):
-                pycolmap.geometric_verification(part, two_view_geometry_options={"ransac": {"random_seed": _SEED}})
-        _as_one_file(part)
-
-
-class _Images:
-    """Writes cameras, images and keypoints. Each image has its own frame, and each camera has its own rig."""
-
-    def __init__(self, pycolmap: Any, base: Any, root: Path, options: ColmapOptions) -> None:
-        self._pycolmap, self._base, self._root, self._options = pycolmap, base, root, options
-        self._cameras: dict[str, Any] = {}
-
-    def write(self, found: Merged) -> dict[str, int]:
-        """The images' numbers in the database, by name."""
-        ids = {}
-        with self._pycolmap.DatabaseTransaction(self._base):
-            for image in found.images():
-                ids[image.name] = self._image(image)
-                points = image.keypoints.points + np.float32(_COLMAP_ORIGIN)
-                self._base.write_keypoints(ids[image.name], points)
-        return ids
-
-    def _image(self, image: ImageKeypoints) -> int:
-        camera, rig_id = self._camera(image)
-        entry = self._pycolmap.Image()
-        entry.name, entry.camera_id = image.name, camera.camera_id
-        entry.image_id = self._base.write_image(entry)
-        frame = self._pycolmap.Frame()
-        frame.rig_id = rig_id
-        frame.add_data_id(entry.data_id)
-        self._base.write_frame(frame)
-        return int(entry.image_id)
-
-    def _camera(self, image: ImageKeypoints) -> tuple[Any, int]:
-        key = {"single": "", "per-image": image.name, "per-folder": str(Path(image.name).parent)}[self._options.cameras]
-        if key not in self._cameras:
-            camera = self._infer(image.name)
-            camera.camera_id = self._base.write_camera(camera)
-            rig = self._pycolmap.Rig()
-            rig.add_ref_sensor(camera.sensor_id)
-            self._cameras[key] = camera, self._base.write_rig(rig)
-        camera, rig_id = self._cameras[key]
-        if (camera.width, camera.height) != (image.width, image.height):
-            raise MatchRTError(
-                "colmap-image",
-                f"COLMAP's camera of '{image.name}' is {camera.width}x{camera.height}, but the image was matched as "
-                f"{image.width}x{image.height}.",
-                "If EXIF turns the image, match with --ignore-exif. If it shares a camera, use --cameras per-image.",
-            )
-        return camera, int(rig_id)
-
-    def _infer(self, name: str) -> Any:
-        """The camera that EXIF describes, or COLMAP's usual guess. Error: colmap-image."""
-        reader = self._pycolmap.ImageReaderOptions()
-        reader.camera_model = self._options.camera_model
+        sides = [part.with_name(part.name + suffix) for suffix in _SIDE_FILES]
+        for side in sides:  # left by a killed run
+            side.unlink(missing_ok=True)
         try:
-            return self._pycolmap.infer_camera_from_image(self._root / name, reader)
-        except (ValueError, RuntimeError) as error:
-            raise MatchRTError(
-                "colmap-image", f"COLMAP cannot read '{self._root / name}': {error}.", "Convert it to JPEG or PNG."
-            ) from error
+            with _Colmap(output) as colmap:
+                colmap.ask("open", str(part), options.camera_model)
+                cameras = _Cameras(colmap, root, options)
+                found.refuse(dict(cameras.add_all(found)))
+                for image in found.images():
+                    points = image.keypoints.points + np.float32(_COLMAP_ORIGIN)
+                    colmap.ask("image", image.name, cameras.key(image.name), points)
+                for pair in found.pairs():
+                    colmap.ask("matches", pair.pair.first, pair.pair.second, pair.matches)
+                colmap.ask("close", options.verify)
+        finally:
+            for side in sides:
+                side.unlink(missing_ok=True)
 
 
-def _write_matches(pycolmap: Any, base: Any, found: Merged, ids: dict[str, int]) -> None:
-    with pycolmap.DatabaseTransaction(base):
-        for pair in found.pairs():
-            base.write_matches(ids[pair.pair.first], ids[pair.pair.second], pair.matches)
+class _Cameras:
+    """Adds the cameras, and finds the images that do not fit theirs."""
+
+    def __init__(self, colmap: _Colmap, root: Path, options: ColmapOptions) -> None:
+        self._colmap, self._root, self._sharing = colmap, root, options.cameras
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def key(self, name: str) -> str:
+        """By what the images of one camera are known."""
+        return {"single": "", "per-image": name, "per-folder": str(Path(name).parent)}[self._sharing]
+
+    def add_all(self, found: Merged) -> Iterator[tuple[int, MatchRTError]]:
+        """Adds a camera for each image, or each group of images, and yields the images that are refused."""
+        for number, name, height, width in found.sizes():
+            error = self._add(name, height, width)
+            if error is not None:
+                yield number, error
+
+    def _add(self, name: str, height: int, width: int) -> MatchRTError | None:
+        key, path = self.key(name), self._root / name
+        if not path.is_file():
+            return MatchRTError(
+                "colmap-image", f"'{path}' is not there any more, and COLMAP needs it.", "Put it back, or match again."
+            )
+        if key in self._sizes:
+            size = self._sizes[key]
+            if size == (height, width):
+                return None
+            return _misfit(name, size, (height, width), "Use --cameras per-image: images that share a camera differ.")
+        seen = self._colmap.ask("camera", key, str(path), height, width)
+        if seen not in (None, (height, width)):
+            return _misfit(name, seen, (height, width), "Run the command again: the file is not the one that was read.")
+        self._sizes[key] = height, width
+        return None
 
 
-@contextmanager
-def _quiet(pycolmap: Any) -> Iterator[None]:
-    """Silences COLMAP's own progress on stderr, where our progress bar is."""
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = max(level, _WARNING)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level
+def _misfit(name: str, there: tuple[int, int], here: tuple[int, int], remedy: str) -> MatchRTError:
+    return MatchRTError(
+        "colmap-image",
+        f"COLMAP's camera of '{name}' is {there[1]}x{there[0]}, but the image was matched as {here[1]}x{here[0]}.",
+        remedy,
+    )
 
 
-def _as_one_file(path: Path) -> None:
-    """Ends the write-ahead mode in which COLMAP leaves a database, because even readers make other files in it."""
-    with closing(sqlite3.connect(path)) as base:
-        base.execute("PRAGMA journal_mode=DELETE")
+class _Colmap:
+    """The process of `colmap_process`. It ends with the block."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed at exit
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "matchrt.batch.colmap_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+    def ask(self, *request: Any) -> Any:
+        """The answer to a request. Errors: colmap-failed, output-unwritable (the disk is full)."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            pickle.dump(request, self._process.stdin)
+            self._process.stdin.flush()
+            return pickle.load(self._process.stdout)
+        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
+            raise self._failure() from error
+
+    def _failure(self) -> MatchRTError:
+        self._process.kill()
+        self._process.wait()
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        told = [line for line in lines if re.search(r"SQLite error|Check failed|Error:|error:", line)]
+        reason = (told or lines or ["it gave no reason"])[-1 if not told else 0].strip()
+        if "disk is full" in reason or "disk I/O" in reason:
+            return MatchRTError(
+                "output-unwritable",
+                f"Cannot write '{self._output}': {reason}.",
+                "Choose a place with room that you may write to.",
+            )
+        return MatchRTError(
+            "colmap-failed",
+            f"COLMAP ended before '{self._output}' was whole: {reason}.",
+            "Run the command again: it only writes the output. Write .h5 if it fails again.",
+        )
+
+    def __enter__(self) -> _Colmap:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        self._process.wait()
+        self._said.close()

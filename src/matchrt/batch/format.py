@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from matchrt.batch.journal import Journal
+from matchrt.batch.journal import ImageRow, Journal
 from matchrt.batch.options import OutputOptions
+from matchrt.errors import MatchRTError
 
 _BLOCK = 1 << 20
 
@@ -25,13 +26,18 @@ class OutputFormat(ABC):
     def check(self, options: OutputOptions) -> None:  # noqa: B027 - most formats have nothing to check
         """Raises before any work if `write` would fail because of a missing package or a wrong option."""
 
-    def check_names(self, names: Iterable[str]) -> None:  # noqa: B027 - as above
-        """Raises `matches-name` if two of these images would have the same name in the output."""
+    def refused(self, images: Iterable[ImageRow]) -> Iterator[tuple[int, MatchRTError]]:
+        """The images, by their numbers, that cannot be beside the others in the output because of their names.
+
+        Their pairs fail with that error, and the others are written. Names that are not UTF-8 never come here.
+        """
+        yield from ()
 
     @abstractmethod
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
         """Writes the journal's results to `path` atomically: a reader sees the old file or the whole new file.
 
+        An image that cannot be written, whatever the reason, is given to `journal.refuse`, and the others are written.
         root: the folder that image names start from. Errors: output-unwritable, and those of the format.
         """
 

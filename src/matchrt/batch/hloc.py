@@ -1,19 +1,21 @@
 """hloc's HDF5 output: merged keypoints of images, and matches of pairs as indices of keypoints.
 
-The dense and the sparse layout are described in `runtime.hloc`.
+The dense and the sparse layout are described in `runtime.hloc`. Keypoints are in stored pixels (`merged`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matchrt._util.atomic import atomic_path
 from matchrt.batch.format import OutputFormat
-from matchrt.batch.journal import Journal
+from matchrt.batch.journal import ImageRow, Journal
 from matchrt.batch.merged import ImageKeypoints, Merged, PairMatches, merged
 from matchrt.batch.options import Layout, OutputOptions
+from matchrt.batch.seals import seal
 from matchrt.errors import MatchRTError
 from matchrt.runtime import hloc
 
@@ -29,21 +31,25 @@ class HlocOutput(OutputFormat):
         """Checks that the package is installed. Error: package-missing."""
         hloc.require_h5py()
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raises `matches-name` if two images would have the same name in hloc's groups, as a/b.jpg and a-b.jpg."""
-        seen: dict[str, str] = {}
-        for name in names:
-            other = seen.setdefault(hloc.flat_name(name), name)
-            if other != name:
-                raise MatchRTError(
-                    "matches-name",
-                    f"'{other}' and '{name}' have the same name in hloc's files.",
-                    "Rename one, or write a .db or .parquet file.",
+    def refused(self, images: Iterable[ImageRow]) -> Iterator[tuple[int, MatchRTError]]:
+        """Images that would have the same name in hloc's groups as one before them, as a/b.jpg and a-b.jpg."""
+        seen: set[bytes] = set()
+        for image in images:
+            flat = seal(hloc.flat_name(image.name))  # 8 bytes, because there may be millions of names
+            if flat in seen:
+                yield (
+                    image.id,
+                    MatchRTError(
+                        "matches-name",
+                        f"'{image.name}' and another image have the same name in hloc's files, where '/' becomes '-'.",
+                        "Rename one, or write a .db or .parquet file.",
+                    ),
                 )
+            seen.add(flat)
 
     def write(self, journal: Journal, path: Path, root: Path, options: OutputOptions) -> None:
         """Writes both files atomically, the matches last. Errors: package-missing, output-unwritable."""
-        with merged(journal, options.merge) as found:
+        with merged(journal, options.merge) as found, _hdf5_errors(path):
             _write(found, path, options.features_of(path), options.layout)
 
     def content(self, path: Path) -> Iterator[bytes]:
@@ -62,6 +68,20 @@ def _write(found: Merged, output: Path, features: Path, layout: Layout) -> None:
         with h5py.File(part, "w") as file:
             for pair in found.pairs():
                 hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
+
+
+@contextmanager
+def _hdf5_errors(output: Path) -> Iterator[None]:
+    """Turns what HDF5 raises on a full or failing disk, also while files are closed, into `output-unwritable`."""
+    try:
+        yield
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise MatchRTError(
+            "output-unwritable",
+            f"Cannot write '{output}' or its keypoints: {detail}.",
+            "Choose a place with room that you may write to.",
+        ) from error
 
 
 def _image(image: ImageKeypoints, layout: Layout) -> hloc.Datasets:

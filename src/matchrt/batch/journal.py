@@ -5,6 +5,7 @@ and Parquet files can be read only after they are closed. So results are written
 written from here in one atomic step. docs/many-pairs.md says more.
 
 The order of a pair's images does not matter: a second listing of a pair is dropped, also with its images swapped.
+Names are bytes here, because names of files need not be UTF-8. Every result has a checksum (`seals`).
 
 Errors:
 
@@ -13,6 +14,7 @@ Errors:
 | journal-format  | the file is no journal, or a journal of another layout                               |
 | journal-plan    | the journal is for another list, engine, options or version; the message says which  |
 | journal-busy    | another process uses the journal                                                     |
+| journal-damaged | the list in the journal is damaged, or a result that was good when the run began     |
 | journal-failed  | the journal cannot be read or written: missing rights, a full or failing disk        |
 """
 
@@ -20,8 +22,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -29,26 +32,44 @@ from typing import Any, NamedTuple
 
 from matchrt._util.atomic import require_writable
 from matchrt.batch.listing import NamePair
-from matchrt.batch.results import Found, ListedPair, Result, pack
+from matchrt.batch.results import Found, ImageFacts, ListedPair, Result, pack
+from matchrt.batch.seals import list_seal, seal
 from matchrt.errors import MatchRTError
 
-LAYOUT = 1
+LAYOUT = 2
 # Marks the file as ours (SQLite's application_id): "mrtj".
 _APPLICATION = 0x6D72746A
 _CHUNK = 1024
 
+# files: what was known of the images of matched pairs. facts, files and failures hold JSON.
 _TABLES = """
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE images (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, height INTEGER, width INTEGER);
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+CREATE TABLE files (image INTEGER PRIMARY KEY, facts TEXT NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE pairs (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, second INTEGER NOT NULL);
 CREATE UNIQUE INDEX pair_of_images ON pairs (min(first, second), max(first, second));
-CREATE TABLE matches (pair INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE failures (pair INTEGER PRIMARY KEY, code TEXT NOT NULL, message TEXT NOT NULL, remedy TEXT NOT NULL);
+CREATE TABLE matches (pair INTEGER PRIMARY KEY, data BLOB NOT NULL, seal BLOB NOT NULL);
+CREATE TABLE failures (pair INTEGER PRIMARY KEY, error TEXT NOT NULL, seal BLOB NOT NULL);
 """
 _NAMED = """SELECT pairs.id, one.name, two.name FROM pairs
 JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second"""
-_WAITING = """NOT EXISTS (SELECT 1 FROM matches WHERE matches.pair = pairs.id)
-AND NOT EXISTS (SELECT 1 FROM failures WHERE failures.pair = pairs.id)"""
+_REFUSED = "(pairs.first IN (SELECT image FROM refused) OR pairs.second IN (SELECT image FROM refused))"
+_WAITING = f"""NOT EXISTS (SELECT 1 FROM matches WHERE matches.pair = pairs.id)
+AND NOT EXISTS (SELECT 1 FROM failures WHERE failures.pair = pairs.id) AND NOT {_REFUSED}"""
+# A pair of a refused image has failed, whatever result it has.
+_FAILED = """SELECT pairs.id, one.name, two.name, coalesce(no1.error, no2.error, failures.error), failures.seal,
+no1.error IS NULL AND no2.error IS NULL FROM pairs
+JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second
+LEFT JOIN failures ON failures.pair = pairs.id
+LEFT JOIN refused AS no1 ON no1.image = pairs.first LEFT JOIN refused AS no2 ON no2.image = pairs.second
+WHERE coalesce(no1.error, no2.error, failures.error) IS NOT NULL ORDER BY pairs.id"""
+
+# Tables of results: name, key, the column under the seal, and its type.
+_SEALED = (
+    ("files", "image", "facts", "str"),
+    ("matches", "pair", "data", "bytes"),
+    ("failures", "pair", "error", "str"),
+)
 
 Plan = Mapping[str, Any]
 
@@ -59,7 +80,7 @@ class Counts(NamedTuple):
     listed: lines of the list, duplicates included.
     pairs: different pairs.
     matched: pairs with matches.
-    failed: pairs with an error.
+    failed: pairs with an error, and those of images that the output refuses.
     images: different images.
     """
 
@@ -95,19 +116,18 @@ class ImageRow(NamedTuple):
 
     id: the image's number in the journal.
     name: the image's path below the root.
-    height, width: of the image in pixels; None if none of its pairs was matched.
+    facts: what was known of it when it was matched; None if none of its pairs was matched.
     """
 
     id: int
     name: str
-    height: int | None
-    width: int | None
+    facts: ImageFacts | None
 
 
 class Journal:
     """An open journal. Only one process may open it at a time, and only one thread may use it.
 
-    All methods raise `journal-busy` or `journal-failed` if SQLite fails.
+    All methods raise `journal-busy`, `journal-damaged` or `journal-failed` if SQLite fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,11 +135,11 @@ class Journal:
         self.path = path
         require_writable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _as_errors(path):
+        with sqlite_errors(path):
             # In autocommit mode, every transaction is explicit.
             self._base = sqlite3.connect(path, isolation_level=None, timeout=0.0)
         try:
-            with _as_errors(path):
+            with sqlite_errors(path):
                 self._prepare()
         except BaseException:
             self._base.close()
@@ -127,15 +147,17 @@ class Journal:
 
     def _prepare(self) -> None:
         run = self._base.execute
+        self._base.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # damage is found by seals
         run("PRAGMA locking_mode=EXCLUSIVE")  # the lock is held until the process ends, in whatever way
         empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        marks = tuple(run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if not empty and marks != (_APPLICATION, LAYOUT):
-            raise _not_a_journal(self.path)
+        application, layout = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if not empty and (application, layout) != (_APPLICATION, LAYOUT):
+            raise _not_a_journal(self.path, of_ours=application == _APPLICATION)
         run("PRAGMA page_size=16384")
         # A commit survives the end of the process at once, and a crash of the machine after the log's next checkpoint.
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
+        run("PRAGMA temp_store=MEMORY")
         run("BEGIN IMMEDIATE")
         if empty:
             for statement in _TABLES.split(";\n"):
@@ -143,27 +165,33 @@ class Journal:
             run(f"PRAGMA application_id={_APPLICATION}")
             run(f"PRAGMA user_version={LAYOUT}")
         run("COMMIT")
+        run("CREATE TEMP TABLE refused (image INTEGER PRIMARY KEY, error TEXT NOT NULL)")
 
     # ------------------------------------------------------------------------------------------- the plan
 
     def begin(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
         """Starts a run: a new journal stores the plan and the pairs, and an old journal must have the same plan.
 
-        plan: JSON values that decide the results. Errors: journal-plan, pairs-empty.
+        plan: JSON values that decide the results. Errors: journal-plan, journal-damaged, pairs-empty.
         """
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             stored = self._fact("plan")
             if stored is None:
+                if self._base.execute("SELECT 1 FROM pairs").fetchone() is not None:
+                    raise damaged(self.path, "its plan is lost")
                 self._store(plan, pairs)
                 return
-        differing = [key for key in {**stored, **plan} if stored.get(key) != plan.get(key)]
-        if differing:
-            what = ", ".join(f"{key} ({stored.get(key)} there, {plan.get(key)} here)" for key in sorted(differing))
-            raise MatchRTError(
-                "journal-plan",
-                f"'{self.path}' belongs to another run; different: {what}.",
-                "Use the same options as that run, or name another --output or --journal, or remove the journal.",
-            )
+            differing = [key for key in {**stored, **plan} if stored.get(key) != plan.get(key)]
+            if not differing:
+                if self._fact("list") != list_seal(self._base):
+                    raise damaged(self.path, "its list of pairs has changed")
+                return
+        what = ", ".join(f"{key} ({stored.get(key)} there, {plan.get(key)} here)" for key in sorted(differing))
+        raise MatchRTError(
+            "journal-plan",
+            f"'{self.path}' belongs to another run; different: {what}.",
+            "Use the same options as that run, or name another --output or --journal, or remove the journal.",
+        )
 
     def _store(self, plan: Plan, pairs: Iterable[NamePair]) -> None:
         run, listed = self._base.execute, 0
@@ -171,8 +199,9 @@ class Journal:
 
             @lru_cache(1 << 16)
             def image(name: str) -> int:
-                run("INSERT OR IGNORE INTO images (name) VALUES (?)", (name,))
-                return int(run("SELECT id FROM images WHERE name = ?", (name,)).fetchone()[0])
+                data = _to_bytes(name)
+                run("INSERT OR IGNORE INTO images (name) VALUES (?)", (data,))
+                return int(run("SELECT id FROM images WHERE name = ?", (data,)).fetchone()[0])
 
             for first, second in pairs:
                 listed += 1
@@ -180,24 +209,35 @@ class Journal:
             if not listed:
                 raise MatchRTError("pairs-empty", "The list has no pair of images.", "Name at least two images.")
             self._set_fact("listed", listed)
+            self._set_fact("list", list_seal(self._base))
             self._set_fact("plan", dict(plan))
 
+    def plan(self) -> Any:
+        """The plan that `begin` stored; None before."""
+        with sqlite_errors(self.path):
+            return self._fact("plan")
+
     def _fact(self, key: str) -> Any:
-        row = self._base.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        """A fact; None if it is not there, or damaged."""
+        row = self._base.execute("SELECT value, seal FROM facts WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row is not None and row[1] == seal(key, row[0]) else None
 
     def _set_fact(self, key: str, value: Any) -> None:
-        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, json.dumps(value)))
+        text = json.dumps(value)
+        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (key, text, seal(key, text)))
 
     @property
     def revision(self) -> int:
         """A number that grows with every commit that changes results."""
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             return int(self._fact("revision") or 0)
+
+    def _next_revision(self) -> None:
+        self._set_fact("revision", int(self._fact("revision") or 0) + 1)
 
     def written(self, output: str) -> Any:
         """What `mark_written` noted last for this output; None if it noted nothing."""
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             return self._fact(f"written:{output}")
 
     def mark_written(self, output: str, what: Any) -> None:
@@ -208,92 +248,244 @@ class Journal:
     # ---------------------------------------------------------------------------------------- the results
 
     def commit(self, results: Sequence[Result]) -> None:
-        """Stores all results or none of them. A new result replaces an earlier one of the same pair."""
+        """Stores all results or none of them. A new result replaces an earlier one of the same pair.
+
+        If a result's image has another content than in earlier results, then the earlier pairs of that image are
+        without a result again, so that keypoints of two pictures are not mixed.
+        """
         if not results:
             return
         with self._transaction():
             for result in results:
                 self._put(result)
-            self._set_fact("revision", int(self._fact("revision") or 0) + 1)
+            self._next_revision()
 
     def _put(self, result: Result) -> None:
-        run, (number, first, second), outcome = self._base.execute, result.pair, result.outcome
+        run, number, outcome = self._base.execute, result.pair.number, result.outcome
+        if isinstance(outcome, Found):
+            images = run("SELECT first, second FROM pairs WHERE id = ?", (number,)).fetchone()
+            for image, facts in zip(images, (outcome.image0, outcome.image1), strict=True):
+                self._put_facts(image, facts)
         for table in ("matches", "failures"):
             run(f"DELETE FROM {table} WHERE pair = ?", (number,))
-        if not isinstance(outcome, Found):
-            run("INSERT INTO failures VALUES (?, ?, ?, ?)", (number, outcome.code, outcome.message, outcome.remedy))
+        if isinstance(outcome, Found):
+            data = pack(outcome)
+            run("INSERT INTO matches VALUES (?, ?, ?)", (number, data, seal(number, data)))
             return
-        run("INSERT INTO matches VALUES (?, ?)", (number, pack(outcome)))
-        for name, size in ((first, outcome.size0), (second, outcome.size1)):
-            run("UPDATE images SET height = ?, width = ? WHERE name = ? AND height IS NULL", (*size, name))
+        text = _error_text(outcome)
+        run("INSERT INTO failures VALUES (?, ?, ?)", (number, text, seal(number, text)))
+
+    def _put_facts(self, image: int, facts: ImageFacts) -> None:
+        known = self._facts_of(image)
+        if known == facts:
+            return
+        if known is not None and known.content != facts.content:
+            self._forget([image])
+        text = json.dumps(astuple(facts))
+        self._base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (image, text, seal(image, text)))
+
+    def _facts_of(self, image: int) -> ImageFacts | None:
+        row = self._base.execute("SELECT image, facts, seal FROM files WHERE image = ?", (image,)).fetchone()
+        return None if row is None else self._facts(*row)
+
+    def _facts(self, image: int, text: str, check: bytes) -> ImageFacts:
+        if check != seal(image, text):
+            raise damaged(self.path, "a row of its images has changed")
+        return ImageFacts(*json.loads(text))
+
+    def _forget(self, images: Collection[int]) -> int:
+        """Drops the results of all pairs of these images, and returns how many they were."""
+        run = self._base.execute
+        run("CREATE TEMP TABLE IF NOT EXISTS forgotten (image INTEGER PRIMARY KEY)")
+        run("DELETE FROM forgotten")
+        self._base.executemany("INSERT INTO forgotten VALUES (?)", ((image,) for image in images))
+        theirs = """(SELECT id FROM pairs WHERE first IN (SELECT image FROM forgotten)
+        OR second IN (SELECT image FROM forgotten))"""
+        run("DELETE FROM files WHERE image IN (SELECT image FROM forgotten)")
+        return sum(
+            int(run(f"DELETE FROM {table} WHERE pair IN {theirs}").rowcount) for table in ("matches", "failures")
+        )
 
     def forget_failures(self) -> int:
         """Forgets the errors of failed pairs, so that they are tried again. Returns the number of these pairs."""
         with self._transaction():
             count = int(self._base.execute("DELETE FROM failures").rowcount)
             if count:
-                self._set_fact("revision", int(self._fact("revision") or 0) + 1)
+                self._next_revision()
         return count
+
+    def forget_images(self, images: Collection[int]) -> int:
+        """Forgets the results of all pairs of these images, so that they are matched again. Returns their number."""
+        if not images:
+            return 0
+        with self._transaction():
+            count = self._forget(images)
+            self._next_revision()
+        return count
+
+    def restamp(self, facts: Mapping[int, ImageFacts]) -> None:
+        """Notes newer stamps of images, by their numbers, whose content is the same."""
+        if facts:
+            with self._transaction():
+                for image, known in facts.items():
+                    self._put_facts(image, known)
+
+    def mend(self) -> int:
+        """Drops rows whose checksum is wrong, so that their pairs are matched again. Returns the number of these rows.
+
+        It reads all results once. Error: journal-damaged if the rows are not in their order, so that not all are found.
+        """
+        with sqlite_errors(self.path):
+            run = self._base.execute
+            bad = {row[0]: self._bad_rows(*row) for row in _SEALED}
+            bad["matches"] += [
+                row[0]
+                for row in run("""SELECT matches.pair FROM matches LEFT JOIN pairs ON pairs.id = matches.pair
+                WHERE first IS NULL OR first NOT IN (SELECT image FROM files)
+                OR second NOT IN (SELECT image FROM files)""")
+            ]
+        count = sum(map(len, bad.values()))
+        if count:
+            with self._transaction():
+                self._forget(bad["files"])
+                for table in ("matches", "failures"):
+                    self._base.executemany(f"DELETE FROM {table} WHERE pair = ?", ((key,) for key in bad[table]))
+                self._next_revision()
+        return count
+
+    def _bad_rows(self, table: str, key_name: str, column: str, kind: str) -> list[int]:
+        """The keys of a table's rows whose checksum is wrong."""
+        bad, last = [], -1
+        for key, value, check in self._base.execute(f"SELECT {key_name}, {column}, seal FROM {table} NOT INDEXED"):
+            if key <= last:
+                raise damaged(self.path, "its pages are mixed up")
+            last = key
+            if type(value).__name__ != kind or check != seal(key, value):
+                bad.append(key)
+        return bad
+
+    # ------------------------------------------------------------------------------------------ refusals
+
+    def refuse(self, errors: Mapping[int, MatchRTError]) -> None:
+        """Treats all pairs of these images as failed, by their numbers, until the journal is closed.
+
+        The results that they have stay, for outputs that do not refuse them.
+        """
+        with sqlite_errors(self.path):
+            rows = [(image, _error_text(error)) for image, error in errors.items()]
+            self._base.executemany("INSERT OR REPLACE INTO refused VALUES (?, ?)", rows)
+
+    def refused(self) -> dict[int, MatchRTError]:
+        """The images that are refused now, by their numbers, and why."""
+        return {int(image): MatchRTError(*json.loads(text)) for image, text in self._rows("SELECT * FROM refused")}
+
+    def refused_pairs(self) -> int:
+        """Number of pairs with a refused image."""
+        return int(self._rows(f"SELECT count(*) FROM pairs WHERE {_REFUSED}")[0][0])
 
     # ------------------------------------------------------------------------------------------- reading
 
     def counts(self) -> Counts:
         """The numbers of pairs by their state."""
-        tables = ("pairs", "matches", "failures", "images")
-        with _as_errors(self.path):
-            numbers = [int(self._base.execute(f"SELECT count(*) FROM {t}").fetchone()[0]) for t in tables]
-            return Counts(int(self._fact("listed") or 0), *numbers)
+
+        def count(query: str) -> int:
+            return int(self._base.execute(f"SELECT count(*) FROM {query}").fetchone()[0])  # indexes may be damaged
+
+        with sqlite_errors(self.path):
+            pairs, matched, failed, images = (
+                count(f"{name} NOT INDEXED") for name in ("pairs", "matches", "failures", "images")
+            )
+            if count("refused"):
+                matched -= count(f"pairs JOIN matches ON matches.pair = pairs.id WHERE {_REFUSED}")
+                failed -= count(f"pairs JOIN failures ON failures.pair = pairs.id WHERE {_REFUSED}")
+                failed += count(f"pairs WHERE {_REFUSED}")
+            return Counts(int(self._fact("listed") or pairs), pairs, matched, failed, images)
 
     def waiting(self) -> Iterator[ListedPair]:
         """The pairs without a result, in the list's order. Results may be committed during the iteration."""
         last = 0
         while rows := self._rows(f"{_NAMED} WHERE pairs.id > ? AND {_WAITING} ORDER BY pairs.id LIMIT {_CHUNK}", last):
-            yield from (ListedPair(*row) for row in rows)
+            yield from (_listed(*row) for row in rows)
             last = rows[-1][0]
 
     def matches(self) -> Iterator[tuple[ListedPair, bytes]]:
-        """The matched pairs in the list's order, with their matches as `results.pack` packed them."""
-        query = _NAMED.replace("two.name FROM", "two.name, matches.data FROM", 1)
-        query += " JOIN matches ON matches.pair = pairs.id ORDER BY pairs.id"
-        with _as_errors(self.path):
-            for number, first, second, data in self._base.execute(query):
-                yield ListedPair(number, first, second), data
+        """The matched pairs in the list's order, with their matches as `results.pack` packed them.
+
+        Error: journal-damaged.
+        """
+        query = _NAMED.replace("two.name FROM", "two.name, matches.data, matches.seal FROM", 1)
+        query += f" JOIN matches ON matches.pair = pairs.id WHERE NOT {_REFUSED} ORDER BY pairs.id"
+        missing = self.counts().matched
+        with sqlite_errors(self.path):
+            for number, first, second, data, check in self._base.execute(query):
+                self._require(number, data, check)
+                missing -= 1
+                yield _listed(number, first, second), data
+        if missing:
+            raise damaged(self.path, f"{missing} results are not found")
+
+    def _require(self, number: int, data: Any, check: bytes) -> None:
+        if not isinstance(data, bytes) or check != seal(number, data):
+            raise damaged(self.path, f"the matches of pair {number} have changed")
 
     def failures(self) -> Iterator[Failure]:
-        """The failed pairs in the list's order."""
-        query = _NAMED.replace("two.name FROM", "two.name, code, message, remedy FROM", 1)
-        query += " JOIN failures ON failures.pair = pairs.id ORDER BY pairs.id"
-        with _as_errors(self.path):
-            for number, first, second, *error in self._base.execute(query):
-                yield Failure(ListedPair(number, first, second), *error)
+        """The failed pairs in the list's order. Error: journal-damaged."""
+        with sqlite_errors(self.path):
+            for number, first, second, text, check, own in self._base.execute(_FAILED):
+                if own and check != seal(number, text):
+                    raise damaged(self.path, f"the error of pair {number} has changed")
+                yield Failure(_listed(number, first, second), *json.loads(text))
 
-    def images(self) -> list[ImageRow]:
-        """All images, sorted by name."""
-        return [ImageRow(*row) for row in self._rows("SELECT id, name, height, width FROM images ORDER BY name")]
+    def images(self) -> Iterator[ImageRow]:
+        """All images that are not refused, sorted by the bytes of their names. Error: journal-damaged."""
+        last, query = b"", "SELECT id, name, facts, seal FROM images LEFT JOIN files ON files.image = images.id"
+        query += f" WHERE name > ? AND id NOT IN (SELECT image FROM refused) ORDER BY name LIMIT {_CHUNK}"
+        while rows := self._rows(query, last):
+            for number, name, text, check in rows:
+                yield ImageRow(number, _to_name(name), None if text is None else self._facts(number, text, check))
+            last = rows[-1][1]
+
+    def facts_of(self, name: str) -> ImageFacts:
+        """What is known of an image of a matched pair. Error: journal-damaged."""
+        with sqlite_errors(self.path):
+            row = self._base.execute("SELECT id FROM images WHERE name = ?", (_to_bytes(name),)).fetchone()
+            facts = None if row is None else self._facts_of(row[0])
+        if facts is None:
+            raise damaged(self.path, f"nothing is known of '{name}'")
+        return facts
 
     def matches_of(self, image: int) -> Iterator[tuple[int, int, bytes]]:
-        """The matched pairs of an image: (pair's number, 0 or 1 for the image's side, packed matches), by number."""
-        query = """SELECT pairs.id, pairs.second = ?1, data FROM pairs JOIN matches ON matches.pair = pairs.id
+        """The matched pairs of an image: (pair's number, 0 or 1 for the image's side, packed matches), by number.
+
+        Error: journal-damaged.
+        """
+        query = f"""SELECT pairs.id, pairs.second = ?1, data, seal FROM pairs JOIN matches ON matches.pair = pairs.id
         WHERE pairs.id IN (SELECT id FROM pairs WHERE first = ?1 UNION ALL SELECT id FROM pairs WHERE second = ?1)
-        ORDER BY pairs.id"""
-        with _as_errors(self.path):
-            yield from self._base.execute(query, (image,))
+        AND NOT {_REFUSED} ORDER BY pairs.id"""
+        with sqlite_errors(self.path):
+            for number, side, data, check in self._base.execute(query, (image,)):
+                self._require(number, data, check)
+                yield number, side, data
 
     def index_by_image(self) -> None:
-        """Makes the index that makes `matches_of` fast. It is called once, before outputs are written."""
+        """Makes the index that makes `matches_of` fast. It is called once, before outputs are written.
+
+        Indexes have no checksums, so all of them are made anew.
+        """
         with self._transaction():
             for side in ("first", "second"):
                 self._base.execute(f"CREATE INDEX IF NOT EXISTS pairs_by_{side} ON pairs ({side})")
+            self._base.execute("REINDEX")
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             return self._base.execute(query, values).fetchall()
 
     # ------------------------------------------------------------------------------------------- closing
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             self._base.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -305,7 +497,7 @@ class Journal:
 
     def close(self) -> None:
         """Writes the log into the file and closes it."""
-        with _as_errors(self.path):
+        with sqlite_errors(self.path):
             self._base.close()
 
     def __enter__(self) -> Journal:
@@ -317,8 +509,24 @@ class Journal:
         self.close()
 
 
+def _to_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _to_name(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _listed(number: int, first: bytes, second: bytes) -> ListedPair:
+    return ListedPair(number, _to_name(first), _to_name(second))
+
+
+def _error_text(error: MatchRTError) -> str:
+    return json.dumps([error.code, error.message, error.remedy])
+
+
 @contextmanager
-def _as_errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
     """Turns SQLite's errors into ours."""
     try:
         yield
@@ -329,7 +537,9 @@ def _as_errors(path: Path) -> Iterator[None]:
                 "journal-busy", f"Another process uses '{path}'.", "Wait for it to end, or name another --journal."
             ) from error
         if "not a database" in text:
-            raise _not_a_journal(path) from error
+            raise _not_a_journal(path, of_ours=False) from error
+        if "malformed" in text or "corrupt" in text:
+            raise damaged(path, text) from error
         raise MatchRTError(
             "journal-failed",
             f"'{path}' cannot be used: {text}.",
@@ -337,9 +547,18 @@ def _as_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _not_a_journal(path: Path) -> MatchRTError:
+def damaged(path: Path, what: str) -> MatchRTError:
+    """The error (journal-damaged) for a journal in which something is wrong. It is not raised here."""
+    return MatchRTError(
+        "journal-damaged",
+        f"'{path}' is damaged: {what}.",
+        "Run the command again. If it says the same, remove the journal and match again; check the disk.",
+    )
+
+
+def _not_a_journal(path: Path, *, of_ours: bool) -> MatchRTError:
     return MatchRTError(
         "journal-format",
-        f"'{path}' is not a journal of this version of matchrt.",
-        "Name another --journal; this file was not changed.",
+        f"'{path}' is {'a journal of another version' if of_ours else 'not a journal'} of matchrt.",
+        f"Name another --journal{', or remove this one' if of_ours else ''}; this file was not changed.",
     )

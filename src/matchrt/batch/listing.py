@@ -1,19 +1,22 @@
 """The pairs to match, as names below one root folder. They are streamed, because a list may have millions of lines.
 
-Errors: those of `runtime.pairs`; `pairs-same` (a line names one image twice); `matches-name` (an image is not below the
-root, or its path contains `..`, so that the output could not hold its name).
+A name is written in one way: `a//b.jpg`, `./a/b.jpg` and the absolute path of that image are `a/b.jpg`. A name that no
+output can hold, such as that of an image outside the root, stays as it is, and its pairs fail (`names.unfit`).
+
+Errors: those of `runtime.pairs`; `pairs-same` (a line names one image twice).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.pairs import iterate_folder, iterate_list
+from matchrt.runtime.pairs import Skipped, commented_pairs, iterate_folder, iterate_list, no_pairs, read_folder
 
 NamePair = tuple[str, str]
 
@@ -32,7 +35,7 @@ class PairSource:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # noqa: PTH110 - False for names that the system does not take
             raise MatchRTError("pairs-missing", f"There is no file or folder '{self.path}'.", "Check the path.")
         if self.window is not None and not self.path.is_dir():
             raise MatchRTError(
@@ -49,46 +52,73 @@ class PairSource:
 
         Errors: those of the module.
         """
-        name_of = lru_cache(1 << 16)(self._name)
+        name_of = lru_cache(1 << 16)(_Namer(self).name)
         if self.path.is_dir():
             below = self.path if self.root is None else self.path.absolute()
+            empty = True
             for first, second in iterate_folder(below, self.window):
+                empty = False
                 yield name_of(first.as_posix()), name_of(second.as_posix())
+            if empty:
+                raise no_pairs(self.path, self.skipped())
             return
-        for number, (first_field, second_field) in iterate_list(self.path):
+        for number, (first_field, second_field) in iterate_list(self.path, self.base):
             first_name, second_name = name_of(first_field), name_of(second_field)
             if first_name == second_name:
                 where = f"{self.path}:{number}"
                 raise MatchRTError("pairs-same", f"{where}: '{first_name}' is paired with itself.", "Remove the line.")
             yield first_name, second_name
 
-    def digest(self) -> str:
+    def digest(self, check: Callable[[str], None] | None = None) -> str:
         """The hex sha256 of the names in their order. It reads the whole list, so that errors come before any work.
+
+        check: called with every image's name. Errors: those of the module and of `check`.
+        """
+        digest = hashlib.sha256()
+        see = lru_cache(1 << 16)(check or (lambda name: None))
+        for first, second in self.pairs():
+            see(first)
+            see(second)
+            digest.update(f"{first}\0{second}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def skipped(self) -> list[Skipped]:
+        """What a folder holds that is not matched, and lines of a list that are comments but look like pairs.
 
         Errors: those of the module.
         """
-        digest = hashlib.sha256()
-        for first, second in self.pairs():
-            digest.update(f"{first}\0{second}\n".encode())
-        return digest.hexdigest()
+        return read_folder(self.path)[1] if self.path.is_dir() else commented_pairs(self.path, self.base)
 
-    def _name(self, field: str) -> str:
+
+class _Namer:
+    """Makes names below the root of what a list or a folder says."""
+
+    def __init__(self, source: PairSource) -> None:
+        base = source.base
+        self._base = base
+        # A root may be reached through links and `..`, and absolute paths may be written in any of these ways.
+        plain = base.absolute().as_posix()
+        ways = [plain, os.path.normpath(plain), os.path.realpath(plain)]
+        self._ways = list(dict.fromkeys(ways if not source.path.is_dir() else [base.as_posix(), *ways]))
+
+    def name(self, field: str) -> str:
+        """The name of an image; the field itself if it is outside of the root."""
         path = PurePosixPath(field)
-        try:
-            if path.is_absolute():
-                path = path.relative_to(self.base.absolute().as_posix())
-            elif self.path.is_dir():
-                path = path.relative_to(self.base.as_posix())
-        except ValueError as error:
-            raise MatchRTError(
-                "matches-name",
-                f"The image '{field}' is not under the root folder '{self.base}'.",
-                "Name another folder with --root.",
-            ) from error
-        if ".." in path.parts or path.name in ("", ".") or "\0" in field:
-            raise MatchRTError(
-                "matches-name",
-                f"The image name {field!r} cannot be stored.",
-                "Write paths relative to the root, without '..'.",
-            )
+        for way in self._ways:
+            if path.is_relative_to(way):
+                path = path.relative_to(way)
+                break
+        if ".." in path.parts:
+            path = self._without_dots(path)
         return path.as_posix()
+
+    def _without_dots(self, path: PurePosixPath) -> PurePosixPath:
+        """The same path without `..`, if that is the same file below the root."""
+        plain = PurePosixPath(os.path.normpath(self._ways[-1] + "/" + path.as_posix()))
+        if not plain.is_relative_to(self._ways[-1]):
+            return path
+        shorter = plain.relative_to(self._ways[-1])
+        try:
+            return shorter if (self._base / shorter).samefile(self._base / path) else path
+        except OSError:
+            return path

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from matchrt._version import __version__
-from matchrt.batch.pool import own_error
+from matchrt.batch.pool import match_sources
 from matchrt.batch.results import Found, ListedPair, Result
+from matchrt.batch.sources import Read, SourceImage, read_source
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.backend import get_backend
@@ -29,7 +30,6 @@ from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import SessionOptions
 
 # Number of pairs in a block; an image is decoded once in a block.
@@ -158,7 +158,7 @@ def _execute(work: RayWork, held: Any, pairs: list[ListedPair]) -> Iterator[Resu
         ) from error
 
 
-Images = dict[str, PreparedImage | MatchRTError]
+Images = dict[str, Read]
 
 
 def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
@@ -169,10 +169,7 @@ def _decode(row: dict[str, Any], held: Any) -> dict[str, Any]:
     pairs: list[ListedPair] = pickle.loads(row["block"])
     adapter, images = PairAdapter(work.engine.manifest, work.options), Images()
     for name in dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)):
-        try:
-            images[name] = adapter.prepare(work.root / name, name)
-        except MatchRTError as error:
-            images[name] = error
+        images[name] = read_source(adapter.share, work.root / name)
     return {"prepared": pickle.dumps((pairs, images))}
 
 
@@ -204,13 +201,11 @@ class _Engine:
         if isinstance(self._matcher, MatchRTError):
             raise self._matcher
         first, second = images[pair.first], images[pair.second]
-        for image in (first, second):
-            if isinstance(image, MatchRTError):
-                return image
-        try:
-            return Found.of(self._matcher.match(first, second))
-        except MatchRTError as error:
-            return own_error(error)
+        if not isinstance(first, SourceImage):
+            return first
+        if not isinstance(second, SourceImage):
+            return second
+        return match_sources(self._matcher, first, second)
 
 
 def _require_version(version: str) -> None:

@@ -1,17 +1,21 @@
 """Writes the output from a finished journal, in the format of its suffix.
 
-Failed pairs are listed in `OUTPUT.failed.txt`, with images, code and message separated by tabs. If all pairs were
-matched, there is no such file.
+Failed pairs are listed in `OUTPUT.failed.txt`, a line each: images, code and message, separated by tabs. Line breaks,
+tabs and backslashes in them, and bytes that are not UTF-8, are escaped (`names.one_line`). If all pairs were matched,
+there is no such file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matchrt._util.atomic import atomic_path, require_writable
+from matchrt.batch import names
 from matchrt.batch.colmap import ColmapOutput
 from matchrt.batch.format import OutputFormat
 from matchrt.batch.hloc import HlocOutput
@@ -34,6 +38,28 @@ def format_of(path: Path) -> OutputFormat:
     if found is None:
         raise MatchRTError("output-format", f"'{path}' has no known suffix.", f"Use one of {', '.join(FORMATS)}.")
     return found
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Waits until no other process writes an output in this folder: two journals may have the same output.
+
+    Where the system or the file system has no such locks, there is no waiting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -71,9 +97,11 @@ class Output:
             require_writable(path)
         self.format.check(self.options)
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raises `matches-name` if two of these images would have the same name in the output."""
-        self.format.check_names(names)
+    def refuse_names(self, journal: Journal) -> None:
+        """Refuses the images whose names the output cannot hold: all of their pairs fail with `matches-name`."""
+        unfit = ((row.id, names.unfit(row.name)) for row in journal.images())
+        journal.refuse({number: error for number, error in unfit if error is not None})
+        journal.refuse(dict(self.format.refused(journal.images())))
 
     def require_own(self, journal: Journal) -> None:
         """Raises `output-exists` if writing would replace a file that this journal did not write."""
@@ -95,22 +123,42 @@ class Output:
         return {"revision": journal.revision, "options": options}
 
     def is_written(self, journal: Journal) -> bool:
-        """Whether the output exists already as this journal would write it."""
-        there = all(path.is_file() for path in self.files)
-        return there and journal.written(self._key) == self.state(journal)
+        """Whether the output exists already as this journal would write it.
+
+        If so, the images that were refused when it was written are refused now too.
+        """
+        noted = journal.written(self._key)
+        if not all(path.is_file() for path in self.files) or not isinstance(noted, dict):
+            return False
+        if noted["state"] != self.state(journal):
+            return False
+        journal.refuse({image: MatchRTError(*error) for image, *error in noted["refused"]})
+        return True
+
+    def forget_refusals(self, journal: Journal) -> None:
+        """Has the output written again if images were refused when it was written: they may fit by now."""
+        noted = journal.written(self._key)
+        if isinstance(noted, dict) and noted["refused"]:
+            journal.mark_written(self._key, "begun")
 
     def write(self, journal: Journal, root: Path) -> None:
         """Writes all files atomically. root: folder of the images. Errors: those of the format, output-unwritable."""
-        journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
-        self.format.write(journal, self.path, root, self.options)
-        self._write_failed(journal)
-        journal.mark_written(self._key, self.state(journal))
+        with _one_writer(self.path.parent):
+            self.require_own(journal)
+            journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
+            self.format.write(journal, self.path, root, self.options)
+            self._write_failed(journal)
+            refused = [[image, e.code, e.message, e.remedy] for image, e in journal.refused().items()]
+            journal.mark_written(self._key, {"state": self.state(journal), "refused": refused})
 
     def _write_failed(self, journal: Journal) -> None:
         if not journal.counts().failed:
             self.failed.unlink(missing_ok=True)
             return
-        with atomic_path(self.failed, f".{self.failed.name}.part") as part, part.open("w", encoding="utf-8") as stream:
+        with (
+            atomic_path(self.failed, f".{self.failed.name}.part") as part,
+            part.open("w", encoding="utf-8", newline="\n") as stream,
+        ):
             for failure in journal.failures():
-                message = " ".join(failure.message.split())
-                stream.write(f"{failure.pair.first}\t{failure.pair.second}\t{failure.code}\t{message}\n")
+                fields = (failure.pair.first, failure.pair.second, failure.code, failure.message)
+                stream.write("\t".join(map(names.one_line, fields)) + "\n")

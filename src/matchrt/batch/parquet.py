@@ -3,12 +3,19 @@
 | column                   | type                              |                                                    |
 | ------------------------ | --------------------------------- | -------------------------------------------------- |
 | image0, image1           | string                            | names below the root                               |
-| keypoints0, keypoints1   | list of fixed_size_list<float>[2] | pixels, as in `Matches`; null where the pair failed|
+| height0, width0, height1,| int32                             | size of the image whose pixels keypoints are in;   |
+| width1                   |                                   | null where the pair failed, as all that follow     |
+| orientation0,            | int8                              | the EXIF orientation that made upright pixels of   |
+| orientation1             |                                   | the file's stored ones; 1 if nothing was turned    |
+| pixels                   | string                            | `upright`, or `stored` with --ignore-exif          |
+| keypoints0, keypoints1   | list of fixed_size_list<float>[2] | x, y in these pixels, as in `Matches`              |
 | scores                   | list of float                     | descending                                         |
 | error                    | string                            | the error's code; null where the pair was matched  |
 | message                  | string                            | the error's message                                |
 
-Nothing is merged or rounded. The matched pairs come first, then the failed pairs, both in the list's order.
+Nothing is merged or rounded. `matchrt.runtime.orientation.stored_points(points, orientation, height, width)` makes
+stored pixels of upright ones, which COLMAP and hloc see. Bytes of names that are not UTF-8, which only failed pairs
+have, are written as \\xNN. The matched pairs come first, then the failed pairs, both in the list's order.
 """
 
 from __future__ import annotations
@@ -25,8 +32,9 @@ import numpy.typing as npt
 from matchrt._util.atomic import atomic_path
 from matchrt.batch.format import OutputFormat
 from matchrt.batch.journal import Failure, Journal
+from matchrt.batch.names import readable
 from matchrt.batch.options import OutputOptions
-from matchrt.batch.results import ListedPair, unpack
+from matchrt.batch.results import ImageFacts, ListedPair, unpack
 from matchrt.errors import missing_package
 
 _ROW_GROUP = 1000
@@ -55,8 +63,10 @@ class ParquetOutput(OutputFormat):
         arrow = require_pyarrow()
         schema = _schema(arrow)
         with atomic_path(path, f".{path.name}.part") as part, arrow.parquet.ParquetWriter(part, schema) as writer:
+            pixels = "upright" if (journal.plan() or {}).get("apply_exif", True) else "stored"
             for matched in _groups(journal.matches()):
-                writer.write_table(arrow.Table.from_arrays(_matched(arrow, matched), schema=schema))
+                facts = [[journal.facts_of(name) for name in pair[1:]] for pair, _ in matched]
+                writer.write_table(arrow.Table.from_arrays(_matched(arrow, matched, facts, pixels), schema=schema))
             for failed in _groups(journal.failures()):
                 writer.write_table(arrow.Table.from_arrays(_failed(arrow, failed, schema), schema=schema))
 
@@ -77,11 +87,15 @@ def _groups(rows: Iterable[T]) -> Iterator[list[T]]:
 
 def _schema(arrow: Any) -> Any:
     points, text = arrow.list_(arrow.list_(arrow.float32(), 2)), arrow.string()
-    columns = {"image0": text, "image1": text, "keypoints0": points, "keypoints1": points}
+    size, orientation = arrow.int32(), arrow.int8()
+    columns = {"image0": text, "image1": text}
+    for side in (0, 1):
+        columns |= {f"height{side}": size, f"width{side}": size, f"orientation{side}": orientation}
+    columns |= {"pixels": text, "keypoints0": points, "keypoints1": points}
     return arrow.schema({**columns, "scores": arrow.list_(arrow.float32()), "error": text, "message": text})
 
 
-def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]]) -> list[Any]:
+def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]], facts: list[list[ImageFacts]], pixels: str) -> list[Any]:
     found = [unpack(data) for _, data in rows]
     ends = np.cumsum([0, *(len(scores) for *_, scores in found)], dtype=np.int32)
 
@@ -94,13 +108,19 @@ def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]]) -> list[Any]:
 
     nothing = arrow.nulls(len(rows), arrow.string())
     names = [arrow.array([getattr(pair, side) for pair, _ in rows], arrow.string()) for side in ("first", "second")]
-    return [*names, listed(0, 2), listed(1, 2), listed(2, 1), nothing, nothing]
+    turned = [
+        arrow.array([getattr(images[side], field) for images in facts], kind)
+        for side in (0, 1)
+        for field, kind in (("height", arrow.int32()), ("width", arrow.int32()), ("orientation", arrow.int8()))
+    ]
+    said = arrow.array([pixels] * len(rows), arrow.string())
+    return [*names, *turned, said, listed(0, 2), listed(1, 2), listed(2, 1), nothing, nothing]
 
 
 def _failed(arrow: Any, rows: list[Failure], schema: Any) -> list[Any]:
     def text(values: list[str]) -> Any:
         return arrow.array(values, arrow.string())
 
-    names = [text([row.pair.first for row in rows]), text([row.pair.second for row in rows])]
-    nothing = [arrow.nulls(len(rows), schema.field(name).type) for name in ("keypoints0", "keypoints1", "scores")]
-    return [*names, *nothing, text([row.code for row in rows]), text([row.message for row in rows])]
+    names = [text([readable(getattr(row.pair, side)) for row in rows]) for side in ("first", "second")]
+    nothing = [arrow.nulls(len(rows), field.type) for field in schema][len(names) : -2]
+    return [*names, *nothing, text([row.code for row in rows]), text([readable(row.message) for row in rows])]

@@ -18,11 +18,13 @@ from queue import SimpleQueue
 
 from matchrt._util.memory import pairs_that_fit
 from matchrt.batch.results import Found, ListedPair, Result
+from matchrt.batch.sources import Read, SourceImage, read_source
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.matcher import Matcher
-from matchrt.runtime.preprocess import PreparedImage, best_side
+from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.preprocess import best_side
 from matchrt.runtime.session import Device
 
 # Limits of the cache of prepared images.
@@ -70,8 +72,8 @@ def _cores() -> int:
 def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], size: PoolSize) -> Iterator[Result]:
     """Matches pairs and yields the results in the order of the pairs; a few pairs are in work at a time.
 
-    root: the folder that the pairs' names start from. Errors of one pair are its result. Other errors, those of the
-    engine or the GPU, are raised.
+    root: the folder that the pairs' names start from. Errors of one pair are its result, whatever a decoder raised.
+    Other errors, those of the engine or the GPU, are raised.
     """
     with ExitStack() as stack:
         forks: SimpleQueue[Matcher] = SimpleQueue()
@@ -81,7 +83,9 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             forks.put(fork)
         decoding = _pool(stack, size.decoders)
         matching = _pool(stack, size.workers)
-        cache = ImageCache(lambda name: decoding.submit(matcher.adapter.prepare, root / name), cached(matcher.manifest))
+        prepare = matcher.adapter.share
+        count = cached(matcher.manifest, matcher.options)
+        cache = ImageCache(lambda name: decoding.submit(read_source, prepare, root / name), count)
         under_way: deque[Future[Result]] = deque()
         for pair in pairs:
             images = cache.get(pair.first), cache.get(pair.second)
@@ -99,18 +103,25 @@ def _pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _match(
-    pair: ListedPair, images: tuple[Future[PreparedImage], Future[PreparedImage]], forks: SimpleQueue[Matcher]
-) -> Result:
+def _match(pair: ListedPair, images: tuple[Future[Read], Future[Read]], forks: SimpleQueue[Matcher]) -> Result:
+    first, second = (image.result() for image in images)
+    if not isinstance(first, SourceImage):
+        return Result(pair, first)
+    if not isinstance(second, SourceImage):
+        return Result(pair, second)
+    matcher = forks.get()
     try:
-        first, second = (image.result() for image in images)
-        matcher = forks.get()
-        try:
-            return Result(pair, Found.of(matcher.match(first, second)))
-        finally:
-            forks.put(matcher)
+        return Result(pair, match_sources(matcher, first, second))
+    finally:
+        forks.put(matcher)
+
+
+def match_sources(matcher: Matcher, first: SourceImage, second: SourceImage) -> Found | MatchRTError:
+    """The matches of two images, or the error that concerns this pair only. Errors of the engine are raised."""
+    try:
+        return Found.of(matcher.match(first.prepared, second.prepared), first.facts, second.facts)
     except MatchRTError as error:
-        return Result(pair, own_error(error))
+        return own_error(error)
 
 
 def own_error(error: MatchRTError) -> MatchRTError:
@@ -120,19 +131,21 @@ def own_error(error: MatchRTError) -> MatchRTError:
     return error
 
 
-def cached(manifest: EngineManifest) -> int:
-    """The number of prepared images that the cache keeps."""
+def cached(manifest: EngineManifest, options: MatcherOptions) -> int:
+    """The number of images that the cache keeps. Images that are stretched in pairs are kept in their own size."""
+    if options.stretch == "same":
+        return _FEWEST_CACHED
     return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * manifest.input.channels))
 
 
 class ImageCache:
     """A cache of the images that were used last, prepared or being prepared. Only one thread may use it."""
 
-    def __init__(self, prepare: Callable[[str], Future[PreparedImage]], count: int) -> None:
+    def __init__(self, prepare: Callable[[str], Future[Read]], count: int) -> None:
         self._prepare, self._count = prepare, count
-        self._images: OrderedDict[str, Future[PreparedImage]] = OrderedDict()
+        self._images: OrderedDict[str, Future[Read]] = OrderedDict()
 
-    def get(self, name: str) -> Future[PreparedImage]:
+    def get(self, name: str) -> Future[Read]:
         """The future image of that name, whose preparation is begun if it is not in the cache."""
         image = self._images.pop(name, None) or self._prepare(name)
         self._images[name] = image

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
+from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.matches import Matches
 
 Float32Array = npt.NDArray[np.float32]
-Size = tuple[int, int]
 
 _COLUMNS = 5
 
@@ -21,7 +21,7 @@ class ListedPair(NamedTuple):
     """A pair of the journal.
 
     number: the pair's number in the journal, in the list's order.
-    first, second: paths of image 0 and image 1 below the root.
+    first, second: paths of image 0 and image 1 below the root. Bytes that are not UTF-8 are surrogates (PEP 383).
     """
 
     number: int
@@ -29,29 +29,48 @@ class ListedPair(NamedTuple):
     second: str
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What was known of an image when it was matched.
+
+    height, width: in upright pixels.
+    orientation: the EXIF orientation, 1..8, by which the stored pixels were turned.
+    content: hex sha256 of the file.
+    stamp: `sources.stamp_of` the file; empty if the file was so young that its stamp proves nothing.
+    """
+
+    height: int
+    width: int
+    orientation: int
+    content: str
+    stamp: str = ""
+
+    def ref(self, name: str) -> ImageRef:
+        """The image as `Matches` names it."""
+        return ImageRef(name, self.height, self.width, self.orientation)
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """The matches of a pair.
 
-    keypoints0: float32 [N, 2], (x, y) in pixels of image 0, as in `Matches`.
-    keypoints1: float32 [N, 2], (x, y) in pixels of image 1.
+    keypoints0: float32 [N, 2], (x, y) in upright pixels of image 0, as in `Matches`.
+    keypoints1: float32 [N, 2], (x, y) in upright pixels of image 1.
     scores: float32 [N], in 0..1, descending.
-    size0: (height, width) of image 0 in pixels.
-    size1: (height, width) of image 1 in pixels.
+    image0: what is known of image 0.
+    image1: what is known of image 1.
     """
 
     keypoints0: Float32Array
     keypoints1: Float32Array
     scores: Float32Array
-    size0: Size
-    size1: Size
+    image0: ImageFacts
+    image1: ImageFacts
 
     @classmethod
-    def of(cls, matches: Matches) -> Found:
+    def of(cls, matches: Matches, image0: ImageFacts, image1: ImageFacts) -> Found:
         """The result without timings, so that equal matches are equal results."""
-        first, second = matches.image0, matches.image1
-        sizes = (first.height, first.width), (second.height, second.width)
-        return cls(matches.keypoints0, matches.keypoints1, matches.scores, *sizes)
+        return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1)
 
 
 @dataclass(frozen=True)

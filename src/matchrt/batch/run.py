@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from matchrt._version import __version__
 from matchrt.batch.journal import Counts, Failure, Journal
 from matchrt.batch.listing import PairSource
+from matchrt.batch.names import readable
 from matchrt.batch.output import Output
-from matchrt.batch.results import ListedPair, Result
+from matchrt.batch.places import Places
+from matchrt.batch.results import ImageFacts, ListedPair, Result
+from matchrt.batch.sources import check_all
+from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.options import MatcherOptions
 
 # A commit takes milliseconds. If the process is killed, at most the results within these limits are lost.
 _COMMIT_PAIRS = 64
 _COMMIT_SECONDS = 1.0
+_FAILURES_TOLD = 100
+# Options that say where and how fast an engine runs. The engine itself is in the plan.
+_WITHOUT_EFFECT = ("threads", "device", "backend", "cuda_graph")
+_CHECKED_AT_ONCE = 256
+_TURNS = 3
 
 Match = Callable[[Iterable[ListedPair]], Iterator[Result]]
 # Called with the number of pairs done and the number of all pairs.
@@ -29,7 +39,7 @@ Tell = Callable[[int, int], None]
 class BatchRun:
     """The settings of a run.
 
-    source: the pairs to match.
+    source: the pairs to match; their images are below `source.base`.
     output: the output that is written at the end.
     journal: file that keeps results; None for `OUTPUT.journal` beside the output.
     retry_failed: whether pairs that failed in an earlier run are tried again.
@@ -45,6 +55,10 @@ class BatchRun:
         """The file of the journal."""
         return self.journal or self.output.path.with_name(f"{self.output.path.name}.journal")
 
+    def places(self) -> Places:
+        """The files that the run writes. Error: output-twice, if two of them are one."""
+        return Places(self.journal_path, self.output.files, self.output.failed)
+
 
 @dataclass(frozen=True)
 class BatchReport:
@@ -53,12 +67,16 @@ class BatchReport:
     counts: numbers of pairs by their state after the run.
     now: number of pairs that were tried in this run.
     written: whether the output was written; False if it was up to date already.
+    changed: images whose content has changed since they were matched, and whose pairs were matched again.
+    mended: number of damaged rows of the journal that were dropped, and whose pairs were matched again.
     seconds: time that the run took.
     """
 
     counts: Counts
     now: int
     written: bool
+    changed: tuple[str, ...]
+    mended: int
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -67,25 +85,22 @@ class BatchReport:
             **self.counts._asdict(),
             "tried_now": self.now,
             "output_written": self.written,
+            "images_changed": list(self.changed),
+            "rows_mended": self.mended,
             "seconds": round(self.seconds, 3),
         }
 
 
-def plan_of(source: PairSource, manifest: EngineManifest, options: MatcherOptions) -> dict[str, Any]:
+def plan_of(run: BatchRun, manifest: EngineManifest, options: MatcherOptions) -> dict[str, Any]:
     """Everything that decides the matches, as JSON values. It reads the whole list.
 
-    Errors: those of `PairSource.digest`.
+    Errors: those of `PairSource.digest`; output-is-input if an image is a file that the run writes; output-twice.
     """
     return {
-        "pairs": source.digest(),
+        "pairs": run.source.digest(run.places().image_check(run.source.base)),
         "engine": manifest.engine_sha256,
         "version": __version__,
-        "resize": options.resize,
-        "min_score": options.min_score,
-        "apply_exif": options.apply_exif,
-        "max_pixels": options.max_pixels,
-        "sample": options.sample,
-        "seed": options.seed,
+        **{name: value for name, value in asdict(options).items() if name not in _WITHOUT_EFFECT},
     }
 
 
@@ -96,28 +111,67 @@ def match_pairs(
 
     If the process is killed at any moment, the next call goes on after the last commit.
     plan: that of `plan_of`. match: yields results for pairs, in any order. tell: called after every result.
-    Errors: those of `journal`, `output` and `match`.
+    Errors: those of `journal`, `output` and `match`; matches-name if no image has a name that the output can hold;
+    image-changed if images go on changing while they are matched.
     """
     start = time.perf_counter()
     with Journal(run.journal_path) as journal:
         journal.begin(plan, run.source.pairs())
         run.output.require_own(journal)
-        run.output.check_names(row.name for row in journal.images())
+        mended = journal.mend()
+        changed = _forget_changed(journal, run.source.base)
+        run.output.refuse_names(journal)
         if run.retry_failed:
             journal.forget_failures()
+            run.output.forget_refusals(journal)
+        _require_names(journal)
         before = journal.counts()
-        _record(journal, match(journal.waiting()), before, tell)
+        _match_all(journal, match, before, tell)
         written = not run.output.is_written(journal)
         if written:
             run.output.write(journal, run.source.base)
-        failures = list(_first(journal.failures(), 100))
-        report = BatchReport(journal.counts(), before.waiting, written, time.perf_counter() - start)
-        return report, failures
+        failures = list(islice(journal.failures(), _FAILURES_TOLD))
+        seconds = time.perf_counter() - start
+        return BatchReport(journal.counts(), before.waiting, written, changed, mended, seconds), failures
 
 
-def _first(failures: Iterator[Failure], count: int) -> Iterator[Failure]:
-    for _, failure in zip(range(count), failures, strict=False):
-        yield failure
+def _forget_changed(journal: Journal, root: Path) -> tuple[str, ...]:
+    """Forgets the results of images whose files have another content by now. Returns the names of these images."""
+    changed: dict[int, str] = {}
+    rows = (row for row in journal.images() if row.facts is not None)
+    while some := list(islice(rows, _CHECKED_AT_ONCE)):
+        newer: dict[int, ImageFacts] = {}
+        known = [(root / row.name, row.facts) for row in some if row.facts is not None]
+        for row, facts in zip(some, check_all(known), strict=True):
+            if facts is None:
+                changed[row.id] = row.name
+            elif facts != row.facts:
+                newer[row.id] = facts
+        journal.restamp(newer)
+    journal.forget_images(changed)
+    return tuple(changed.values())
+
+
+def _require_names(journal: Journal) -> None:
+    """Raises the error of the first refused image if every pair has one: then the names or the root are wrong."""
+    refused = journal.refused()
+    if refused and journal.counts().pairs == journal.refused_pairs():
+        error = refused[min(refused)]
+        raise MatchRTError(error.code, readable(error.message), error.remedy)
+
+
+def _match_all(journal: Journal, match: Match, before: Counts, tell: Tell | None) -> None:
+    """Matches the pairs without a result. An image that changes meanwhile gives its earlier pairs another turn."""
+    for _ in range(_TURNS):
+        if not journal.counts().waiting:
+            return
+        _record(journal, match(journal.waiting()), before, tell)
+    if journal.counts().waiting:
+        raise MatchRTError(
+            "image-changed",
+            f"Images change while they are matched; {journal.counts().waiting} pairs are left.",
+            "Wait until nothing writes to the images, and run the command again.",
+        )
 
 
 def _record(journal: Journal, results: Iterator[Result], before: Counts, tell: Tell | None) -> None:

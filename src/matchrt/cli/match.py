@@ -24,13 +24,15 @@ from matchrt.cli.options import (
     SampleOption,
     SeedOption,
     StoreOption,
+    StretchChoice,
+    StretchOption,
     ThreadsOption,
     WindowOption,
     matcher_options,
     require_new_output,
     store_at,
 )
-from matchrt.cli.output import print_json, print_written, stdout
+from matchrt.cli.output import print_json, print_written, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
 
@@ -113,6 +115,7 @@ def match(
     ] = False,
     max_megapixels: MaxMegapixelsOption = 50.0,
     ignore_exif: IgnoreExifOption = False,
+    stretch: StretchOption = StretchChoice.none,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
     backend: Annotated[
@@ -128,7 +131,7 @@ def match(
 ) -> int:
     """Match two images, or many pairs. Keypoints are in pixels of the given images, turned as EXIF says."""
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.pairs import read_pairs
+    from matchrt.runtime.pairs import read_pairs, skipped_in
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
@@ -154,6 +157,7 @@ def match(
         seed=seed,
         ignore_exif=ignore_exif,
         max_megapixels=max_megapixels,
+        stretch=stretch,
         threads=threads,
         device=device,
         backend=backend,
@@ -161,7 +165,8 @@ def match(
     )
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:
-            return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
+            skipped = skipped_in(image0, image1, root)
+            return match_many(matcher, pairs, geometry.check, draw, save, root, skipped, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
 
@@ -229,6 +234,8 @@ def _match_one(
         save_picture(draw, matches.draw(*images))
     if save is not None:
         save_matches(matches, save, root=root)
+    for warning in matches.warnings:
+        stderr().print(f"warning: {warning}", style="yellow")
     if as_json:
         print_json(matches.summary())
         return

@@ -19,9 +19,10 @@ from matchrt.cli.options import (
     SampleOption,
     SeedOption,
     StoreOption,
+    StretchChoice,
+    StretchOption,
     WindowOption,
     matcher_options,
-    require_new_output,
     store_at,
 )
 from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout
@@ -29,7 +30,6 @@ from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
     from matchrt.batch.journal import Failure
-    from matchrt.batch.output import Output
     from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.options import MatcherOptions
@@ -104,6 +104,7 @@ def match_many(
     seed: SeedOption = 0,
     max_megapixels: MaxMegapixelsOption = 50.0,
     ignore_exif: IgnoreExifOption = False,
+    stretch: StretchOption = StretchChoice.none,
     device: DeviceOption = None,
     backend: BackendOption = None,
     digest: Annotated[bool, typer.Option("--digest", help="Print the sha256 of the output's content.")] = False,
@@ -132,8 +133,9 @@ def match_many(
         retry_failed,
     )
     run.output.check()
-    for path in (*run.output.files, run.journal_path):
-        require_new_output(path, [pairs] if pairs.is_file() else [])
+    places = run.places()
+    if not pairs.is_dir():
+        places.require_unread(pairs, "the list")
     options = matcher_options(
         resize=resize,
         min_score=min_score,
@@ -141,16 +143,18 @@ def match_many(
         seed=seed,
         ignore_exif=ignore_exif,
         max_megapixels=max_megapixels,
+        stretch=stretch,
         threads=threads,
         device=device,
         backend=backend,
     )
     found = read_engine(engine, store_at(store), backend)
+    places.require_unread(found.path, "the engine")
     if ray:
         report, failures = _on_ray(run, found, options, workers, ray_address, as_json)
     else:
         report, failures = _here(run, found, options, workers, as_json)
-    _print(run.output, report, failures, digest, as_json)
+    _print(run, report, failures, digest, as_json)
     return 2 if report.counts.failed else 0
 
 
@@ -185,37 +189,45 @@ def _on_ray(
 def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
     from matchrt.batch.run import match_pairs, plan_of
 
-    plan = plan_of(run.source, engine.manifest, options)
+    plan = plan_of(run, engine.manifest, options)
     with progress_of("matching", quiet) as tell:
         return match_pairs(run, plan, match, tell)
 
 
-def _print(output: Output, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
+def _print(run: BatchRun, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
     from matchrt.batch.content import content_digest
+    from matchrt.batch.names import one_line, readable
 
+    output, skipped = run.output, run.source.skipped()
     content = content_digest(output) if digest else None
     if as_json:
-        listed = [
-            {
-                "pair": list(failure.pair[1:]),
-                "error": error_json(MatchRTError(failure.code, failure.message, failure.remedy)),
-            }
-            for failure in failures
-        ]
+        listed = [{"pair": list(map(readable, f.pair[1:])), "error": _error(f, readable(f.message))} for f in failures]
         files = [str(path) for path in output.files]
         extra: dict[str, Any] = {} if content is None else {"content_sha256": content}
-        print_json({**report.to_json(), "outputs": files, **extra, "failures": listed})
+        left_out = [vars(item) for item in skipped]
+        print_json({**report.to_json(), "outputs": files, **extra, "skipped": left_out, "failures": listed})
         return
     counts, console, errors = report.counts, stdout(), stderr()
     for failure in failures[:_SHOWN]:
-        errors.print(f"{failure.pair.first} {failure.pair.second}: {failure.message} {failure.remedy}", style="red")
+        text = f"{failure.pair.first} {failure.pair.second}: {failure.message} {failure.remedy}"
+        errors.print(one_line(text), style="red")
     if counts.failed > len(failures[:_SHOWN]):
         errors.print(f"… and more, all listed in {output.failed}", style="red")
-    before = counts.pairs - report.now
-    console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {before} of them before this run")
+    console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {report.now} of them tried in this run")
     if counts.listed > counts.pairs:
         console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
+    for item in skipped:
+        console.print(f"left out: {item}")
+    if report.changed:
+        shown = ", ".join(map(one_line, report.changed[:_SHOWN])) + (", …" if len(report.changed) > _SHOWN else "")
+        console.print(f"{len(report.changed)} images have changed; their pairs were matched again: {shown}")
+    if report.mended:
+        console.print(f"{report.mended} damaged rows of the journal were matched again; check the disk")
     what = "wrote" if report.written else "up to date:"
     console.print(f"{what} {' and '.join(str(path) for path in output.files)}")
     if content is not None:
         console.print(f"content sha256 {content}")
+
+
+def _error(failure: Failure, message: str) -> dict[str, str]:
+    return error_json(MatchRTError(failure.code, message, failure.remedy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from matchrt.errors import MatchRTError
 if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
+    from matchrt.runtime.pairs import Skipped
 
 Pair = tuple[Path, Path]
 # An .h5 file is copied for every write, so that an interruption damages nothing and loses at most this many pairs.
@@ -28,33 +30,46 @@ def match_many(
     draw: Path | None,
     save: Path | None,
     root: Path | None,
+    skipped: list[Skipped],
     as_json: bool,
 ) -> int:
     """Matches all pairs and writes and prints the results. Returns the exit code: 2 if a pair failed, else 0.
 
     check: verifies the geometry. draw: folder for pictures. save: folder or .h5 file for matches. root: folder that
-    names in an .h5 file start from. Errors that end the run: output-unwritable, matches-name.
+    names in an .h5 file start from. skipped: what the folders or the list hold beside the pairs. Errors that end the
+    run: output-unwritable, matches-name.
     """
     rows: list[dict[str, Any]] = []
+    # Each image is warned of once, however many pairs it stands in.
+    warn = lru_cache(None)(lambda text: stderr().print(f"warning: {text}", style="yellow"))
     with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
         results = matcher.match_many(pairs, return_errors=True)
         for name, pair, result in zip(pair_names(pairs), pairs, results, strict=True):
-            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer)})
+            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer, warn)})
             advance()
     failed = sum("error" in row for row in rows)
     if as_json:
-        print_json({"pairs": rows, "failed": failed})
+        print_json({"pairs": rows, "failed": failed, "skipped": [vars(item) for item in skipped]})
     else:
         _print(rows, failed)
+        for item in skipped:
+            stdout().print(f"left out: {item}")
     return 2 if failed else 0
 
 
 def _row(
-    result: Matches | MatchRTError, name: str, pair: Pair, check: Callable[[Matches], Matches], writer: _Writer
+    result: Matches | MatchRTError,
+    name: str,
+    pair: Pair,
+    check: Callable[[Matches], Matches],
+    writer: _Writer,
+    warn: Callable[[str], None],
 ) -> dict[str, Any]:
     if isinstance(result, MatchRTError):
         return {"error": error_json(result)}
     matches = check(result)
+    for warning in matches.warnings:
+        warn(warning)
     writer.write(matches, name, pair)
     return matches.summary()
 
@@ -139,9 +154,10 @@ def pair_names(pairs: list[Pair]) -> list[str]:
 
 def _shortened(name: str) -> str:
     """The name, cut if it is long, with a digest that keeps it unique. File systems take 255 bytes."""
-    if len(name.encode()) <= _LONGEST_NAME:
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME:
         return name
-    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(name.encode())[:8]}"
+    return f"{data[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(data)[:8]}"
 
 
 def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:

@@ -7,6 +7,7 @@ imports it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,8 +61,23 @@ ResizeOption = Annotated[
 MaxMegapixelsOption = Annotated[
     float, typer.Option(min=0.001, max=1e5, help="Refuse images with more megapixels than this.")
 ]
-IgnoreExifOption = Annotated[
-    bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says; COLMAP does not turn them either.")
+IgnoreExifOption = Annotated[bool, typer.Option("--ignore-exif", help="Do not turn images as EXIF says.")]
+
+
+class StretchChoice(str, Enum):
+    """How image values become 8 bits; `runtime.options.MatcherOptions.stretch` says what each does."""
+
+    none = "none"
+    each = "each"
+    same = "same"
+
+
+StretchOption = Annotated[
+    StretchChoice,
+    typer.Option(
+        help="Stretch image values from their percentiles 1..99 to 0..255: of each image, or the same for both images "
+        "of a pair. For 12-bit and thermal images."
+    ),
 ]
 
 # Which matches.
@@ -104,6 +120,7 @@ def matcher_options(
     seed: int,
     ignore_exif: bool,
     max_megapixels: float,
+    stretch: StretchChoice = StretchChoice.none,
     threads: int | None,
     device: str | None,
     backend: str | None,
@@ -119,6 +136,7 @@ def matcher_options(
         seed=seed,
         apply_exif=not ignore_exif,
         max_pixels=int(max_megapixels * 1e6),
+        stretch=stretch.value,
         threads=threads,
         device=known_device(device),
         backend=backend,

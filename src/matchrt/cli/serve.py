@@ -59,6 +59,9 @@ def serve(
     drain: Annotated[float, typer.Option(help="Seconds that requests have to finish after SIGTERM.")] = 30.0,
     max_body: Annotated[float, typer.Option(help="Largest size of a request in megabytes.")] = 64.0,
     max_megapixels: MaxMegapixelsOption = 50.0,
+    decode_seconds: Annotated[
+        float, typer.Option(help="Seconds of processor time that decoding one image may take.")
+    ] = 4.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run.")] = None,
     device: DeviceOption = None,
     backend: BackendOption = None,
@@ -86,6 +89,7 @@ def serve(
         drain=drain,
         max_body=int(max_body * 1e6),
         max_pixels=int(max_megapixels * 1e6),
+        decode_seconds=decode_seconds,
         threads=threads,
         device=known_device(device),
         backend=backend,
@@ -94,10 +98,12 @@ def serve(
     service = Service(engines or ["loftr-lite"], options, store_at(store))
     try:
         asyncio.run(run.serve(service, lambda where: _tell(where, list(service.engines), as_json)))
-    finally:
+    except BaseException:
         service.close()
+        raise
     if not as_json:
         stderr().print("Stopped. Every accepted request was answered or ran out of time.")
+    run.close(service)
     return 0
 
 

@@ -20,11 +20,11 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
-from matchrt.runtime.image import Image
+from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.preprocess import PreparedImage, best_side, prepare_image, read_as
+from matchrt.runtime.preprocess import PreparedImage, best_side, prepare_image, read_as, require_prepared
 
 ImageLike = Any  # a path, an array, an `Image`, a `PreparedImage`, or anything with __array__
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -58,11 +58,41 @@ class PairAdapter:
     def prepare(self, value: ImageLike, name: str = "array") -> PreparedImage:
         """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
 
-        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
+        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size; image-prepared for an
+        image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
         """
         if isinstance(value, PreparedImage):
+            require_prepared(value, self.manifest, self.options)
             return value
+        if self.options.stretch == "same":
+            raise MatchRTError(
+                "option-range",
+                "An image cannot be prepared alone if stretch is 'same': its pixels depend on the other image.",
+                "Pass both images of a pair, or use stretch='each'.",
+            )
         return prepare_image(value, name, self.manifest, self.options)
+
+    def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
+        """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.
+
+        If images are stretched in pairs, it is the decoded image, uint8 `[H, W, C]` with its values. name: what
+        messages and `Matches` call an array. Errors: those of `prepare`.
+        """
+        return self.read(value, name) if self.options.stretch == "same" else self.prepare(value, name)
+
+    def prepare_pair(self, image0: ImageLike, image1: ImageLike) -> tuple[PreparedImage, PreparedImage]:
+        """Decodes and resizes both images of a pair, each to uint8 `[H, W, C]`, stretched if the options say so.
+
+        Errors: those of `prepare`.
+        """
+        prepared = isinstance(image0, PreparedImage) and isinstance(image1, PreparedImage)
+        if self.options.stretch != "same" or prepared:
+            return self.prepare(image0, "image0"), self.prepare(image1, "image1")
+        start = time.perf_counter()
+        images = stretch_together(self.read(image0, "image0"), self.read(image1, "image1"))
+        half = (time.perf_counter() - start) * 1e3 / 2
+        first, second = (prepare_image(image, image.name, self.manifest, self.options) for image in images)
+        return replace(first, decode_ms=half), replace(second, decode_ms=half)
 
     def blank(self) -> PreparedImage:
         """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.
@@ -71,7 +101,7 @@ class PairAdapter:
         """
         contract, side = self.manifest.input, best_side(self.manifest)
         height, width = contract.height or side, contract.width or side
-        options = replace(self.options, max_pixels=height * width)
+        options = replace(self.options, max_pixels=height * width, stretch="none")
         return prepare_image(np.zeros((height, width), np.uint8), "blank", self.manifest, options)
 
     def inputs(self, image0: ImageLike, image1: ImageLike) -> dict[str, npt.NDArray[Any]]:
@@ -80,7 +110,7 @@ class PairAdapter:
         An engine built with --batch takes several such rows, stacked. image0, image1 are what `prepare` takes, in host
         memory. Errors: image-* of `as_image`, fit-size, size-memory.
         """
-        first, second = self.prepare(image0, "image0"), self.prepare(image1, "image1")
+        first, second = self.prepare_pair(image0, image1)
         if get_backend(self.manifest.backend).host_memory:
             require_memory(first.fit.canvas_hw, second.fit.canvas_hw, self.manifest.matching.coarse_stride)
         assert first.pixels is not None and second.pixels is not None
@@ -123,7 +153,17 @@ class PairAdapter:
             scores = outputs["scores"][row, :count]
         before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
         spent = {**before, **timings, "to_pixels": (time.perf_counter() - start) * 1e3}
-        return Matches(keypoints0, keypoints1, scores, first.ref, second.ref, spent, self._provenance(first, second))
+        notices = tuple(dict.fromkeys(image.notice for image in images if image.notice is not None))
+        return Matches(
+            keypoints0,
+            keypoints1,
+            scores,
+            first.ref,
+            second.ref,
+            spent,
+            self._provenance(first, second),
+            warnings=notices,
+        )
 
     def dense(self, images: tuple[PreparedImage, PreparedImage], outputs: Outputs, row: int = 0) -> DenseMatches:
         """The dense warp in row `row` of an engine's outputs. Error: dense-missing.
@@ -145,6 +185,7 @@ class PairAdapter:
             matchrt_version=__version__,
             network_size0=first.fit.canvas_hw,
             network_size1=second.fit.canvas_hw,
+            apply_exif=self.options.apply_exif,
         )
 
     def _count(self, outputs: Outputs, row: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +20,9 @@ from PIL import ImageDraw, ImageFont
 
 from matchrt._util.atomic import atomic_path
 from matchrt.errors import MatchRTError
+from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit
-from matchrt.runtime.image import Image, UInt8Array
+from matchrt.runtime.image import MAX_PIXELS, as_image
 from matchrt.runtime.match_data import ImageRef, MatchData
 
 Color = tuple[int, int, int]
@@ -52,8 +54,8 @@ class _Panel:
 
 
 def draw_matches(
-    image0: UInt8Array | Image,
-    image1: UInt8Array | Image,
+    image0: Any,
+    image1: Any,
     matches: MatchData,
     *,
     max_lines: int = 200,
@@ -61,11 +63,13 @@ def draw_matches(
 ) -> UInt8Array:
     """Draws two images side by side, top-aligned, with matches across: uint8 RGB [h, w, 3].
 
-    image0, image1: uint8 RGB [H, W, 3] or grey [H, W], or `Image`: the originals that were matched.
+    image0, image1: the originals that were matched: paths, arrays `[H, W]` or `[H, W, 1|3|4]` with colours in the order
+        RGB, or `Image`, as `Matcher.match` takes them.
     max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
         ranks, so that weak ones are shown too.
     max_height: pixels; each image is scaled down to this height, never up.
-    Errors: draw-mismatch if an image is not of the size that was matched, draw-option if an option is out of range.
+    Errors: draw-mismatch if an image is none, or not of the size that was matched; draw-option if an option is out of
+    range; for paths those of `read_image`.
     """
     if max_lines < 0 or max_height < 16:
         raise MatchRTError(
@@ -73,8 +77,9 @@ def draw_matches(
             f"max_lines {max_lines} or max_height {max_height} is out of range.",
             "Use max_lines >= 0 and max_height >= 16.",
         )
-    panel0 = _panel(image0, matches.image0, max_height, 0)
-    panel1 = _panel(image1, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
+    panel0 = _panel(_original(image0, matches.image0, matches), matches.image0, max_height, 0)
+    second = _original(image1, matches.image1, matches)
+    panel1 = _panel(second, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
     canvas = _canvas(panel0, panel1)
     _draw_lines(canvas, panel0, panel1, matches, _choose(len(matches), max_lines))
     return _caption(canvas, matches, min(max_lines, len(matches)))
@@ -99,15 +104,27 @@ def save_picture(path: str | os.PathLike[str], rgb: UInt8Array) -> None:
 # ------------------------------------------------------------------------------------------------------------ layout
 
 
-def _panel(image: UInt8Array | Image, reference: ImageRef, max_height: int, left: int) -> _Panel:
-    pixels = image.pixels if isinstance(image, Image) else np.asarray(image)
-    height, width = reference.height, reference.width
-    if pixels.dtype != np.uint8 or pixels.shape[:2] != (height, width) or pixels.shape[2:] not in ((), (3,)):
+def _original(image: Any, reference: ImageRef, matches: MatchData) -> UInt8Array:
+    """The pixels to draw on. Errors: draw-mismatch, those of `read_image`."""
+    most = max(MAX_PIXELS, reference.height * reference.width)
+    try:
+        read = as_image(image, name=reference.name, max_pixels=most, apply_exif=matches.provenance.apply_exif)
+    except MatchRTError as error:
+        if error.code != "image-array":
+            raise
+        raise MatchRTError("draw-mismatch", error.message, error.remedy) from error
+    if (read.height, read.width) != (reference.height, reference.width):
         raise MatchRTError(
             "draw-mismatch",
-            f"The image is {pixels.dtype} {pixels.shape}; '{reference.name}' was matched at {height} x {width}.",
-            "Pass the image that was matched, as uint8 RGB or grey in its original size.",
+            f"The image has {read.height} x {read.width} pixels; '{reference.name}' was matched at "
+            f"{reference.height} x {reference.width}.",
+            "Pass the image that was matched, in its original size.",
         )
+    return read.pixels
+
+
+def _panel(pixels: UInt8Array, reference: ImageRef, max_height: int, left: int) -> _Panel:
+    height, width = reference.height, reference.width
     factor = min(1.0, max_height / height, max_height * _MAX_ASPECT / width)
     shown_height, shown_width = max(round(height * factor), 1), max(round(width * factor), 1)
     fit = Fit(width / shown_width, height / shown_height, shown_height, shown_width, shown_height, shown_width)

@@ -3,7 +3,8 @@
 .npz   arrays keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if
        found, matrix, rotation, translation (float64); `meta`, a JSON string with the rest. It contains no pickles.
 .json  the same as one object, readable anywhere; float32 values are written so that they read back exactly.
-.h5    hloc's raw matches, see `hloc`. A pair that is in the file is replaced; all others stay.
+       Both hold keypoints in upright pixels, and say so (`pixels`, and each image's `orientation`); see `record`.
+.h5    hloc's raw matches in stored pixels, see `hloc`. A pair that is in the file is replaced; all others stay.
 
 Errors:
 
@@ -14,6 +15,7 @@ Errors:
 | matches-missing  | there is no such file to load, or it cannot be opened             |
 | matches-format   | the file is not matches that matchrt wrote, or is damaged         |
 | matches-name     | an image name that cannot be a name in an .h5 file                |
+| matches-orientation | .h5 from matches of an older version, whose orientations are unknown |
 | package-missing  | h5py is not installed                                             |
 """
 
@@ -49,7 +51,7 @@ def save_matches(matches: MatchData, path: str | os.PathLike[str], *, root: Root
     """Writes matches by suffix, atomically. A .npz or .json is replaced; in .h5 the pair is added or replaced.
 
     root: of .h5 only; image names are written relative to this folder, as hloc wants them.
-    Errors: output-format, output-unwritable; for .h5 also matches-name, package-missing.
+    Errors: output-format, output-unwritable; for .h5 also matches-name, matches-orientation, package-missing.
     """
     target = Path(path)
     kind = FORMATS.get(target.suffix.lower())

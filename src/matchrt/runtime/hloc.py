@@ -17,8 +17,10 @@ sparse  the result of extract_features.py and match_features.py without descript
 `matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
 
+All keypoints are in the pixels that the image's file stores, because hloc and COLMAP read images without EXIF.
+
 Errors: package-missing (h5py), matches-name (an image name that cannot be a name in the file), output-format (the
-existing file is not HDF5), output-unwritable.
+existing file is not HDF5), output-unwritable, matches-orientation.
 """
 
 from __future__ import annotations
@@ -58,10 +60,19 @@ def require_h5py() -> Any:
 # ------------------------------------------------------------------------------------------------------- names
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8. Names of files may be other bytes, which Python holds as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def flat_name(name: str) -> str:
     """An image's name as one part of a pair's group: each '/' becomes '-'. Error: matches-name."""
     flat = name.replace("/", "-")
-    if flat in (".", "..") or "\0" in flat:
+    if flat in (".", "..") or "\0" in flat or not is_text(name):
         raise MatchRTError("matches-name", f"The image name {name!r} cannot be stored.", "Give the image a name.")
     return flat
 
@@ -170,11 +181,21 @@ def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root
     try:
         with h5py.File(image, "r+" if present else "w") as file:
             for name, found in named:
-                group = write_group(file, name, raw_matches(found.keypoints0, found.keypoints1, found.scores))
-                group.attrs["matchrt"] = json.dumps(metadata(found))
+                points = found.image0.stored_points(found.keypoints0), found.image1.stored_points(found.keypoints1)
+                group = write_group(file, name, raw_matches(*points, found.scores))
+                group.attrs["matchrt"] = json.dumps(_stored_metadata(found))
     except (OSError, RuntimeError, KeyError) as error:  # what is there is damaged behind its beginning
         raise _no_hdf5(target) from error
     atomic.write_bytes(target, image.getvalue())
+
+
+def _stored_metadata(found: MatchData) -> dict[str, Any]:
+    """The metadata of the .npz format, with sizes of the stored images, to which the file's keypoints belong."""
+    record = metadata(found) | {"pixels": "stored"}
+    for side, image in (("image0", found.image0), ("image1", found.image1)):
+        height, width = image.stored_size()
+        record[side] = {**record[side], "height": height, "width": width}
+    return record
 
 
 def check_pairs(path: str | os.PathLike[str], names: Iterable[str], root: Root = None) -> None:

@@ -1,61 +1,68 @@
-"""Reads images: files and arrays become uint8 RGB or grey, or an error says what is wrong with them.
+"""Images: files and arrays become uint8 RGB or grey, or an error says what is wrong with them.
 
-Files are opened by Pillow from a fixed list of formats (`FORMATS`). The header is read first, and its size checked
-before a single pixel is decoded. What is stored becomes 8 bits a channel like this:
+Files are of a fixed list of formats (`decoding.formats`). The header is read first, and its size is checked before a
+single pixel is decoded. All rows have data, or the image is refused. What is stored becomes 8 bits a channel like this:
 
 | stored                         | becomes                                                                 |
 | ------------------------------ | ----------------------------------------------------------------------- |
 | 1 bit, 8-bit grey              | grey                                                                    |
-| 16-bit grey, uint16 arrays     | grey or RGB, value / 257 rounded                                        |
-| 16-bit RGB files               | RGB; Pillow keeps the high byte, within one level of value / 257        |
+| 2 to 16 bits, uint16 arrays    | grey or RGB, value * 255 / the largest value, rounded                   |
+| 16-bit RGB PNG                 | RGB; Pillow keeps the high byte, within one level of value / 257        |
+| 16 bits signed (TIFF)          | value * 255 / 32767; the values must not be negative                    |
+| 32 and 64 bits (TIFF)          | as 16 bits; the values must be in 0..65535                              |
+| float (TIFF, PFM, arrays)      | value * 255 rounded; must be finite and in 0..1, see below              |
 | palette, CMYK, YCbCr           | RGB                                                                     |
 | alpha (LA, RGBA, P with alpha) | alpha is ignored: the stored colours are used, nothing is composited    |
-| float (TIFF, arrays)           | value * 255 rounded; must be finite and in 0..1                         |
+| bands beyond RGB (TIFF)        | ignored; several bands that are not RGB are refused                     |
 | animation, multi-page          | the first frame                                                         |
+
+Floats beyond 0..1 are clipped if they leave it by half a level of 255 or less, as rounding does, or by 0.25 or less in
+a tenth of the values or fewer, as bicubic and Lanczos resizing do. With `stretch`, the percentiles 1 and 99 become
+black and white instead, and any finite values are read.
 
 Errors:
 
 | code             | meaning                                                                     |
 | ---------------- | --------------------------------------------------------------------------- |
 | image-missing    | no such file                                                                |
-| image-unreadable | it exists but cannot be opened: permission, a directory, not a regular file |
+| image-unreadable | it exists but cannot be read: permission, a directory, not a regular file   |
 | image-format     | not an image, or an image of a kind that is not read                        |
 | image-truncated  | starts as an image, but header or pixels are cut off or damaged             |
-| image-too-large  | more pixels than the cap                                                    |
+| image-too-large  | more pixels than the cap, or more work than one image may be                |
 | image-too-small  | a side below MIN_SIDE                                                       |
 | image-array      | an array of the wrong shape, type or range                                  |
 """
 
 from __future__ import annotations
 
-import io
 import os
-import struct
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.orientation import UPRIGHT, turn_pixels, turn_size
+from matchrt.runtime.decoding import pillow
+from matchrt.runtime.decoding.arrays import as_array
+from matchrt.runtime.decoding.arrays import values_of as values_of_array
+from matchrt.runtime.decoding.file import naming, open_stored
+from matchrt.runtime.decoding.source import Source
+from matchrt.runtime.decoding.values import (
+    LEAST_CONTRAST,
+    Span,
+    Stretch,
+    UInt8Array,
+    Values,
+    stretch_to_uint8,
+    to_uint8,
+)
+from matchrt.runtime.orientation import UPRIGHT, inverse, turn_pixels, turn_size
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-# This is an allow list, because Pillow also reads formats that run other programs (EPS) or that no camera writes.
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-
-UInt8Array = npt.NDArray[np.uint8]
 ChannelOrder = Literal["rgb", "bgr"]
-
-_ORIENTATION_TAG = 0x0112
-# Pillow's decoders raise these on damaged data. Any other exception is a bug and is not caught.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
-_DECODE_DAMAGE = (*_DAMAGE, zlib.error)
-_CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +72,15 @@ class Image:
     pixels: uint8, contiguous, [H, W, 3] RGB or [H, W] grey.
     name: the path as it was given (with forward slashes), or what the caller called the array.
     orientation: the EXIF orientation, 1..8, by which the stored pixels were turned to `pixels`; 1 if they were not.
+    notice: what a person should know about it, such as that it uses little of its range; None for nothing.
+    values: what `pixels` were made of, upright; kept only for `stretch_together`, and None otherwise.
     """
 
     pixels: UInt8Array
     name: str
     orientation: int = UPRIGHT
+    notice: str | None = None
+    values: Values | None = None
 
     @property
     def height(self) -> int:
@@ -103,37 +114,48 @@ class Image:
 # ----------------------------------------------------------------------------------------------- files
 
 
-def read_image(path: str | os.PathLike[str], *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    apply_exif: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    stretch: Stretch = "none",
+) -> Image:
     """Reads one image file to uint8 [H, W, 3] RGB or [H, W] grey.
 
-    apply_exif: turn the image as its EXIF orientation says. (TIFF is always turned: Pillow does it while decoding.)
+    apply_exif: turn the image as its EXIF orientation says.
     max_pixels: the largest height * width, checked on the header.
+    stretch: `each` makes the percentiles 1 and 99 black and white; `same` does so too, and keeps the values for
+        `stretch_together`.
     Errors: every image-* code of the module's table but image-array.
     """
+    name = _display_name(path)
     with _open_file(Path(path)) as stream:
-        return _decode(stream, _display_name(path), apply_exif, max_pixels)
+        return _decode(Source(stream, name), name, apply_exif, max_pixels, stretch)
 
 
-def decode_image(data: bytes, name: str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS) -> Image:
+def decode_image(
+    data: bytes, name: str, *, apply_exif: bool = True, max_pixels: int = MAX_PIXELS, stretch: Stretch = "none"
+) -> Image:
     """Reads an image as `read_image` does, from the bytes of a file that is in memory.
 
     name: what errors and `Image.name` call it.
 
     Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format, image-truncated, image-too-large, image-too-small.
     """
-    return _decode(io.BytesIO(data), name, apply_exif, max_pixels)
+    return _decode(Source.of(data, name), name, apply_exif, max_pixels, stretch)
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """(height, width) in pixels from the header, with the EXIF orientation applied.
 
     No pixel is decoded, and the size is not limited. Errors: image-missing, image-unreadable, image-format,
-    image-truncated.
+    image-truncated, image-too-large.
     """
     name = _display_name(path)
-    with _open_file(Path(path)) as stream, _open_header(stream, name) as picture:
-        width, height = picture.size
-        return turn_size(height, width, _orientation(picture))
+    with _open_file(Path(path)) as stream, naming(name):
+        stored = open_stored(Source(stream, name), name, MAX_PIXELS)
+    return turn_size(stored.height, stored.width, stored.orientation)
 
 
 def _display_name(path: str | os.PathLike[str]) -> str:
@@ -155,67 +177,13 @@ def _open_file(path: Path) -> IO[bytes]:
         ) from error
 
 
-def _open_header(stream: IO[bytes], name: str) -> PILImage.Image:
-    """Opens the header only.
-
-    Not PIL.Image.open: its guard against huge images is a global of the process, warns on stderr, and would overrule a
-    larger cap that the user asked for.
-    """
-    prefix = stream.read(16)
-    if not prefix:
-        raise MatchRTError("image-truncated", f"'{name}' is empty (0 bytes).", "Copy or export the image again.")
-    PILImage.init()
-    looked_like: str | None = None
-    for format_name in FORMATS:
-        if format_name not in PILImage.OPEN:  # this build of Pillow lacks the codec
-            continue
-        factory, accept = PILImage.OPEN[format_name]
-        if accept is not None and accept(prefix) is not True:
-            continue
-        stream.seek(0)
-        try:
-            return factory(stream, name)
-        except _DAMAGE:
-            looked_like = format_name
-    if looked_like:
-        raise MatchRTError(
-            "image-truncated",
-            f"'{name}' starts like {looked_like}, but its header is cut off or damaged.",
-            "Copy or export the image again.",
-        )
-    raise MatchRTError(
-        "image-format", f"'{name}' is not an image of a known format.", f"Use one of {', '.join(FORMATS)}."
-    )
-
-
-def _decode(stream: IO[bytes], name: str, apply_exif: bool, max_pixels: int) -> Image:
-    with _open_header(stream, name) as picture:
-        width, height = picture.size
-        _check_size(height, width, name, max_pixels)
-        orientation = _orientation(picture) if apply_exif else 1
-        try:
-            _verify_checksums(picture, stream, name)
-            picture.load()
-        except PILImage.DecompressionBombError as error:  # a TIFF whose tiles are larger than the image
-            raise MatchRTError(
-                "image-too-large", f"'{name}' has tiles too large to decode.", _CONVERT_REMEDY
-            ) from error
-        except _DECODE_DAMAGE as error:
-            raise MatchRTError(
-                "image-truncated",
-                f"'{name}' ({width} x {height}) is cut off or damaged: {error}.",
-                "Copy or export the image again.",
-            ) from error
-        return Image(turn_pixels(_to_uint8(picture, name), orientation), name, orientation)
-
-
-def _verify_checksums(picture: PILImage.Image, stream: IO[bytes], name: str) -> None:
-    """PNG carries checksums of its pixel data, which Pillow does not look at while decoding."""
-    if picture.format == "PNG":
-        position = stream.tell()
-        stream.seek(0)
-        _open_header(stream, name).verify()
-        stream.seek(position)
+def _decode(source: Source, name: str, apply_exif: bool, max_pixels: int, stretch: Stretch) -> Image:
+    with naming(name):
+        stored = open_stored(source, name, max_pixels)
+        _check_size(stored.height, stored.width, name, max_pixels)
+        values = stored.read()
+    orientation = stored.orientation if apply_exif else UPRIGHT
+    return _to_image(values, name, orientation, stretch, "image-format")
 
 
 def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
@@ -234,44 +202,47 @@ def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
         )
 
 
-def _orientation(picture: PILImage.Image) -> int:
-    """The EXIF orientation, 1..8; 1 if there is none or it is not valid, and for TIFF, which Pillow turns."""
-    if picture.format == "TIFF":
-        return 1
-    try:
-        value = picture.getexif().get(_ORIENTATION_TAG, 1)
-    except _DAMAGE:  # viewers show a photo whose metadata is damaged; so do we
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+# ------------------------------------------------------------------------------------------- to 8 bits
 
 
-def _to_uint8(picture: PILImage.Image, name: str) -> UInt8Array:
-    """A decoded Pillow image to uint8 [H, W] or [H, W, 3]."""
-    mode = picture.mode
-    if mode in ("1", "L", "LA", "La"):
-        return np.array(picture.convert("LA").getchannel(0) if mode == "La" else picture.convert("L"))
-    if mode.startswith("I"):
-        return _wide_file_to_uint8(np.asarray(picture), name)
-    if mode == "F":
-        return _float_to_uint8(np.asarray(picture), name, "image-format")
-    if mode in ("P", "PA", "RGBa"):  # through RGBA, else Pillow warns about transparency
-        picture = picture.convert("RGBA")
-    try:
-        return np.array(picture.convert("RGB"))
-    except ValueError as error:
-        raise MatchRTError(
-            "image-format", f"'{name}' has the colour mode {mode}, which cannot be read.", _CONVERT_REMEDY
-        ) from error
+def _to_image(values: Values, name: str, orientation: int, stretch: Stretch, code: str) -> Image:
+    upright = Values(turn_pixels(values.pixels, orientation), values.white)
+    span = upright.span()
+    if stretch == "none":
+        return Image(to_uint8(upright, name, code), name, orientation, _notice(span, name))
+    pixels = stretch_to_uint8(upright, span, name, code)
+    return Image(pixels, name, orientation, None, upright if stretch == "same" else None)
 
 
-def _wide_file_to_uint8(values: npt.NDArray[Any], name: str) -> UInt8Array:
-    """Pillow's integer modes (I;16 in either byte order, and I, 32 bits, which holds 16-bit PGM) to uint8."""
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise MatchRTError(
-            "image-format", f"'{name}' has integer values {low}..{high}; 0..65535 can be read.", _CONVERT_REMEDY
-        )
-    return _uint16_to_uint8(values)
+def stretch_together(first: Image, second: Image) -> tuple[Image, Image]:
+    """Two images that were read with `stretch="same"`, stretched by the span of both: equal values become equal pixels.
+
+    Error: image-array if one of them was read without, because its own values are gone.
+    """
+    images = (first, second)
+    for image in images:
+        if image.values is None:
+            raise MatchRTError(
+                "image-array",
+                f"'{image.name}' is 8 bits already and cannot be stretched together with another image.",
+                "Pass paths or arrays, or read images under MatcherOptions(stretch='same').",
+            )
+    spans = [image.values.span() for image in images if image.values is not None]
+    return _stretched(first, spans[0].join(spans[1])), _stretched(second, spans[1].join(spans[0]))
+
+
+def _stretched(image: Image, span: Span) -> Image:
+    assert image.values is not None
+    return replace(image, pixels=stretch_to_uint8(image.values, span, image.name, "image-format"))
+
+
+def _notice(span: Span, name: str) -> str | None:
+    if span.contrast >= LEAST_CONTRAST:
+        return None
+    return (
+        f"'{name}' uses {span.contrast:.1%} of its range: most values are {span.low:.6g}..{span.high:.6g} "
+        f"of 0..{span.white:.6g}. To use all of it: --stretch each or same (MatcherOptions(stretch='each'))."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- arrays
@@ -284,15 +255,18 @@ def as_image(
     name: str = "array",
     max_pixels: int = MAX_PIXELS,
     apply_exif: bool = True,
+    stretch: Stretch = "none",
 ) -> Image:
     """A path, an `Image`, a Pillow image or an array to an `Image`.
 
-    value: arrays (and objects with `__array__`) are [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored) in
-        uint8, uint16 (value / 257), bool, or float in 0..1.
+    value: arrays (memoryviews, tensors in host memory, objects with `__array__` or `__array_interface__`) are [H, W],
+        [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored) in uint8, uint16 (value / 257), bool, or float in 0..1 with
+        the tolerance of the module, in any byte order.
     channel_order: of colour arrays; OpenCV's is 'bgr'.
     name: what errors and `Image.name` call an array.
     max_pixels: the largest height * width.
     apply_exif: turn files and Pillow images as their EXIF orientation says.
+    stretch: as in `read_image`; an `Image` is taken as it is.
     Errors: image-array, image-too-large, image-too-small; for paths those of `read_image`; image-truncated and
     image-format for Pillow images.
     """
@@ -303,92 +277,22 @@ def as_image(
             _check_size(value.height, value.width, value.name, max_pixels)
             return value
         if isinstance(value, (str, os.PathLike)):
-            return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels)
+            return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels, stretch=stretch)
         if isinstance(value, PILImage.Image):
-            return _from_pillow(value, name, max_pixels, apply_exif)
-    array = _drop_extra_channels(_as_array(value, name), name)
+            return _from_pillow(value, name, max_pixels, apply_exif, stretch)
+    array = as_array(value, name)
     _check_size(array.shape[0], array.shape[1], name, max_pixels)
     if array.ndim == 3 and channel_order == "bgr":
         array = array[:, :, ::-1]
-    return Image(np.ascontiguousarray(_array_to_uint8(array, name)), name)
+    return _to_image(values_of_array(array, name), name, UPRIGHT, stretch, "image-array")
 
 
-def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool) -> Image:
+def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool, stretch: Stretch) -> Image:
     _check_size(picture.height, picture.width, name, max_pixels)
-    try:
-        picture.load()
-    except _DECODE_DAMAGE as error:
-        raise MatchRTError(
-            "image-truncated", f"'{name}' is cut off or damaged: {error}.", "Copy or export the image again."
-        ) from error
-    orientation = _orientation(picture) if apply_exif else UPRIGHT
-    return Image(turn_pixels(_to_uint8(picture, name), orientation), name, orientation)
-
-
-def _array_error(name: str, message: str, remedy: str) -> MatchRTError:
-    return MatchRTError("image-array", f"'{name}' {message}.", remedy)
-
-
-def _as_array(value: object, name: str) -> npt.NDArray[Any]:
-    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__"):
-        raise _array_error(
-            name, f"is a {type(value).__name__}, not an image", "Pass a path, a numpy array or a Pillow image."
-        )
-    try:
-        return np.asarray(value)
-    except Exception as error:  # a foreign __array__, such as that of a tensor on a GPU, may raise anything
-        raise _array_error(
-            name, f"cannot become a numpy array: {error}", "Convert it first, for example tensor.cpu().numpy()."
-        ) from error
-
-
-def _drop_extra_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """[H, W], [H, W, 1], [H, W, 3] or [H, W, 4] to [H, W] or [H, W, 3]; any other shape is an error."""
-    if array.ndim == 2 and array.size:
-        return array
-    shape = "x".join(map(str, array.shape)) or "scalar"
-    if array.size == 0:
-        raise _array_error(name, f"is empty (shape {shape})", "Pass an image of shape [H,W] or [H,W,3].")
-    if array.ndim == 4:
-        raise _array_error(name, f"has shape {shape}, a batch", "Pass one image at a time: batch[0].")
-    if array.ndim != 3:
-        raise _array_error(name, f"has shape {shape}", "Pass an image of shape [H,W], [H,W,1], [H,W,3] or [H,W,4].")
-    channels = array.shape[2]
-    if channels == 1:
-        return array[:, :, 0]
-    if channels in (3, 4):
-        return array[:, :, :3]
-    if array.shape[0] in (1, 3, 4):
-        raise _array_error(
-            name, f"has shape {shape}, channels first", "Put the channels last: array.transpose(1, 2, 0)."
-        )
-    raise _array_error(name, f"has {channels} channels (shape {shape})", "Pass 1, 3 or 4 channels, last axis.")
-
-
-def _array_to_uint8(array: npt.NDArray[Any], name: str) -> UInt8Array:
-    if array.dtype == np.uint8:
-        return array.view(np.uint8)
-    if array.dtype == np.uint16:
-        return _uint16_to_uint8(array)
-    if array.dtype == np.bool_:
-        return np.asarray(np.multiply(array, 255, dtype=np.uint8), np.uint8)
-    if np.issubdtype(array.dtype, np.floating):
-        return _float_to_uint8(array, name, "image-array")
-    raise _array_error(name, f"has the type {array.dtype}", "Use uint8, uint16, bool, or float in 0..1.")
-
-
-def _uint16_to_uint8(values: npt.NDArray[Any]) -> UInt8Array:
-    rounded = (values.astype(np.uint32) + 128) // 257  # 257 = 65535 / 255
-    return rounded.astype(np.uint8)
-
-
-def _float_to_uint8(values: npt.NDArray[Any], name: str, code: str) -> UInt8Array:
-    if not np.isfinite(values).all():
-        raise MatchRTError(code, f"'{name}' holds NaN or infinite values.", "Replace them before matching.")
-    low, high = float(values.min()), float(values.max())
-    if low < 0.0 or high > 1.0:
-        raise MatchRTError(
-            code, f"'{name}' holds floats from {low:g} to {high:g}, not 0..1.", "Scale it to 0..1, or use uint8."
-        )
-    scaled = np.rint(values * 255.0)
-    return scaled.astype(np.uint8)
+    orientation = pillow.orientation_of(picture)
+    with naming(name):
+        pillow.load(picture)
+        values = pillow.values_of(picture)
+    if pillow.orientation_of(picture) != orientation:  # Pillow turns a TIFF when it loads it, and takes the tag away
+        values = replace(values, pixels=turn_pixels(values.pixels, inverse(orientation)))
+    return _to_image(values, name, orientation if apply_exif else UPRIGHT, stretch, "image-format")

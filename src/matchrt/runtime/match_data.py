@@ -1,9 +1,10 @@
 """What matches are made of, and what follows from them alone. `matches.Matches` adds pictures and files.
 
-Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0).
+Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0). An image that
+EXIF turns counts as turned (upright). `ImageRef.stored_points` leads back to the pixels as the file stores them.
 
-Errors: `matches-invalid` (arrays that cannot be matches), `matches-unverified` (inliers were asked for before
-`verify`), and those of `geometry`.
+Errors: `matches-orientation` (see `ImageRef`), `matches-invalid` (arrays that cannot be matches), `matches-unverified`
+(inliers were asked for before `verify`), and those of `geometry`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from matchrt.errors import MatchRTError
 from matchrt.runtime import geometry as two_view
 from matchrt.runtime.geometry import Estimator, Geometry, Kind
+from matchrt.runtime.orientation import UPRIGHT, stored_points, turn_size
 
 Float32Array = npt.NDArray[np.float32]
 MatchesT = TypeVar("MatchesT", bound="MatchData")
@@ -31,13 +33,36 @@ class ImageRef:
     """Name and size of an image that was matched.
 
     name: its path as given, or what the caller called the array.
-    height: of the original, pixels.
-    width: of the original, pixels.
+    height: of the original, pixels; of a turned image, after it was turned.
+    width: of the original, pixels; of a turned image, after it was turned.
+    orientation: the EXIF orientation, 1..8, by which the stored pixels were turned; 1 if they were not; None if the
+        file of these matches is too old to say.
     """
 
     name: str
     height: int
     width: int
+    orientation: int | None = UPRIGHT
+
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels as the file stores them. Error: matches-orientation."""
+        return turn_size(self.height, self.width, self._known())
+
+    def stored_points(self, points: Float32Array) -> Float32Array:
+        """Keypoints of this image in the pixels that its file stores, float32 [N, 2] like `points`.
+
+        Readers without EXIF see these pixels, such as those of COLMAP and hloc. Error: matches-orientation.
+        """
+        return stored_points(points, self._known(), self.height, self.width)
+
+    def _known(self) -> int:
+        if self.orientation is None:
+            raise MatchRTError(
+                "matches-orientation",
+                f"These matches are of an older matchrt, which did not note how '{self.name}' was turned by EXIF.",
+                "Match the images again.",
+            )
+        return self.orientation
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,7 @@ class Provenance:
     matchrt_version: version of the package.
     network_size0: (height, width) in pixels at which the network saw image 0.
     network_size1: the same of image 1.
+    apply_exif: whether image files were turned as their EXIF orientation says.
     """
 
     model: str
@@ -60,6 +86,7 @@ class Provenance:
     matchrt_version: str
     network_size0: tuple[int, int]
     network_size1: tuple[int, int]
+    apply_exif: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +101,7 @@ class MatchData:
     timings: milliseconds by stage.
     provenance: what made the matches.
     geometry: the two-view geometry that `verify` found; None before.
+    warnings: what a person should know about the images, a sentence each; not part of saved files.
 
     The arrays are read-only copies. Error: matches-invalid for wrong shapes, NaN, scores outside 0..1 or out of order.
     """
@@ -86,6 +114,7 @@ class MatchData:
     timings: Mapping[str, float]
     provenance: Provenance
     geometry: Geometry | None = field(default=None)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = (np.shape(self.scores) or (1,))[0]
@@ -168,11 +197,17 @@ class MatchData:
         """A dict for JSON: what was matched, how many and how good the matches are, no single match. Raises nothing."""
         return {**self.account(), "scores": _score_summary(self.scores)}
 
+    @property
+    def pixels(self) -> str:
+        """Whose pixels the keypoints are in: `upright` as `ImageRef.orientation` turns an image, or `stored`."""
+        return "upright" if self.provenance.apply_exif else "stored"
+
     def account(self) -> dict[str, Any]:
         """The summary without its figures of the scores, for callers that list all scores. Raises nothing."""
         result: dict[str, Any] = {
             "image0": vars(self.image0).copy(),
             "image1": vars(self.image1).copy(),
+            "pixels": self.pixels,
             "matches": len(self),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings.items()},
             "provenance": {
@@ -181,6 +216,8 @@ class MatchData:
                 "network_size1": list(self.provenance.network_size1),
             },
         }
+        if self.warnings:
+            result["warnings"] = list(self.warnings)
         if self.geometry is not None:
             result["geometry"] = _geometry_summary(self.geometry)
         return result

@@ -93,13 +93,13 @@ class Matcher:
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images and returns N matches in pixels of the images as given, best first.
 
-        image0, image1: paths; arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1; `Image` or `PreparedImage`;
+        image0, image1: paths; arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1; `Image`; `PreparedImage`;
             or arrays on the GPU (DLPack or `__cuda_array_interface__`), both of them, which are read in place: uint8
             `[H,W]`, `[H,W,C]` or `[1,H,W,C]`, contiguous, of the engine's size.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
-        Errors: image-* of `as_image`, fit-size, size-memory, out-of-memory, session-*; of GPU arrays also
-        device-backend, stream-invalid, package-missing, cuda-failed.
+        Errors: image-* of `as_image`, image-prepared, fit-size, size-memory, out-of-memory, session-*; of GPU arrays
+        also device-backend, stream-invalid, package-missing, cuda-failed.
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)

@@ -1,6 +1,7 @@
 """Matches: the frozen result of matching two images, and what users do with it.
 
-Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0).
+Coordinates: pixels of the ORIGINAL images, x right, y down, the centre of the top-left pixel is (0, 0). Images that
+EXIF turns count as turned; `image0.stored_points(keypoints0)` gives the pixels as the file stores them.
 
 Errors: those of `match_data`, `geometry`, `draw` and `formats`.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from matchrt.runtime.draw import draw_matches
 from matchrt.runtime.formats import load_matches, save_matches
-from matchrt.runtime.image import Image
 from matchrt.runtime.match_data import MatchData
 
 
@@ -29,16 +30,16 @@ class Matches(MatchData):
 
     def draw(
         self,
-        image0: npt.NDArray[np.uint8] | Image,
-        image1: npt.NDArray[np.uint8] | Image,
+        image0: Any,
+        image1: Any,
         *,
         max_lines: int = 200,
         max_height: int = 720,
     ) -> npt.NDArray[np.uint8]:
         """Draws the two images side by side with their matches: uint8 RGB [h, w, 3].
 
-        image0, image1: the originals, uint8 RGB [H, W, 3] or grey [H, W], or `Image`. Other arguments are those of
-            `draw.draw_matches`. Errors: draw-mismatch, draw-option.
+        image0, image1: the originals: paths, arrays `[H, W]` or `[H, W, 1|3|4]` in RGB, or `Image`. Other arguments are
+            those of `draw.draw_matches`. Errors: draw-mismatch, draw-option, image-* of `read_image`.
         """
         return draw_matches(image0, image1, self, max_lines=max_lines, max_height=max_height)
 

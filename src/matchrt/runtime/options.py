@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import require_backend
+from matchrt.runtime.decoding.values import STRETCHES, Stretch
 from matchrt.runtime.image import MAX_PIXELS, ChannelOrder
 from matchrt.runtime.session import Device
 
@@ -21,6 +24,9 @@ class MatcherOptions:
     channel_order: of colour arrays, `rgb` or `bgr`.
     apply_exif: turn image files as their EXIF orientation says; keypoints are then in the turned image.
     max_pixels: images with more pixels are refused.
+    stretch: how an image's values become 8 bits. `none` takes the whole scale of its type: 0..65535 for 16 bits. `each`
+        makes the percentiles 1 and 99 of the image black and white, which 12-bit and thermal images need. `same` does
+        so with the values of both images of a pair together, so that equal values stay equal.
     threads: CPU threads of one run; None for the runtime's choice.
     device: where to run, `cpu` or `cuda`; None for where the engine's backend runs.
     sample: for engines with a dense warp, draw that many matches as RoMa's own sampler does. None takes the matches
@@ -37,6 +43,7 @@ class MatcherOptions:
     channel_order: ChannelOrder = "rgb"
     apply_exif: bool = True
     max_pixels: int = MAX_PIXELS
+    stretch: Stretch = "none"
     threads: int | None = None
     device: Device | None = None
     sample: int | None = None
@@ -47,14 +54,24 @@ class MatcherOptions:
     def __post_init__(self) -> None:
         require_backend(self.backend)
         limits = (
-            ("min_score", self.min_score is None or 0.0 <= self.min_score <= 1.0, "a number in 0..1, or None"),
+            ("resize", self.resize is None or _is_whole(self.resize, 1), "a whole number of 1 or more, or None"),
+            ("min_score", self.min_score is None or _is_share(self.min_score), "a number in 0..1, or None"),
             ("channel_order", self.channel_order in ("rgb", "bgr"), "'rgb' or 'bgr'"),
-            ("max_pixels", self.max_pixels >= 1, "1 or more"),
-            ("threads", self.threads is None or self.threads >= 1, "1 or more, or None"),
-            ("sample", self.sample is None or self.sample >= 1, "1 or more, or None"),
-            ("seed", self.seed >= 0, "0 or more"),
+            ("max_pixels", _is_whole(self.max_pixels, 1), "a whole number of 1 or more"),
+            ("stretch", self.stretch in STRETCHES, "'none', 'each' or 'same'"),
+            ("threads", self.threads is None or _is_whole(self.threads, 1), "a whole number of 1 or more, or None"),
+            ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
+            ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:
             if not good:
                 raise MatchRTError("option-range", f"{name} is {getattr(self, name)!r}.", f"It must be {wanted}.")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0.0 <= float(value) <= 1.0

@@ -7,17 +7,25 @@ is 0, 0.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 UPRIGHT = 1
+ORIENTATIONS = range(1, 9)
 # 5..8 store rows as columns. Once these are swapped, they are flipped like 1..4.
 _SWAPPED = (5, 6, 7, 8)
 _ROWS_REVERSED = (3, 4, 7, 8)
 _COLUMNS_REVERSED = (2, 3, 6, 7)
 
 
-def turn_pixels(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+def inverse(orientation: int) -> int:
+    """The orientation that turns upright pixels back to stored ones. Raises nothing."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
+def turn_pixels(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Stored pixels, [H, W] or [H, W, C], as upright ones: contiguous, [W, H] or [W, H, C] for 5..8. Raises nothing."""
     if orientation in _SWAPPED:
         pixels = np.swapaxes(pixels, 0, 1)

@@ -10,9 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from matchrt.manifest import EngineManifest
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest, Kernel
+from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
-from matchrt.runtime.image import Image, UInt8Array, as_image
+from matchrt.runtime.image import Image, as_image
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.options import MatcherOptions
 
@@ -27,6 +29,8 @@ class PreparedImage:
     coarse: uint8 `[h, w, C]`, the smaller copy that some engines take too; None for other engines.
     decode_ms: milliseconds of decoding.
     resize_ms: milliseconds of resizing.
+    kernel: the filter of the resize; None if the pixels are on the GPU.
+    notice: what a person should know about the original, such as that it uses little of its range; None for nothing.
     """
 
     ref: ImageRef
@@ -35,6 +39,8 @@ class PreparedImage:
     coarse: UInt8Array | None
     decode_ms: float
     resize_ms: float
+    kernel: Kernel | None = None
+    notice: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -53,6 +59,7 @@ def read_as(value: Any, name: str, options: MatcherOptions) -> Image:
         name=name,
         max_pixels=options.max_pixels,
         apply_exif=options.apply_exif,
+        stretch=options.stretch,
     )
 
 
@@ -71,8 +78,35 @@ def prepare_image(value: Any, name: str, manifest: EngineManifest, options: Matc
     small = fit_coarse(size, manifest.input)
     coarse = None if small is None else apply_fit(pixels, small, manifest.input.kernel)
     end = time.perf_counter()
-    ref = ImageRef(image.name, image.height, image.width)
-    return PreparedImage(ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3)
+    ref = ImageRef(image.name, image.height, image.width, image.orientation)
+    kernel = manifest.input.kernel
+    return PreparedImage(
+        ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3, kernel, image.notice
+    )
+
+
+def require_prepared(image: PreparedImage, manifest: EngineManifest, options: MatcherOptions) -> None:
+    """Raises `image-prepared` unless the engine of `manifest` would have got the same pixels of the image."""
+    contract, size = manifest.input, (image.ref.height, image.ref.width)
+    coarse = None if image.coarse is None else image.coarse.shape[:2]
+    wanted = (
+        fit_image(size, contract, options.resize or best_side(manifest)),
+        contract.channels,
+        contract.kernel,
+        contract.coarse,
+    )
+    if image.pixels is not None and wanted != (image.fit, image.pixels.shape[2], image.kernel, coarse):
+        raise MatchRTError(
+            "image-prepared",
+            f"'{image.ref.name}' was prepared for another engine or another size: "
+            f"{_words(image.fit, image.pixels.shape[2])}. {manifest.model} takes {_words(wanted[0], wanted[1])}.",
+            "Prepare it with this matcher's prepare_image, or pass the image itself.",
+        )
+
+
+def _words(fit: Fit, channels: int) -> str:
+    inside = f"{fit.resized_height}x{fit.resized_width} in {fit.canvas_height}x{fit.canvas_width} pixels"
+    return f"{inside}, {'grey' if channels == 1 else 'RGB'}"
 
 
 def best_side(manifest: EngineManifest) -> int:

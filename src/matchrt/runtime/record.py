@@ -2,6 +2,8 @@
 
 Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if found,
     matrix [3, 3], rotation [3, 3], translation [3] (float64). Everything else is metadata.
+Metadata `pixels` says whose pixels the arrays are in: `upright`, those of each image as its `orientation` (of EXIF)
+    turns it; or `stored`, those that its file stores. `ImageRef.stored_points` makes the second from the first.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import numpy.typing as npt
 from matchrt._util.from_json import parse_json
 from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
+from matchrt.runtime.orientation import ORIENTATIONS
 
 FORMAT = "matchrt-matches"
-VERSION = 2
-# Version 1 called the backend by another name; its files are read too.
+VERSION = 3
+# Version 1 called the backend by another name. Versions 1 and 2 did not note orientations. Both are read.
 _VERSION_1_BACKEND = "flavor"
 
 _LARGEST_SIDE = 1 << 31
@@ -34,6 +37,7 @@ def metadata(matches: MatchData) -> dict[str, Any]:
         "version": VERSION,
         "image0": vars(matches.image0),
         "image1": vars(matches.image1),
+        "pixels": matches.pixels,
         "timings_ms": dict(matches.timings),
         "provenance": vars(matches.provenance),
         "geometry": geometry
@@ -57,7 +61,7 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     Errors: KeyError, TypeError, ValueError and AttributeError if a value is missing or of another kind; MatchRTError
     (matches-invalid) if the arrays do not belong together.
     """
-    if record.get("format") != FORMAT or record.get("version") not in (1, VERSION):
+    if record.get("format") != FORMAT or record.get("version") not in (1, 2, VERSION):
         raise ValueError(f"format {record.get('format')!r}, version {record.get('version')!r} is not known")
     made_by = dict(record["provenance"])
     if record["version"] == 1:
@@ -66,18 +70,21 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
         keypoints0=_points(record["keypoints0"]),
         keypoints1=_points(record["keypoints1"]),
         scores=_numbers(record["scores"]).astype(np.float32),
-        image0=_image(record["image0"], "image0"),
-        image1=_image(record["image1"], "image1"),
+        image0=_image(record["image0"], "image0", record["version"]),
+        image1=_image(record["image1"], "image1", record["version"]),
         timings=parse_json(dict[str, float], record["timings_ms"], "timings_ms"),
         provenance=parse_json(Provenance, made_by, "provenance"),
         geometry=_geometry(record),
     )
 
 
-def _image(value: Any, where: str) -> ImageRef:
-    image: ImageRef = parse_json(ImageRef, value, where)
+def _image(value: Any, where: str, version: int) -> ImageRef:
+    stored = {"orientation": None, **value} if version < VERSION and isinstance(value, Mapping) else value
+    image: ImageRef = parse_json(ImageRef, stored, where)
     if not (0 < image.height < _LARGEST_SIDE and 0 < image.width < _LARGEST_SIDE):
         raise ValueError(f"{where} is {image.height}x{image.width}")
+    if image.orientation is not None and image.orientation not in ORIENTATIONS:
+        raise ValueError(f"{where} has the orientation {image.orientation!r}")
     return image
 
 

@@ -18,6 +18,7 @@ from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Pending, Session
 
 _Images = tuple[PreparedImage, PreparedImage]
+_PAIRS_REMEDY = "Give (image0, image1) tuples, such as [('a.jpg', 'b.jpg')]."
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def prepare_pair(adapter: PairAdapter, pair: tuple[ImageLike, ImageLike]) -> _Im
     """
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
-        raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", "Give (image0, image1) tuples.")
-    return adapter.prepare(pair[0], "image0"), adapter.prepare(pair[1], "image1")
+        raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", _PAIRS_REMEDY)
+    return adapter.prepare_pair(pair[0], pair[1])
 
 
 def stream_matches(
@@ -116,7 +117,13 @@ def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Images]]) -> It
     If the caller's iterator raises, its error comes last.
     """
     waiting: deque[Future[_Images]] = deque()
-    source = iter(pairs)
+    try:
+        source = iter(pairs)
+    except TypeError:
+        yield MatchRTError(
+            "pair-invalid", f"match_many takes pairs one after the other, not {type(pairs).__name__}.", _PAIRS_REMEDY
+        )
+        return
     while True:
         try:
             waiting.append(submit(next(source)))

@@ -1,0 +1,34 @@
+"""The short form of `bench/image_mutants.py`: damaged images of nine formats."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("image_mutants", ROOT / "bench" / "image_mutants.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["image_mutants"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutants_are_right_refused_or_as_others_read_them(tool, seed):
+    seen = tool.run(180, seed + 100)
+    assert not seen.failures, "\n".join(seen.failures)
+    assert len({kind for kind, _ in seen.counts}) == 9
+
+
+def test_whole_files_are_right(tool):
+    for kind, each in tool.files().items():
+        for data in each:
+            others = list(tool._others(data))
+            image = tool.decode_image(data, kind).rgb()
+            assert others
+            assert all(abs(other.astype(float) - image).mean() <= tool.CLOSE for other in others if other.ndim == 3)
