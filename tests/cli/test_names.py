@@ -106,3 +106,28 @@ def test_no_field_leaves_the_store(cli: CommandLine, tmp_path: Path) -> None:
             EngineStore(tmp_path / "st").put(b"", dataclasses.replace(manifest, **change), "x.onnx")
     with pytest.raises(Exception, match="cannot be part of a path"):
         EngineStore(tmp_path / "st").put(b"", manifest, "../x.onnx")
+
+
+@pytest.mark.parametrize("letters", [300, 5000])
+def test_paths_that_the_system_refuses(cli: CommandLine, tmp_path: Path, letters: int) -> None:
+    long = "a" * letters
+    for command in (
+        ("match", long, long), ("match", long), ("match-many", long, "--output", tmp_path / "x.h5"),
+        ("match", *PHOTOGRAPHS, "--save", f"{long}.npz"), ("match", *PHOTOGRAPHS, "--draw", f"{long}.png"),
+        ("export-triton", "loftr-lite", tmp_path / long), ("export-triton", "loftr-lite", tmp_path, "--name", long),
+        ("serve", f"{long}=loftr-lite"), ("bench", "loftr-lite", "--eval", long), ("diagnose", "--model", long),
+    ):  # fmt: skip
+        ran = cli(*command)
+        assert ran.code == 2 and ran.err.startswith("error[") and "unexpected" not in ran.err, (command, ran.err)
+    assert list(tmp_path.iterdir()) == []
+    assert "NOT writable" in cli("doctor", "--store", tmp_path / long).out
+
+
+def test_an_engine_file_may_have_any_sign_in_its_path(tmp_path: Path) -> None:
+    from matchrt.serving.options import ServeOptions
+    from matchrt.serving.service import Service
+
+    (tmp_path / "a=b").mkdir()
+    service = Service([str(tiny_engine(tmp_path / "a=b"))], ServeOptions())
+    assert list(service.engines) == ["loftr-lite"]
+    service.close()

@@ -12,6 +12,7 @@ _UNPRINTABLE = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _UNPRINTABLE_IN_LINES = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x09\x0b-\x1f"))
+_MODEL_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._-]{1,100}")
 _SHOWN = 80
 
 
@@ -32,6 +33,15 @@ def printable_lines(text: str) -> str:
 def is_printable(text: str) -> bool:
     """Whether `printable` leaves the text as it is. Raises nothing."""
     return _UNPRINTABLE.search(text) is None
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a served model can have this name, which becomes part of addresses and of Triton's folders.
+
+    It has at most 100 letters of ASCII, digits, `-`, `_` and `.`, and a letter or digit, so that neither `.` nor `..`
+    is one. Raises nothing.
+    """
+    return _MODEL_NAME.fullmatch(text) is not None
 
 
 def shortened(text: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
 
 import typer
 
+from matchrt._util.text import shortened
 from matchrt._version import __version__
 from matchrt.cli import (
     bench,
@@ -70,6 +73,7 @@ app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 
 _INTERRUPTED = 130
+_REFUSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
 # Options that had another name before 0.1.0.
 _OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
 
@@ -95,7 +99,7 @@ def _run(arguments: list[str], told: Callable[..., int]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
     except Exception as error:
-        return told(_usage_error(error) or error, as_json="--json" in arguments)
+        return told(_usage_error(error) or _path_error(error) or error, as_json="--json" in arguments)
     if result == _INTERRUPTED:  # some versions of typer return it instead of raising
         stderr().print("Interrupted; nothing was left half written.")
     return result if isinstance(result, int) else 0
@@ -132,3 +136,16 @@ def _usage_error(error: Exception) -> MatchRTError | None:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "matchrt"
     return MatchRTError("usage", str(describe()), f"See {command} --help.")
+
+
+def _path_error(error: Exception) -> MatchRTError | None:
+    """What the system says of a path that no command can use, as our error; None for any other error.
+
+    Python raises it where a command only asks whether there is such a file.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSED or error.filename is None:
+        return None
+    name = shortened(os.fsdecode(error.filename))
+    return MatchRTError(
+        "path-refused", f"The system refuses the path '{name}': {error.strerror}.", "Name another file or folder."
+    )

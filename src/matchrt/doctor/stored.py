@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gp
     return StoreState(
         root=str(store.root),
         engines=len(engines),
-        size=sum(_size(path) for path in store.root.rglob("*")) if store.root.is_dir() else 0,
+        size=sum(_size(path) for path in store.root.rglob("*")) if os.path.isdir(store.root) else 0,  # noqa: PTH112 - names that are too long
         writable=why is None,
         why_unwritable=why,
         misfits=tuple(misfit for misfit in checked if misfit is not None),

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from matchrt._util.reading import is_regular
+from matchrt._util.text import is_model_name, shortened
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import read_engine
@@ -216,13 +218,15 @@ class Service:
         return future
 
     def _open(self, engine: str, store: EngineStore | None) -> None:
-        name, _, path = engine.rpartition("=")
+        # A file's own path may have the sign in it.
+        name, _, path = ("", "", engine) if is_regular(engine) else engine.rpartition("=")
         file = read_engine(path, store, self.options.backend)
         name = name or file.manifest.model
-        if name in self.engines or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if name in self.engines or not is_model_name(name):
             raise MatchRTError(
                 "serve-name",
-                f"'{name}' cannot name an engine here: names are unique, of letters, digits, '-', '_' and '.'.",
+                f"'{shortened(name)}' cannot name an engine here: names are unique, of at most 100 letters of ASCII, "
+                "digits, '-', '_' and '.'.",
                 "Write NAME=ENGINE to give it a name.",
             )
         # Between runs, the threads that answer requests need the cores.

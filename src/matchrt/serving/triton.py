@@ -7,7 +7,6 @@ The client resizes images and converts keypoints to pixels. The configuration fo
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from matchrt._util.text import printable, shortened
+from matchrt._util.text import is_model_name, printable, shortened
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, TensorSpec
 from matchrt.runtime.backend import get_backend
@@ -24,8 +23,6 @@ from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore
 
 Kind = Literal["auto", "cpu", "gpu"]
-# At least one letter or digit, so that neither `.` nor `..` is a name.
-_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._-]{1,100}")
 _TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
@@ -78,7 +75,7 @@ def export_triton(
             f"Build one for it: matchrt build {manifest.model} --backend tensorrt (or onnxruntime).",
         )
     name = options.name or manifest.model
-    if _NAME.fullmatch(name) is None:
+    if not is_model_name(name):
         raise MatchRTError(
             "triton-name",
             f"'{shortened(name)}' cannot name a model.",
