@@ -59,9 +59,13 @@ class Values:
 
     def span(self) -> Span:
         """Percentiles 1 and 99 of some 65,000 values spread over the image, NaN left out. Raises nothing."""
-        height, width = self.pixels.shape[:2]
-        step = max(1, int((height * width / _SAMPLED) ** 0.5))
-        sample = self.pixels[::step, ::step].astype(np.float64)
+        step = max(1, int((self.pixels.size / _SAMPLED) ** 0.5))
+        sample = self.pixels[::step, ::step].ravel()
+        if sample.dtype in (np.uint8, np.uint16):  # this stands before every match, and counting is faster
+            counted = np.cumsum(np.bincount(sample))
+            low, high = np.searchsorted(counted, np.array(PERCENTILES) / 100 * counted[-1])
+            return Span(float(low), float(high), self.white)
+        sample = sample.astype(np.float64)
         sample = sample[np.isfinite(sample)]
         if not sample.size:
             return Span(0.0, 0.0, self.white)
