@@ -57,7 +57,7 @@ def inspect(
 
 
 def _path(name: str, store: Path | None, backend: str | None) -> Path:
-    """The file of that path, or else the engine of that name. Errors: inspect-missing, engine-ambiguous, engine-missing."""
+    """The file of that path, or else the engine of that name. Errors: inspect-missing, those of `engine_path`."""
     from matchrt.runtime.engine_file import engine_path
 
     if is_regular(name):
