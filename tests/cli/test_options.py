@@ -36,7 +36,7 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         (
             "--store",
             {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}
-            | {"download", "models", "diagnose", "convert-flax"},
+            | {"download", "models", "diagnose", "convert-flax", "inspect"},
         ),
         ("--device", {"match", "match-many", "bench", "serve", "doctor"}),
         ("--threads", {"match", "bench", "verify"}),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.tiny_engines import tiny_engine
 
@@ -106,3 +107,15 @@ def test_names_in_files_do_not_reach_the_terminal_as_they_are(engine: Path, tmp_
         capture_output=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 2 and len(ran.stderr.splitlines()) == 2 and b"caf\\xe9\\n\\x1b.png" in ran.stderr
+
+
+def test_keys_of_a_checkpoint_make_no_lines_of_their_own(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    evil = tmp_path / "evil.safetensors"
+    save_file({"a\x1b]0;t\x07\x9b\u202e": np.zeros(3, np.float32), "b\nwrote all": np.zeros(2, np.float32)}, evil)
+    for command in ("inspect", "diagnose --model loftr-lite", "build loftr-lite --checkpoint"):
+        ran = shell(f"matchrt {command} {evil}")
+        said = ran.stdout + ran.stderr
+        assert "Traceback" not in said and not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said), command
+        assert not any(line.startswith("wrote") for line in said.splitlines()), command

@@ -172,3 +172,22 @@ def test_the_tensors_are_compared_when_an_engine_is_opened(tmp_path: Path) -> No
     assert opens(inputs=larger, input=contract) == "engine-graph"
     assert opens(inputs=tuple(s for s in manifest.inputs if not s.name.startswith("size"))) == "engine-graph"
     assert opens(matching=dataclasses.replace(manifest.matching, max_matches=2)) == "manifest-invalid"
+
+
+def test_what_a_builder_writes_can_be_read(tmp_path: Path) -> None:
+    """A checkpoint's file name, and what passes say, may have characters that no manifest may have."""
+    from matchrt.engines.build import GraphFacts, build_engine
+    from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
+    from matchrt.manifest import PassRecord, Source
+
+    model = read_manifest(manifest_path(tiny_engine(tmp_path)))
+    facts = GraphFacts(
+        model.model, model.family, "fp32", Source("caf\udce9\n\x1b.ckpt", "aa", "MIT", "x" * 9000), model.input,
+        model.matching, (PassRecord("calibration", True, "held back a\nb"),), "0" * 64,
+    )  # fmt: skip
+    engine = build_engine(tiny_graph().SerializeToString(), facts, OnnxRuntimeBuilder())
+    path = tmp_path / "built.onnx"
+    path.write_bytes(engine.data)
+    engine.manifest.write(manifest_path(path))
+    assert read_engine(path).manifest == engine.manifest
+    assert engine.manifest.source.name == "caf\\xe9\\n\\x1b.ckpt"

@@ -57,7 +57,7 @@ def inspect(
 
 
 def _path(name: str, store: Path | None, backend: str | None) -> Path:
-    """The file of that path, or else the engine of that name. Errors: inspect-missing, engine-ambiguous."""
+    """The file of that path, or else the engine of that name. Errors: inspect-missing, those of `engine_path`."""
     from matchrt.runtime.engine_file import engine_path
 
     if is_regular(name):
@@ -65,7 +65,7 @@ def _path(name: str, store: Path | None, backend: str | None) -> Path:
     try:
         return engine_path(name, store_at(store), backend)
     except MatchRTError as error:
-        if error.code != "engine-missing":
+        if error.code != "engine-missing" or backend is not None:
             raise
     raise MatchRTError(
         "inspect-missing",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from matchrt._util.digest import sha256_bytes
+from matchrt._util.text import printable
 from matchrt._version import __version__
 from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, SelfTest, Source
+from matchrt.manifest.rules import LONGEST_TEXT
 from matchrt.runtime.backend import Builder, Tell
 
 
@@ -67,7 +69,7 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
         backend=builder.name,
         backend_version=built.backend_version,
         portability=built.portability,
-        source=facts.source,
+        source=_source(facts.source),
         onnx_sha256=sha256_bytes(model),
         engine_sha256=sha256_bytes(built.data),
         engine_bytes=len(built.data),
@@ -76,11 +78,26 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
         input=facts.input,
         matching=facts.matching,
         matchrt_version=__version__,
-        passes=facts.passes,
+        passes=tuple(PassRecord(told(record.name), record.changed, told(record.summary)) for record in facts.passes),
         checks=facts.checks,
-        judged=facts.judged,
+        judged=told(facts.judged),
         self_test=facts.self_test,
         options=built.options,
         build_key=facts.build_key,
     )
     return Engine(built.data, manifest)
+
+
+def told(text: str) -> str:
+    """A text as a manifest may have it: the name of a file, for example, may have characters that no manifest takes."""
+    return printable(text)[:LONGEST_TEXT]
+
+
+def _source(source: Source) -> Source:
+    return Source(
+        told(source.name),
+        source.tensors_sha256,
+        told(source.licence),
+        told(source.origin),
+        tuple(map(told, source.allowed_missing)),
+    )

@@ -66,7 +66,9 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
     if options.coarse is not None:
         _require_size(*options.coarse, preprocess.coarse_divisor, "coarse ")
     if not 1 <= options.max_matches <= 65536:
-        raise MatchRTError("matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048.")
+        raise MatchRTError(
+            "matches-range", f"--max-matches {options.max_matches} is outside 1..65536.", "Use 2048, say."
+        )
     if not 1 <= options.batch <= 64 or (options.batch > 1 and options.profile is not None):
         raise MatchRTError(
             "batch-range",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 from flax import nnx
 
+from matchrt._util.text import printable
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.averaged import has_averaged_part
 from matchrt.flax.explain import explain_shapes, no_transformer, prefixes, wrong_names
@@ -100,7 +101,7 @@ def _unfit(source: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> 
         for name in sorted(wanted.keys() & given.keys())
         if wanted[name] != given[name]
     ]
-    shown = "\n".join(lines[:20]) + (f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else "")
+    shown = "\n".join(map(printable, lines[:20])) + (f"\n  … and {len(lines) - 20} more" if len(lines) > 20 else "")
     return MatchRTError(
         "weights-unaccounted",
         f"'{source}' does not fit this network: {len(lines)} arrays are unexplained.\n{shown}",

@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{1,64}")
 _KEY = re.compile(r"[0-9A-Za-z]{1,64}")
 _CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 _PRECISIONS = ("fp32", "fp16", "int8", "fp8")
-_LONGEST_TEXT = 4096
+LONGEST_TEXT = 4096
 _MOST_ENTRIES = 4096
 _LARGEST_SIDE = 1 << 16
 _LARGEST_SIZE = 1 << 31
@@ -41,8 +41,8 @@ def check_values(manifest: EngineManifest) -> None:
         _require(_DIGEST.fullmatch(value) is not None, where, value, "a digest in lower-case hexadecimal digits")
     _require(_KEY.fullmatch(manifest.build_key or "0") is not None, "build_key", manifest.build_key, "a digest")
     for where, value in _texts(manifest):
-        fits = is_printable(value) and len(value) <= _LONGEST_TEXT
-        _require(fits, where, value, f"at most {_LONGEST_TEXT} characters without control characters")
+        fits = is_printable(value) and len(value) <= LONGEST_TEXT
+        _require(fits, where, value, f"at most {LONGEST_TEXT} characters without control characters")
     for capability in manifest.portability.compute_capabilities:
         _require(
             _CAPABILITY.fullmatch(capability) is not None,

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from matchrt._util.text import printable
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.locate import Candidate
 
@@ -128,7 +129,8 @@ class LoadReport:
         """
         if self.complete:
             return
-        lines = [f"  {e.fate}: {e.key} {list(e.shape)} {e.detail}".rstrip() for e in self.problems]
+        # A key is a line of its own, whatever the file's writer put into it.
+        lines = [printable(f"  {e.fate}: {e.key} {list(e.shape)} {e.detail}".rstrip()) for e in self.problems]
         shown = lines[:20] + ([f"  … and {len(lines) - 20} more"] if len(lines) > 20 else [])
         shown += [f"  note: {note}" for note in self.notes()]
         remedy = (
