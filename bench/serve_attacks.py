@@ -327,22 +327,22 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def messages() -> dict[str, Callable[[], tuple[str, bytes]]]:
-    """Method and message by name."""
+    """Method and message by name; all but the last just below the limit of a message."""
     return {
-        "empty inputs": lambda: ("ModelInfer", b"\x2a\x00" * 30 * MB),
-        "empty outputs": lambda: ("ModelInfer", b"\x32\x00" * 30 * MB),
-        "empty raw contents": lambda: ("ModelInfer", b"\x3a\x00" * 30 * MB),
-        "empty parameters": lambda: ("ModelInfer", b"\x22\x00" * 30 * MB),
-        "unknown fields": lambda: ("ModelInfer", b"\x78\x00" * 30 * MB),
-        "small numbers": lambda: ("ModelInfer", field(5, field(5, field(5, bytes(60 * MB))))),
-        "numbers one by one": lambda: ("ModelInfer", field(5, field(5, b"\x08\x00" * 30 * MB))),
-        "empty texts": lambda: ("ModelInfer", field(5, field(5, b"\x42\x00" * 30 * MB))),
-        "a long shape": lambda: ("ModelInfer", field(5, field(3, bytes(60 * MB)))),
-        "parameters of an output": lambda: ("ModelInfer", field(6, b"\x12\x00" * 30 * MB)),
-        "groups": lambda: ("ModelInfer", b"\x0b" * 60 * MB),
-        "cut": lambda: ("ModelInfer", field(7, bytes(50 * MB))[:-1]),
-        "a large name": lambda: ("ModelReady", field(1, b"n" * 60 * MB)),
-        "metadata of a large name": lambda: ("ModelMetadata", field(1, b"n" * 60 * MB)),
+        "empty inputs": lambda: ("ModelInfer", b"\x2a\x00" * 14 * MB),
+        "empty outputs": lambda: ("ModelInfer", b"\x32\x00" * 14 * MB),
+        "empty raw contents": lambda: ("ModelInfer", b"\x3a\x00" * 14 * MB),
+        "empty parameters": lambda: ("ModelInfer", b"\x22\x00" * 14 * MB),
+        "unknown fields": lambda: ("ModelInfer", b"\x78\x00" * 14 * MB),
+        "small numbers": lambda: ("ModelInfer", field(5, field(5, field(5, bytes(28 * MB))))),
+        "numbers one by one": lambda: ("ModelInfer", field(5, field(5, b"\x08\x00" * 14 * MB))),
+        "empty texts": lambda: ("ModelInfer", field(5, field(5, b"\x42\x00" * 14 * MB))),
+        "a long shape": lambda: ("ModelInfer", field(5, field(3, bytes(28 * MB)))),
+        "parameters of an output": lambda: ("ModelInfer", field(6, b"\x12\x00" * 14 * MB)),
+        "groups": lambda: ("ModelInfer", b"\x0b" * 28 * MB),
+        "cut": lambda: ("ModelInfer", field(7, bytes(28 * MB))[:-1]),
+        "a large name": lambda: ("ModelReady", field(1, b"n" * 28 * MB)),
+        "metadata of a large name": lambda: ("ModelMetadata", field(1, b"n" * 28 * MB)),
         "beyond the limit": lambda: ("ModelInfer", bytes(200 * MB)),
     }
 

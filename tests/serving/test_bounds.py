@@ -58,6 +58,19 @@ def test_numbers_are_read_exactly(shape: list[int], datatype: str, blank: tuple[
         assert array.shape == tuple(shape) and np.array_equal(array, values.astype(array.dtype))
 
 
+def test_lists_may_be_nested_in_any_way() -> None:
+    values = np.arange(240_000) % 251
+    for nested in ((240_000, 1), (600, 400), (600, 400, 1), (1, 600, 400, 1), (2, 3, 100, 400), (1, 1, 1, 240_000)):
+        text = json.dumps(values.reshape(nested).tolist(), separators=(",", ":"))
+        assert np.array_equal(tensor(text, [600, 400, 1]).ravel(), values)
+        assert code_of(tensor, text, [600, 401, 1]) == "request-invalid"
+        for place in (len(text) // 2, len(text) - 5, 3):
+            # A bracket too many or too few, anywhere.
+            cut = text.find(",", place)
+            for bad in (text[:cut] + "]" + text[cut:], text[:cut] + "],[" + text[cut + 1 :]):
+                assert code_of(tensor, bad, [600, 400, 1]) == "request-invalid" or nested == (240_000, 1)
+
+
 def test_two_long_lists_and_texts_between() -> None:
     first, second = list(range(90_000)), [7.5] * 80_000
     inputs = [
@@ -81,7 +94,9 @@ LONG = "1," * 90_000
     (f"[{LONG}-]", [90_001]),
     (f"[[{LONG}1]", [90_001]),
     (f"[{LONG}1]]", [90_001]),
-    (f"[[{LONG}1]]", [90_001]),
+    (f"[[{LONG}1],[1]]", [90_002]),
+    (f"[[1],[{LONG}1]]", [90_002]),
+    ("[" * 9 + f"{LONG}1" + "]" * 9, [90_001]),
     (f"[{LONG}[1]]", [90_001]),
     (f"[[{LONG}1],[{LONG}1]]", [90_001, 2]),
     (f"[{LONG}256]", [90_001]),
@@ -130,7 +145,7 @@ def test_hostile_json_takes_little_memory_and_time() -> None:
     million = 1_000_000
     hostile = [
         entry(json.dumps(["x" * million, *["a"] * 400]), [401, 1, 1]),
-        entry("[" + "[1]," * 3 * million + "[1]]", [3 * million + 1]),
+        entry("[" + "[1]," * 3 * million + "[1]]", [7]),
         entry("[" + "1," * 7 * million + "1]", [7, 7]),
         entry("[" * 15 * million, [1]),
         b'{"inputs":[' + b"{}," * 5 * million + b"{}]}",

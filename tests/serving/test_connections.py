@@ -251,6 +251,13 @@ def test_one_address_has_a_share() -> None:
     assert others[0] is not None and others[0].closed and len(table) == 10
 
 
+def test_whose_an_address_is() -> None:
+    assert http_server.whose("2001:db8::1") == http_server.whose("2001:db8::ffff:1") != http_server.whose("2001:db9::1")
+    assert http_server.whose("fe80::1%eth0") == http_server.whose("fe80::2")
+    assert http_server.whose("::ffff:10.0.0.1") != http_server.whose("::ffff:10.0.0.2")
+    assert http_server.whose("10.0.0.1") != http_server.whose("10.0.0.2")
+
+
 def test_who_takes_no_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SENDING_SECONDS", 0.3)
     monkeypatch.setattr(http_server, "_SWEEP_SECONDS", 0.05)
@@ -274,8 +281,10 @@ def test_all_that_wait_to_be_taken_have_a_limit(monkeypatch: pytest.MonkeyPatch)
         for _ in range(6):
             deaf.append(socket.create_connection(("127.0.0.1", site.port)))
             deaf[-1].send(GET.replace(b"/ ", b"/long ") + b"\r\n")
+        others = [await site.open(GET + b"\r\n") for _ in range(5)]
         await asyncio.sleep(0.5)
-        assert 1 <= len(site.table) <= 5
+        assert 6 <= len(site.table) <= 10
+        assert [await status(one) for one in others] == [200] * 5
         for one in deaf:
             one.close()
 

@@ -137,8 +137,9 @@ class Connections:
         """
         unsent = 0
         for connection in list(self._all):
-            unsent += connection.check(now)
-            if unsent > 4 * self.largest:
+            own = connection.check(now)
+            unsent += own
+            if own and unsent > 4 * self.largest:
                 connection.abort()
 
     def shut_down(self) -> None:
@@ -269,6 +270,7 @@ class HttpConnection(HttpToolsProtocol):
             self._sending = now
         elif now - self._sending > SENDING_SECONDS:
             self.abort()
+            return 0
         waited = now - self._since
         if self.phase is not Phase.WORK and waited > _SECONDS[self.phase]:
             if self.phase in (Phase.FIRST_HEAD, Phase.HEAD) and self._in_head:

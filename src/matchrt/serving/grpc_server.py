@@ -20,6 +20,7 @@ from matchrt.serving.call import Call
 from matchrt.serving.failures import busy, grpc_status, lacks_memory, surprise
 from matchrt.serving.grpc_bounds import check_infer, check_small, damaged
 from matchrt.serving.grpc_messages import SERVICE, message
+from matchrt.serving.grpc_reading import InTurn
 from matchrt.serving.grpc_tensors import read_call, write_answer
 from matchrt.serving.http_guard import require_token
 from matchrt.serving.infer import infer_job, model_metadata, server_metadata
@@ -53,6 +54,7 @@ class GrpcService:
 
     def __init__(self, service: Service, models: Mapping[str, Model]) -> None:
         self._service, self._models = service, models
+        self._turns = asyncio.Lock()
         self._small = Admission(_SMALL_CALLS, _SMALL_CALLS * service.options.max_body, service.trimmer.freed)
 
     async def server_live(self, context: Any) -> Any:
@@ -82,7 +84,7 @@ class GrpcService:
         """Runs a model. Errors: model-not-served, request-invalid, those of `Service.run`."""
         place = self._service.enter()
         try:
-            received = [await _read(context, place, SECONDS)]
+            received = [await _read(context, self._turns, place, SECONDS)]
             left = context.time_remaining()
             # If the caller set no deadline, grpc returns a very large number.
             call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
@@ -166,29 +168,38 @@ class GrpcService:
         """A message that has a name or two. Few are read at a time, since only a whole one shows its size."""
         place = self._small.enter()
         try:
-            raw = await _read(context, place, _SMALL_SECONDS)
+            raw = await _read(context, self._turns, place, _SMALL_SECONDS)
         finally:
             place.leave()
         check_small(raw)
         return _parse(name, raw)
 
 
-async def _read(context: Any, place: Place, seconds: float) -> bytes:
+async def _read(context: Any, turns: asyncio.Lock, place: Place, seconds: float) -> bytes:
     """The call's message. Errors: body-slow, request-invalid; server-busy if others got the place or hold too much."""
-    work = asyncio.ensure_future(context.read())
-    place.arriving(work.cancel)
+
+    async def in_turn() -> Any:
+        return await InTurn(context.read(), turns)
+
+    # It is never cancelled, because grpc may still write into what it waits for. It ends when the call does.
+    work = asyncio.ensure_future(in_turn())
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
+    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def give_up() -> None:
+        if not lost.done():
+            lost.set_result(None)
+
+    place.arriving(give_up)
     try:
-        raw = await asyncio.wait_for(work, seconds)
-    except asyncio.TimeoutError as error:
-        raise slow() from error
-    except asyncio.CancelledError:
-        if place.lost:
-            raise busy() from None
-        raise
+        await asyncio.wait((work, lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         place.arrived()
     if place.lost:
         raise busy()
+    if not work.done():
+        raise slow()
+    raw = work.result()
     if not isinstance(raw, bytes):  # the client has ended its side without a message
         raise damaged()
     place.hold(len(raw))

@@ -199,9 +199,9 @@ def _nothing(receive: Receive) -> Receive:
 
 def _log(error: Exception, scope: Scope) -> None:
     if lacks_memory(error):
-        LOGGER.error("out of memory in %s", scope["path"][:200])
+        LOGGER.error("out of memory in %r", scope["path"][:200])
     else:
-        LOGGER.exception("unexpected failure in %s", scope["path"][:200])
+        LOGGER.exception("unexpected failure in %r", scope["path"][:200])
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import socket
@@ -89,7 +90,7 @@ class HttpServer:
                 self._pause(error)
                 return
             client.setblocking(False)
-            host = str(address[0])
+            host = whose(str(address[0]))
             if self.table.enter(host):
                 task = self._loop.create_task(self._open(client, host))
                 self._opening.add(task)
@@ -126,6 +127,14 @@ class HttpServer:
     def _resume(self) -> None:
         if self._listening:
             self._loop.add_reader(self._listener.fileno(), self._accept)
+
+
+def whose(address: str) -> str:
+    """Whom an address belongs to: of IPv6, one customer has 2**64 addresses that begin alike."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
+        return str(ipaddress.IPv6Network((found, 64), strict=False))
+    return str(found)
 
 
 def _turn_away(client: socket.socket) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,9 +133,10 @@ def _from_json(
         text = numbers.pop(values, None) if isinstance(values, str) else None
         if text is None:
             return from_values(name, datatype, shape, values)
-        if not text.check(shape):
-            raise bad_request(f"The data of '{name}' are not a list of {list(shape)} numbers.", "Nest it so, or not.")
-        return from_slices(name, datatype, shape, math.prod(shape), text.slices())
+        size = text.size()
+        if size is None:
+            raise bad_request(f"The data of '{name}' are lists of different lengths.", "Send one list of numbers.")
+        return from_slices(name, datatype, shape, size, text.slices())
     count = text_count(name, shape)
     if not isinstance(values, list) or len(values) != count or not all(isinstance(value, str) for value in values):
         raise bad_request(f"'{name}' is not a list of {count} texts.", "Send one text an element.")

@@ -7,6 +7,7 @@ their brackets and commas, and read in slices.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _BRACKETS_TO_BLANKS = bytes.maketrans(b"[]", b"  ")
 # A list is long if it fills a whole block of the text. Slices are blocks too.
 _BLOCK = 1 << 16
+_MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,13 @@ class NumberText:
 
     text: bytes
 
-    def check(self, shape: tuple[int, ...]) -> bool:
-        """Whether the lists are those of a tensor of `shape`, nested as it or flat. The numbers are not looked at."""
-        size = 1
-        for length in shape:
-            size *= length
+    def size(self) -> int | None:
+        """How many numbers there are; None if the lists inside are not all of the same length. The numbers themselves
+        are not looked at.
+        """
         structure = self.text.translate(None, _NOT_STRUCTURE)
-        # Where it is longer than the structure it cannot be equal, and shapes lie.
-        return structure == _flat(size, len(structure)) or structure == _nested(shape, len(structure))
+        sizes = _sizes(structure)
+        return math.prod(sizes) if _nested(sizes, len(structure)) == structure else None
 
     def slices(self) -> Iterator[list[Any]]:
         """The numbers, row by row, some ten thousand at a time. Error: request-invalid."""
@@ -110,13 +111,24 @@ def _loads(text: bytes) -> Any:
         ) from error
 
 
-def _flat(size: int, most: int) -> bytes:
-    return b"[" + b"," * (size - 1) + b"]" if 0 < size <= most else b""
+def _sizes(structure: bytes) -> list[int]:
+    """The lengths that lists have at each depth, the outermost first, as the first list at each depth has them."""
+    depth = len(structure) - len(structure.lstrip(b"["))
+    sizes: list[int] = []
+    inner = 0
+    for closed in range(1, min(depth, _MAX_DEPTH) + 1):
+        end = structure.find(b"]" * closed) + closed
+        # Of as many lists in each other, all that begin the text but the outer ones.
+        length = end - (depth - closed)
+        sizes.insert(0, max((length - 1) // (inner + 1), 0))
+        inner = length
+    return sizes
 
 
-def _nested(shape: tuple[int, ...], most: int) -> bytes:
+def _nested(sizes: list[int], most: int) -> bytes:
+    """The brackets and commas of lists of those lengths; nothing if they are more than `most`."""
     text = b""
-    for length in reversed(shape):
+    for length in reversed(sizes):
         if not 0 < length * (len(text) + 1) <= most:
             return b""
         text = b"[" + (text + b",") * (length - 1) + text + b"]"
