@@ -7,10 +7,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from PIL import ImageFilter
+from PIL import ImageFile, ImageFilter, ImageOps
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.image import decode_image, read_image
+from matchrt.runtime import image as image_module
+from matchrt.runtime.image import as_image, decode_image, read_image
 
 SIZE = (160, 120)
 
@@ -361,3 +362,62 @@ def test_no_file_is_opened_by_the_name_of_bytes(tmp_path, monkeypatch):
     PILImage.new("RGB", SIZE, "red").save("a", "PNG")
     data = encoded("BMP", scene().convert("L"))
     assert np.array_equal(decode_image(data, "a").pixels, np.asarray(scene().convert("L")))
+
+
+def test_a_program_that_takes_cut_off_images_gets_none_here(monkeypatch, jpeg):
+    """Training code often sets this flag of Pillow, which is one for the whole program."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert decode_image(jpeg, "a").height in (120, 77)
+    start = jpeg.find(b"\xff\xda") + 20
+    refused(jpeg[: start + (len(jpeg) - start) // 2])
+    refused(jpeg[: start + (len(jpeg) - start) // 2] + b"\xff\xd9")
+
+
+def test_no_other_format_is_taken_half_either(monkeypatch, other):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert pixels(other).shape[:2] == SIZE[::-1]
+    refused(other[: int(len(other) * 0.6)])
+    refused(png(ROWS[:9999]))
+
+
+def test_memory_that_does_not_suffice_is_named(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(image_module, "to_uint8", full)
+    refused(encoded("PNG"), "image-too-large")
+    with pytest.raises(MatchRTError) as caught:
+        as_image(np.zeros((20, 20), np.float32))
+    assert caught.value.code == "image-too-large"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_orientation_of_every_format(kind, orientation):
+    exif = PILImage.Exif()
+    exif[0x0112] = orientation
+    data = encoded(kind, exif=exif)
+    upright, stored = decode_image(data, "a"), decode_image(data, "a", apply_exif=False)
+    with PILImage.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(upright.pixels, np.asarray(ImageOps.exif_transpose(opened).convert("RGB")))
+    with PILImage.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(stored.pixels, np.asarray(opened.convert("RGB")))
+    assert (upright.orientation, stored.orientation) == (orientation, 1)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png():
+    exif = PILImage.Exif()
+    exif[0x0112] = 5
+    data = encoded("PNG")
+    assert decode_image(data[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + data[-12:], "a").orientation == 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_in_xmp(kind):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    if kind == "PNG":
+        text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        data = png(ROWS, more=(text,))
+    else:
+        data = encoded(kind, xmp=xmp)
+    assert decode_image(data, "a").orientation == 6

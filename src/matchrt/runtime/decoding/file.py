@@ -22,6 +22,7 @@ _PIXEL_BYTES = 8
 _OTHER_BYTES = 16 << 20
 # Of formats that say their size at the start.
 _HEADER_BYTES = 1 << 20
+_WEBP_METADATA = ((b"EXIF", "exif"), (b"XMP ", "xmp"))
 CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."
 AGAIN_REMEDY = "Copy or export the image again."
 
@@ -109,7 +110,7 @@ def _jpeg(source: Source, most: int) -> Stored:
 
 
 def _whole_jpeg(source: Source) -> PILImage.Image:
-    parts = jpeg.read_jpeg(source)
+    parts = jpeg.read_jpeg(source, twice=pillow.lenient())
     picture = pillow.decoded("JPEG", parts.data)
     if parts.again is not None and not pillow.equal(picture, pillow.decoded("JPEG", parts.again)):
         raise DamagedError("its data end before all pixels have theirs")
@@ -118,7 +119,10 @@ def _whole_jpeg(source: Source) -> PILImage.Image:
 
 def _png(source: Source, most: int) -> Stored:
     header = png.png_header(source)
-    orientation = pillow.orientation_of(_opened_or_blank("PNG", png.read_png(source, pixels=False)))
+    try:
+        orientation = pillow.orientation_in(pillow.opened("PNG", png.read_png(source, pixels=False)).info)
+    except DamagedError:  # the pixels may be whole all the same
+        orientation = 1
     return Stored("PNG", header.height, header.width, orientation, lambda: _png_values(source, header.interlaced))
 
 
@@ -127,7 +131,7 @@ def _png_values(source: Source, interlaced: bool) -> Values:
     picture = pillow.decoded("PNG", data)
     # Rows come one after the other, and those without data stay black.
     last = picture.crop((0, picture.height - 1, picture.width, picture.height))
-    if interlaced or not np.asarray(last).any():
+    if interlaced or pillow.lenient() or not np.asarray(last).any():
         png.require_all_rows(data)
     return pillow.values_of(picture)
 
@@ -174,7 +178,7 @@ def _webp(source: Source, most: int) -> Stored:
     height, width = containers.webp_size(source)
     # Opening it takes memory for all its pixels, so EXIF waits.
     data = containers.read_webp(source, most)
-    orientation = pillow.orientation_in(containers.webp_exif(data))
+    orientation = pillow.orientation_in({name: containers.webp_chunk(data, kind) for kind, name in _WEBP_METADATA})
     return Stored("WEBP", height, width, orientation, lambda: _decoded("WEBP", data))
 
 
@@ -207,13 +211,6 @@ def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
 
 def _decoded(format_name: str, data: bytes) -> Values:
     return pillow.values_of(pillow.decoded(format_name, data))
-
-
-def _opened_or_blank(format_name: str, data: bytes) -> PILImage.Image:
-    try:
-        return pillow.opened(format_name, data)
-    except DamagedError:
-        return PILImage.new("L", (1, 1))
 
 
 _READERS: dict[str, Callable[[Source, int], Stored]] = {

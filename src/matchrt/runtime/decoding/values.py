@@ -119,12 +119,12 @@ def _floats_to_uint8(values: npt.NDArray[Any], name: str, code: str) -> UInt8Arr
     _require_finite(values, name, code)
     low, high = float(values.min()), float(values.max())
     if low < 0.0 or high > 1.0:
-        outside = np.count_nonzero((values < 0) | (values > 1)) / values.size
+        outside = np.count_nonzero((values < 0) | (values > 1))
         rounding = max(-low, high - 1.0) <= 0.5 / 255
-        if not rounding and (low < -_OVERSHOOT or high > 1 + _OVERSHOOT or outside > _OVERSHOOTING):
+        if not rounding and (low < -_OVERSHOOT or high > 1 + _OVERSHOOT or outside > _OVERSHOOTING * values.size):
             raise MatchRTError(
                 code,
-                f"'{name}' holds floats from {low:.9g} to {high:.9g}, {outside:.1%} of them outside 0..1.",
+                f"'{name}' holds floats from {low:.9g} to {high:.9g}; {outside:,} of {values.size:,} are outside 0..1.",
                 "Scale it to 0..1, use uint8, or stretch it: --stretch each (MatcherOptions(stretch='each')).",
             )
         values = np.clip(values, 0, 1)
