@@ -33,7 +33,7 @@ from matchrt.serving.grpc_messages import SERVICE, message
 
 SIDE = 64
 # What docs/service.md lists; 500 is not among them.
-HTTP_STATUSES = {200, 400, 401, 404, 405, 408, 413, 429, 503, 504}
+HTTP_STATUSES = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 503, 504}
 GRPC_STATUSES = {
     "OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNIMPLEMENTED",
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +13,18 @@ from pathlib import Path
 
 import platformdirs
 
+from matchrt._util.atomic import why_unwritable
 from matchrt._util.digest import sha256_file
+from matchrt._util.text import shown
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 
 ENVIRONMENT = "MATCHRT_STORE"
 # No model has this name.
 _WEIGHTS = "weights"
+# A step of a path below the store. It begins with no dot, as the folders that the store makes for itself do.
+_STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_KEY = re.compile(r"[0-9a-f]{16,64}")
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,9 @@ class EngineStore:
     def find(self, model: str, build_key: str) -> StoredEngine | None:
         """The engine of this model with exactly this build key, if its bytes are whole; None otherwise.
 
-        Raises nothing.
+        Error: manifest-invalid, for a name or a key that no engine in a store can have.
         """
-        folder = self._folder(model, build_key)
+        folder = self.folder(model, build_key)
         found = next(self._read(folder), None)
         if found is None or found.manifest.build_key != build_key:
             return None
@@ -66,20 +72,16 @@ class EngineStore:
 
     def require_writable(self) -> None:
         """Raises `store-unwritable` if adding an engine must fail. Call it before long work."""
-        parent = Path(os.path.realpath(self.root))
-        while not parent.exists():
-            parent = parent.parent
-        if not parent.is_dir():
-            raise _unwritable(self.root, f"'{parent}' is not a folder")
-        if not os.access(parent, os.W_OK):
-            raise _unwritable(self.root, f"'{parent}' may not be written")
+        if (reason := why_unwritable(self.root)) is not None:
+            raise _unwritable(self.root, reason)
 
     def put(self, data: bytes, manifest: EngineManifest, file_name: str) -> StoredEngine:
         """Adds an engine, so that nobody ever reads half of it: a temporary folder is written and then renamed.
 
-        Errors: store-unwritable, store-busy.
+        Errors: store-unwritable, store-busy; manifest-invalid, for names that are no names of a folder and a file.
         """
-        folder = self._folder(manifest.model, manifest.build_key)
+        folder = self.folder(manifest.model, manifest.build_key)
+        _require_step(file_name, "file name")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
@@ -108,7 +110,14 @@ class EngineStore:
         found = [engine for folder in folders for engine in self._read(folder)]
         return [engine for engine in found if model is None or engine.manifest.model == model]
 
-    def _folder(self, model: str, build_key: str) -> Path:
+    def folder(self, model: str, build_key: str) -> Path:
+        """The folder of an engine, which is always two steps below the root, whoever wrote the model's name.
+
+        Error: manifest-invalid, for a name that is more than one step of a path, and a key that is no digest.
+        """
+        _require_step(model, "model")
+        if model == _WEIGHTS or _KEY.fullmatch(build_key) is None:
+            raise _no_place("model" if model == _WEIGHTS else "build key", model if model == _WEIGHTS else build_key)
         return self.root / model / build_key[:16]
 
     @staticmethod
@@ -141,6 +150,19 @@ class EngineStore:
             f"Another process keeps replacing '{folder}'.",
             "Wait for the other build to end, and try again.",
         )
+
+
+def _require_step(name: str, what: str) -> None:
+    if _STEP.fullmatch(name) is None:
+        raise _no_place(what, name)
+
+
+def _no_place(what: str, value: str) -> MatchRTError:
+    return MatchRTError(
+        "manifest-invalid",
+        f"The {what} {shown(value)} cannot be part of a path in the engine store.",
+        "Build the engine again with matchrt, whose names are letters, digits, and . _ + -.",
+    )
 
 
 def _unwritable(root: Path, reason: str) -> MatchRTError:

@@ -6,8 +6,10 @@ hloc is not on PyPI: its files are read here by code of ours that does what its 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -269,6 +271,30 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, filled: Filled) -> Non
         output.files[0].unlink()
         write(journal, output.path)
         output.require_own(journal)
+
+
+def test_two_journals_with_one_output_write_in_turn(tmp_path: Path, filled: Filled) -> None:
+    pytest.importorskip("h5py")
+    fcntl = pytest.importorskip("fcntl")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that is writing
+    done: list[str] = []
+
+    def work() -> None:
+        with filled() as journal:
+            try:
+                Output(tmp_path / "m.h5").write(journal, tmp_path)
+            except MatchRTError as error:
+                done.append(error.code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and not done
+    (tmp_path / "m.h5").write_text("the other's")
+    os.close(handle)
+    thread.join(30)
+    assert done == ["output-exists"] and (tmp_path / "m.h5").read_text() == "the other's"
 
 
 @pytest.mark.parametrize("name", ["m.npz", "m", "m.h5/x.db"])

@@ -39,7 +39,10 @@ def test_on_this_machine(cli: CommandLine) -> None:
     ran = cli("doctor", "--json")
     assert ran.code == 0 and ran.json["healthy"]
     backends = {entry["name"]: entry for entry in ran.json["backends"]}
-    assert list(backends) == ["onnxruntime", "tensorrt", "tensorrt_rtx"] and backends["onnxruntime"]["runs"]["works"]
+    assert (
+        list(backends) == ["onnxruntime", "tensorrt", "tensorrt_rtx", "openvino"]
+        and backends["onnxruntime"]["runs"]["works"]
+    )
     for entry in backends.values():
         for verdict in (entry["builds"], entry["runs"]):
             assert verdict["works"] or (verdict["why"] and verdict["remedy"])
@@ -103,8 +106,11 @@ def test_a_probe_that_raises_says_so() -> None:
 
 
 def test_everything_there() -> None:
-    states = _judge(tensorrt=Answer(WORKING), tensorrt_rtx=Answer(WORKING))
-    assert all(state.builds.works and state.runs.works for state in states.values())
+    openvino = Answer({"device": "CPU, openvino 2026.4.1"})
+    states = _judge(tensorrt=Answer(WORKING), tensorrt_rtx=Answer(WORKING), openvino=openvino)
+    assert all(state.runs.works for state in states.values())
+    assert [name for name, state in states.items() if not state.builds.works] == ["openvino"]
+    assert "runs the engines of onnxruntime" in states["openvino"].builds.why
     assert "NVIDIA H100" in states["tensorrt_rtx"].runs.why and states["tensorrt"].version == "1.4.0.76"
 
 

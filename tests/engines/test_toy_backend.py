@@ -140,7 +140,7 @@ def test_doctor_lists_it(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_its_line_there_is_no_such_backend() -> None:
-    assert backend_names() == ("onnxruntime", "tensorrt", "tensorrt_rtx", "jax")
+    assert backend_names() == ("onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "jax")
     for ask in (get_backend, require_backend):
         with pytest.raises(MatchRTError) as caught:
             ask("toy")

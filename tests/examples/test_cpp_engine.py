@@ -330,3 +330,46 @@ def test_engines_can_be_moved(check: Callable[..., bytes], tmp_path: Path) -> No
         "session-closed: the engine was moved elsewhere"
     ]
     assert check("moved", write_engine(tmp_path)).decode().split()[:2] == ["matched"] * 2
+
+
+NOISY = """
+namespace nvinfer1 {
+class INoisy {
+ public:
+  virtual ~INoisy() = default;
+  virtual std::size_t getWorkspaceSize(void const* inputs, std::int32_t nbInputs) const noexcept { return 0; }
+};
+}
+"""
+
+
+def configured(folder: Path, sources: Path) -> subprocess.CompletedProcess[str]:
+    """A build by CMake with headers that give warnings, as NVIDIA's do."""
+    root, cuda = folder / "tensorrt", folder / "cuda"
+    for made in (root / "include", root / "lib", cuda):
+        made.mkdir(parents=True, exist_ok=True)
+    (root / "include" / "NvInfer.h").write_text((MOCK / "NvInfer.h").read_text() + NOISY)
+    shutil.copy(MOCK / "cuda_runtime_api.h", cuda)
+    (folder / "empty.cpp").write_text("")
+    library = root / "lib" / "libnvinfer.so"
+    subprocess.run(["g++", "-shared", "-o", str(library), str(folder / "empty.cpp")], check=True)
+    (folder / "FindCUDAToolkit.cmake").write_text(
+        "set(CUDAToolkit_FOUND TRUE)\nadd_library(CUDA::cudart INTERFACE IMPORTED)\n"
+        f"target_include_directories(CUDA::cudart INTERFACE {cuda})\n"
+    )
+    build = folder / "build"
+    settings = ["-DMATCHRT_CLIENT=OFF", f"-DTENSORRT_ROOT={root}", f"-DCMAKE_MODULE_PATH={folder}"]
+    subprocess.run(["cmake", "-S", str(sources), "-B", str(build), *settings], check=True, capture_output=True)
+    return subprocess.run(["cmake", "--build", str(build)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="needs CMake and g++")
+def test_warnings_of_the_vendors_headers_are_no_errors_and_our_own_are(tmp_path: Path) -> None:
+    cpp = ROOT / "examples" / "cpp"
+    ran = configured(tmp_path / "vendor", cpp)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shutil.copytree(cpp, tmp_path / "own")
+    header = tmp_path / "own" / "include" / "matchrt" / "engine.h"
+    header.write_text(header.read_text() + "\ninline int careless(int unused) { return 0; }\n")
+    ran = configured(tmp_path / "ours", tmp_path / "own")
+    assert ran.returncode != 0 and "unused" in ran.stderr + ran.stdout

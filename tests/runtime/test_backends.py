@@ -65,8 +65,8 @@ print([module for module in {heavy!r} if module in sys.modules])
 def test_each_backend_says_what_it_is() -> None:
     backends = {name: get_backend(name) for name in backend_names()}
     assert building_backends() == ("onnxruntime", "tensorrt", "tensorrt_rtx")
-    assert [name for name, backend in backends.items() if backend.host_memory] == ["onnxruntime"]
-    assert [name for name, backend in backends.items() if backend.onnx_engines] == ["onnxruntime"]
+    assert [name for name, backend in backends.items() if backend.host_memory] == ["onnxruntime", "openvino"]
+    assert [name for name, backend in backends.items() if backend.onnx_engines] == ["onnxruntime", "openvino"]
     assert [name for name, backend in backends.items() if backend.takes_weights] == ["jax"]
     assert [name for name, backend in backends.items() if backend.cuda_graphs] == ["tensorrt", "tensorrt_rtx"]
     assert [name for name, backend in backends.items() if backend.triton] == ["onnxruntime", "tensorrt"]
@@ -75,10 +75,11 @@ def test_each_backend_says_what_it_is() -> None:
         "tensorrt_rtx": "8.0"
     }
     assert {name: backend.extra for name, backend in backends.items()} == {
-        "onnxruntime": None, "tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "jax": "flax",
+        "onnxruntime": None, "tensorrt": "tensorrt", "tensorrt_rtx": "rtx", "openvino": "openvino",
+        "jax": "flax",
     }  # fmt: skip
-    assert [backends[name].device("cuda") for name in backends] == ["cuda"] * 4
-    assert [backends[name].device() for name in backends] == ["cpu", "cuda", "cuda", "cpu"]
+    assert [backends[name].device("cuda") for name in backends] == ["cuda"] * 5
+    assert [backends[name].device() for name in backends] == ["cpu", "cuda", "cuda", "cpu", "cpu"]
 
 
 def test_what_a_backend_does_not_do_is_refused() -> None:

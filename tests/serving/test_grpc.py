@@ -9,60 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
+from support.serving_clients import Ask, asked, infer
 from support.serving_stub import SIDE, StubSession, opened
 
 import matchrt.serving
 from matchrt.errors import MatchRTError
-from matchrt.serving.grpc_messages import SERVICE, compiled, message
+from matchrt.serving.grpc_messages import compiled, message
 from matchrt.serving.grpc_server import make_server
 from matchrt.serving.models import models_of
 
 PROTO = Path(matchrt.serving.__file__).with_name("open_inference.proto")
-Ask = Callable[..., Awaitable[Any]]
-
-
-def asked(monkeypatch: pytest.MonkeyPatch, session: StubSession, test: Callable[[Ask, Any], Awaitable[None]],
-          **options: Any) -> None:  # fmt: skip
-    """Runs `test` with a function that calls a method of a service on `session`."""
-
-    async def main(service: Any) -> None:
-        server, port = make_server(service, models_of(service))
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-
-            async def ask(method: str, request: Any, **more: Any) -> Any:
-                raw = request if isinstance(request, bytes) else request.SerializeToString()
-                call = channel.unary_unary(f"/{SERVICE}/{method}")
-                try:
-                    return message(f"{method}Response").FromString(await call(raw, **{"timeout": 30, **more}))
-                except grpc.aio.AioRpcError as error:
-                    return error.code().name
-
-            try:
-                await test(ask, service)
-            finally:
-                session.go.set()
-        await server.stop(0)
-
-    with opened(monkeypatch, session, grpc=0, **options) as service:
-        asyncio.run(main(service))
-
-
-def infer(**changes: Any) -> Any:
-    request = message("ModelInferRequest")(model_name="loftr-lite")
-    for index in (0, 1):
-        request.inputs.add(name=f"image{index}", datatype="UINT8", shape=[SIDE, SIDE, 1])
-        request.raw_input_contents.append(bytes([index + 5]) * SIDE**2)
-    for name, value in changes.items():
-        setattr(request, name, value)
-    return request
 
 
 def test_raw_and_typed_contents(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,75 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import io
 import json
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import httpx
-import numpy as np
 import pytest
-from PIL import Image as PILImage
-from support.serving_stub import SIDE, StubSession, opened
+from support.serving_clients import client, failed, files, png
+from support.serving_stub import SIDE, StubSession
 
-from matchrt.serving.http_app import make_app
-from matchrt.serving.models import models_of
-from matchrt.serving.service import Service
-
-
-class Client:
-    """Asks an application without a network between."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self._app = make_app(service, models_of(service))
-
-    def __call__(self, method: str, path: str, **sent: Any) -> Any:
-        async def ask() -> Any:
-            transport = httpx.ASGITransport(self._app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=30) as one:
-                return await one.request(method, path, **sent)
-
-        return asyncio.run(ask())
-
-    def get(self, path: str, **sent: Any) -> Any:
-        return self("GET", path, **sent)
-
-    def post(self, path: str, **sent: Any) -> Any:
-        return self("POST", path, **sent)
-
-
-@contextmanager
-def client(monkeypatch: pytest.MonkeyPatch, session: StubSession | None = None, **options: Any) -> Iterator[Client]:
-    with opened(monkeypatch, session or StubSession(), **options) as service:
-        yield Client(service)
-
-
-def png(value: int = 9, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
-    buffer = io.BytesIO()
-    PILImage.fromarray(np.full(size, value, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def files(first: bytes, second: bytes) -> dict[str, Any]:
-    return {"image0": ("a.png", first), "image1": ("b.png", second)}
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 def tensor(index: int, **changes: Any) -> dict[str, Any]:
     good = {"name": f"image{index}", "datatype": "UINT8", "shape": [SIDE, SIDE, 1], "data": [7] * SIDE**2}
     return {key: value for key, value in {**good, **changes}.items() if value is not None}
-
-
-def failed(answer: Any, status: int, code: str) -> None:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert body["code"] == code and body["error"] and body["remedy"]
 
 
 def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +46,8 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"files": files(png(), png()), "data": {"min_score": "2"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "data": {"verify": "essential"}}, 400, "request-invalid"),
         ({"files": {"image0": ("a.png", png())}, "data": {"image1": "no file"}}, 400, "request-invalid"),
-        ({"data": {"image0": "x", "image1": "y"}}, 400, "request-invalid"),
+        ({"data": {"image0": "x", "image1": "y"}}, 415, "request-media-type"),
+        ({"content": b"--x"}, 415, "request-media-type"),
         ({"files": files(png(), png()), "data": {"engine": "other"}}, 404, "model-not-served"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "soon"}}, 400, "request-invalid"),
         ({"files": files(png(), png()), "headers": {"X-Request-Timeout": "-1"}}, 400, "request-invalid"),
@@ -106,10 +55,11 @@ def test_a_pair_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"content": b"{}", "headers": {"Content-Type": "multipart/form-data"}}, 400, "request-invalid"),
         ({"content": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n',
           "headers": {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}}, 400, "request-invalid"),
-        ({"content": bytes(70_000)}, 413, "body-too-large"),
-        ({"content": b"\x1f\x8b not gzip", "headers": {"Content-Encoding": "gzip"}}, 400, "request-invalid"),
-        ({"content": gzip.compress(bytes(10_000_000)), "headers": {"Content-Encoding": "gzip"}}, 413, "body-too-large"),
-        ({"content": b"x", "headers": {"Content-Encoding": "br"}}, 400, "request-invalid"),
+        ({"content": bytes(70_000), "headers": FORM}, 413, "body-too-large"),
+        ({"content": b"\x1f\x8b not gzip", "headers": {**FORM, "Content-Encoding": "gzip"}}, 400, "request-invalid"),
+        ({"content": gzip.compress(bytes(10_000_000)), "headers": {**FORM, "Content-Encoding": "gzip"}},
+         413, "body-too-large"),
+        ({"content": b"x", "headers": {**FORM, "Content-Encoding": "br"}}, 400, "request-invalid"),
     ],
 )  # fmt: skip
 def test_bad_requests_to_match(monkeypatch: pytest.MonkeyPatch, sent: dict[str, Any], status: int, code: str) -> None:

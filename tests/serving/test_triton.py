@@ -30,17 +30,27 @@ def parsed(folder: Path) -> Any:
 
 
 def rows_graph(batch: int) -> bytes:
-    """A graph of exactly `batch` rows: the mean of an image, and the sum over all rows, which shows the filling."""
-    images = helper.make_tensor_value_info("image0", TensorProto.UINT8, [batch, 4, 4, 1])
-    means = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 1])
-    nodes = [
-        helper.make_node("Cast", ["image0"], ["wide"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["wide", "axes"], ["kept"], keepdims=0),
-        helper.make_node("Reshape", ["kept", "shape"], ["scores"]),
+    """A graph of exactly `batch` rows, with the tensors of an engine of one match: each is the mean of an image."""
+    images = [helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [batch, 4, 4, 1]) for i in (0, 1)]
+    shapes = {"scores": [batch, 1], "keypoints0": [batch, 1, 2], "keypoints1": [batch, 1, 2]}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs.append(helper.make_tensor_value_info("num_matches", TensorProto.INT32, [batch]))
+    nodes = []
+    for i in (0, 1):
+        nodes += [
+            helper.make_node("Cast", [f"image{i}"], [f"wide{i}"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", [f"wide{i}", "axes"], [f"mean{i}"], keepdims=0),
+            helper.make_node("Reshape", [f"mean{i}", "column"], ["scores" if i == 0 else "other"]),
+            helper.make_node("Concat", [("scores", "other")[i]] * 2, [f"twice{i}"], axis=1),
+            helper.make_node("Reshape", [f"twice{i}", "point"], [f"keypoints{i}"]),
+        ]
+    nodes += [
+        helper.make_node("Reshape", ["scores", "row"], ["counted"]),
+        helper.make_node("Cast", ["counted"], ["num_matches"], to=TensorProto.INT32),
     ]
-    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [batch, 1])
-    graph = helper.make_graph(nodes, "rows", [images], [means], [axes, shape])
+    numbers = {"axes": [1, 2, 3], "column": [batch, 1], "point": [batch, 1, 2], "row": [batch]}
+    constants = [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in numbers.items()]
+    graph = helper.make_graph(nodes, "rows", images, outputs, constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
@@ -77,10 +87,15 @@ def test_the_bundled_engine(cli: CommandLine, tmp_path: Path) -> None:
 def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None:
     data = rows_graph(4)
     manifest = read_manifest(manifest_path(engine_path("loftr-lite")))
-    fixed = dataclasses.replace(manifest.input, batch=4, height=4, width=4, profile=None)
+    fixed = dataclasses.replace(manifest.input, batch=4, divisor=4, height=4, width=4, profile=None)
+    shapes = {"scores": (4, 1), "keypoints0": (4, 1, 2), "keypoints1": (4, 1, 2)}
     path = engine_of(
-        tmp_path, data, input=fixed, inputs=(TensorSpec("image0", "uint8", (4, 4, 4, 1)),),
-        outputs=(TensorSpec("scores", "float32", (4, 1)), TensorSpec("num_matches", "int32", (4,))),
+        tmp_path, data, input=fixed, matching=dataclasses.replace(manifest.matching, max_matches=1, coarse_stride=4),
+        inputs=tuple(TensorSpec(f"image{i}", "uint8", (4, 4, 4, 1)) for i in (0, 1)),
+        outputs=(
+            *(TensorSpec(name, "float32", shape) for name, shape in shapes.items()),
+            TensorSpec("num_matches", "int32", (4,)),
+        ),
     )  # fmt: skip
     folder = export_triton(path, tmp_path / "models", TritonOptions(name="many", queue_delay=500))
     found = parsed(folder)
@@ -89,16 +104,17 @@ def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None
     assert list(found.input[0].dims) == [4, 4, 1] and list(found.output[0].dims) == [1]
     assert found.model_warmup[0].batch_size == 4
     # Triton refuses empty dims; a model without any is told so by a reshape.
-    assert list(found.output[1].dims) == [1] and list(found.output[1].reshape.shape) == []
-    assert found.output[1].HasField("reshape") and not found.output[0].HasField("reshape")
+    assert list(found.output[3].dims) == [1] and list(found.output[3].reshape.shape) == []
+    assert found.output[3].HasField("reshape") and not found.output[0].HasField("reshape")
     whole = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     served = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     # What Triton asks of a model that it batches for: a first dimension of any size everywhere.
     assert all(isinstance(one.shape[0], str) for one in (*served.get_inputs(), *served.get_outputs()))
     images = np.random.default_rng(0).integers(0, 255, (4, 4, 4, 1), dtype=np.uint8)
-    expected = whole.run(None, {"image0": images})[0]
+    expected = whole.run(None, {"image0": images, "image1": images[::-1]})
     for rows in (1, 2, 3, 4):
-        assert np.array_equal(served.run(None, {"image0": images[:rows]})[0], expected[:rows])
+        found_rows = served.run(None, {"image0": images[:rows], "image1": images[::-1][:rows]})
+        assert all(np.array_equal(got, want[:rows]) for got, want in zip(found_rows, expected, strict=True))
 
 
 def test_plans_go_to_the_tensorrt_backend(tmp_path: Path) -> None:

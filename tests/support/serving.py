@@ -33,9 +33,13 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Running]:
-    """Starts `matchrt serve ARGUMENTS` on free ports and ends it after use."""
-    command = [sys.executable, "-m", "matchrt", "serve", *arguments, "--http", "0", "--grpc", "0", "--json"]
+def running(folder: Path, *arguments: str, descriptors: int | None = None, **environment: str) -> Iterator[Running]:
+    """Starts `matchrt serve ARGUMENTS` on free ports and ends it after use.
+
+    descriptors: how many it may have open; None for as many as this process.
+    """
+    limit = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"']
+    command = [*limit, sys.executable, "-m", "matchrt", "serve", *arguments, "--http", "0", "--grpc", "0", "--json"]
     log = folder / "serve.log"
     with log.open("w") as errors:
         process = subprocess.Popen(

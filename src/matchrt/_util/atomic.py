@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -10,6 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from matchrt.errors import MatchRTError
+
+# Characters of a name that go into that of a temporary file; in UTF-8, four times as many bytes.
+_LONGEST_PART = 24
+# A path that does not exist, or a part of it that is no folder.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+# Bytes that show whether a file system has room: on a full one an empty file can still be made.
+_PROBE = 4096
 
 
 @contextmanager
@@ -24,7 +32,7 @@ def atomic_path(target: Path, part: str | None = None) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        require_writable(target)
+        _require_place(target)
         real = Path(os.path.realpath(target))
         mode = stat.S_IMODE(real.stat().st_mode) if real.exists() else 0o666 & ~_umask()
         real.parent.mkdir(parents=True, exist_ok=True)
@@ -42,22 +50,69 @@ def atomic_path(target: Path, part: str | None = None) -> Iterator[Path]:
 
 
 def _temporary_beside(real: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{real.stem}-", suffix=real.suffix, dir=real.parent)
+    # Writers go by the suffix. A name that is nearly as long as names can be must not become too long by this.
+    suffix = real.suffix if len(real.suffix) <= _LONGEST_PART else ""
+    handle, name = tempfile.mkstemp(prefix=f".{real.stem[:_LONGEST_PART]}-", suffix=suffix, dir=real.parent)
     os.close(handle)
     return Path(name)
 
 
 def require_writable(target: Path) -> None:
     """Raises `output-unwritable` if writing `target` must fail. Call it before long work."""
-    if target.exists() and not target.is_file():
-        raise _unwritable(target, "it is a folder" if target.is_dir() else "it is not a regular file")
-    parent = Path(os.path.realpath(target)).parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir():
-        raise _unwritable(target, f"'{parent}' is not a folder")
-    if not os.access(parent, os.W_OK):
-        raise _unwritable(target, f"'{parent}' may not be written")
+    _require_place(target)
+    if (reason := why_unwritable(Path(os.path.realpath(target)).parent)) is not None:
+        raise _unwritable(target, reason)
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, which need not exist yet; None if one can. Raises nothing.
+
+    A file is made in the nearest folder that exists, and removed again: what the rights say is not enough, because root
+    may do everything but where the file system does not take it.
+    """
+    nearest, reason = _nearest(folder)
+    if reason is not None:
+        return reason
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".matchrt-", dir=nearest) as stream:
+            stream.write(bytes(_PROBE))
+            stream.flush()
+    except OSError as error:
+        return f"'{nearest}' may not be written ({error.strerror})"
+    return None
+
+
+def _require_place(target: Path) -> None:
+    """Raises `output-unwritable` if the target is no regular file, or cannot become one."""
+    try:
+        mode = target.stat().st_mode
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise _unwritable(target, error.strerror or str(error)) from error
+    except ValueError as error:  # the name has a null character
+        raise _unwritable(target, str(error)) from error
+    else:
+        if not stat.S_ISREG(mode):
+            raise _unwritable(target, "it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+    _, reason = _nearest(Path(os.path.realpath(target)).parent)
+    if reason is not None:
+        raise _unwritable(target, reason)
+
+
+def _nearest(folder: Path) -> tuple[Path, str | None]:
+    """The nearest folder above that exists, or the folder itself; and why nothing can be made there, or None."""
+    nearest = Path(os.path.realpath(folder))
+    while nearest != nearest.parent:
+        try:
+            nearest.lstat()
+            break
+        except OSError as error:
+            if error.errno not in _ABSENT:  # the name is too long
+                return nearest, error.strerror or str(error)
+        except ValueError as error:  # the name has a null character
+            return nearest, str(error)
+        nearest = nearest.parent
+    return nearest, None if nearest.is_dir() else f"'{nearest}' is not a folder"
 
 
 def _unwritable(target: Path, reason: str) -> MatchRTError:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matchrt._util.reading import open_regular
+
 _CHUNK = 1 << 20
 
 
@@ -18,7 +20,7 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in pieces. Raises OSError if it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

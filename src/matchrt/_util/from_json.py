@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, Literal
+
+from matchrt._util.text import shortened, shown
 
 
 def parse_json(kind: Any, value: Any, where: str) -> Any:
@@ -29,18 +32,20 @@ def parse_json(kind: Any, value: Any, where: str) -> Any:
 def _parse_dict(kind: Any, value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where} should be an object")
-    return {str(key): parse_json(kind, entry, f"{where}.{key}") for key, entry in value.items()}
+    return {str(key): parse_json(kind, entry, f"{where}.{shortened(str(key))}") for key, entry in value.items()}
 
 
 def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise ValueError(f"{where} is {value!r}")
+        if not any(type(value) is type(known) and value == known for known in typing.get_args(kind)):
+            raise ValueError(f"{where} is {shown(value)}")
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) < 2**63:
         return float(value)
-    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
-        raise ValueError(f"{where} should be {kind.__name__}, is {value!r}")
+    if type(value) is not kind:
+        raise ValueError(f"{where} should be {kind.__name__}, is {shown(value)}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; it should be a finite number")
     return value
 
 
@@ -50,7 +55,8 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     known = {entry.name: entry for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - set(known)):
-        raise ValueError(f"{where} has unknown fields {', '.join(unknown)}")
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise ValueError(f"{where} has unknown fields {', '.join(map(shortened, unknown[:3]))}{more}")
     no_default = dataclasses.MISSING
     required = {n for n, e in known.items() if e.default is no_default and e.default_factory is no_default}
     if missing := sorted(required - set(value)):

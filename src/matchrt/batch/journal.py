@@ -66,9 +66,9 @@ WHERE coalesce(no1.error, no2.error, failures.error) IS NOT NULL ORDER BY pairs.
 
 # Tables of results: name, key, the column under the seal, and its type.
 _SEALED = (
-    ("files", "image", "facts", str),
-    ("matches", "pair", "data", bytes),
-    ("failures", "pair", "error", str),
+    ("files", "image", "facts", "str"),
+    ("matches", "pair", "data", "bytes"),
+    ("failures", "pair", "error", "str"),
 )
 
 Plan = Mapping[str, Any]
@@ -178,13 +178,13 @@ class Journal:
             stored = self._fact("plan")
             if stored is None:
                 if self._base.execute("SELECT 1 FROM pairs").fetchone() is not None:
-                    raise _damaged(self.path, "its plan is lost")
+                    raise damaged(self.path, "its plan is lost")
                 self._store(plan, pairs)
                 return
             differing = [key for key in {**stored, **plan} if stored.get(key) != plan.get(key)]
             if not differing:
                 if self._fact("list") != list_seal(self._base):
-                    raise _damaged(self.path, "its list of pairs has changed")
+                    raise damaged(self.path, "its list of pairs has changed")
                 return
         what = ", ".join(f"{key} ({stored.get(key)} there, {plan.get(key)} here)" for key in sorted(differing))
         raise MatchRTError(
@@ -290,7 +290,7 @@ class Journal:
 
     def _facts(self, image: int, text: str, check: bytes) -> ImageFacts:
         if check != seal(image, text):
-            raise _damaged(self.path, "a row of its images has changed")
+            raise damaged(self.path, "a row of its images has changed")
         return ImageFacts(*json.loads(text))
 
     def _forget(self, images: Collection[int]) -> int:
@@ -333,18 +333,11 @@ class Journal:
     def mend(self) -> int:
         """Drops rows whose checksum is wrong, so that their pairs are matched again. Returns the number of these rows.
 
-        It reads all results once.
+        It reads all results once. Error: journal-damaged if the rows are not in their order, so that not all are found.
         """
         with sqlite_errors(self.path):
             run = self._base.execute
-            bad = {
-                table: [
-                    key
-                    for key, value, check in run(f"SELECT {key_name}, {column}, seal FROM {table}")
-                    if not isinstance(value, kind) or check != seal(key, value)
-                ]
-                for table, key_name, column, kind in _SEALED
-            }
+            bad = {row[0]: self._bad_rows(*row) for row in _SEALED}
             bad["matches"] += [
                 row[0]
                 for row in run("""SELECT matches.pair FROM matches LEFT JOIN pairs ON pairs.id = matches.pair
@@ -359,6 +352,17 @@ class Journal:
                     self._base.executemany(f"DELETE FROM {table} WHERE pair = ?", ((key,) for key in bad[table]))
                 self._next_revision()
         return count
+
+    def _bad_rows(self, table: str, key_name: str, column: str, kind: str) -> list[int]:
+        """The keys of a table's rows whose checksum is wrong."""
+        bad, last = [], -1
+        for key, value, check in self._base.execute(f"SELECT {key_name}, {column}, seal FROM {table} NOT INDEXED"):
+            if key <= last:
+                raise damaged(self.path, "its pages are mixed up")
+            last = key
+            if type(value).__name__ != kind or check != seal(key, value):
+                bad.append(key)
+        return bad
 
     # ------------------------------------------------------------------------------------------ refusals
 
@@ -385,10 +389,12 @@ class Journal:
         """The numbers of pairs by their state."""
 
         def count(query: str) -> int:
-            return int(self._base.execute(f"SELECT count(*) FROM {query}").fetchone()[0])
+            return int(self._base.execute(f"SELECT count(*) FROM {query}").fetchone()[0])  # indexes may be damaged
 
         with sqlite_errors(self.path):
-            pairs, matched, failed, images = (count(name) for name in ("pairs", "matches", "failures", "images"))
+            pairs, matched, failed, images = (
+                count(f"{name} NOT INDEXED") for name in ("pairs", "matches", "failures", "images")
+            )
             if count("refused"):
                 matched -= count(f"pairs JOIN matches ON matches.pair = pairs.id WHERE {_REFUSED}")
                 failed -= count(f"pairs JOIN failures ON failures.pair = pairs.id WHERE {_REFUSED}")
@@ -409,21 +415,25 @@ class Journal:
         """
         query = _NAMED.replace("two.name FROM", "two.name, matches.data, matches.seal FROM", 1)
         query += f" JOIN matches ON matches.pair = pairs.id WHERE NOT {_REFUSED} ORDER BY pairs.id"
+        missing = self.counts().matched
         with sqlite_errors(self.path):
             for number, first, second, data, check in self._base.execute(query):
                 self._require(number, data, check)
+                missing -= 1
                 yield _listed(number, first, second), data
+        if missing:
+            raise damaged(self.path, f"{missing} results are not found")
 
     def _require(self, number: int, data: Any, check: bytes) -> None:
         if not isinstance(data, bytes) or check != seal(number, data):
-            raise _damaged(self.path, f"the matches of pair {number} have changed")
+            raise damaged(self.path, f"the matches of pair {number} have changed")
 
     def failures(self) -> Iterator[Failure]:
         """The failed pairs in the list's order. Error: journal-damaged."""
         with sqlite_errors(self.path):
             for number, first, second, text, check, own in self._base.execute(_FAILED):
                 if own and check != seal(number, text):
-                    raise _damaged(self.path, f"the error of pair {number} has changed")
+                    raise damaged(self.path, f"the error of pair {number} has changed")
                 yield Failure(_listed(number, first, second), *json.loads(text))
 
     def images(self) -> Iterator[ImageRow]:
@@ -441,7 +451,7 @@ class Journal:
             row = self._base.execute("SELECT id FROM images WHERE name = ?", (_to_bytes(name),)).fetchone()
             facts = None if row is None else self._facts_of(row[0])
         if facts is None:
-            raise _damaged(self.path, f"nothing is known of '{name}'")
+            raise damaged(self.path, f"nothing is known of '{name}'")
         return facts
 
     def matches_of(self, image: int) -> Iterator[tuple[int, int, bytes]]:
@@ -529,7 +539,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         if "not a database" in text:
             raise _not_a_journal(path, of_ours=False) from error
         if "malformed" in text or "corrupt" in text:
-            raise _damaged(path, text) from error
+            raise damaged(path, text) from error
         raise MatchRTError(
             "journal-failed",
             f"'{path}' cannot be used: {text}.",
@@ -537,7 +547,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _damaged(path: Path, what: str) -> MatchRTError:
+def damaged(path: Path, what: str) -> MatchRTError:
+    """The error (journal-damaged) for a journal in which something is wrong. It is not raised here."""
     return MatchRTError(
         "journal-damaged",
         f"'{path}' is damaged: {what}.",

@@ -35,7 +35,7 @@ class PairSource:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.path.exists():
+        if not os.path.exists(self.path):  # noqa: PTH110 - False for names that the system does not take
             raise MatchRTError("pairs-missing", f"There is no file or folder '{self.path}'.", "Check the path.")
         if self.window is not None and not self.path.is_dir():
             raise MatchRTError(

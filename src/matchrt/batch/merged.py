@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.batch.journal import Journal, sqlite_errors
+from matchrt.batch.journal import Journal, damaged, sqlite_errors
 from matchrt.batch.merging import Int32Array, Keypoints, MergeOptions, merge_points, one_to_one
 from matchrt.batch.results import Float32Array, ListedPair, unpack
 from matchrt.errors import MatchRTError
@@ -121,14 +121,19 @@ class Merged:
         """Every matched pair, in the list's order. Error: journal-failed."""
         for pair, data in self._journal.matches():
             keypoints0, keypoints1, scores = unpack(data)
-            matches, kept = one_to_one(self._ids(2 * pair.number), self._ids(2 * pair.number + 1), scores)
+            ids0, ids1 = self._ids(2 * pair.number), self._ids(2 * pair.number + 1)
+            if len(ids0) != len(scores) or len(ids1) != len(scores):
+                raise damaged(self._journal.path, f"the points of pair {pair.number} are not found")
+            matches, kept = one_to_one(ids0, ids1, scores)
+            if pair.first not in self._images or pair.second not in self._images:
+                raise damaged(self._journal.path, f"the images of pair {pair.number} are not found")
             (count0, turned0), (count1, turned1) = self._images[pair.first], self._images[pair.second]
             stored0, stored1 = _stored(keypoints0, turned0), _stored(keypoints1, turned1)
             yield PairMatches(pair, matches, kept, stored0, stored1, scores, (count0, count1))
 
     def _ids(self, key: int) -> Int32Array:
         row = self._scratch.execute("SELECT data FROM ids WHERE key = ?", (key,)).fetchone()
-        return np.frombuffer(row[0], np.int32)
+        return np.frombuffer(b"" if row is None else row[0], np.int32)
 
 
 def _stored(points: Float32Array, turned: tuple[int, int, int]) -> Float32Array:

@@ -7,7 +7,9 @@ there is no such file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,28 @@ def format_of(path: Path) -> OutputFormat:
     if found is None:
         raise MatchRTError("output-format", f"'{path}' has no known suffix.", f"Use one of {', '.join(FORMATS)}.")
     return found
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Waits until no other process writes an output in this folder: two journals may have the same output.
+
+    Where the system or the file system has no such locks, there is no waiting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -119,12 +143,13 @@ class Output:
 
     def write(self, journal: Journal, root: Path) -> None:
         """Writes all files atomically. root: folder of the images. Errors: those of the format, output-unwritable."""
-        self.require_own(journal)
-        journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
-        self.format.write(journal, self.path, root, self.options)
-        self._write_failed(journal)
-        refused = [[image, e.code, e.message, e.remedy] for image, e in journal.refused().items()]
-        journal.mark_written(self._key, {"state": self.state(journal), "refused": refused})
+        with _one_writer(self.path.parent):
+            self.require_own(journal)
+            journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed
+            self.format.write(journal, self.path, root, self.options)
+            self._write_failed(journal)
+            refused = [[image, e.code, e.message, e.remedy] for image, e in journal.refused().items()]
+            journal.mark_written(self._key, {"state": self.state(journal), "refused": refused})
 
     def _write_failed(self, journal: Journal) -> None:
         if not journal.counts().failed:

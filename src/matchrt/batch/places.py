@@ -28,8 +28,10 @@ class Places:
         self._written: dict[Key, str] = {}
         outputs = list(outputs)
         self._add(journal, "the journal")
-        for suffix in _BESIDE_JOURNAL:
-            self._add(journal.with_name(journal.name + suffix), f"the journal's file '{journal.name}{suffix}'")
+        for suffix in _BESIDE_JOURNAL:  # SQLite follows links, and `merged` does not
+            beside = {Path(f"{place}{suffix}") for place in (journal.absolute(), os.path.realpath(journal))}
+            for path in sorted(beside):
+                self._add(path, f"the journal's file '{path.name}'")
         for path in outputs:
             self._add(path, f"the output '{path}'")
         self._add(failed, "the list of failed pairs")

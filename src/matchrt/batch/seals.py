@@ -21,9 +21,7 @@ def seal(*values: str | int | bytes) -> bytes:
 def list_seal(base: sqlite3.Connection) -> str:
     """The checksum of all images' names and of all pairs, hex, by which a lost or changed pair is noticed."""
     digest = hashlib.blake2b(digest_size=16)
-    for number, name in base.execute("SELECT id, name FROM images ORDER BY id"):
-        digest.update(b"%d %d " % (number, len(name)))
-        digest.update(name)
-    for numbers in base.execute("SELECT id, first, second FROM pairs ORDER BY id"):
-        digest.update(b"%d %d %d\n" % numbers)
+    for query in ("SELECT id, name FROM images ORDER BY id", "SELECT id, first, second FROM pairs ORDER BY id"):
+        for row in base.execute(query):
+            digest.update(repr(row).encode("ascii", "backslashreplace"))  # damage may have changed types, too
     return digest.hexdigest()

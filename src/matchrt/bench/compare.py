@@ -8,13 +8,14 @@ Errors: `baselines-missing`, `baseline-invalid`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.bench.accuracy import AccuracyReport, summarise
 from matchrt.errors import MatchRTError
 
@@ -28,6 +29,7 @@ _BETTER = {
     "corner_3px": "more", "corner_10px": "more", "epi_precision": "more", "under_5": "more", "under_10": "more",
     "under_20": "more", "auc_5": "more", "auc_10": "more", "auc_20": "more", "F_inliers": "", "H_inliers": "",
 }  # fmt: skip
+_MOST_BYTES = 1 << 28
 # A baseline writes "nothing found" as an error of at least this size.
 _FAILED_PX = 1e5
 _FAILED_DEGREES = 180.0
@@ -169,7 +171,7 @@ def _verdict(figure: str, ours: float, theirs: float, better: str) -> Verdict:
 def read_baseline(path: Path) -> Baseline:
     """Reads one file of figures by pair id; the name is the file's name without suffix. Error: baseline-invalid."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(read_regular(path, _MOST_BYTES))
         pairs = {str(key): _figures(entry) for key, entry in raw.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise MatchRTError(

@@ -18,7 +18,6 @@ Errors: `eval-missing` (no such folder, nothing known in it, or a file that it n
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from matchrt._util.npz import read_npz
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError
 
+_MOST_BYTES = 1 << 28
+_MOST_DISPARITY = 1 << 30
 FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
 
@@ -177,10 +181,10 @@ def _read(root: Path, part: str, reader: Reader[T]) -> tuple[T, ...]:
     if not path.is_file():
         return ()
     try:
-        return tuple(reader(root, json.loads(path.read_text(encoding="utf-8"))))
+        return tuple(reader(root, read_json(read_regular(path, _MOST_BYTES))))
     except KeyError as error:
         raise _invalid(path, f"lacks the field {error}") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise _invalid(path, f"cannot be used: {error}") from error
 
 
@@ -223,8 +227,8 @@ def _pose_pairs(root: Path, raw: dict[str, Any]) -> list[PosePair]:
 def _stereo_pairs(root: Path, raw: dict[str, Any]) -> list[StereoPair]:
     pairs = []
     for entry in raw["pairs"]:
-        with np.load(_file(root, entry["disparity"]), allow_pickle=False) as archive:
-            disparity = np.asarray(archive["arr_0"], np.float64)
+        arrays = read_npz(read_regular(_file(root, entry["disparity"])), _MOST_DISPARITY)
+        disparity = np.asarray(arrays["arr_0"], np.float64)
         if disparity.ndim != 2:
             raise ValueError(f"the disparity of {entry['id']} has the shape {disparity.shape}, not [H, W]")
         pairs.append(

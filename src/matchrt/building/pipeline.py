@@ -19,7 +19,7 @@ from matchrt.building.convert import convert_engine
 from matchrt.building.export import ExportedEngine, export_engine
 from matchrt.building.refusals import require_possible
 from matchrt.building.request import BuildRequest, BuildResult, Progress
-from matchrt.building.source import require_source
+from matchrt.building.source import require_source, source_path
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import require_precision
 from matchrt.manifest import manifest_path
@@ -94,9 +94,10 @@ def _source(
     The contents are returned only if the user named a file, because that file had to be read for its check anyway. They
     may be gigabytes. ask: called before an export.
     """
-    if Path(request.model).suffix == ".onnx":
+    path = source_path(request.model, store)
+    if path is not None:
         _require_bare(request)
-        file = read_engine(Path(request.model))
+        file = read_engine(path, store)
         require_source(file)
         return ExportedEngine(StoredEngine(file.path, file.manifest), None, cached=True), file
     return export_engine(request, store, tell, ask), None

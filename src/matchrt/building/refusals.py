@@ -6,13 +6,12 @@ family, the GPU.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matchrt._util import atomic
 from matchrt._util.packages import packages_for
 from matchrt.bench.pairs import user_pairs
 from matchrt.building.calibration.pairs import require_single_pairs
 from matchrt.building.request import BuildRequest
+from matchrt.building.source import source_path
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import QUANTIZED
 from matchrt.families.registry import find_family, get_spec, require_rules
@@ -32,7 +31,7 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
         user_pairs(request.pairs)
     if request.precision in QUANTIZED:
         _require_calibration(request, builder)
-    if Path(request.model).suffix != ".onnx":  # of an engine, `convert_engine` sees the same at once
+    if source_path(request.model, store) is None:  # of an engine, `convert_engine` sees the same at once
         spec = get_spec(request.model)
         require_fp32_products(spec.name, spec.family.name, builder)
         _require_rules(spec.family.name, request.precision)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import typer
 
@@ -23,6 +25,7 @@ from matchrt.cli import (
     verify,
 )
 from matchrt.cli.output import fail, stderr
+from matchrt.cli.streams import guarded_streams
 from matchrt.errors import MatchRTError
 
 app = typer.Typer(
@@ -72,19 +75,39 @@ _OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 for success, 1 for our mistake, 2 for the user's mistake, 130 if interrupted."""
+    """The entry point.
+
+    Exit codes: 0 for success, 1 for our mistake, 2 for the user's mistake, 130 if interrupted, 141 if whoever read
+    stdout has gone.
+    """
     given = _current_names(sys.argv[1:])
     arguments = [a for a in given if a != "--debug"]
-    debug = len(arguments) < len(given)
+    told = partial(fail, debug=len(arguments) < len(given))
+    with guarded_streams() as closed:
+        code = _run(arguments, told) if closed is None else told(closed, as_json=False)
+        sys.exit(code or _flush(told))
+
+
+def _run(arguments: list[str], told: Callable[..., int]) -> int:
+    """Runs a command, and tells an error. Returns the exit code."""
     try:
         result = app(arguments, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
     except Exception as error:
-        sys.exit(fail(_usage_error(error) or error, as_json="--json" in arguments, debug=debug))
+        return told(_usage_error(error) or error, as_json="--json" in arguments)
     if result == _INTERRUPTED:  # some versions of typer return it instead of raising
         stderr().print("Interrupted; nothing was left half written.")
-    sys.exit(result if isinstance(result, int) else 0)
+    return result if isinstance(result, int) else 0
+
+
+def _flush(told: Callable[..., int]) -> int:
+    """Writes the last of the output. Returns the exit code: 0, or that of the error, which is told."""
+    try:
+        sys.stdout.flush()
+    except MatchRTError as error:
+        return told(error, as_json=False)
+    return 0
 
 
 def _current_names(arguments: list[str]) -> list[str]:

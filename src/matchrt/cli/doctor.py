@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matchrt.cli.options import DeviceOption, JsonOption, StoreOption, known_device, store_at
-from matchrt.cli.output import print_json, stderr, stdout
+from matchrt.cli.output import print_error, print_json, stdout
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _print_tested(found: TestedEngine) -> None:
         _line("self-test", "passed", style="green")
         return
     _line("self-test", "FAILED", style="red")
-    stderr().print(f"error[{found.error.code}]: {found.error.message}", style="red")
-    stderr().print(f"  {found.error.remedy}")
+    print_error(found.error, f"error[{found.error.code}]: ")
 
 
 def _print(found: Examination) -> None:
@@ -134,7 +133,7 @@ def _print_verdict(what: str, verdict: Verdict) -> None:
 
 def _print_store(found: Examination) -> None:
     store, console = found.store, stdout()
-    writable = "writable" if store.writable else "NOT writable (set MATCHRT_STORE)"
+    writable = "writable" if store.writable else f"NOT writable: {store.why_unwritable} (set MATCHRT_STORE)"
     _line("store", f"{store.root}: {store.engines} engines, {store.size / 1e6:.1f} MB, {writable}")
     for misfit in store.misfits[:_SHOWN]:
         _line("  does not fit", misfit.path, style="yellow")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from matchrt.cli.options import JsonOption, StoreOption
-from matchrt.cli.output import bytes_progress, megabytes, print_json, stderr, stdout
+from matchrt.cli.output import bytes_progress, megabytes, print_json, print_lines, stderr, stdout
 from matchrt.cli.weights import licence_json, parts_of, weights_folder
 from matchrt.errors import MatchRTError
 
@@ -87,7 +87,8 @@ def _bundled(spec: ModelSpec, as_json: bool) -> bool:
     if as_json:
         print_json({"model": spec.name, "bundled": True, "files": [], "next": command})
     else:
-        stdout().print(f"The weights of {spec.name} are in the package; there is nothing to download.\nnext: {command}")
+        stdout().print(f"The weights of {spec.name} are in the package; there is nothing to download.")
+        stdout().print(f"next: {command}")
     return True
 
 
@@ -135,7 +136,7 @@ def _require_licences(files: list[PublishedFile], folder: WeightsFolder, accepte
 def _show_licence(file: PublishedFile) -> None:
     console = stderr()
     console.print(f"{file.name}: {file.title}", style="bold")
-    console.print(f"  licence   {file.licence}\n  {file.licence.note}\n  page      {file.page}")
+    print_lines(console, f"  licence   {file.licence}\n  {file.licence.note}\n  page      {file.page}")
 
 
 def _show(spec: ModelSpec, chosen: list[tuple[str, PublishedFile]], results: list[Downloaded], as_json: bool) -> None:
@@ -150,8 +151,10 @@ def _show(spec: ModelSpec, chosen: list[tuple[str, PublishedFile]], results: lis
     for found in results:
         pinned = "as published" if found.file.sha256 else "not published: recorded, and compared from now on"
         console.print(str(found.path), style="bold")
-        console.print(f"  state     {states[found.state]}, verified\n  size      {megabytes(found.bytes)}")
-        console.print(f"  sha256    {found.sha256} ({pinned})\n  licence   {found.file.licence}")
+        console.print(f"  state     {states[found.state]}, verified")
+        console.print(f"  size      {megabytes(found.bytes)}")
+        console.print(f"  sha256    {found.sha256} ({pinned})")
+        console.print(f"  licence   {found.file.licence}")
     console.print(f"next: {command}")
 
 

@@ -10,36 +10,43 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
+from matchrt._util.reading import NotRegularError, TooLargeError, is_regular, open_regular, read_regular
+from matchrt._util.text import shortened
 from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
-from matchrt.cli.options import JsonOption
+from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
 from matchrt.cli.output import facts, print_json, stdout
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.files.inert import PutAside, tell_aside
 
+_MOST_MANIFEST = 16 << 20
 EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nLayers of a TensorRT engine: matchrt inspect lite.engine --layers"
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Checkpoint, ONNX file, or engine.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="Checkpoint, ONNX file, or engine; also a bundled model or a model in the store."
+        ),
+    ],
     layers: Annotated[
         bool,
         typer.Option(
             "--layers", help="Show an engine's layers, their precision and the memory (TensorRT needs a GPU)."
         ),
     ] = False,
+    backend: BackendOption = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Show what a file is: models that it fits, tensors by part, digest, size. Exit code 2: layers cannot be shown."""
-    if not file.is_file():
-        raise MatchRTError(
-            "inspect-missing", f"'{file}' is not a file.", "Name a checkpoint, an ONNX file or an engine."
-        )
-    if _is_engine(file):
-        return inspect_engine(file, layers, as_json)
-    if layers and file.suffix.lower() != ".onnx":
-        raise MatchRTError("engine-layers", f"'{file}' is not an engine.", "Leave --layers out.")
-    found = _describe(file)
+    path = _path(file, store, backend)
+    if _is_engine(path):
+        return inspect_engine(path, layers, as_json, backend)
+    if layers and path.suffix.lower() != ".onnx":
+        raise MatchRTError("engine-layers", f"'{path}' is not an engine.", "Leave --layers out.")
+    found = _describe(path)
     if as_json:
         print_json(found)
     elif found["kind"] == "onnx":
@@ -49,13 +56,35 @@ def inspect(
     return 0
 
 
+def _path(name: str, store: Path | None, backend: str | None) -> Path:
+    """The file of that path, or else the engine of that name. Errors: inspect-missing, engine-ambiguous."""
+    from matchrt.runtime.engine_file import engine_path
+
+    if is_regular(name):
+        return Path(name)
+    try:
+        return engine_path(name, store_at(store), backend)
+    except MatchRTError as error:
+        if error.code != "engine-missing":
+            raise
+    raise MatchRTError(
+        "inspect-missing",
+        f"'{shortened(name)}' is not a file, nor a bundled model, nor a model in the store.",
+        "Name a checkpoint, an ONNX file or an engine; `matchrt engines` lists the engines in the store.",
+    )
+
+
 def _is_engine(file: Path) -> bool:
-    """Whether the .json beside the file is a manifest, and not another .json that lies there by chance."""
+    """Whether the .json beside the file is a manifest, and not another .json that lies there by chance.
+
+    What is no regular file, or larger than any manifest, counts as one, so that it is refused and not passed over.
+    """
     from matchrt.manifest import manifest_path
 
     try:
-        manifest = manifest_path(file)
-        return manifest.is_file() and '"engine_sha256"' in manifest.read_text(encoding="utf-8", errors="replace")
+        return b'"engine_sha256"' in read_regular(manifest_path(file), _MOST_MANIFEST)
+    except (NotRegularError, TooLargeError):
+        return True
     except OSError:
         return False
 
@@ -63,7 +92,7 @@ def _is_engine(file: Path) -> bool:
 def _describe(file: Path) -> dict[str, Any]:
     # An ONNX file begins with the field of its IR version. A safetensors file begins with a length, which may be the
     # same byte, but there a brace follows.
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         head = stream.read(9)
     if file.suffix.lower() == ".onnx" or (head[:1] == b"\x08" and head[8:] != b"{"):
         with packages_for("Inspecting ONNX files"):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from matchrt._util.packages import packages_for
 from matchrt.cli.inspect_onnx import counts, print_graph
-from matchrt.cli.output import error_json, facts, megabytes, print_json, stderr, stdout
+from matchrt.cli.output import error_json, facts, megabytes, print_error, print_json, stdout
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, SelfTest
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from matchrt.runtime.gpu.inspection.opened import OpenedEngine
 
 
-def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
+def inspect_engine(path: Path, layers: bool, as_json: bool, backend: str | None = None) -> int:
     """Prints an engine. Returns the exit code: 2 if layers were requested and cannot be shown, else 0.
 
+    backend: the engine's, if it must be of that one; None for any.
     Errors: those of `read_engine`.
     """
     from matchrt.runtime.backend import get_backend
     from matchrt.runtime.engine_file import read_engine
 
-    file = read_engine(path)
+    file = read_engine(path, backend=backend)
     document: dict[str, Any] = {"kind": "engine", "path": str(path), "manifest": asdict(file.manifest)}
     if not as_json:
         _print_manifest(path, file.manifest)
@@ -41,8 +42,7 @@ def inspect_engine(path: Path, layers: bool, as_json: bool) -> int:
         if as_json:
             print_json(document | {"layers": None, "layers_error": error_json(error)})
         else:
-            stderr().print(f"layers cannot be shown: {error.message} [{error.code}]", style="red")
-            stderr().print(f"  {error.remedy}")
+            print_error(error, f"[{error.code}] layers cannot be shown: ")
         return 2
     if as_json:
         print_json(document)

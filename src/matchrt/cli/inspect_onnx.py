@@ -7,7 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
+from matchrt._util.onnx_wire import MOST_SHOWN
 from matchrt.cli.output import facts, megabytes, stdout
+
+_SHOWN_FILES = 5
 
 
 def print_onnx(found: dict[str, Any], operators: bool) -> None:
@@ -24,11 +27,21 @@ def print_onnx(found: dict[str, Any], operators: bool) -> None:
             ("outputs", values["outputs"]),
             ("nodes", f"{found['nodes']}: {most}"),
             ("weights", found["weights"]),
+            *_outside(found["external"]),
             ("size", f"{found['bytes'] / 1e6:.2f} MB"),
             ("sha256", found["sha256"]),
         ]
     )
     print_graph(found, operators)
+
+
+def _outside(tensors: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """A row about tensors in other files; none if there are none."""
+    if not tensors:
+        return []
+    files = ", ".join(sorted({tensor["location"] for tensor in tensors})[:_SHOWN_FILES]) or "files without a name"
+    more = " or more" if len(tensors) >= MOST_SHOWN else ""
+    return [("EXTERNAL", f"{len(tensors)}{more} tensors are in other files, which the sha256 does not cover: {files}")]
 
 
 def print_graph(found: dict[str, Any], operators: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
     DeviceOption,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
 
+_MOST_INTRINSICS = 1 << 20
 EPILOG = "Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz"
 
 
@@ -129,7 +131,7 @@ def match(
 ) -> int:
     """Match two images, or many pairs. Keypoints are in pixels of the given images, turned as EXIF says."""
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.pairs import read_pairs
+    from matchrt.runtime.pairs import read_pairs, skipped_in
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
@@ -163,7 +165,8 @@ def match(
     )
     with Matcher(engine, options, store_at(store)) as matcher:
         if not single:
-            return match_many(matcher, pairs, geometry.check, draw, save, root, as_json)
+            skipped = skipped_in(image0, image1, root)
+            return match_many(matcher, pairs, geometry.check, draw, save, root, skipped, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
 
@@ -202,9 +205,11 @@ def read_intrinsics(path: Path | None, verify: Verify) -> tuple[Any, Any]:
             )
         return None, None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(read_regular(path, _MOST_INTRINSICS))
         return raw["K0"], raw["K1"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise MatchRTError("intrinsics-format", f"'{path}' cannot be read: {error.strerror}.", example) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise MatchRTError("intrinsics-format", f"'{path}' does not give K0 and K1: {error}.", example) from error
 
 

@@ -15,6 +15,7 @@ from matchrt.errors import MatchRTError
 if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
+    from matchrt.runtime.pairs import Skipped
 
 Pair = tuple[Path, Path]
 # An .h5 file is copied for every write, so that an interruption damages nothing and loses at most this many pairs.
@@ -29,12 +30,14 @@ def match_many(
     draw: Path | None,
     save: Path | None,
     root: Path | None,
+    skipped: list[Skipped],
     as_json: bool,
 ) -> int:
     """Matches all pairs and writes and prints the results. Returns the exit code: 2 if a pair failed, else 0.
 
     check: verifies the geometry. draw: folder for pictures. save: folder or .h5 file for matches. root: folder that
-    names in an .h5 file start from. Errors that end the run: output-unwritable, matches-name.
+    names in an .h5 file start from. skipped: what the folders or the list hold beside the pairs. Errors that end the
+    run: output-unwritable, matches-name.
     """
     rows: list[dict[str, Any]] = []
     # Each image is warned of once, however many pairs it stands in.
@@ -46,9 +49,11 @@ def match_many(
             advance()
     failed = sum("error" in row for row in rows)
     if as_json:
-        print_json({"pairs": rows, "failed": failed})
+        print_json({"pairs": rows, "failed": failed, "skipped": [vars(item) for item in skipped]})
     else:
         _print(rows, failed)
+        for item in skipped:
+            stdout().print(f"left out: {item}")
     return 2 if failed else 0
 
 
@@ -149,9 +154,10 @@ def pair_names(pairs: list[Pair]) -> list[str]:
 
 def _shortened(name: str) -> str:
     """The name, cut if it is long, with a digest that keeps it unique. File systems take 255 bytes."""
-    if len(name.encode()) <= _LONGEST_NAME:
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME:
         return name
-    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(name.encode())[:8]}"
+    return f"{data[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_bytes(data)[:8]}"
 
 
 def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from matchrt.cli.options import JsonOption, StoreOption, store_at
-from matchrt.cli.output import megabytes, print_json, stdout
+from matchrt.cli.output import megabytes, print_json, print_lines, stdout
 from matchrt.cli.weights import file_json, parts_of, weights_folder
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ def models(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_json([dict(zip(keys, row, strict=True)) | {"files": f} for row, f in zip(rows, files, strict=True)])
         return
     for spec in specs:
-        stdout().print(Text.assemble((spec.name, "bold"), f"  {spec.description}\n  {_needs(spec)}"))
+        stdout().print(Text.assemble((spec.name, "bold"), f"  {spec.description}"))
+        stdout().print(f"  {_needs(spec)}")
     known = {file["name"]: file for spec in specs for file in _files(spec, folder)}
-    stdout().print("\nFiles of weights", style="bold")
+    print_lines(stdout(), "\nFiles of weights", style="bold")
     for file in known.values():
         _print(file)
 
@@ -64,7 +65,8 @@ def _print(file: dict[str, Any]) -> None:
     lines = [f"  {_size(file)}, {_digest(file)}, {file['state']}", f"  licence: {licence['name']}{dated}"]
     lines += [f"  {address['url']}" for address in file["addresses"][:1]]
     stdout().print(Text(file["name"], style="bold"))
-    stdout().print("\n".join(lines))
+    for line in lines:
+        stdout().print(line)
 
 
 def _size(file: dict[str, Any]) -> str:
@@ -95,7 +97,8 @@ def engines(
         console.print(f"No engines in {opened.root}. Build one: matchrt build MODEL --checkpoint FILE")
     for engine in found:
         manifest = engine.manifest
+        console.print(str(engine.path))
         console.print(
-            f"{engine.path}\n  {manifest.model}, {manifest.precision}, {manifest.backend} {manifest.backend_version}, "
+            f"  {manifest.model}, {manifest.precision}, {manifest.backend} {manifest.backend_version}, "
             f"{manifest.engine_bytes / 1e6:.1f} MB"
         )

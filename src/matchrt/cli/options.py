@@ -146,8 +146,16 @@ def matcher_options(
 
 def require_new_output(output: Path | None, inputs: Iterable[Path]) -> None:
     """Raises `output-is-input` if writing `output` would replace one of the inputs."""
-    if output is None or not output.exists():
+    if output is None:
         return
     for path in inputs:
-        if path.exists() and path.samefile(output):
+        if _same_file(path, output):
             raise MatchRTError("output-is-input", f"Writing '{output}' would replace an input.", "Choose another name.")
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Whether both paths name one file; False if one of them names none."""
+    try:
+        return first.samefile(second)
+    except (OSError, ValueError):  # there is none, or no file can have such a name
+        return False

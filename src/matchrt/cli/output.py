@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,35 +23,82 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from matchrt._util.text import is_printable, printable, printable_lines
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
     from matchrt.export.weights.report import Entry
 
+# Errors whose messages have several lines: a sentence, and a list of tensors.
+_LISTING = ("weights-unaccounted",)
+
+
+class SafeConsole(Console):
+    """A console that shows text of strangers, such as names in files, without obeying it.
+
+    Text is printed as it is, because file names may contain rich's markup. What is printed as a string or as rich's
+    Text is one line, and control characters in it, also in cells of tables, become escapes (`_util.text.printable`).
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's own."""
+        super().print(*map(_one_line, objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich's own; everything that is printed passes through it, whatever it is part of."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else printable_lines(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+def _one_line(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Text) and not is_printable(value.plain):
+        return Text(printable(value.plain), style=value.style)
+    return value
+
 
 def stdout() -> Console:
-    """The console for results. Text is printed as it is, because file names may contain rich's markup."""
-    return Console(highlight=False, soft_wrap=True, markup=False)
+    """The console for results."""
+    return SafeConsole()
 
 
 def stderr() -> Console:
-    """The console for progress and errors. Text is printed as it is."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    """The console for progress and errors."""
+    return SafeConsole(stderr=True)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines whose messages cannot make lines of their own, or move a terminal's cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """As logging's own."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """As logging's own."""
+        return printable_lines(super().formatException(ei))
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Prints one JSON document on stdout, in ASCII, where control characters are escapes."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # DEL is the one that JSON allows
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> None:
     """Prints names and values in two columns."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
-        table.add_row(Text(name, style="bold"), Text(str(value)))
+        table.add_row(Text(name, style="bold"), Text(printable(str(value))))
     stdout().print(table)
 
 
@@ -83,12 +131,30 @@ def fail(error: Exception, *, as_json: bool, debug: bool) -> int:
     if not isinstance(error, MatchRTError):
         what = f"{type(error).__name__}: {error}"
         error = _unexpected(what)
+    print_error(error, f"error[{error.code}]: ")
     if as_json:
-        print_json({"error": error_json(error)})
-    console = stderr()
-    console.print(f"error[{error.code}]: {error.message}", style="red")
-    console.print(f"  {error.remedy}")
+        with suppress(MatchRTError):  # stdout cannot be written, and there is an error to tell already
+            print_json({"error": error_json(error)})
     return error.exit_code
+
+
+def print_lines(console: Console, text: str, style: str = "") -> None:
+    """Prints text of several lines, which no stranger can have written: their line breaks would count."""
+    for line in text.split("\n"):
+        console.print(line, style=style)
+
+
+def print_error(error: MatchRTError, before: str = "") -> None:
+    """Prints an error's message in one line, and its remedy in another, to stderr. before: what the line begins with.
+
+    An error about many tensors lists them in lines of their own.
+    """
+    console = stderr()
+    if error.code in _LISTING:
+        print_lines(console, f"{before}{error.message}", style="red")
+    else:
+        console.print(f"{before}{error.message}", style="red")
+    console.print(f"  {error.remedy}")
 
 
 def _unexpected(what: str) -> MatchRTError:
@@ -97,12 +163,22 @@ def _unexpected(what: str) -> MatchRTError:
     return InternalError("unexpected", f"Unexpected failure: {what}", "Run again with --debug and report the output.")
 
 
+def _unseen(quiet: bool) -> bool:
+    """Whether nobody would see a progress bar; where stderr is no terminal, it would only leave an empty line."""
+    return quiet or not stderr().is_terminal
+
+
+def _described() -> TextColumn:
+    """The column that says what is done."""
+    return TextColumn("{task.description}", markup=False)
+
+
 @contextmanager
 def stages(quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over named stages. Yields `tell(stage, share)`, whose share of the work done is 0..1."""
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=stderr(),
-        transient=True, disable=quiet,
+        SpinnerColumn("line"), _described(), BarColumn(), TimeElapsedColumn(), console=stderr(),
+        transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task("starting", total=1.0)
 
@@ -116,8 +192,8 @@ def stages(quiet: bool) -> Iterator[Any]:
 def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over `total` items. Yields `advance()`, which is called after each item."""
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr(),
-        transient=True, disable=quiet,
+        _described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=stderr(),
+        transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
@@ -127,8 +203,8 @@ def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
 def progress_of(what: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over many items, with the time left. Yields `tell(done, total)` for numbers of items."""
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=stderr(), transient=True, disable=quiet,
+        _described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=stderr(), transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -138,8 +214,8 @@ def progress_of(what: str, quiet: bool) -> Iterator[Any]:
 def bytes_progress(name: str, quiet: bool) -> Iterator[Any]:
     """Shows a progress bar over the bytes of a file. Yields `tell(what, done, total)`; total is None if not known."""
     with Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=stderr(), transient=True, disable=quiet,
+        _described(), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        TimeRemainingColumn(), console=stderr(), transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(name, total=None)
 

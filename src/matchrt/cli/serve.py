@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matchrt._util.reading import read_regular
 from matchrt.cli.options import BackendOption, DeviceOption, MaxMegapixelsOption, StoreOption, known_device, store_at
-from matchrt.cli.output import stderr, stdout
+from matchrt.cli.output import PrintableFormatter, stderr, stdout
 from matchrt.errors import MatchRTError, missing_package
 
 if TYPE_CHECKING:
     from matchrt.serving.run import Listening
 
 EPILOG = "Example: matchrt serve loftr-lite --http 8000 --grpc 8001"
+_LONGEST_TOKEN = 1 << 16
 TOKEN_VARIABLE = "MATCHRT_SERVE_TOKEN"
 _PACKAGES = (
     ("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("httptools", "httptools"), ("grpc", "grpcio"),
@@ -57,6 +59,9 @@ def serve(
     drain: Annotated[float, typer.Option(help="Seconds that requests have to finish after SIGTERM.")] = 30.0,
     max_body: Annotated[float, typer.Option(help="Largest size of a request in megabytes.")] = 64.0,
     max_megapixels: MaxMegapixelsOption = 50.0,
+    decode_seconds: Annotated[
+        float, typer.Option(help="Seconds of processor time that decoding one image may take.")
+    ] = 4.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each run.")] = None,
     device: DeviceOption = None,
     backend: BackendOption = None,
@@ -84,6 +89,7 @@ def serve(
         drain=drain,
         max_body=int(max_body * 1e6),
         max_pixels=int(max_megapixels * 1e6),
+        decode_seconds=decode_seconds,
         threads=threads,
         device=known_device(device),
         backend=backend,
@@ -92,10 +98,12 @@ def serve(
     service = Service(engines or ["loftr-lite"], options, store_at(store))
     try:
         asyncio.run(run.serve(service, lambda where: _tell(where, list(service.engines), as_json)))
-    finally:
+    except BaseException:
         service.close()
+        raise
     if not as_json:
         stderr().print("Stopped. Every accepted request was answered or ran out of time.")
+    run.close(service)
     return 0
 
 
@@ -104,10 +112,14 @@ def read_token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
+        token = read_regular(path, _LONGEST_TOKEN).decode("ascii").strip()
+    except OSError as error:
         raise MatchRTError(
-            "token-file", f"'{path}' cannot be read as text.", "Name a file that contains one word."
+            "token-file", f"'{path}' cannot be read: {error.strerror}.", "Name a file that contains one word."
+        ) from error
+    except ValueError as error:
+        raise MatchRTError(
+            "token-file", f"'{path}' is not ASCII text.", "Name a file that contains one word."
         ) from error
     if not token:
         raise MatchRTError("token-file", f"'{path}' is empty.", "Write a long random word into it.")
@@ -116,7 +128,9 @@ def read_token(path: Path | None) -> str | None:
 
 def _log() -> None:
     """Logs our own messages to stderr, but of the libraries only failures, because strangers could fill the log."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.getLogger("matchrt").setLevel(logging.INFO)
     for noisy in ("uvicorn", "python_multipart"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

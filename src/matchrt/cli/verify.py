@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, StoreOption, ThreadsOption, store_at
-from matchrt.cli.output import print_json, print_written, stages, stdout
+from matchrt.cli.output import print_json, print_lines, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
 from matchrt.cli.weights import downloaded_of
 from matchrt.errors import MatchRTError
@@ -179,5 +179,5 @@ def _deliver(
     for table in tables:
         stdout().print(table.rich())
     if line is not None:
-        stdout().print(line)
+        print_lines(stdout(), line)
     print_written(output, html, plot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,17 @@ def weights_folder(store: Path | None, output: Path | None = None) -> WeightsFol
 def weights_of(model: str, given: Path | None, store: Path | None) -> Path:
     """The checkpoint that was named, or else the model's bundled or downloaded one.
 
+    given: a file, or where there is none of that name, the name of a model whose bundled or downloaded weights are
+        meant; None for those of `model`.
     Errors: checkpoint-needed, model-unknown.
     """
-    if given is not None:
-        return given
     from matchrt.downloads.find import checkpoint_of
-    from matchrt.families.registry import get_spec
+    from matchrt.families.registry import get_spec, model_specs
 
+    if given is not None:
+        if os.path.lexists(given) or str(given) not in model_specs():
+            return given
+        model = str(given)
     return checkpoint_of(get_spec(model), weights_folder(store))
 
 

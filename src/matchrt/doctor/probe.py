@@ -31,6 +31,16 @@ def matching() -> dict[str, Any]:
     return {"matches": found, "providers": onnxruntime.get_available_providers()}
 
 
+def openvino() -> dict[str, Any]:
+    """Loads the bundled engine on OpenVINO. Errors: those of opening a session."""
+    from matchrt.runtime.engine_file import read_engine
+    from matchrt.runtime.opening import open_session
+
+    session = open_session(read_engine("loftr-lite", backend="openvino"))
+    session.close()
+    return {"device": session.device()}
+
+
 def onnxruntime_cuda() -> dict[str, Any]:
     """Loads the bundled engine on ONNX Runtime's CUDA provider. Errors: those of opening a session."""
     from matchrt.runtime.engine_file import read_engine
@@ -137,6 +147,7 @@ def _free(index: int) -> int:
 PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "matching": matching,
     "onnxruntime-cuda": onnxruntime_cuda,
+    "openvino": openvino,
     "gpus": gpus,
     **{backend: partial(tensorrt, backend) for backend in NVIDIA},
 }

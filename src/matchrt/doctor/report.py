@@ -76,7 +76,8 @@ def _probes(packages: Packages) -> tuple[str, ...]:
     """The names of the probes that make sense here."""
     nvidia = tuple(name for name in NVIDIA if _importable(name))
     cuda = ("onnxruntime-cuda",) if packages.has(ORT_CUDA) else ()
-    return ("matching", "gpus", *cuda, *nvidia)
+    openvino = ("openvino",) if packages.has("openvino") else ()
+    return ("matching", "gpus", *openvino, *cuda, *nvidia)
 
 
 def _importable(module: str) -> bool:

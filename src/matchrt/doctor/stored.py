@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matchrt._util.atomic import why_unwritable
 from matchrt.doctor.machine import Gpus
 from matchrt.doctor.verdicts import BackendState
 from matchrt.errors import MatchRTError, missing_package
@@ -42,6 +42,7 @@ class StoreState:
     writable: whether engines can be added.
     misfits: the engines that do not run here.
     untested: the paths of engines without a self-test, whose results no session checks where they run.
+    why_unwritable: why no engine can be added; None if one can.
     """
 
     root: str
@@ -50,6 +51,7 @@ class StoreState:
     writable: bool
     misfits: tuple[Misfit, ...]
     untested: tuple[str, ...] = ()
+    why_unwritable: str | None = None
 
 
 def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gpus) -> StoreState:
@@ -57,14 +59,15 @@ def examine_store(store: EngineStore, backends: Sequence[BackendState], gpus: Gp
 
     backends: gives the installed versions. gpus: the GPUs that engines must fit.
     """
-    engines = store.engines()
+    engines, why = store.engines(), why_unwritable(store.root)
     versions = {backend.name: backend.version for backend in backends}
     checked = (_misfit(engine, versions.get(engine.manifest.backend), gpus) for engine in engines)
     return StoreState(
         root=str(store.root),
         engines=len(engines),
         size=sum(_size(path) for path in store.root.rglob("*")) if store.root.is_dir() else 0,
-        writable=_writable(store.root),
+        writable=why is None,
+        why_unwritable=why,
         misfits=tuple(misfit for misfit in checked if misfit is not None),
         untested=tuple(str(engine.path) for engine in engines if engine.manifest.self_test is None),
     )
@@ -98,12 +101,6 @@ def _require_fit(manifest: EngineManifest, version: str | None, gpus: Gpus) -> N
             errors.append(error)
     if errors:
         raise errors[0]
-
-
-def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest existing one above it, can be written."""
-    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
-    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _size(path: Path) -> int:

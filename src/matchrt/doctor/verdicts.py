@@ -10,7 +10,7 @@ from matchrt.doctor.machine import Gpus
 from matchrt.doctor.packages import EXPORT, Packages
 from matchrt.nvidia.modules import BACKENDS as NVIDIA
 from matchrt.runtime.backend import Backend, get_backend
-from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names
+from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names, built_for
 
 _NO_GPU = (
     "Run on a machine with an NVIDIA GPU and its driver; in a container, start it with --gpus all "
@@ -57,6 +57,8 @@ def judge(packages: Packages, answers: Mapping[str, Answer], gpus: Gpus) -> tupl
             return BackendState(name, packages.versions.get(name), export, _onnxruntime(answers))
         if name in NVIDIA:
             return _nvidia(name, packages, answers.get(name), gpus, export)
+        if name in answers:
+            return _borrowing(name, packages, answers[name])
         return _untried(get_backend(name), packages)
 
     return tuple(state(name) for name in backend_names() if not get_backend(name).takes_weights)
@@ -65,6 +67,13 @@ def judge(packages: Packages, answers: Mapping[str, Answer], gpus: Gpus) -> tupl
 def install(extra: str) -> str:
     """The command that installs an extra."""
     return f"pip install 'matchrt[{extra}]'"
+
+
+def _borrowing(name: str, packages: Packages, answer: Answer) -> BackendState:
+    """The state of a backend that runs the engines of another one, by the answer of its probe."""
+    builds = Verdict(False, f"it runs the engines of {built_for(name)}", f"Build with --backend {built_for(name)}.")
+    runs = _no(answer) if answer.value is None else Verdict(True, f"on the {answer.value['device']}")
+    return BackendState(name, packages.versions.get(name), builds, runs)
 
 
 def _untried(backend: Backend, packages: Packages) -> BackendState:

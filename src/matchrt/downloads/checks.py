@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from matchrt._util.reading import open_regular
 from matchrt.downloads.failures import AddressError
 from matchrt.families.published import PublishedFile
 
@@ -47,7 +48,7 @@ def check(path: Path, file: PublishedFile, expected: str | None) -> Facts:
 def _digests(path: Path, with_md5: bool) -> tuple[int, str, str | None]:
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False) if with_md5 else None
     size = 0
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK):
             size += len(chunk)
             sha256.update(chunk)
@@ -59,7 +60,7 @@ def _digests(path: Path, with_md5: bool) -> tuple[int, str, str | None]:
 def _lack(path: Path) -> str | None:
     """What shows that the file is no whole file of weights; None if nothing does. Its suffix does not count."""
     size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(9)
         if head[:4] == b"PK\x03\x04":
             return None if zipfile.is_zipfile(path) else "its end is missing"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit
 
+from matchrt._util.reading import open_regular
 from matchrt.downloads.archive import take_member
 from matchrt.downloads.checks import Facts, check
 from matchrt.downloads.connection import is_loopback, shown
@@ -242,7 +243,7 @@ def _deliver(
 
 def _synchronise(path: Path) -> None:
     """Has the disk keep the bytes before the name says that they are there."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         os.fsync(stream.fileno())
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from matchrt._util import atomic
+from matchrt._util.atomic import why_unwritable
 from matchrt._util.digest import sha256_file, sha256_json
+from matchrt._util.from_json import parse_json
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError
 from matchrt.families.published import Licence, PublishedFile
 from matchrt.store import open_store
+
+_MOST_RECORD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,12 @@ class WeightsFolder:
     def record(self, file: PublishedFile) -> Record | None:
         """The file's record; None if there is none that can be read."""
         try:
-            found = json.loads(self.record_path(file).read_text(encoding="utf-8"))
-            record = Record(**{field.name: found[field.name] for field in fields(Record)})
-            size, digest = int(record.bytes), str(record.sha256).lower()
+            found = read_json(read_regular(self.record_path(file), _MOST_RECORD))
+            kept = {field.name: found[field.name] for field in fields(Record)}
+            record: Record = parse_json(Record, kept, "record")
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Record(size, digest, str(record.address), str(record.licence), str(record.time))
+        return replace(record, sha256=record.sha256.lower())
 
     def expected_sha256(self, file: PublishedFile) -> str | None:
         """The digest that the file must have: the published one, or else the one that was recorded first."""
@@ -116,10 +121,10 @@ def require_folder(folder: WeightsFolder) -> None:
     """Makes the folder. Error: output-unwritable, if it cannot be made or written to."""
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        writable, reason = os.access(folder.root, os.W_OK), "it may not be written"
+        reason = why_unwritable(folder.root)
     except OSError as error:
-        writable, reason = False, error.strerror or str(error)
-    if not writable:
+        reason = error.strerror or str(error)
+    if reason is not None:
         raise MatchRTError(
             "output-unwritable",
             f"Cannot write to the folder of weights '{folder.root}': {reason}.",

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from matchrt._util import atomic
+from matchrt._util.from_json import parse_json
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
+
+_MOST_ORIGIN = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,10 @@ class Part:
     def origin(self) -> Origin | None:
         """Where the bytes come from; None if nothing says so, and they must not be gone on with."""
         try:
-            found = json.loads(self._origin_path.read_text(encoding="utf-8"))
-            return Origin(**found) if isinstance(found.get("identity"), str) else None
-        except (OSError, ValueError, TypeError, AttributeError):
+            found: Origin = parse_json(Origin, read_json(read_regular(self._origin_path, _MOST_ORIGIN)), "origin")
+        except (OSError, ValueError):
             return None
+        return found
 
     def begin(self, origin: Origin) -> None:
         """Empties the part for bytes of this origin. Error: output-unwritable. Raises OSError as `open` does."""

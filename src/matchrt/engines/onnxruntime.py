@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.manifest import Portability, Profile, TensorSpec
+from matchrt.manifest import Portability, Profile
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import Backend, BuiltEngine, Tell, TritonPlatform
 from matchrt.runtime.backends import DEFAULT_BACKEND
@@ -14,8 +14,6 @@ from matchrt.runtime.backends import DEFAULT_BACKEND
 if TYPE_CHECKING:
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.session import Device, Session, SessionOptions
-
-_TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class OnnxRuntimeBuilder:
         del profile, tell
         import onnxruntime
 
+        from matchrt.runtime.onnxruntime import tensor_spec
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -64,8 +64,8 @@ class OnnxRuntimeBuilder:
             raise InternalError(
                 "engine-rejected", f"ONNX Runtime rejects the graph: {error}.", "Report this as a bug."
             ) from error
-        inputs = tuple(_spec(value) for value in session.get_inputs())
-        outputs = tuple(_spec(value) for value in session.get_outputs())
+        inputs = tuple(tensor_spec(value) for value in session.get_inputs())
+        outputs = tuple(tensor_spec(value) for value in session.get_outputs())
         return BuiltEngine(model, inputs, outputs, onnxruntime.__version__, Portability())
 
 
@@ -111,7 +111,3 @@ class OnnxRuntimeBackend(Backend):
                 "Use --precision int8, or --backend tensorrt or tensorrt_rtx.",
             )
         return "onnxruntime-cpu"
-
-
-def _spec(value: Any) -> TensorSpec:
-    return TensorSpec(value.name, _TYPES.get(value.type, value.type), tuple(value.shape))

@@ -11,7 +11,7 @@ from matchrt.engines.timing_cache import load_timings, save_timings
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.manifest import Dimension, Profile, TensorSpec
 from matchrt.nvidia.device import Gpu, find_gpus
-from matchrt.nvidia.dialect import BuilderOptions, Dialect
+from matchrt.nvidia.dialect import BuilderOptions, Dialect, dtype_name
 from matchrt.nvidia.log import make_log
 from matchrt.runtime.backend import BuiltEngine, Tell, get_backend
 from matchrt.runtime.engine_checks import fits_gpu
@@ -183,13 +183,7 @@ def _spec(tensor: Any, index: int) -> TensorSpec:
     """The description of a tensor. Its dynamic dimensions are the height and then the width of image `index`."""
     names = iter((f"height{index}", f"width{index}"))
     shape: tuple[Dimension, ...] = tuple(next(names) if d < 0 else int(d) for d in tensor.shape)
-    return TensorSpec(tensor.name, _dtype(tensor.dtype), shape)
-
-
-def _dtype(dtype: Any) -> str:
-    """NumPy's name of a TensorRT type."""
-    name = str(getattr(dtype, "name", dtype)).lower()
-    return {"float": "float32", "half": "float16"}.get(name, name)
+    return TensorSpec(tensor.name, dtype_name(tensor.dtype), shape)
 
 
 def _told(options: BuilderOptions) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matchrt._util import atomic
+from matchrt._util.reading import read_regular
 from matchrt.errors import MatchRTError
 
 
@@ -16,7 +17,7 @@ def load_timings(config: Any, path: Path) -> Any:
     """
     atomic.require_writable(path)
     try:
-        known = path.read_bytes() if path.exists() else b""
+        known = read_regular(path) if path.exists() else b""
     except OSError as error:
         raise MatchRTError(
             "timing-cache", f"'{path}' cannot be read: {error.strerror}.", "Name another --timing-cache."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from matchrt._util.digest import sha256_file
+from matchrt._util.digest import sha256_bytes
+from matchrt._util.onnx_wire import external_tensors
+from matchrt._util.reading import read_regular
 from matchrt.errors import MatchRTError
 from matchrt.export.element_types import element_types
 
@@ -16,19 +19,21 @@ from matchrt.export.element_types import element_types
 def inspect_onnx(path: Path) -> dict[str, Any]:
     """Inputs, outputs, operators, element types by part, and size of an ONNX file. Error: onnx-invalid."""
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        onnx.checker.check_model(model)
+        data = read_regular(path)
+        outside = external_tensors(data)
+        model = onnx.load_model_from_string(data)
+        if not outside:  # else the checker looks for the other files, which need not be here
+            onnx.checker.check_model(model)
     except Exception as error:
         # protobuf and the checker raise types of their own for damaged files.
-        raise MatchRTError(
-            "onnx-invalid", f"'{path}' is not a valid ONNX file: {str(error).splitlines()[0]}.", "Export it again."
-        ) from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MatchRTError("onnx-invalid", f"'{path}' is not a valid ONNX file: {why}.", "Export it again.") from error
     graph, types = model.graph, element_types(model)
     return {
         "kind": "onnx",
         "path": str(path),
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
+        "bytes": len(data),
+        "sha256": sha256_bytes(data),
         "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "inputs": [_value(value) for value in graph.input],
@@ -36,6 +41,7 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         "nodes": len(graph.node),
         "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
         "weights": len(graph.initializer),
+        "external": [asdict(tensor) for tensor in outside],
         "operator_types": {name: dict(counts) for name, counts in types.operators.items()},
         "parts": {
             name: {"nodes": dict(part.nodes), "weight_bytes": dict(part.weights)} for name, part in types.parts.items()

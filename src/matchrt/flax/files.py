@@ -8,8 +8,10 @@ attention type and the number of heads.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +21,15 @@ from typing import Any
 import numpy as np
 
 from matchrt._util import atomic
+from matchrt._util.npz import read_npz
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.weights.files.opening import open_regular
 from matchrt.flax.layout import Array, Arrays
 
+# LoFTR's weights are 46 MB.
+_MOST_BYTES = 4 << 30
 _ABOUT = "__about__"
 _CONVERT = "Convert the checkpoint first: matchrt convert-flax CHECKPOINT --output FILE.npz"
 
@@ -128,7 +135,7 @@ def _to_json(about: About) -> str:
 
 def _from_json(text: str, path: Path) -> About:
     try:
-        fields = json.loads(text)
+        fields = read_json(text)
         return About(**{**fields, "layers": tuple(fields.get("layers", ()))})
     except (ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -144,13 +151,13 @@ def _safetensors() -> Any:
 
 def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        data = read_regular(path)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
         if not all(name.endswith(".npy") for name in names):
             raise _not_ours(path)  # a file of PyTorch, which is a zip archive too
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(data, _MOST_BYTES)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
     about = arrays.pop(_ABOUT, None)
     return arrays, None if about is None else str(about)
@@ -183,8 +190,14 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
         raise MatchRTError(
             "output-unwritable", f"'{path}' exists already and is no Orbax checkpoint.", "Choose another name."
         )
-    fresh = target.with_name(f".{target.name}-new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if (reason := atomic.why_unwritable(target.parent)) is not None:
+        raise _unwritable(path, reason)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # On a full disk, Orbax's threads go on after the error and write tracebacks, so it is not begun.
+    if shutil.disk_usage(target.parent).free < sum(array.nbytes for array in arrays.values()):
+        raise _unwritable(path, "the disk has no room for it")
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    fresh = folder / target.name
     try:
         items = ocp.args.Composite(
             weights=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(dataclasses.asdict(about))
@@ -193,12 +206,16 @@ def _write_orbax(path: Path, arrays: Arrays, about: About) -> None:
             checkpointer.save(fresh, items)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
-    except OSError as error:
-        raise MatchRTError(
-            "output-unwritable", f"Cannot write '{path}': {error}.", "Choose a folder with space that you may write to."
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:  # Orbax passes on errors of its storage as ValueError
+        raise _unwritable(path, (str(error).splitlines() or ["the storage failed"])[0]) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unwritable(path: Path, reason: str) -> MatchRTError:
+    return MatchRTError(
+        "output-unwritable", f"Cannot write '{path}': {reason}.", "Choose a folder with space that you may write to."
+    )
 
 
 def _is_orbax(path: Path) -> bool:

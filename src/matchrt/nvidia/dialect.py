@@ -103,3 +103,9 @@ class Dialect(Protocol):
     def capture_refusal(self, context: Any, stream: int) -> str | None:
         """Why a CUDA graph of the context cannot be captured now; None if it can, or if nobody can tell."""
         ...
+
+
+def dtype_name(dtype: Any) -> str:
+    """NumPy's name of a TensorRT type. Raises nothing."""
+    name = str(getattr(dtype, "name", dtype)).lower()
+    return {"float": "float32", "half": "float16"}.get(name, name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Portability, Profile, TensorSpec
 from matchrt.nvidia.dialect import BuilderOptions
-from matchrt.runtime.backends import BACKENDS, backend_names, require_backend
+from matchrt.runtime.backends import BACKENDS, backend_names, built_for, require_backend
 
 if TYPE_CHECKING:
     from matchrt.runtime.engine_file import EngineFile
@@ -218,6 +218,12 @@ def building_backends() -> tuple[str, ...]:
 
 def no_builder(name: str) -> MatchRTError:
     """The error (backend-unknown) for a name that no engine can be built for. It is returned, not raised."""
+    if built_for(name) != name:
+        return MatchRTError(
+            "backend-unknown",
+            f"Backend {name} builds no engines; it runs those of {built_for(name)}.",
+            f"Build with --backend {built_for(name)}, and match with --backend {name}.",
+        )
     return MatchRTError(
         "backend-unknown",
         f"Backend {name} builds no engines." if name in BACKENDS else f"There is no backend '{name}'.",

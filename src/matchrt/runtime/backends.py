@@ -5,7 +5,8 @@ backend (`matchrt.runtime.backend.get_backend`). So the table costs nothing to i
 needed before it is used. The runtime depends on none of the classes: they are in `matchrt.engines`, a room above it,
 which also knows how to build.
 
-A new backend is a class that derives from `matchrt.runtime.backend.Backend`, and a line here.
+A new backend is a class that derives from `matchrt.runtime.backend.Backend`, and a line here; one that runs the engines
+of another backend has a second line.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ BACKENDS: dict[str, str] = {
     DEFAULT_BACKEND: "matchrt.engines.onnxruntime:OnnxRuntimeBackend",
     "tensorrt": "matchrt.engines.tensorrt:TensorRTBackend",
     "tensorrt_rtx": "matchrt.engines.tensorrt:TensorRTRTXBackend",
+    "openvino": "matchrt.engines.openvino:OpenVinoBackend",
     "jax": "matchrt.engines.jax:JaxBackend",
 }
+# Backends that have no engines of their own, and the backend whose engines they run.
+_RUNS_ENGINES_OF: dict[str, str] = {"openvino": DEFAULT_BACKEND}
+
+
+def built_for(backend: str | None) -> str | None:
+    """The backend that those engines are built for which `backend` runs; None for any. Raises nothing."""
+    return None if backend is None else _RUNS_ENGINES_OF.get(backend, backend)
 
 
 def backend_names() -> tuple[str, ...]:

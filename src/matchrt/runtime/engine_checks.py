@@ -4,7 +4,9 @@
 | ------------------------ | ---------------- | ------------------------------------------------ |
 | `require_wanted_backend` | `engine-backend` | the manifest, before the engine is read          |
 | `require_known_backend`  | `engine-backend` | the manifest, before the engine is read          |
+| `require_contract`       | `manifest-invalid` | the manifest, before the engine is read        |
 | `require_digest`         | `engine-digest`  | the bytes, before a runtime gets them            |
+| `require_self_contained` | `engine-external` | the bytes, before a runtime gets them           |
 | `require_device`         | `device-backend` | the manifest, before a runtime gets the bytes    |
 | `require_version`        | `engine-version` | the manifest, before a runtime gets the bytes    |
 | `require_lean_runtime`   | `engine-version` | the manifest, before a runtime gets the bytes    |
@@ -18,17 +20,24 @@ The sessions raise `engine-refused` and `engine-rejected` if a vendor's own load
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matchrt._util.digest import sha256_bytes
+from matchrt._util.onnx_wire import external_tensors
+from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, Portability
+from matchrt.manifest import EngineManifest, Portability, TensorSpec, manifest_path
+from matchrt.manifest.contract import check_contract
 from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names
 from matchrt.runtime.bundled import BUNDLED
 
 # Options of the builder that belong to the engine and not to the machine, by their names in the manifest.
 _OPTIONS = (("tf32", "--tf32"), ("version_compatible", "--version-compatible"))
+# Tensors that a message names.
+_SHOWN = 10
 
 
 def require_wanted_backend(manifest: EngineManifest, path: Path, wanted: str | None) -> None:
@@ -51,6 +60,21 @@ def require_known_backend(manifest: EngineManifest, path: Path) -> None:
         )
 
 
+def require_contract(manifest: EngineManifest, path: Path) -> None:
+    """Raises `manifest-invalid` if the manifest's parts contradict one another or the engine's contract.
+
+    path: of the engine.
+    """
+    try:
+        check_contract(manifest)
+    except ValueError as error:
+        raise MatchRTError(
+            "manifest-invalid",
+            f"'{manifest_path(path)}': {error}.",
+            f"Build the engine again: {build_command(manifest)}.",
+        ) from error
+
+
 def require_digest(manifest: EngineManifest, path: Path, data: bytes) -> None:
     """Raises `engine-digest` if the bytes are not those that the manifest was written for."""
     rebuild = f"Build it again: matchrt build {manifest.model}."
@@ -59,6 +83,28 @@ def require_digest(manifest: EngineManifest, path: Path, data: bytes) -> None:
         raise MatchRTError("engine-digest", message, rebuild)
     if sha256_bytes(data) != manifest.engine_sha256:
         raise MatchRTError("engine-digest", f"'{path}' is not the file that its manifest describes.", rebuild)
+
+
+def require_self_contained(manifest: EngineManifest, path: Path, data: bytes) -> None:
+    """Raises an error if an ONNX engine's tensors are in other files, wherever in the graph they stand.
+
+    The digest covers the engine's bytes only, and a runtime would take whatever such a file holds. 10 ms for 5 MB.
+    Errors: engine-external; engine-rejected, if the bytes are no ONNX graph.
+    """
+    rebuild = f"Build it again: {build_command(manifest)}."
+    try:
+        outside = external_tensors(data)
+    except ValueError as error:
+        raise MatchRTError("engine-rejected", f"'{path}' is not an ONNX graph: {error}.", rebuild) from error
+    if outside:
+        first = outside[0]
+        place = f" in '{shortened(first.location)}'" if first.location else ""
+        raise MatchRTError(
+            "engine-external",
+            f"'{path}' keeps tensors in other files, which its digest does not cover: '{shortened(first.name)}'{place}"
+            f"{f' and {len(outside) - 1} more' if len(outside) > 1 else ''}.",
+            "Build it again, or save the graph with all its data inside (onnx.save of the loaded model).",
+        )
 
 
 def require_device(manifest: EngineManifest, devices: tuple[str, ...], asked: str | None) -> None:
@@ -132,18 +178,39 @@ def fits_gpu(where: Portability, capability: str) -> bool:
     return where.newer_gpus and _numbers(capability) > min(_numbers(entry) for entry in listed)
 
 
-def require_tensors(manifest: EngineManifest, path: Path, names: Iterable[str]) -> None:
-    """Raises `engine-graph` if the loaded engine's inputs and outputs are not those of the manifest.
+def require_tensors(
+    manifest: EngineManifest, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+) -> None:
+    """Raises `engine-graph` if the loaded engine's tensors are not those of the manifest: names, types and shapes.
 
-    names: of the loaded engine's inputs and outputs.
+    inputs, outputs: of the loaded engine. A dimension that is not known there is a string, whatever its name.
     """
-    found, wanted = set(names), {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
-    if found != wanted:
-        raise MatchRTError(
-            "engine-graph",
-            f"'{path}' has the tensors {sorted(found)}; its manifest says {sorted(wanted)}.",
-            f"Build it again: {build_command(manifest)}.",
-        )
+    for what, loaded, told in (("inputs", inputs, manifest.inputs), ("outputs", outputs, manifest.outputs)):
+        found, wanted = _by_name(loaded), _by_name(told)
+        if set(found) != set(wanted):
+            message = f"'{path}' has the {what} {_listed(found)}; its manifest says {_listed(wanted)}."
+            raise MatchRTError("engine-graph", message, f"Build it again: {build_command(manifest)}.")
+        for name, spec in wanted.items():
+            if found[name] != spec:
+                message = f"'{path}' has the tensor {_shown(found[name])}; its manifest says {_shown(spec)}."
+                raise MatchRTError("engine-graph", message, f"Build it again: {build_command(manifest)}.")
+
+
+def _by_name(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
+    """The tensors by name, with one name for all dimensions that depend on the images."""
+    sides = {spec.name: tuple(side if isinstance(side, int) else "any" for side in spec.shape) for spec in specs}
+    return {spec.name: replace(spec, shape=sides[spec.name]) for spec in specs}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names of an engine's tensors in a message, which may be a stranger's."""
+    chosen = sorted(names)
+    more = f" and {len(chosen) - _SHOWN} more" if len(chosen) > _SHOWN else ""
+    return ", ".join(map(shortened, chosen[:_SHOWN])) + more
+
+
+def _shown(spec: TensorSpec) -> str:
+    return f"{shortened(spec.name)} {shortened(spec.dtype)} {list(spec.shape)}"
 
 
 def require_known_shapes(shapes: Mapping[str, tuple[int, ...]], inferred: bool) -> None:
@@ -185,7 +252,8 @@ def build_command(manifest: EngineManifest) -> str:
         parts.append("--dense")
     parts += [option for name, option in _OPTIONS if name in manifest.options]
     if manifest.model not in BUNDLED:
-        parts.append(f"--checkpoint {manifest.source.name}")
+        # People copy this command into a shell, and the name may be a stranger's.
+        parts.append(f"--checkpoint {shlex.quote(manifest.source.name)}")
     return " ".join(parts)
 
 

@@ -34,11 +34,17 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._util import atomic
+from matchrt._util.npz import read_npz
+from matchrt._util.reading import TooLargeError, read_regular
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError
 from matchrt.runtime import hloc
 from matchrt.runtime.hloc import Root
 from matchrt.runtime.match_data import MatchData, MatchesT
 from matchrt.runtime.record import arrays, from_record, metadata
+
+# A file of a million matches has 60 MB.
+_MOST_BYTES = 1 << 30
 
 
 def save_matches(matches: MatchData, path: str | os.PathLike[str], *, root: Root = None) -> None:
@@ -70,14 +76,16 @@ def load_matches(path: str | os.PathLike[str], kind: type[MatchesT]) -> MatchesT
             "matches-format", f"'{source}': matches are loaded from .npz or .json.", "Save as .npz to load later."
         )
     try:
-        data = source.read_bytes()
+        data = read_regular(source, _MOST_BYTES)
+    except TooLargeError as error:
+        raise _format_error(source, str(error.strerror)) from error
     except OSError as error:
         raise MatchRTError(
             "matches-missing", f"Cannot read '{source}': {error.strerror}.", "Check the path."
         ) from error
     try:
         return from_record(found.read(data), kind)
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _format_error(source, str(error)) from error
     except MatchRTError as error:  # the arrays are there, but are no matches
         raise _format_error(source, error.message) from error
@@ -129,15 +137,13 @@ def _listed(array: npt.NDArray[Any]) -> Any:
 
 
 def _npz_record(data: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is not an .npz archive")
-        record: dict[str, Any] = json.loads(str(archive["meta"]))
-        return record | {name: archive[name] for name in archive.files if name != "meta"}
+    found = read_npz(data, _MOST_BYTES)
+    record: dict[str, Any] = read_json(str(found.pop("meta")))
+    return record | found
 
 
 def _json_record(data: bytes) -> dict[str, Any]:
-    record = json.loads(data)
+    record = read_json(data)
     if not isinstance(record, dict):
         raise ValueError("it is not a JSON object")
     return record

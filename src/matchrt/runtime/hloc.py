@@ -25,9 +25,9 @@ existing file is not HDF5), output-unwritable, matches-orientation.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt._util import atomic
+from matchrt._util.reading import is_regular
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.runtime.match_data import MatchData
 from matchrt.runtime.record import metadata
@@ -162,8 +163,9 @@ def sparse_keypoints(points: Float32Array, scores: Float32Array, height: int, wi
 def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root: Root = None) -> None:
     """Adds pairs to a file of raw matches, and creates it if there is none. A pair that is there is replaced.
 
-    The file is copied, the copy is extended and renamed, so an interruption leaves the old file whole. Give many pairs
-    in one call, because each call copies the file. Only one writer may work at a time: of two, the later one wins. The
+    The file is extended in memory, written beside the old one and renamed. So an interruption leaves the old file
+    whole, and so does a full disk, after which HDF5 would end the process. Give many pairs in one call, because each
+    call writes the whole file. Only one writer may work at a time: of two, the later one wins. The
     group's attribute `matchrt` holds the metadata of the .npz format as JSON; hloc ignores it.
     root: image names are written relative to this folder, as hloc wants them. Errors: those of the module.
     """
@@ -174,14 +176,17 @@ def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root
         for found in pairs
     ]
     _require_hdf5(target)
-    with atomic.atomic_path(target) as temporary:
-        if target.exists():
-            shutil.copyfile(target, temporary)
-        with h5py.File(temporary, "r+" if target.exists() else "w") as file:
+    present = target.read_bytes() if is_regular(target) else b""
+    image = io.BytesIO(present)
+    try:
+        with h5py.File(image, "r+" if present else "w") as file:
             for name, found in named:
                 points = found.image0.stored_points(found.keypoints0), found.image1.stored_points(found.keypoints1)
                 group = write_group(file, name, raw_matches(*points, found.scores))
                 group.attrs["matchrt"] = json.dumps(_stored_metadata(found))
+    except (OSError, RuntimeError, KeyError) as error:  # what is there is damaged behind its beginning
+        raise _no_hdf5(target) from error
+    atomic.write_bytes(target, image.getvalue())
 
 
 def _stored_metadata(found: MatchData) -> dict[str, Any]:
@@ -205,14 +210,18 @@ def check_pairs(path: str | os.PathLike[str], names: Iterable[str], root: Root =
 
 def _require_hdf5(target: Path) -> None:
     h5py = require_h5py()
-    if not target.exists():
+    if not is_regular(target):  # a pipe would make HDF5 wait; writing refuses what is there and is no file
         return
     try:
         with h5py.File(target, "r"):
             return
     except OSError as error:
-        raise MatchRTError(
-            "output-format",
-            f"'{target}' exists and is not a whole HDF5 file.",
-            "Choose another name; it was left as it is.",
-        ) from error
+        raise _no_hdf5(target) from error
+
+
+def _no_hdf5(target: Path) -> MatchRTError:
+    return MatchRTError(
+        "output-format",
+        f"'{target}' exists and is not a whole HDF5 file.",
+        "Choose another name; it was left as it is.",
+    )

@@ -7,13 +7,14 @@ from typing import Any
 import numpy.typing as npt
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import EngineManifest, TensorSpec
 from matchrt.nvidia.boards import board_in_use, read_boards
 from matchrt.runtime.calling import CallingSession
 from matchrt.runtime.engine_checks import require_tensors
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.session import Arrays, SessionOptions, check_inputs
 
+_TYPES = {"tensor(uint8)": "uint8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(float)": "float32"}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -49,8 +50,11 @@ class OnnxRuntimeSession(CallingSession):
             ) from error
         # If a provider's libraries are missing, ONNX Runtime takes the CPU and only logs that.
         _require_provider(provider, self._session.get_providers())
-        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
-        require_tensors(engine.manifest, engine.path, (tensor.name for tensor in tensors))
+        inputs, outputs = (
+            [tensor_spec(value) for value in values]
+            for values in (self._session.get_inputs(), self._session.get_outputs())
+        )
+        require_tensors(engine.manifest, engine.path, inputs, outputs)
         self._manifest = engine.manifest
         self._provider = provider
         self._device: str | None = None
@@ -102,6 +106,12 @@ class OnnxRuntimeSession(CallingSession):
     def close(self) -> None:
         """Frees the engine; later runs raise session-closed. More than one call does no harm."""
         self._session = None
+
+
+def tensor_spec(value: Any) -> TensorSpec:
+    """The description of ONNX Runtime's tensor. A dimension of no known size and no name is `?`. Raises nothing."""
+    shape = (side if isinstance(side, int) else str(side or "?") for side in value.shape)
+    return TensorSpec(value.name, _TYPES.get(value.type, value.type), tuple(shape))
 
 
 def _gpus() -> str:

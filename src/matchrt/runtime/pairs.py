@@ -15,6 +15,7 @@ Errors:
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from matchrt._util.reading import open_regular
 from matchrt.errors import MatchRTError
 from matchrt.runtime.decoding.formats import SUFFIXES, unread_reason
 
@@ -106,7 +108,7 @@ def no_pairs(source: Path, skipped: list[Skipped]) -> MatchRTError:
 
 
 def _require(path: Path) -> None:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - False for names that the system does not take
         raise MatchRTError("pairs-missing", f"There is no file or folder '{path}'.", "Check the path.")
 
 
@@ -177,7 +179,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             "Write what comes through it to a file first, and name that file.",
         )
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="surrogateescape") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), ""), start=1):
                 if len(line) == _LONGEST_LINE:
                     raise MatchRTError(

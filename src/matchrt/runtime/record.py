@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from matchrt._util.from_json import parse_json
 from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
 from matchrt.runtime.orientation import ORIENTATIONS
@@ -23,6 +24,7 @@ VERSION = 3
 # Version 1 called the backend by another name. Versions 1 and 2 did not note orientations. Both are read.
 _VERSION_1_BACKEND = "flavor"
 
+_LARGEST_SIDE = 1 << 31
 _ARRAYS = ("keypoints0", "keypoints1", "scores")
 _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
 
@@ -64,31 +66,38 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
     made_by = dict(record["provenance"])
     if record["version"] == 1:
         made_by["backend"] = made_by.pop(_VERSION_1_BACKEND)
-    for name in ("network_size0", "network_size1"):
-        height, width = made_by[name]
-        made_by[name] = (int(height), int(width))
-    image0, image1 = (_image(record[name], record["version"]) for name in ("image0", "image1"))
     return kind(
         keypoints0=_points(record["keypoints0"]),
         keypoints1=_points(record["keypoints1"]),
-        scores=np.asarray(record["scores"], np.float32),
-        image0=image0,
-        image1=image1,
-        timings=record["timings_ms"],
-        provenance=Provenance(**made_by),
+        scores=_numbers(record["scores"]).astype(np.float32),
+        image0=_image(record["image0"], "image0", record["version"]),
+        image1=_image(record["image1"], "image1", record["version"]),
+        timings=parse_json(dict[str, float], record["timings_ms"], "timings_ms"),
+        provenance=parse_json(Provenance, made_by, "provenance"),
         geometry=_geometry(record),
     )
 
 
-def _image(stored: Mapping[str, Any], version: int) -> ImageRef:
-    image = ImageRef(**{"orientation": None, **stored} if version < VERSION else stored)
+def _image(value: Any, where: str, version: int) -> ImageRef:
+    stored = {"orientation": None, **value} if version < VERSION and isinstance(value, Mapping) else value
+    image: ImageRef = parse_json(ImageRef, stored, where)
+    if not (0 < image.height < _LARGEST_SIDE and 0 < image.width < _LARGEST_SIDE):
+        raise ValueError(f"{where} is {image.height}x{image.width}")
     if image.orientation is not None and image.orientation not in ORIENTATIONS:
-        raise ValueError(f"orientation {image.orientation!r} is not known")
+        raise ValueError(f"{where} has the orientation {image.orientation!r}")
     return image
 
 
+def _numbers(values: Any) -> npt.NDArray[Any]:
+    """The values as an array of numbers. Error: ValueError for any others, which NumPy would turn into numbers."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array holds {array.dtype}, not numbers")
+    return array
+
+
 def _points(values: Any) -> npt.NDArray[np.float32]:
-    array = np.asarray(values, np.float32)
+    array = _numbers(values).astype(np.float32)
     return array.reshape(0, 2) if array.size == 0 else array  # an empty JSON list has lost its second axis
 
 
@@ -101,18 +110,25 @@ def _geometry(record: Mapping[str, Any]) -> Geometry | None:
     return Geometry(
         kind=stored["kind"],
         matrix=_optional(record, "matrix", (3, 3)),
-        inliers=np.asarray(record["inliers"], bool),
-        threshold_px=float(stored["threshold_px"]),
-        estimator=str(stored["estimator"]),
+        inliers=_inliers(record["inliers"]),
+        threshold_px=parse_json(float, stored["threshold_px"], "threshold_px"),
+        estimator=parse_json(str, stored["estimator"], "estimator"),
         rotation=_optional(record, "rotation", (3, 3)),
         translation=_optional(record, "translation", (3,)),
     )
 
 
+def _inliers(values: Any) -> npt.NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind != "b":
+        raise ValueError(f"inliers are {array.dtype}, not booleans")
+    return array.astype(bool)
+
+
 def _optional(record: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
     if record.get(name) is None:
         return None
-    array = np.asarray(record[name], np.float64)
-    if array.shape != shape:
-        raise ValueError(f"{name} has the shape {array.shape}")
+    array = _numbers(record[name]).astype(np.float64)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"{name} has the shape {array.shape}, or numbers that are not finite")
     return array

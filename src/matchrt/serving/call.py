@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
@@ -27,6 +30,10 @@ class Call:
         """Allows at most `seconds` from now, and never more than before. Raises nothing."""
         self._end = min(self._end, time.monotonic() + seconds)
 
+    def left(self) -> float:
+        """The seconds until the deadline; 0 after it. Raises nothing."""
+        return max(self._end - time.monotonic(), 0.0)
+
     def check(self) -> None:
         """Raises deadline-exceeded or request-abandoned if it is of no use to go on."""
         if self._gone:
@@ -43,12 +50,23 @@ class Call:
         if self._gone:
             run.cancel()
         try:
-            return run.result(max(self._end - time.monotonic(), 0.0))
+            return run.result(self.left())
         except FutureTimeout as error:
             run.cancel()
             raise too_late() from error
         except CancelledError as error:
             raise abandoned() from error
+
+    @contextlib.contextmanager
+    def alone(self, lock: threading.Lock | None) -> Iterator[None]:
+        """Holds a lock, if there is one, for the time of a `with` block. Errors: those of `check`, while it waits."""
+        while lock is not None and not lock.acquire(timeout=0.05):
+            self.check()
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
 
     def abandon(self) -> None:
         """Called when the client has gone. Cancels a run that has not begun. Raises nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from matchrt.errors import InternalError, MatchRTError
@@ -9,13 +10,17 @@ from matchrt.errors import InternalError, MatchRTError
 # HTTP and gRPC status by code. Any other code is the caller's mistake (400), any other InternalError is ours (500).
 _STATUS: dict[str, tuple[int, str]] = {
     "token-wrong": (401, "UNAUTHENTICATED"),
+    "request-foreign": (403, "PERMISSION_DENIED"),
     "model-not-served": (404, "NOT_FOUND"),
     "request-not-found": (404, "UNIMPLEMENTED"),
     "request-method": (405, "UNIMPLEMENTED"),
-    "body-slow": (408, "INVALID_ARGUMENT"),
+    "header-slow": (408, "INVALID_ARGUMENT"),
+    "body-slow": (408, "DEADLINE_EXCEEDED"),
     "body-too-large": (413, "RESOURCE_EXHAUSTED"),
     "image-too-large": (413, "INVALID_ARGUMENT"),
     "size-memory": (413, "INVALID_ARGUMENT"),
+    "request-media-type": (415, "INVALID_ARGUMENT"),
+    "header-too-large": (431, "INVALID_ARGUMENT"),
     "server-busy": (429, "RESOURCE_EXHAUSTED"),
     "server-draining": (503, "UNAVAILABLE"),
     "out-of-memory": (503, "UNAVAILABLE"),
@@ -77,6 +82,37 @@ def too_large(limit: int) -> MatchRTError:
     )
 
 
-def surprise(error: Exception) -> InternalError:
-    """The error of an unexpected exception. It names the exception's type only; the text stays in the log."""
+def out_of_memory() -> InternalError:
+    """The error of a request for which there is not enough memory, or no thread."""
+    return InternalError(
+        "out-of-memory", "There is not enough memory for this request.", "Send smaller images, or try again later."
+    )
+
+
+def surprise(error: BaseException) -> InternalError:
+    """The error of an unexpected exception: out-of-memory, or unexpected with the exception's type only.
+
+    The exception's text stays in the log.
+    """
+    if lacks_memory(error):
+        return out_of_memory()
     return InternalError("unexpected", f"Unexpected failure: {type(error).__name__}.", "Report it with the log.")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory is short: Python's, NumPy's, or OpenCV's."""
+    # OpenCV's StsNoMem.
+    return isinstance(error, MemoryError) or (type(error).__module__ == "cv2" and getattr(error, "code", None) == -4)
+
+
+def free_frames(error: BaseException) -> None:
+    """Empties the frames that an error has passed, which otherwise keep bodies and images until Python finds the cycle.
+
+    The traceback can still be printed.
+    """
+    seen: set[int] = set()
+    step: BaseException | None = error
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        traceback.clear_frames(step.__traceback__)
+        step = step.__cause__ or step.__context__

@@ -14,55 +14,99 @@ from google.protobuf.message import DecodeError
 
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
+from matchrt.serving.admission import Admission, Place
+from matchrt.serving.body import LARGE, SECONDS, slow
 from matchrt.serving.call import Call
-from matchrt.serving.failures import bad_request, grpc_status, surprise
+from matchrt.serving.failures import busy, grpc_status, lacks_memory, surprise
+from matchrt.serving.grpc_bounds import check_infer, check_small, damaged
 from matchrt.serving.grpc_messages import SERVICE, message
 from matchrt.serving.grpc_tensors import read_call, write_answer
 from matchrt.serving.http_guard import require_token
-from matchrt.serving.infer import infer, model_metadata, server_metadata
+from matchrt.serving.infer import infer_job, model_metadata, server_metadata
 from matchrt.serving.models import VERSION, Model, find
-from matchrt.serving.service import Service
+from matchrt.serving.service import Job, Service
+from matchrt.serving.tensors import InferCall, Tensor, Wanted
 
 LOGGER = logging.getLogger("matchrt.serving")
-Handler = Callable[[Any, Any], Awaitable[Any]]
+Handler = Callable[[Any], Awaitable[Any]]
 _OPEN = ("ServerLive", "ServerReady")
+# Calls other than ModelInfer whose messages are read at the same time, and how long one may take.
+_SMALL_CALLS = 2
+_SMALL_SECONDS = 2.0
+# Calls of one connection, and of all, that are answered at the same time. Those without a place are refused at once.
+_STREAMS = 100
+_CALLS = 1024
+# grpc joins a message's bytes, and copies them, in the event loop. So a message may be half as long as a body, or
+# health would wait for it.
+_SHARE = 2
+# Seconds that a connection may take to become one of HTTP/2, and that it may have no call.
+_HANDSHAKE = 10
+_IDLE = 60
 
 
 class GrpcService:
-    """The protocol's six calls. A MatchRTError that one raises becomes the call's status."""
+    """The protocol's six calls. A MatchRTError that one raises becomes the call's status.
+
+    Each is one message in both directions, as the protocol has it. Here the message is read when it is asked for, so
+    that a call first shows its token and gets a place. Until then gRPC's flow control keeps it with the client.
+    """
 
     def __init__(self, service: Service, models: Mapping[str, Model]) -> None:
         self._service, self._models = service, models
+        self._small = Admission(_SMALL_CALLS, _SMALL_CALLS * service.options.max_body, service.trimmer.freed)
 
-    async def server_live(self, request: Any, context: Any) -> Any:
+    async def server_live(self, context: Any) -> Any:
         """Says that the process answers."""
         return message("ServerLiveResponse")(live=True)
 
-    async def server_ready(self, request: Any, context: Any) -> Any:
+    async def server_ready(self, context: Any) -> Any:
         """Says whether the service takes requests."""
         return message("ServerReadyResponse")(ready=self._service.ready)
 
-    async def model_ready(self, request: Any, context: Any) -> Any:
+    async def model_ready(self, context: Any) -> Any:
         """Says whether the service takes requests for a model. Error: model-not-served."""
+        request = await self._read_small("ModelReadyRequest", context)
         find(self._models, request.name, request.version)
         return message("ModelReadyResponse")(ready=self._service.ready)
 
-    async def server_metadata(self, request: Any, context: Any) -> Any:
+    async def server_metadata(self, context: Any) -> Any:
         """Name, version and extensions of the server."""
         return message("ServerMetadataResponse")(**server_metadata(__version__))
 
-    async def model_metadata(self, request: Any, context: Any) -> Any:
+    async def model_metadata(self, context: Any) -> Any:
         """Inputs and outputs of a model. Error: model-not-served."""
+        request = await self._read_small("ModelMetadataRequest", context)
         return message("ModelMetadataResponse")(**model_metadata(find(self._models, request.name, request.version)))
 
-    async def model_infer(self, request: Any, context: Any) -> Any:
+    async def model_infer(self, context: Any) -> bytes:
         """Runs a model. Errors: model-not-served, request-invalid, those of `Service.run`."""
-        model = find(self._models, request.model_name, request.model_version)
-        left = context.time_remaining()
-        # If the caller set no deadline, grpc returns a very large number.
-        call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
-        infer_call, tensors, _ = await infer(self._service, model, call, lambda: read_call(request))
-        return write_answer(model.name, VERSION, infer_call, tensors)
+        place = self._service.enter()
+        try:
+            received = [await _read(context, place, SECONDS)]
+            left = context.time_remaining()
+            # If the caller set no deadline, grpc returns a very large number.
+            call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
+
+            # Parsing a message may take long, so the request's own thread does it, and looks for the model.
+            def prepare() -> Job[bytes]:
+                raw = received.pop()
+                with call.alone(self._service.parsing if len(raw) >= LARGE else None):
+                    check_infer(raw)
+                    request = _parse("ModelInferRequest", raw)
+                    del raw
+                    model = find(self._models, request.model_name, request.model_version)
+                    asked = read_call(request)
+                del request
+
+                def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> bytes:
+                    return bytes(write_answer(model.name, VERSION, asked, tensors).SerializeToString())
+
+                return infer_job(model, call, asked, write)
+
+            return await self._service.run(None, call, prepare, place)
+        finally:
+            if not place.used:
+                place.leave()
 
     def handlers(self) -> Any:
         """The handlers of the methods, by their names, as grpc takes them."""
@@ -77,30 +121,37 @@ class GrpcService:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(self._guarded(name, handler))
+                # Of the kinds of calls, this one leaves it to the handler when the message is read.
+                name: grpc.stream_unary_rpc_method_handler(self._guarded(name, handler))
                 for name, handler in methods.items()
             },
         )
 
-    def _guarded(self, name: str, handler: Handler) -> Handler:
-        """The handler as a function of bytes; an exception that it raises becomes the call's status."""
+    def _guarded(self, name: str, handler: Handler) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """The handler as a function that gives bytes; an exception that it raises becomes the call's status."""
 
-        async def answer(raw: bytes, context: Any) -> bytes:
+        async def answer(_: Any, context: Any) -> bytes:
             start, status = time.perf_counter(), "OK"
             try:
                 self._require_token(name, context)
-                return bytes((await handler(_parse(f"{name}Request", raw), context)).SerializeToString())
+                found = await handler(context)
+                return found if isinstance(found, bytes) else bytes(found.SerializeToString())
             except asyncio.CancelledError:
                 status = "CANCELLED"
                 raise
             except MatchRTError as error:
-                status, failure = grpc_status(error), error
+                # Not the error itself: this frame would keep it, and it would keep this frame.
+                status, text = grpc_status(error), str(error)
             except Exception as error:
-                LOGGER.exception("unexpected failure in %s", name)
-                status, failure = "INTERNAL", surprise(error)
+                if lacks_memory(error):
+                    LOGGER.error("out of memory in %s", name)
+                else:
+                    LOGGER.exception("unexpected failure in %s", name)
+                failure = surprise(error)
+                status, text = grpc_status(failure), str(failure)
             finally:
                 self._service.metrics.answered("grpc", name, status, time.perf_counter() - start)
-            await context.abort(getattr(grpc.StatusCode, status), str(failure))
+            await context.abort(getattr(grpc.StatusCode, status), text)
             raise AssertionError("abort raises")
 
         return answer
@@ -111,23 +162,65 @@ class GrpcService:
             given = dict(context.invocation_metadata() or ()).get("authorization")
             require_token(given if isinstance(given, str) else None, token)
 
+    async def _read_small(self, name: str, context: Any) -> Any:
+        """A message that has a name or two. Few are read at a time, since only a whole one shows its size."""
+        place = self._small.enter()
+        try:
+            raw = await _read(context, place, _SMALL_SECONDS)
+        finally:
+            place.leave()
+        check_small(raw)
+        return _parse(name, raw)
+
+
+async def _read(context: Any, place: Place, seconds: float) -> bytes:
+    """The call's message. Errors: body-slow, request-invalid; server-busy if others got the place or hold too much."""
+    work = asyncio.ensure_future(context.read())
+    place.arriving(work.cancel)
+    try:
+        raw = await asyncio.wait_for(work, seconds)
+    except asyncio.TimeoutError as error:
+        raise slow() from error
+    except asyncio.CancelledError:
+        if place.lost:
+            raise busy() from None
+        raise
+    finally:
+        place.arrived()
+    if place.lost:
+        raise busy()
+    if not isinstance(raw, bytes):  # the client has ended its side without a message
+        raise damaged()
+    place.hold(len(raw))
+    return raw
+
 
 def _parse(name: str, raw: bytes) -> Any:
     try:
         return message(name).FromString(raw)
     except DecodeError as error:
-        raise bad_request(f"These bytes are not a {name}.", "Use the protocol's .proto file.") from error
+        raise damaged() from error
 
 
-def make_server(service: Service, models: Mapping[str, Model]) -> tuple[Any, int]:
-    """A server that listens, and its port. It must be started in the running event loop. Error: port-taken."""
+def make_server(service: Service, models: Mapping[str, Model], connections: int = 512) -> tuple[Any, int]:
+    """A server that listens, and its port. It must be started in the running event loop.
+
+    connections: how many it keeps at most. Error: port-taken.
+    """
     options = service.options
     server = grpc.aio.server(
         options=(
-            ("grpc.max_receive_message_length", options.max_body),
+            ("grpc.max_receive_message_length", options.max_body // _SHARE),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
-        )
+            # Without probing, a message that is not asked for stays with the client but for 64 kB.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.max_concurrent_streams", _STREAMS),
+            ("grpc.max_allowed_incoming_connections", connections),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE * 1000),
+            ("grpc.max_connection_idle_ms", _IDLE * 1000),
+        ),
+        maximum_concurrent_rpcs=_CALLS,
     )
     server.add_generic_rpc_handlers((GrpcService(service, models).handlers(),))
     host = f"[{options.host}]" if ":" in options.host else options.host

@@ -12,9 +12,10 @@ from matchrt.serving.tensors import (
     Wanted,
     byte_strings,
     from_bytes,
-    from_values,
+    from_slices,
     read_datatype,
     read_shape,
+    text_count,
     to_bytes,
 )
 
@@ -24,6 +25,8 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+# Numbers that are read at a time, so that other threads run meanwhile.
+_SLICE = 1 << 16
 
 
 def read_call(request: Any) -> InferCall:
@@ -62,8 +65,12 @@ def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> T
     filled = [descriptor.name for descriptor, _ in contents.ListFields()]
     if field is None or [entry for entry in filled if entry != field]:
         raise bad_request(f"The contents of '{name}' are not those of {datatype}.", "Send raw_input_contents.")
-    values = list(getattr(contents, field))
-    return byte_strings(name, shape, values) if datatype == "BYTES" else from_values(name, datatype, shape, values)
+    values = getattr(contents, field)
+    if datatype == "BYTES":
+        text_count(name, shape)
+        return byte_strings(name, shape, list(values))
+    slices = (values[start : start + _SLICE] for start in range(0, len(values), _SLICE))
+    return from_slices(name, datatype, shape, len(values), slices)
 
 
 def _parameters(parameters: Any) -> dict[str, Any]:

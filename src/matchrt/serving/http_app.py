@@ -17,16 +17,17 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.serving.call import Call
 from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
-from matchrt.serving.http_guard import App, Guard
+from matchrt.serving.http_guard import App, Guard, body_of
 from matchrt.serving.http_match import add_match
 from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
 from matchrt.serving.http_tensors import HEADER, read_call, write_answer
 from matchrt.serving.http_waiting import read_timeout, unless_gone
-from matchrt.serving.infer import infer, model_metadata, server_metadata
+from matchrt.serving.infer import infer_job, model_metadata, server_metadata
 from matchrt.serving.metrics import CONTENT_TYPE
 from matchrt.serving.models import VERSION, Model, find
 from matchrt.serving.options import LOOPBACK
-from matchrt.serving.service import Service
+from matchrt.serving.service import Job, Service
+from matchrt.serving.tensors import InferCall, Tensor, Wanted
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
         title="matchrt",
         version=__version__,
         description="Image matching: the Open Inference Protocol version 2, and one friendly endpoint.",
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -49,8 +51,13 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     add_match(app, service)
     _add_pages(app, service)
     _add_failures(app)
-    schema = app.openapi
-    app.openapi = lambda: tidy(schema(), models, service.options.token is not None)  # type: ignore[method-assign]
+    # Made once: it takes longer than a health check may wait.
+    schema = orjson.dumps(tidy(app.openapi(), models, service.options.token is not None))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(schema, media_type="application/json")
+
     guarded: App = Guard(app, service)
     if service.options.host in LOOPBACK:
         # A web page whose host name points to 127.0.0.1 gets no answer.
@@ -124,11 +131,18 @@ def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -
 
 
 async def _infer(request: Request, service: Service, model: Model) -> Response:
-    body, header = await request.body(), request.headers.get(HEADER)
+    body, header = body_of(request), request.headers.get(HEADER)
     call = Call(read_timeout(request, service.options.timeout))
-    work = infer(service, model, call, lambda: read_call(body, header))
-    answer, tensors, wanted = await unless_gone(request, work)
-    content, length = write_answer(model.name, VERSION, answer, tensors, wanted)
+
+    def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> tuple[bytes, int | None]:
+        return write_answer(model.name, VERSION, asked, tensors, wanted)
+
+    def prepare() -> Job[tuple[bytes, int | None]]:
+        with call.alone(service.parsing if body.large else None):
+            asked = read_call(body.take(), header)
+        return infer_job(model, call, asked, write)
+
+    content, length = await unless_gone(request, service.run(None, call, prepare, body.place))
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
@@ -167,7 +181,8 @@ def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         # The exception's text is not for strangers. The guard writes it to the log.
-        return _json(as_json(surprise(error)), 500)
+        failure = surprise(error)
+        return _json(as_json(failure), http_status(failure))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:

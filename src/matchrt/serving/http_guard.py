@@ -1,4 +1,4 @@
-"""The guard in front of every HTTP request: it checks the token, limits bodies and time, and counts requests."""
+"""The guard in front of every HTTP request: it looks at the head, gives a place, and only then reads the body."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import hmac
 import logging
 import time
-import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
+from starlette.requests import Request
 
 from matchrt.errors import MatchRTError
-from matchrt.serving.failures import as_json, bad_request, busy, http_status, surprise, too_large
+from matchrt.serving.body import BODY, ENCODINGS, Body
+from matchrt.serving.failures import as_json, bad_request, http_status, lacks_memory, surprise, too_large
 from matchrt.serving.service import Service
 
 Scope = MutableMapping[str, Any]
@@ -24,19 +26,24 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOGGER = logging.getLogger("matchrt.serving")
 # These need no token: the health checks, and pages without any data.
-_OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
-# A body must arrive within this many seconds, whatever the request's own deadline is.
-_BODY_SECONDS = 30.0
-# The bytes of all bodies in memory at one time, in multiples of the largest body allowed.
-_BODIES = 4
+_HEALTH = ("/v2/health/live", "/v2/health/ready")
+_OPEN = ("/", "/docs", "/openapi.json", *_HEALTH)
+# The types of bodies by the route's end. No other route takes a body. The protocol's bodies may have no type, or that
+# which curl -d and urllib give to whatever they send; they are read as JSON all the same.
+_TYPES: dict[str, tuple[str | None, ...]] = {
+    "/v1/match": ("multipart/form-data",),
+    "/infer": ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", None),
+}
+# Methods that change nothing and run nothing.
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Guard:
-    """An ASGI application around another one. It reads whole bodies, so that the inner application only computes."""
+    """An ASGI application around another one, which then only computes."""
 
     def __init__(self, app: App, service: Service) -> None:
         self._app, self._service = app, service
-        self._held = 0
+        self._turns = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -53,40 +60,63 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        body = _Body(self)
         try:
             self._require_token(scope)
-            content = await body.read(scope, receive)
-            await self._app(scope, _replay(content, receive), counted)
+            _require_own_site(scope)
+            types = _types_of(scope)
+            if types is None:
+                if scope["path"] not in _HEALTH:
+                    await self._turn()
+                await self._app(scope, _nothing(receive), counted)
+            else:
+                await self._with_body(scope, types, receive, counted)
         except MatchRTError as error:
             await _refuse(error, counted)
         except Exception as error:
-            LOGGER.exception("unexpected failure in %s", scope["path"])
+            _log(error, scope)
             if status == 0:
                 await _refuse(surprise(error), counted)
         finally:
-            body.release()
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.answered("http", route, str(status), time.perf_counter() - start)
 
-    def hold(self, size: int) -> None:
-        """Counts bytes of bodies in memory. Error: server-busy if they are too many.
+    async def _turn(self) -> None:
+        """Waits for a turn. One request has it in each round of the event loop, so that many do not delay health."""
+        async with self._turns:
+            await asyncio.sleep(0)
 
-        size: bytes that come; negative for bytes that go.
-        """
-        if size > 0 and self._held + size > _BODIES * self._service.options.max_body:
-            raise busy()
-        self._held += size
-
-    @property
-    def limit(self) -> int:
-        """The largest body, bytes."""
-        return self._service.options.max_body
+    async def _with_body(self, scope: Scope, types: tuple[str | None, ...], receive: Receive, send: Send) -> None:
+        """Everything that the head can show is refused before the request gets a place, and all else after."""
+        limit = self._service.options.max_body
+        _require_type(scope, types)
+        encoding = (_header(scope, b"content-encoding") or "identity").strip().lower()
+        if encoding not in ENCODINGS:
+            raise bad_request("The content encoding is unknown.", "Use gzip, deflate, or none.")
+        length = _header(scope, b"content-length")
+        if length is not None and length.isdigit() and int(length[:20]) > limit:
+            raise too_large(limit)
+        place = self._service.enter()
+        try:
+            body = Body(place, limit, encoding)
+            await body.read(receive)
+            scope[BODY] = body
+            await self._app(scope, _nothing(receive), send)
+        finally:
+            # Where the request's thread has it, it leaves it when its work is done.
+            if not place.used:
+                place.leave()
 
     def _require_token(self, scope: Scope) -> None:
         token = self._service.options.token
         if token is not None and scope["path"] not in _OPEN:
             require_token(_header(scope, b"authorization"), token)
+
+
+def body_of(request: Request) -> Body:
+    """The body of a request to a route that takes one; its place is the request's."""
+    body = request.scope[BODY]
+    assert isinstance(body, Body)
+    return body
 
 
 def require_token(given: str | None, token: str) -> None:
@@ -98,76 +128,63 @@ def require_token(given: str | None, token: str) -> None:
         )
 
 
-class _Body:
-    """A request's body on its way into memory."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._size = 0
-
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body, unpacked. Errors: body-too-large, body-slow, server-busy, request-invalid."""
-        length = _header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > self._guard.limit:
-            raise too_large(self._guard.limit)
-        try:
-            packed = await asyncio.wait_for(self._collect(receive), _BODY_SECONDS)
-        except asyncio.TimeoutError as error:
-            raise MatchRTError(
-                "body-slow", f"The body took more than {_BODY_SECONDS:g} seconds.", "Send it faster."
-            ) from error
-        encoding = (_header(scope, b"content-encoding") or "identity").strip().lower()
-        if encoding == "identity":
-            return packed
-        scope["headers"] = [
-            pair for pair in scope["headers"] if pair[0] not in (b"content-encoding", b"content-length")
-        ]
-        content = unpack(packed, encoding, self._guard.limit)
-        self._take(len(content))
-        return content
-
-    async def _collect(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise bad_request("The body ended before its length.", "Send it whole.")
-            part = message.get("body", b"")
-            self._take(len(part))
-            parts.append(part)
-            if self._size > self._guard.limit:
-                raise too_large(self._guard.limit)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-
-    def _take(self, size: int) -> None:
-        self._guard.hold(size)
-        self._size += size
-
-    def release(self) -> None:
-        """Called when the body is no longer in memory."""
-        self._guard.hold(-self._size)
-        self._size = 0
+def _types_of(scope: Scope) -> tuple[str | None, ...] | None:
+    """The types of bodies that the route takes; None if it takes no body."""
+    path: str = scope["path"]
+    if scope["method"] != "POST":
+        return None
+    if path == "/v1/match":
+        return _TYPES["/v1/match"]
+    return _TYPES["/infer"] if path.startswith("/v2/models/") and path.endswith("/infer") else None
 
 
-def unpack(data: bytes, encoding: str, limit: int) -> bytes:
-    """Undoes gzip or deflate, up to `limit` bytes. Errors: request-invalid, body-too-large."""
-    if encoding not in ("gzip", "deflate"):
-        raise bad_request("The content encoding is unknown.", "Use gzip, deflate, or none.")
-    unpacker = zlib.decompressobj(31 if encoding == "gzip" else 15)
+def _require_type(scope: Scope, types: tuple[str | None, ...]) -> None:
+    given = _header(scope, b"content-type")
+    kind = None if given is None else given.partition(";")[0].strip().lower()
+    if kind not in types:
+        known = types[0]
+        said = "no type" if kind is None else f"the type '{kind[:80]}'"
+        raise MatchRTError(
+            "request-media-type", f"The body has {said}; this path takes {known}.", "Set the header Content-Type."
+        )
+
+
+def _require_own_site(scope: Scope) -> None:
+    """Raises request-foreign if a browser sends this for a page of another site.
+
+    Browsers say so by Sec-Fetch-Site, and by Origin where they do not send that; pages cannot change either. Programs
+    send neither.
+    """
+    if scope["method"] in _SAFE:
+        return
+    site, origin = _header(scope, b"sec-fetch-site"), _header(scope, b"origin")
+    good = site is None or site.strip().lower() in ("same-origin", "none")
+    if origin is not None and good:
+        # A page cannot set X-Forwarded-Host without asking first, and a proxy says by it what the browser asked for.
+        hosts = [_header(scope, name) for name in (b"host", b"x-forwarded-host")]
+        good = any(host is not None and _same_host(origin, host, ports=site is None) for host in hosts)
+    if not good:
+        raise MatchRTError(
+            "request-foreign",
+            "A page of another site has sent this request.",
+            "Ask from the service's own page or a program. A proxy in front of it must send the header Host or "
+            "X-Forwarded-Host as the browser does.",
+        )
+
+
+def _same_host(origin: str, host: str, *, ports: bool) -> bool:
+    """Whether an origin is that of a host; its port counts only where the browser has not compared it."""
     try:
-        content = unpacker.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise bad_request(f"The body is not {encoding}.", "Send it whole, or without an encoding.") from error
-    if len(content) > limit:
-        raise too_large(limit)
-    if not unpacker.eof:
-        raise bad_request(f"The body's {encoding} is cut off.", "Send it whole, or without an encoding.")
-    return content
+        parts, asked = urlsplit(origin.strip().lower()), urlsplit(f"//{host.strip().lower()}")
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        same_port = (parts.port or usual) == (asked.port or usual)
+        return bool(parts.hostname) and parts.hostname == asked.hostname and (same_port or not ports)
+    except (KeyError, ValueError):  # not an origin of the web, such as `null`
+        return False
 
 
-def _replay(content: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the whole body at once, and after it what the connection says."""
+def _nothing(receive: Receive) -> Receive:
+    """A `receive` that gives an empty body, and after it what the connection says."""
     sent = False
 
     async def next_message() -> Message:
@@ -175,9 +192,16 @@ def _replay(content: bytes, receive: Receive) -> Receive:
         if sent:
             return await receive()
         sent = True
-        return {"type": "http.request", "body": content, "more_body": False}
+        return {"type": "http.request", "body": b"", "more_body": False}
 
     return next_message
+
+
+def _log(error: Exception, scope: Scope) -> None:
+    if lacks_memory(error):
+        LOGGER.error("out of memory in %s", scope["path"][:200])
+    else:
+        LOGGER.exception("unexpected failure in %s", scope["path"][:200])
 
 
 def _header(scope: Scope, name: bytes) -> str | None:
@@ -190,7 +214,7 @@ async def _refuse(error: MatchRTError, send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.code == "token-wrong":
         headers.append((b"www-authenticate", b"Bearer"))
-    if error.code in ("body-too-large", "body-slow"):
+    if error.code == "body-slow":
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": http_status(error), "headers": headers})
     await send({"type": "http.response.body", "body": body})

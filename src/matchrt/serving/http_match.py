@@ -8,20 +8,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from fastapi import Request, Response, UploadFile
-from fastapi.exceptions import RequestValidationError
+from fastapi import Request, Response
 from PIL import Image as PILImage
 from pydantic import BaseModel, Field, ValidationError
 
-from matchrt.runtime.image import Image, decode_image
+from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
+from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
+from matchrt.serving.http_guard import body_of
+from matchrt.serving.http_multipart import read_boundary, read_parts
 from matchrt.serving.http_schemas import WORK, json_answer
 from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.models import pair_job
 from matchrt.serving.options import Verify
-from matchrt.serving.service import Job, ServedEngine, Service
+from matchrt.serving.service import Job, Service
 from matchrt.serving.workers import Run
 
 if TYPE_CHECKING:
@@ -53,11 +55,15 @@ _ANSWER = {
 }
 
 
-class MatchForm(BaseModel):
-    """The fields of a request."""
+_FILES = {
+    "image0": {"type": "string", "format": "binary", "description": "An image file."},
+    "image1": {"type": "string", "format": "binary", "description": "The other one."},
+}
 
-    image0: UploadFile = Field(description="An image file.")
-    image1: UploadFile = Field(description="The other one.")
+
+class MatchForm(BaseModel):
+    """The fields of a request that are no files."""
+
     engine: str | None = Field(None, description="Where several are served.")
     min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
     verify: Verify = Field("none", description="Geometry to check the matches by.")
@@ -70,48 +76,26 @@ def add_match(app: FastAPI, service: Service) -> None:
     @app.post("/v1/match", tags=["matching"], response_class=Response, **_described())
     async def match(request: Request) -> Response:
         """Matches two images. Keypoints are pixels of the images as given, turned as EXIF says."""
-        form, files = await _read_form(request)
-        chosen = service.engine(form.engine)
-        call = Call(read_timeout(request, service.options.timeout))
-        work = service.run(chosen, call, lambda: _job(chosen, files, form))
+        boundary = read_boundary(request.headers.get("content-type", ""))
+        body, call = body_of(request), Call(read_timeout(request, service.options.timeout))
+        work = service.run(None, call, lambda: _job(service, call, body, boundary), body.place)
         return Response(await unless_gone(request, work), media_type="application/json")
 
 
 def _described() -> dict[str, Any]:
-    content = {"multipart/form-data": {"schema": MatchForm.model_json_schema()}}
+    schema = MatchForm.model_json_schema()
+    schema = {**schema, "properties": {**_FILES, **schema["properties"]}, "required": list(_FILES)}
+    content = {"multipart/form-data": {"schema": schema}}
     return {"openapi_extra": {"requestBody": {"required": True, "content": content}},
             "responses": json_answer(_ANSWER, WORK)}  # fmt: skip
 
 
-async def _read_form(request: Request) -> tuple[MatchForm, tuple[bytes, bytes]]:
-    """The fields, checked, and the two files. An empty text means the default.
-
-    They are not parameters of the endpoint, because FastAPI then inspects their types in every request, which takes as
-    long as parsing the form. Errors: request-invalid, RequestValidationError.
-    """
-    try:
-        fields = await request.form()
-    except ValueError as error:  # a charset whose decoder fails in a way of its own
-        raise bad_request("The form's texts cannot be read.", "Send them as UTF-8.") from error
-    try:
-        form = MatchForm.model_validate({name: value for name, value in fields.items() if value != ""})
-        return form, (await form.image0.read(), await form.image1.read())
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-    finally:
-        await fields.close()
-
-
-def _job(
-    engine: ServedEngine,
-    files: tuple[bytes, bytes],
-    form: MatchForm,
-) -> Job[bytes]:
-    names = form.image0.filename or "image0", form.image1.filename or "image1"
-    read0, read1 = (
-        partial(decode_image, data, name[:200], max_pixels=engine.max_pixels)
-        for data, name in zip(files, names, strict=True)
-    )
+def _job(service: Service, call: Call, body: Body, boundary: bytes) -> Job[bytes]:
+    """The job of a request. Errors: request-invalid, model-not-served, those of `Body.take` and `pair_job`."""
+    with call.alone(service.parsing if body.large else None):
+        files, form = _read_body(body.take(), boundary)
+    engine = service.engine(form.engine)
+    read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
     pair, images = pair_job(engine, read0, read1, form.min_score)
     # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images
@@ -122,7 +106,29 @@ def _job(
             matches = matches.verify(form.verify)
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
-    return Job(pair.inputs, finish)
+    return Job(pair.inputs, finish, engine)
+
+
+def _read_body(content: bytearray, boundary: bytes) -> tuple[list[tuple[bytes, str]], MatchForm]:
+    """The two files with their names, and the fields. Error: request-invalid."""
+    parts = read_parts(content, boundary)
+    files = []
+    for field in _FILES:
+        part = parts.pop(field, None)
+        if part is None or part.filename is None:
+            raise bad_request(f"The form's field '{field}' is missing, or is no file.", "Send two image files.")
+        files.append((bytes(part.content), (part.filename or field)[:200]))
+    return files, _read_form({name: part.text() for name, part in parts.items()})
+
+
+def _read_form(texts: dict[str, str]) -> MatchForm:
+    """The fields, checked. An empty text means the default. Error: request-invalid."""
+    try:
+        return MatchForm.model_validate({name: text for name, text in texts.items() if text})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise bad_request(f"{where[:80]}: {first['msg']}.", "See /docs.") from error
 
 
 def _answer(matches: Matches, picture: str | None) -> bytes:

@@ -65,16 +65,18 @@ _ERROR = {
 _WORDS = {
     400: "The request does not fit; the text says how",
     401: "The token is missing or wrong",
+    403: "The request is from a page of another site",
     404: "No such model",
     408: "The body came too slowly",
     413: "The body or an image is too large",
+    415: "The route does not take a body of this type",
     429: "All places for requests are taken; try again",
     499: "The caller has closed the connection",
     503: "The service is shutting down, or memory is short",
     504: "The request's deadline passed before its result",
 }
 # The failures of requests that run a model or an engine.
-WORK = (400, 404, 408, 413, 429, 503, 504)
+WORK = (400, 403, 404, 408, 413, 415, 429, 503, 504)
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -100,14 +102,15 @@ def inference() -> dict[str, Any]:
 def tidy(schema: dict[str, Any], models: Iterable[str], token: bool) -> dict[str, Any]:
     """Corrects FastAPI's schema, in place, and returns it.
 
-    It removes the status 422, which is 400 here, lists the models' names, and describes the token if one is needed.
+    It removes the status 422, which is 400 here, and describes the token if one is needed. If not, it lists the models'
+    names: the schema itself is shown to everybody.
     """
-    known = {"model": list(models), "version": [VERSION]}
+    known = {"model": {} if token else {"enum": list(models)}, "version": {"enum": [VERSION]}}
     for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
             for entry in operation.get("parameters", []):
-                entry["schema"] = {"type": "string", "enum": known[entry["name"]]}
+                entry["schema"] = {"type": "string", **known[entry["name"]]}
             if token:
                 operation["responses"].update({str(key): value for key, value in _failures((401,)).items()})
     if token:

@@ -15,15 +15,18 @@ from typing import Any
 import orjson
 
 from matchrt.serving.failures import bad_request, too_large
+from matchrt.serving.json_bounds import NumberText, loads
 from matchrt.serving.tensors import (
     InferCall,
     Tensor,
     Wanted,
     byte_strings,
     from_bytes,
+    from_slices,
     from_values,
     read_datatype,
     read_shape,
+    text_count,
     to_bytes,
 )
 
@@ -32,8 +35,8 @@ HEADER = "Inference-Header-Content-Length"
 MAX_JSON = 16 << 20
 
 
-def read_call(body: bytes, header: str | None) -> InferCall:
-    """Reads a request's body.
+def read_call(body: bytes | bytearray, header: str | None) -> InferCall:
+    """Reads a request's body. The tensors are views of it where they can be.
 
     header: the value of the header HEADER, which is the length of the JSON part in bytes; None without binary data.
     Errors: request-invalid, body-too-large.
@@ -45,9 +48,12 @@ def read_call(body: bytes, header: str | None) -> InferCall:
         size = int(header[:12])
     if size > MAX_JSON:
         raise too_large(MAX_JSON)
-    request = _object(_parse(body[:size]), "request")
+    value, numbers = loads(bytes(memoryview(body)[:size]))
+    request = _object(value, "request")
     data = memoryview(body)[size:]
-    tensors, used = _read_inputs(request.get("inputs"), data)
+    tensors, used = _read_inputs(request.get("inputs"), data, numbers)
+    if numbers:
+        raise bad_request("A long list of numbers is no tensor's data.", "See /docs for the request's form.")
     if used != len(data):
         raise bad_request(f"{len(data) - used} bytes belong to no tensor.", "Send exactly the tensors' data.")
     request_id = request.get("id", "")
@@ -86,20 +92,14 @@ def write_answer(
     return b"".join((text, *blobs)), len(text) if blobs else None
 
 
-def _parse(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"The request is not JSON: {error}.", f"Binary data need the header {HEADER}.") from error
-
-
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_request(f"'{what}' is not an object.", "See /docs for the request's form.")
     return value
 
 
-def _read_inputs(entries: Any, data: memoryview) -> tuple[dict[str, Tensor], int]:
+def _read_inputs(entries: Any, data: memoryview, numbers: dict[str, NumberText]) -> tuple[dict[str, Tensor], int]:
+    """The tensors, and the number of binary bytes that they take. Takes what it uses out of `numbers`."""
     if not isinstance(entries, list) or len(entries) > 64:
         raise bad_request("'inputs' is not a list of tensors.", "See /docs for the request's form.")
     tensors: dict[str, Tensor] = {}
@@ -113,7 +113,7 @@ def _read_inputs(entries: Any, data: memoryview) -> tuple[dict[str, Tensor], int
         parameters = _object(entry.get("parameters", {}), "parameters")
         size = parameters.get("binary_data_size")
         if size is None:
-            tensors[name] = _from_json(name, entry, parameters)
+            tensors[name] = _from_json(name, entry, parameters, numbers)
             continue
         if type(size) is not int or not 0 <= size <= len(data) - place:
             raise bad_request(f"'binary_data_size' of '{name}' is not within the body.", "Send the tensor's data.")
@@ -123,15 +123,23 @@ def _read_inputs(entries: Any, data: memoryview) -> tuple[dict[str, Tensor], int
     return tensors, place
 
 
-def _from_json(name: str, entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> Tensor:
+def _from_json(
+    name: str, entry: Mapping[str, Any], parameters: Mapping[str, Any], numbers: dict[str, NumberText]
+) -> Tensor:
     shape, datatype = read_shape(name, entry.get("shape")), read_datatype(name, entry.get("datatype"))
     if "data" not in entry:
         raise bad_request(f"'{name}' has neither data nor binary_data_size.", "Send one of them.")
-    if datatype != "BYTES":
-        return from_values(name, datatype, shape, entry["data"])
     values = entry["data"]
-    if not isinstance(values, list) or len(values) != math.prod(shape) or not all(isinstance(v, str) for v in values):
-        raise bad_request(f"'{name}' is not a list of {math.prod(shape)} texts.", "Send one text an element.")
+    if datatype != "BYTES":
+        text = numbers.pop(values, None) if isinstance(values, str) else None
+        if text is None:
+            return from_values(name, datatype, shape, values)
+        if not text.check(shape):
+            raise bad_request(f"The data of '{name}' are not a list of {list(shape)} numbers.", "Nest it so, or not.")
+        return from_slices(name, datatype, shape, math.prod(shape), text.slices())
+    count = text_count(name, shape)
+    if not isinstance(values, list) or len(values) != count or not all(isinstance(value, str) for value in values):
+        raise bad_request(f"'{name}' is not a list of {count} texts.", "Send one text an element.")
     encoded = parameters.get("content_type") == "base64"
     return byte_strings(name, shape, [_text_bytes(name, value, encoded) for value in values])
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.models import PLATFORM, VERSION, Model
-from matchrt.serving.service import Job, Service
+from matchrt.serving.service import Job
 from matchrt.serving.tensors import InferCall, Tensor, Wanted
+from matchrt.serving.workers import Run
 
 EXTENSIONS = ("binary_tensor_data",)
-Answer = tuple[InferCall, list[Tensor], tuple[Wanted, ...]]
+T = TypeVar("T")
+Write = Callable[[InferCall, list[Tensor], tuple[Wanted, ...]], T]
 
 
 def server_metadata(version: str) -> dict[str, Any]:
@@ -30,25 +31,23 @@ def model_metadata(model: Model) -> dict[str, Any]:
     return {"name": model.name, "versions": [VERSION], "platform": PLATFORM, **tensors}
 
 
-def infer(service: Service, model: Model, call: Call, read: Callable[[], InferCall]) -> asyncio.Future[Answer]:
-    """Reads a request in a thread of its own, runs it, and returns the outputs that it asks for, in its order.
+def infer_job(model: Model, call: Call, request: InferCall, write: Write[T]) -> Job[T]:
+    """The job of a request, for the request's own thread.
 
-    read: reads the request. Errors: request-invalid, session-input, image-*, those of `Service.run`.
+    write: makes the answer of the request, the outputs that it asks for, in its order, and what it asks for.
+    Errors: request-invalid, session-input, image-*.
     """
+    limit_by_parameter(call, request.parameters)
+    wanted = _wanted(request, model)
+    job = model.job(request, call)
+    # The tensors are large, and the run has its own.
+    asked = InferCall({}, request.parameters, request.wanted, request.request_id)
 
-    def prepare() -> Job[Answer]:
-        request = read()
-        limit_by_parameter(call, request.parameters)
-        wanted = _wanted(request, model)
-        job = model.job(request)
+    def finish(run: Run) -> T:
+        tensors = {tensor.name: tensor for tensor in job.finish(run)}
+        return write(asked, [tensors[output.name] for output in wanted], wanted)
 
-        def finish(run: Any) -> Answer:
-            tensors = {tensor.name: tensor for tensor in job.finish(run)}
-            return request, [tensors[output.name] for output in wanted], wanted
-
-        return Job(job.inputs, finish)
-
-    return service.run(model.engine, call, prepare)
+    return Job(job.inputs, finish, model.engine)
 
 
 def limit_by_parameter(call: Call, parameters: Any) -> None:

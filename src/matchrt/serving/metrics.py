@@ -32,6 +32,9 @@ class Metrics:
         self._rows = Histogram(
             "matchrt_run_pairs", "Pairs in one run of the engine.", ("engine",), buckets=_ROWS, registry=self._registry
         )
+        self._ended = Counter(
+            "matchrt_decoders_ended", "Decoding processes that an image, or a deadline, ended.", registry=self._registry
+        )
         self._taken = Gauge("matchrt_places_taken", "Requests that run or wait.", registry=self._registry)
         self._places = Gauge("matchrt_places", "Requests that may run or wait.", registry=self._registry)
 
@@ -52,6 +55,10 @@ class Metrics:
     def refused(self) -> None:
         """Counts a request that found no free place."""
         self._refused.inc()
+
+    def decoder_ended(self) -> None:
+        """Counts a decoding process that ended because of an image, or because of the request's deadline."""
+        self._ended.inc()
 
     def runs_of(self, engine: str) -> Callable[[int, float], None]:
         """A function that counts runs of an engine: it takes the number of pairs, and the milliseconds of a run."""

@@ -22,10 +22,11 @@ import numpy as np
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
-from matchrt.runtime.image import Image, as_image, decode_image
+from matchrt.runtime.image import Image, as_image
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import check_inputs
+from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.service import Job, ServedEngine, Service
 from matchrt.serving.tensors import InferCall, Tensor, TensorInfo
@@ -65,10 +66,10 @@ class Model(Protocol):
         """The declared outputs."""
         ...
 
-    def job(self, call: InferCall) -> Job[list[Tensor]]:
+    def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request as a job: it has rows for the engine, and makes the model's outputs from the engine's.
 
-        Error: request-invalid.
+        call: how long it may take. Error: request-invalid.
         """
         ...
 
@@ -118,12 +119,11 @@ class PairModel:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...] = _MATCHES
 
-    def job(self, call: InferCall) -> Job[list[Tensor]]:
+    def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request as a pair of images. Errors: request-invalid, and those of `pair_job`."""
-        _require_tensors(call.tensors, self.inputs)
-        limit = self.engine.max_pixels
-        read0, read1 = (partial(_image, call.tensors[info.name], limit) for info in self.inputs)
-        pair, _ = pair_job(self.engine, read0, read1, min_score(call.parameters))
+        _require_tensors(request.tensors, self.inputs)
+        read0, read1 = (partial(_image, request.tensors[info.name], self.engine, call) for info in self.inputs)
+        pair, _ = pair_job(self.engine, read0, read1, min_score(request.parameters))
 
         def finish(run: Run) -> list[Tensor]:
             matches = pair.finish(run)
@@ -147,12 +147,12 @@ class EngineModel:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 
-    def job(self, call: InferCall) -> Job[list[Tensor]]:
+    def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request's tensors as the engine takes them. Errors: request-invalid, session-input."""
-        _require_tensors(call.tensors, self.inputs)
-        if min_score(call.parameters) is not None:
+        _require_tensors(request.tensors, self.inputs)
+        if min_score(request.parameters) is not None:
             raise bad_request("An engine's own outputs are not filtered.", "Leave 'min_score' out, or ask NAME.")
-        inputs = {name: tensor.array for name, tensor in call.tensors.items()}
+        inputs = {name: tensor.array for name, tensor in request.tensors.items()}
         rows = {len(array) for array in inputs.values()}
         batch = self.engine.manifest.input.batch
         if len(rows) != 1 or not 1 <= max(rows) <= batch:
@@ -224,10 +224,10 @@ def _require_tensors(tensors: Tensors, infos: tuple[TensorInfo, ...]) -> None:
             )
 
 
-def _image(tensor: Tensor, max_pixels: int) -> Image:
+def _image(tensor: Tensor, engine: ServedEngine, call: Call) -> Image:
     if tensor.datatype == "BYTES":
-        return decode_image(tensor.array.item(), tensor.name, max_pixels=max_pixels)
-    return as_image(tensor.array, name=tensor.name, max_pixels=max_pixels)
+        return engine.decoders.decode(tensor.array.item(), tensor.name, call)
+    return as_image(tensor.array, name=tensor.name, max_pixels=engine.max_pixels)
 
 
 def _check_rows(inputs: Mapping[str, Any], manifest: EngineManifest) -> None:

@@ -30,6 +30,7 @@ class ServeOptions:
     drain: seconds that running requests get when the service ends.
     max_body: bytes of a request's body.
     max_pixels: pixels of an image, checked before it is decoded.
+    decode_seconds: seconds of processor time that decoding one image may take.
     threads: CPU threads of one run; None for the runtime's choice.
     device: where engines run, `cpu` or `cuda`; None for where their backends run.
     backend: of the engines, if a name stands for engines of several backends; None for any.
@@ -47,6 +48,7 @@ class ServeOptions:
     drain: float = 30.0
     max_body: int = 64 << 20
     max_pixels: int = MAX_PIXELS
+    decode_seconds: float = 4.0
     threads: int | None = None
     device: Device | None = None
     backend: str | None = None
@@ -61,6 +63,7 @@ class ServeOptions:
             ("timeout", 0.0 < self.timeout <= 86400.0, "more than 0 seconds"),
             ("drain", 0.0 <= self.drain <= 86400.0, "0 seconds or more"),
             ("max_body", self.max_body >= 1024, "1024 bytes or more"),
+            ("decode_seconds", 0.0 < self.decode_seconds <= 86400.0, "more than 0 seconds"),
             ("max_pixels", self.max_pixels >= 1, "1 or more"),
             ("token", self.token is None or (self.token.isascii() and len(self.token.split()) == 1), "one ASCII word"),
         )

@@ -5,25 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
-
+from matchrt.serving.connections import Connections
 from matchrt.serving.grpc_server import make_server, port_taken
 from matchrt.serving.http_app import make_app
+from matchrt.serving.http_server import HttpServer
+from matchrt.serving.limits import connection_limits
+from matchrt.serving.log_limits import limit_logs
+from matchrt.serving.memory import return_large_pieces
 from matchrt.serving.models import models_of
+from matchrt.serving.options import LOOPBACK
 from matchrt.serving.service import Service
 
 LOGGER = logging.getLogger("matchrt.serving")
-# Connections of idle clients are closed after this many seconds.
-_KEEP_ALIVE = 30
-_MAX_CONNECTIONS = 512
-# When the service ends, finished answers get this many seconds to reach slow clients.
-_SENDING = 5
+# When the service ends, finished answers get this many seconds to reach slow clients, within `drain` and AFTER_DRAIN.
+_SENDING = 5.0
+# Seconds after the drain in which everything must have ended: a part for answers, and a part for engines and threads.
+AFTER_DRAIN = 0.8
+_LAST_ANSWERS = 0.4
+# Connections that the system keeps until they are accepted. A client that finds no room tries again after a second.
+_BACKLOG = 2048
+# Seconds that a thread may keep the interpreter's lock while others want it: a fifth of Python's own, because an answer
+# asks for the lock several times.
+_SWITCH = 0.001
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,41 +54,57 @@ class Listening:
     grpc: int | None
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its own signal handlers, because `serve` ends both protocols in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def serve(service: Service, started: Callable[[Listening], None]) -> None:
     """Serves until SIGTERM or SIGINT, then takes no more requests, finishes those under way, and ends.
 
     A second signal ends the wait. started: called with where the service listens, as soon as it does. Errors:
-    port-taken, serve-name.
+    port-taken, serve-name, decoder-start.
     """
     models = models_of(service)
-    options = service.options
+    service.decoders.start()
+    options, limits = service.options, connection_limits()
+    return_large_pieces()
+    sys.setswitchinterval(_SWITCH)
+    limit_logs(("matchrt.serving", "asyncio", "uvicorn.error", "grpc._cython.cygrpc"))
     stop = asyncio.Event()
+    end = time.monotonic()
     with _on_signals(stop.set):
-        listener = None if options.http is None else _listen(options.host, options.http)
-        http = None if listener is None else _start_http(service, make_app(service, models), listener)
-        grpc = None
+        http, grpc, listener = None, None, None
         try:
-            grpc, grpc_port = (None, None) if options.grpc is None else make_server(service, models)
+            if options.http is not None:
+                listener = _listen(options.host, options.http)
+                # Of this machine's own addresses, one is everybody.
+                each = limits.http if options.host in LOOPBACK else max(limits.http // 4, 1)
+                http = HttpServer(make_app(service, models), listener, Connections(limits.http, each, options.max_body))
+            grpc, grpc_port = (None, None) if options.grpc is None else make_server(service, models, limits.grpc)
             if grpc is not None:
                 await grpc.start()
             started(Listening(options.host, None if listener is None else listener.getsockname()[1], grpc_port))
             await stop.wait()
             stop.clear()
+            end = time.monotonic() + options.drain
             LOGGER.info("shutting down: finishing the requests under way")
             await _first_of(service.drain(), stop.wait())
         finally:
-            if grpc is not None:
-                await grpc.stop(_SENDING)
-            if http is not None:
-                await http()
+            left = min(_SENDING, max(end - time.monotonic(), 0.0) + _LAST_ANSWERS)
+            ends = [*([grpc.stop(left)] if grpc is not None else ()), *([http.end(left)] if http is not None else ())]
+            await asyncio.gather(*ends)
+
+
+def close(service: Service, seconds: float = AFTER_DRAIN - _LAST_ANSWERS) -> None:
+    """Closes a service. If a run or a thread does not end within `seconds`, the process ends here, with 0.
+
+    Nobody waits for its result any more, and Python cannot end a thread.
+    """
+    closing = threading.Thread(target=service.close, daemon=True)
+    closing.start()
+    closing.join(seconds)
+    if closing.is_alive():
+        LOGGER.warning("ended before the last run was done")
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -85,35 +114,11 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(256)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise port_taken(host, port) from error
     return listener
-
-
-def _start_http(service: Service, app: Any, listener: socket.socket) -> Callable[[], Any]:
-    """Starts the HTTP server on a socket, and returns the function that ends it."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=_SENDING,
-        limit_concurrency=_MAX_CONNECTIONS,
-        ws="none",
-    )
-    server = _HttpServer(config)
-    task = asyncio.ensure_future(server.serve(sockets=[listener]))
-
-    async def end() -> None:
-        server.should_exit = True
-        await task
-
-    return end
 
 
 async def _first_of(*works: Any) -> None:

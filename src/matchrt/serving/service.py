@@ -18,15 +18,20 @@ from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.opening import open_session
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.session import Session, SessionOptions
+from matchrt.serving.admission import Admission, Place
 from matchrt.serving.call import Call
-from matchrt.serving.failures import bad_request, busy, draining
+from matchrt.serving.decoding.pool import Decoders
+from matchrt.serving.failures import bad_request, draining, free_frames, out_of_memory
 from matchrt.serving.helpers import Helpers
+from matchrt.serving.memory import Trimmer
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.workers import EngineWorkers, Rows, Run
 from matchrt.store import EngineStore
 
 T = TypeVar("T")
+# The bytes of all bodies in memory at one time, in multiples of the largest body allowed.
+_BODIES = 4
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,28 @@ class Job(Generic[T]):
 
     inputs: rows to run, `[rows, ...]` by name.
     finish: makes the request's result from the run.
+    engine: what runs them; None for the engine that the request was made for.
     """
 
     inputs: Rows
     finish: Callable[[Run], T]
+    engine: ServedEngine | None = None
 
 
 class ServedEngine:
-    """An engine with its workers, and the helpers that all engines of the service share."""
+    """An engine with its workers, and the helpers and decoders that all engines of the service share."""
 
-    def __init__(self, name: str, session: Session, options: ServeOptions, metrics: Metrics, helpers: Helpers) -> None:
-        self.name, self.manifest, self.max_pixels, self.helpers = name, session.manifest, options.max_pixels, helpers
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        options: ServeOptions,
+        metrics: Metrics,
+        helpers: Helpers,
+        decoders: Decoders,
+    ) -> None:
+        self.name, self.manifest, self.max_pixels = name, session.manifest, options.max_pixels
+        self.helpers, self.decoders = helpers, decoders
         self._adapter = self._make_adapter(None)
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
@@ -83,19 +99,25 @@ class Service:
         self.options, self.metrics = options, Metrics()
         self.engines: dict[str, ServedEngine] = {}
         self._helpers = Helpers(os.cpu_count() or 1)
+        self.decoders = Decoders(
+            max(2, os.cpu_count() or 1), options.max_pixels, options.decode_seconds, self.metrics.decoder_ended
+        )
         try:
             for engine in engines:
                 self._open(engine, store)
             self._warm_up()
         except BaseException:
             self._close_engines()
+            self.decoders.close()
             self._helpers.close()
             raise
         batch = max(engine.manifest.input.batch for engine in self.engines.values())
         round_ = options.workers * batch
         self.places = round_ + (round_ if options.queue is None else options.queue)
-        self._taken = 0
-        self._lock = threading.Lock()
+        self.trimmer = Trimmer()
+        # For large bodies. Parsers hold the interpreter's lock, so several at a time are no faster, and delay others.
+        self.parsing = threading.Lock()
+        self._admission = Admission(self.places, _BODIES * options.max_body, self.trimmer.freed)
         self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
         self._draining = False
         self.metrics.watch(lambda: self._taken, self.places)
@@ -116,55 +138,82 @@ class Service:
             raise MatchRTError("model-not-served", f"No engine '{name[:80]}' is served.", f"Served: {known}.")
         return self.engines[name]
 
-    def run(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> asyncio.Future[T]:
+    def enter(self) -> Place:
+        """A place for a request, before its body is read. Errors: server-busy, server-draining."""
+        if self._draining:
+            raise draining()
+        try:
+            return self._admission.enter()
+        except MatchRTError:
+            self.metrics.refused()
+            raise
+
+    def run(
+        self, engine: ServedEngine | None, call: Call, prepare: Callable[[], Job[T]], place: Place | None = None
+    ) -> asyncio.Future[T]:
         """The result of a request, as a future; cancelling it abandons the request.
 
+        engine: what runs it; None if the job says that.
         prepare: makes the job, in a thread of its own.
+        place: what the request has; it is left when the work is done. None to ask for one.
         Errors: server-busy and server-draining at once; later deadline-exceeded, request-abandoned, those of `prepare`
         and of the engine.
         """
-        result = asyncio.wrap_future(self._begin(engine, call, prepare))
+        result = asyncio.wrap_future(self._begin(engine, call, prepare, place or self.enter()))
         result.add_done_callback(lambda done: call.abandon() if done.cancelled() else None)
         return result
 
     async def drain(self) -> None:
-        """Takes no more requests, and waits for those under way, but at most `ServeOptions.drain` seconds."""
+        """Takes no more requests, and waits for those under way, but at most `ServeOptions.drain` seconds.
+
+        Images that are still being decoded then fail with server-draining.
+        """
         self._draining = True
         end = asyncio.get_running_loop().time() + self.options.drain
         while self._taken and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
+        self.decoders.close()
 
     def close(self) -> None:
         """Ends all threads and frees the engines. Requests that are still under way fail. Raises nothing."""
         self._draining = True
+        self.decoders.close()
         self._close_engines()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._helpers.close()
+        self.trimmer.close()
 
-    def _begin(self, engine: ServedEngine, call: Call, prepare: Callable[[], Job[T]]) -> Future[T]:
-        with self._lock:
-            if self._draining:
-                raise draining()
-            if self._taken >= self.places:
-                self.metrics.refused()
-                raise busy()
-            self._taken += 1
+    @property
+    def _taken(self) -> int:
+        return self._admission.taken
 
+    def _begin(self, engine: ServedEngine | None, call: Call, prepare: Callable[[], Job[T]], place: Place) -> Future[T]:
         def work() -> T:
             call.check()
             job = prepare()
             call.check()
-            return job.finish(call.wait(engine.workers.submit(job.inputs)))
+            chosen = job.engine or engine
+            assert chosen is not None
+            return job.finish(call.wait(chosen.workers.submit(job.inputs)))
+
+        def work_tidily() -> T:
+            try:
+                return work()
+            except BaseException as error:
+                free_frames(error)
+                raise
 
         # Each admitted request owns one thread. Its place is free again when the work is done, not when somebody stops
         # waiting for it.
-        future = self._threads.submit(work)
-        future.add_done_callback(self._leave)
+        try:
+            future = self._threads.submit(work_tidily)
+        except RuntimeError as error:
+            place.leave()
+            # The pool is closed, or the system gives it no thread.
+            raise (draining() if self._draining else out_of_memory()) from error
+        place.used = True
+        future.add_done_callback(lambda _: place.leave())
         return future
-
-    def _leave(self, _: Future[T]) -> None:
-        with self._lock:
-            self._taken -= 1
 
     def _open(self, engine: str, store: EngineStore | None) -> None:
         name, _, path = engine.rpartition("=")
@@ -180,7 +229,7 @@ class Service:
         chosen = SessionOptions(threads=self.options.threads, device=self.options.device, spin=False)
         session = open_session(file, chosen)
         try:
-            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers)
+            self.engines[name] = ServedEngine(name, session, self.options, self.metrics, self._helpers, self.decoders)
         except BaseException:
             session.close()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ DTYPES = {
 }  # fmt: skip
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_DIMENSIONS = 8
+# Elements of a BYTES tensor. No model takes more than one.
+MAX_TEXTS = 4096
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def read_datatype(name: str, datatype: Any) -> str:
 def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | memoryview) -> Tensor:
     """A tensor of `shape` from its binary form. Error: request-invalid."""
     if datatype == "BYTES":
-        return byte_strings(name, shape, _split(name, memoryview(data), math.prod(shape)))
+        return byte_strings(name, shape, _split(name, memoryview(data), text_count(name, shape)))
     dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
     wanted = math.prod(shape) * dtype.itemsize
     if len(data) != wanted:
@@ -118,6 +120,14 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | m
             f"'{name}' has {len(data)} bytes; {datatype} {list(shape)} are {wanted}.", "Send exactly the tensor's data."
         )
     return Tensor(name, datatype, np.frombuffer(data, dtype).reshape(shape))
+
+
+def text_count(name: str, shape: tuple[int, ...]) -> int:
+    """The number of elements of a BYTES tensor of `shape`. Error: request-invalid if they are too many."""
+    count = math.prod(shape)
+    if count > MAX_TEXTS:
+        raise bad_request(f"'{name}' has {count} texts, more than {MAX_TEXTS}.", "Send fewer.")
+    return count
 
 
 def byte_strings(name: str, shape: tuple[int, ...], values: list[bytes]) -> Tensor:
@@ -131,20 +141,39 @@ def byte_strings(name: str, shape: tuple[int, ...], values: list[bytes]) -> Tens
 
 def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -> Tensor:
     """A tensor of `shape` from numbers in nested or flat lists, row by row. Error: request-invalid."""
+    # As objects, texts are not padded to the longest, and nothing else is made of the values either.
+    flat = np.array(values, object).ravel()
+    return from_slices(name, datatype, shape, flat.size, (flat.tolist(),))
+
+
+def from_slices(
+    name: str, datatype: str, shape: tuple[int, ...], count: int, slices: Iterable[Sequence[Any]]
+) -> Tensor:
+    """A tensor of `shape` from `count` numbers, which come row by row in short lists. Error: request-invalid.
+
+    Other threads run between the lists.
+    """
     remedy = f"Give {math.prod(shape)} values of {datatype}, row by row, or the tensor's bytes."
-    dtype = np.dtype(DTYPES[datatype])
-    try:
-        array = np.array(values) if math.prod(shape) else np.empty(0, dtype)
-    except (ValueError, OverflowError) as error:
-        raise bad_request(f"The data of '{name}' are not a tensor.", remedy) from error
-    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[dtype.kind]
-    if array.size != math.prod(shape) or array.dtype.kind not in kinds:
+    if count != math.prod(shape):
         raise bad_request(f"The data of '{name}' do not fit {datatype} {list(shape)}.", remedy)
-    if dtype.kind in "ui" and array.size:
-        limits = np.iinfo(dtype)
-        if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise bad_request(f"A value of '{name}' is outside of {datatype}.", remedy)
-    return Tensor(name, datatype, array.astype(dtype).reshape(shape))
+    dtype = np.dtype(DTYPES[datatype])
+    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[dtype.kind]
+    array, place = np.empty(count, dtype), 0
+    for part in slices:
+        if not set(map(type, part)) <= {int, float, bool}:
+            raise bad_request(f"The data of '{name}' are not numbers.", remedy)
+        numbers = np.array(part)
+        if numbers.size and (numbers.dtype.kind not in kinds or place + numbers.size > count):
+            raise bad_request(f"The data of '{name}' do not fit {datatype} {list(shape)}.", remedy)
+        if dtype.kind in "ui" and numbers.size:
+            limits = np.iinfo(dtype)
+            if int(numbers.min()) < limits.min or int(numbers.max()) > limits.max:
+                raise bad_request(f"A value of '{name}' is outside of {datatype}.", remedy)
+        array[place : place + numbers.size] = numbers
+        place += numbers.size
+    if place != count:
+        raise bad_request(f"The data of '{name}' do not fit {datatype} {list(shape)}.", remedy)
+    return Tensor(name, datatype, array.reshape(shape))
 
 
 def to_bytes(tensor: Tensor) -> bytes:

@@ -7,7 +7,7 @@ The client resizes images and converts keypoints to pixels. The configuration fo
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from matchrt._util.text import printable, shortened
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, TensorSpec
 from matchrt.runtime.backend import get_backend
@@ -23,6 +24,8 @@ from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore
 
 Kind = Literal["auto", "cpu", "gpu"]
+# At least one letter or digit, so that neither `.` nor `..` is a name.
+_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._-]{1,100}")
 _TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
 
@@ -75,8 +78,12 @@ def export_triton(
             f"Build one for it: matchrt build {manifest.model} --backend tensorrt (or onnxruntime).",
         )
     name = options.name or manifest.model
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise MatchRTError("triton-name", f"'{name}' cannot name a model.", "Use letters, digits, '-', '_' and '.'.")
+    if _NAME.fullmatch(name) is None:
+        raise MatchRTError(
+            "triton-name",
+            f"'{shortened(name)}' cannot name a model.",
+            "Use at most 100 letters of ASCII, digits, '-', '_' and '.'.",
+        )
     target = repository / name
     model = _model(file)
     with _new_folder(target) as folder:
@@ -116,8 +123,8 @@ def config(manifest: EngineManifest, name: str, options: TritonOptions) -> str:
             "preferred_batch_size": [largest],
             "max_queue_delay_microseconds": options.queue_delay,
         }
-    head = f"# {manifest.model}, {manifest.precision}, written by matchrt {manifest.matchrt_version}.\n"
-    return head + _text(fields, "")
+    head = printable(f"# {manifest.model}, {manifest.precision}, written by matchrt {manifest.matchrt_version}.")
+    return f"{head}\n{_text(fields, '')}"
 
 
 @contextmanager
@@ -187,7 +194,20 @@ def _scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, _Word):
         return value
-    return json.dumps(value)
+    return _quoted(value) if isinstance(value, str) else str(value if isinstance(value, int) else list(value))
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format: what is no printable ASCII, and the quote and the backslash, are octal bytes.
+
+    The only place where strings get into config.pbtxt, besides its comment.
+    """
+    plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\{byte:03o}" for byte in _bytes(text))
+    return f'"{"".join(plain)}"'
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 def _model(file: EngineFile) -> bytes:

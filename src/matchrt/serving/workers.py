@@ -128,18 +128,19 @@ class EngineWorkers:
         start = time.perf_counter()
         try:
             outputs = session.run(_stack(group, self._batch))
+            milliseconds = (time.perf_counter() - start) * 1e3
+            # These are copies, because engines write their next results into the same memory.
+            parts, first = [], 0
+            for item in group:
+                parts.append({name: array[first : first + item.rows].copy() for name, array in outputs.items()})
+                first += item.rows
         except Exception as error:
             for item in group:
                 item.result.set_exception(error)
             return
-        milliseconds = (time.perf_counter() - start) * 1e3
-        self._seen(sum(item.rows for item in group), milliseconds)
-        first = 0
-        for item in group:
-            # These are copies, because engines write their next results into the same memory.
-            own = {name: array[first : first + item.rows].copy() for name, array in outputs.items()}
+        self._seen(first, milliseconds)
+        for item, own in zip(group, parts, strict=True):
             item.result.set_result(Run(own, milliseconds))
-            first += item.rows
 
 
 def _stack(group: list[_Waiting], batch: int) -> dict[str, npt.NDArray[Any]]:

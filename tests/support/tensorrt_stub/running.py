@@ -167,6 +167,7 @@ class ICudaEngine(Recorded):
         self._inputs = [name for name, _, _ in read["inputs"]]
         tensors = (*read["inputs"], *read["outputs"])
         self._tensors = {name: (_NUMPY[dtype], tuple(shape)) for name, dtype, shape in tensors}
+        self._types = {name: dtype for name, dtype, _ in tensors}
 
     @property
     def device_memory_size_v2(self) -> int:
@@ -181,6 +182,16 @@ class ICudaEngine(Recorded):
 
     def get_tensor_name(self, index: int) -> str:
         return list(self._tensors)[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._tensors[name][1]
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return self._script.module.DataType[self._types[name]]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        modes = self._script.module.TensorIOMode
+        return modes.INPUT if name in self._inputs else modes.OUTPUT
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
         return self._context(strategy, None)
@@ -241,7 +252,10 @@ class RtxRuntime(Runtime):
 def running_enums(rtx: bool) -> SimpleNamespace:
     """Enumerations that running uses."""
     strategies = {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2}
-    made = SimpleNamespace(ExecutionContextAllocationStrategy=IntEnum("ExecutionContextAllocationStrategy", strategies))
+    made = SimpleNamespace(
+        ExecutionContextAllocationStrategy=IntEnum("ExecutionContextAllocationStrategy", strategies),
+        TensorIOMode=IntEnum("TensorIOMode", {"NONE": 0, "INPUT": 1, "OUTPUT": 2}),
+    )
     if rtx:
         made.CudaGraphStrategy = IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
         made.DynamicShapesKernelSpecializationStrategy = IntEnum(

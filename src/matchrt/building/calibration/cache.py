@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from matchrt._util import atomic
 from matchrt._util.digest import sha256_file, sha256_json
+from matchrt._util.reading import read_regular
+from matchrt._util.strict_json import read_json
 from matchrt._version import __version__
 from matchrt.bench.pairs import JudgedPair
 from matchrt.errors import MatchRTError
@@ -63,7 +65,7 @@ def ranges_key(onnx_sha256: str, pixels: str, method: str, tensors: Sequence[str
 def read_ranges(store: EngineStore, key: str, tensors: Sequence[str]) -> Ranges | None:
     """The (lowest, highest) value of each of `tensors`; None if the entry is missing or damaged."""
     try:
-        raw = json.loads(_path(store, key).read_text(encoding="utf-8"))
+        raw = read_json(read_regular(_path(store, key)))
         found = {str(name): (float(low), float(high)) for name, (low, high) in raw.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return None

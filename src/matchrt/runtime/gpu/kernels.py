@@ -18,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from matchrt._util import atomic
+from matchrt._util.reading import read_regular
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.nvidia.device import Gpu
@@ -105,7 +106,7 @@ class Kernels:
         if not self._on_disk or name in self._dropped:
             return None
         try:
-            data = (self._folder / name).read_bytes()
+            data = read_regular(self._folder / name)
         except OSError:
             return None
         self._from_disk.add(name)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from matchrt.errors import MatchRTError
+from matchrt.manifest import TensorSpec
 from matchrt.nvidia.device import Gpu, current_gpu, driver_version
-from matchrt.nvidia.dialect import Dialect
+from matchrt.nvidia.dialect import Dialect, dtype_name
 from matchrt.nvidia.log import make_log
 from matchrt.nvidia.modules import open_dialect
 from matchrt.runtime.engine_checks import (
@@ -48,7 +49,7 @@ class LoadedEngine:
         self._log = make_log(self.dialect.trt)
         self._runtime = self._make_runtime()
         self.engine: Any = self._deserialize(file)
-        require_tensors(file.manifest, file.path, _tensor_names(self.engine))
+        require_tensors(file.manifest, file.path, *_tensors(self.engine))
         self._serial = self.dialect.unlisted(self._runtime, file.data)
         self._turn = threading.Lock()
         self._last: Event | None = None
@@ -175,5 +176,14 @@ class LoadedEngine:
         return engine
 
 
-def _tensor_names(engine: Any) -> list[str]:
-    return [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+def _tensors(engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """The engine's inputs and outputs. A dimension that is not known before a run is `any`."""
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        shape = tuple("any" if side < 0 else int(side) for side in engine.get_tensor_shape(name))
+        spec = TensorSpec(name, dtype_name(engine.get_tensor_dtype(name)), shape)
+        # The values of the vendor's enumerations differ between its packages, and the names do not.
+        (inputs if engine.get_tensor_mode(name).name == "INPUT" else outputs).append(spec)
+    return inputs, outputs

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError
 from matchrt.export.weights.files.problems import foreign, listed
 
@@ -95,8 +95,8 @@ def _pointer(head: bytes, path: Path) -> MatchRTError:
 
 def _json(text: bytes, path: Path) -> MatchRTError:
     try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        value: Any = read_json(text)
+    except ValueError:
         value = None
     shards = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(shards, dict):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from matchrt._util.strict_json import read_json
 from matchrt.errors import missing_package
 from matchrt.export.weights.files.buffers import Bytes, read_bytes
 from matchrt.export.weights.files.elements import ELEMENTS, SAFETENSORS
@@ -39,7 +39,7 @@ def _header(stream: BinaryIO) -> tuple[dict[str, Any], int]:
     length = int.from_bytes(stream.read(8), "little")
     if length > os.fstat(stream.fileno()).st_size - 8:
         raise DamagedError("its header is longer than the file")
-    return json.loads(stream.read(length)), 8 + length
+    return read_json(stream.read(length)), 8 + length
 
 
 class _File:

@@ -1,7 +1,4 @@
-"""The JSON beside an engine: what it is, what it was made from, and where it may run.
-
-Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
-"""
+"""What a manifest holds."""
 
 from __future__ import annotations
 
@@ -13,15 +10,11 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from matchrt._util import atomic
-from matchrt._util.from_json import parse_json
-from matchrt.errors import MatchRTError
 
 SCHEMA = 2
-# Schema 1 had other names for the backend. Its manifests are read too.
-_SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
 Dimension = int | str
 # Outputs that dense networks have besides their matches, on request (docs/engine-contract.md).
 DENSE_OUTPUTS = ("warp", "certainty")
@@ -310,41 +303,3 @@ def decode_rows(answer: str) -> bytes:
 def has_dense(outputs: Iterable[str]) -> bool:
     """Whether outputs of these names contain the dense ones. Raises nothing."""
     return set(DENSE_OUTPUTS) <= set(outputs)
-
-
-def manifest_path(engine: Path) -> Path:
-    """The manifest's path beside an engine: `x.onnx` -> `x.onnx.json`."""
-    return engine.with_name(engine.name + ".json")
-
-
-def read_manifest(path: Path) -> EngineManifest:
-    """Reads and validates a manifest. Errors: manifest-missing, manifest-invalid, manifest-schema."""
-    rebuild = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
-    if path.exists() and not path.is_file():  # a pipe would make the program wait for ever
-        raise MatchRTError("manifest-invalid", f"'{path}' is not a regular file.", rebuild)
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MatchRTError(
-            "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", rebuild
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {error}.", rebuild) from error
-    raw = _upgraded(raw)
-    if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
-        found = raw.get("schema")
-        message = f"'{path}' has manifest schema {found!r}; this matchrt reads {SCHEMA}."
-        raise MatchRTError("manifest-schema", message, rebuild)
-    try:
-        manifest = parse_json(EngineManifest, raw, "manifest")
-    except ValueError as error:
-        raise MatchRTError("manifest-invalid", f"'{path}': {error}.", rebuild) from error
-    assert isinstance(manifest, EngineManifest)
-    return manifest
-
-
-def _upgraded(raw: Any) -> Any:
-    """A manifest of schema 1 with today's names; any other value unchanged."""
-    if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] != 1:
-        return raw
-    return {_SCHEMA_1_NAMES.get(name, name): value for name, value in raw.items()} | {"schema": SCHEMA}

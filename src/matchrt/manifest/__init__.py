@@ -1,0 +1,49 @@
+"""The JSON beside an engine: what it is, what it was made from, and where it may run.
+
+Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
+"""
+
+from matchrt.manifest.fields import (
+    DENSE_OUTPUTS,
+    ROW_BYTES,
+    SCHEMA,
+    Dimension,
+    EngineManifest,
+    Fitting,
+    InputContract,
+    Kernel,
+    MatchContract,
+    PassRecord,
+    Portability,
+    Profile,
+    SelfTest,
+    SelfTestPair,
+    Source,
+    TensorSpec,
+    decode_rows,
+    has_dense,
+)
+from matchrt.manifest.reading import manifest_path, read_manifest
+
+__all__ = [
+    "DENSE_OUTPUTS",
+    "ROW_BYTES",
+    "SCHEMA",
+    "Dimension",
+    "EngineManifest",
+    "Fitting",
+    "InputContract",
+    "Kernel",
+    "MatchContract",
+    "PassRecord",
+    "Portability",
+    "Profile",
+    "SelfTest",
+    "SelfTestPair",
+    "Source",
+    "TensorSpec",
+    "decode_rows",
+    "has_dense",
+    "manifest_path",
+    "read_manifest",
+]

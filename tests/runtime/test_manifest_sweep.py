@@ -1,0 +1,147 @@
+"""Every field of a real manifest, changed in more than twenty ways: refused by name, or without any effect."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.commands import CommandLine
+from support.tiny_engines import SIDE, tiny_engine
+
+from matchrt import Matcher
+from matchrt._util.text import is_printable, printable_lines
+from matchrt.building.request import file_name
+from matchrt.errors import MatchRTError
+from matchrt.manifest import manifest_path
+from matchrt.runtime.engine_file import read_engine
+from matchrt.serving.triton import export_triton
+from matchrt.store import EngineStore
+
+Step = str | int
+Where = tuple[Step, ...]
+# What JSON's writer does not write goes in as text in place of a marker.
+MARK = "@@@"
+AS_TEXT = {
+    "10^400": "1" + "0" * 400, "-10^400": "-1" + "0" * 400, "1e400": "1e400", "NaN": "NaN", "-Infinity": "-Infinity",
+    "deep": "[" * 100_000 + "]" * 100_000, "half a pair": '"\\ud800"',
+}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "null": None, "true": True, "false": False, "0": 0, "-1": -1, "2^31": 2**31, "2^63": 2**63, "-0.5": -0.5,
+    "1e300": 1e300, "empty": "", "blank": " ", "5,000 letters": "a" * 5000, "up": "../../escaped", "root": "/escaped",
+    "line": 'm"\nbackend: "python"\n#', "title": "\x1b]0;title\x07", "turned": "\u202egnp.exe", "C1": "\x9b31m",
+    "quote": '"', "option": "--store", "dots": "..", "NUL": "a\0b", "list": [], "object": {}, "nested": [[[[1]]]],
+}  # fmt: skip
+REFUSALS = {"manifest-invalid", "manifest-schema", "engine-digest", "engine-backend", "engine-graph", "engine-version"}
+# What the field itself is about: the score from which users get matches, and the memory that a run is expected to take.
+MEANT = {("matching", "default_score")}
+
+
+def places(value: Any, where: Where = ()) -> Iterator[Where]:
+    """Every field, entry and group of a JSON value."""
+    if where:
+        yield where
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from places(entry, (*where, key))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value[:4]):
+            yield from places(entry, (*where, index))
+
+
+def changed(raw: Any, where: Where, value: Any) -> Any:
+    """A copy with another value at that place."""
+    copy = json.loads(json.dumps(raw))
+    group = copy
+    for step in where[:-1]:
+        group = group[step]
+    group[where[-1]] = value
+    return copy
+
+
+def value_at(raw: Any, where: Where) -> Any:
+    for step in where:
+        raw = raw[step]
+    return raw
+
+
+def mutants(raw: dict[str, Any]) -> Iterator[tuple[Where, str, str]]:
+    """The place, the change, and the text of the manifest."""
+    for where in places(raw):
+        old = value_at(raw, where)
+        for name, text in AS_TEXT.items():
+            yield where, name, json.dumps(changed(raw, where, MARK)).replace(f'"{MARK}"', text)
+        own = {"as text": str(old), "in a list": [old], "in an object": {"value": old}, "more": _more(old)}
+        for name, value in {**VALUES, **own}.items():
+            if json.dumps(value) != json.dumps(old):
+                yield where, name, json.dumps(changed(raw, where, value))
+        if isinstance(where[-1], str):
+            key = f'"{where[-1]}": '
+            text = json.dumps(changed(raw, where, MARK))
+            yield where, "twice", text.replace(f'"{MARK}"', f"{json.dumps(old)}, {key}{json.dumps(old)}")
+
+
+def _more(old: Any) -> Any:
+    """The value with something added that is of its own kind."""
+    if isinstance(old, dict):
+        return {**old, "unknown\x1b[31m": 1}
+    if isinstance(old, list):
+        return [*old, *old, "x"]
+    return f"{old}\x07" if isinstance(old, str) else 10**19
+
+
+def test_every_field(cli: CommandLine, tmp_path: Path) -> None:
+    path = tiny_engine(tmp_path)
+    manifest = manifest_path(path)
+    raw = json.loads(manifest.read_text())
+    images = [np.random.default_rng(i).integers(0, 255, (SIDE, SIDE), dtype=np.uint8) for i in (0, 1)]
+    with Matcher(path) as matcher:
+        wanted = matcher.match(*images)
+    count, harmless = 0, list[tuple[tuple[Where, str], str]]()
+    for where, name, text in mutants(raw):
+        count += 1
+        what = (where, name)
+        manifest.write_bytes(text.encode("utf-8", "surrogatepass"))
+        begun = time.perf_counter()
+        try:
+            file = read_engine(path)
+            with Matcher(path) as matcher:
+                found = matcher.match(*images)
+        except MatchRTError as error:
+            assert error.code in REFUSALS, (what, error)
+            assert is_printable(error.message) and len(error.message) < 1000, what
+            continue
+        finally:
+            assert time.perf_counter() - begun < 2, what
+        harmless.append((what, text))
+        if where not in MEANT:
+            same = (
+                np.array_equal(getattr(found, f), getattr(wanted, f)) for f in ("keypoints0", "keypoints1", "scores")
+            )
+            assert all(same), what
+        store = EngineStore(tmp_path / "store")
+        built = store.folder(file.manifest.model, "0" * 64) / file_name(file.manifest, ".onnx")
+        assert built.resolve().parent.parent.parent == store.root.resolve(), what
+    assert count > 1274 and len(harmless) < count / 10, (count, len(harmless))
+    # What is left is told and written without control characters, and adds no line to the configuration.
+    for number, (what, text) in enumerate(harmless):
+        manifest.write_text(text)
+        ran = cli("inspect", path)
+        assert ran.code == 0 and printable_lines(ran.out) == ran.out, what
+        folder = export_triton(path, tmp_path / "models" / str(number))
+        assert folder.parent == tmp_path / "models" / str(number), what
+        lines = (folder / "config.pbtxt").read_text().splitlines()
+        assert sum(line.startswith("backend:") for line in lines) == 1 and all(map(is_printable, lines)), what
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", '"x"', "[" * 100_000, '{"a":' * 100_000, "\ufeff{}"])
+def test_no_manifest_at_all(tmp_path: Path, text: str) -> None:
+    path = tiny_engine(tmp_path)
+    manifest_path(path).write_text(text)
+    with pytest.raises(MatchRTError) as caught:
+        read_engine(path)
+    assert caught.value.code in ("manifest-invalid", "manifest-schema")
