@@ -294,6 +294,21 @@ def test_a_jpeg2000_with_an_end_marker_in_the_middle(kind, part):
     refused(data[: int(len(data) * part)] + b"\xff\xd9")
 
 
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_jpeg2000_that_lacks_a_tile(bare):
+    data = encoded("JPEG2000", tile_size=(64, 64), no_jp2=bare)
+    assert pixels(data).shape[:2] == SIZE[::-1]
+    tiles = [at for at in range(len(data)) if data[at : at + 4] == b"\xff\x90\0\x0a"]
+    assert len(tiles) == 6
+    for index, start in enumerate(tiles[:-1]):
+        shorter = data[:start] + data[tiles[index + 1] :]
+        assert "1 of its 6 tiles" in refused(shorter).message
+        half = (tiles[index + 1] - start) // 2
+        refused(
+            data[: start + 6] + struct.pack(">I", half) + data[start + 10 : start + half] + data[tiles[index + 1] :]
+        )
+
+
 def test_a_short_run_length_bitmap():
     header = struct.pack("<IiiHHIIiiII", 40, *SIZE, 1, 8, 1, 0, 0, 0, 256, 0)
     palette = bytes(range(256)) * 4

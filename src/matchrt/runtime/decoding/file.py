@@ -14,6 +14,7 @@ from matchrt.runtime.decoding import containers, heif, jpeg, pillow, png, tiff, 
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError, UnreadError
 from matchrt.runtime.decoding.formats import FORMATS, HEIF_REMEDY
 from matchrt.runtime.decoding.gif import read_gif
+from matchrt.runtime.decoding.jpeg2000 import require_all_tiles
 from matchrt.runtime.decoding.source import Source
 from matchrt.runtime.decoding.values import UInt8Array, Values
 
@@ -194,7 +195,7 @@ def _heif(source: Source, most: int) -> Stored:
 
 
 def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
-    """Formats whose header stands in the first bytes, and whose rows come one after the other."""
+    """Formats whose header stands in the first bytes, and which have no frames behind it."""
 
     def read(source: Source, most: int) -> Stored:
         picture = pillow.opened(format_name, source.read(0, _HEADER_BYTES))
@@ -202,6 +203,10 @@ def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
 
         def values() -> Values:
             data = source.read(0, _OTHER_BYTES + _PIXEL_BYTES * height * width)
+            if format_name == "JPEG2000":
+                require_all_tiles(data)
+                if not pillow.lenient():  # its decoder says what it lacks
+                    return _decoded(format_name, data)
             return pillow.values_of(pillow.decoded_whole(format_name, data))
 
         return Stored(format_name, height, width, pillow.orientation_of(picture), values)
