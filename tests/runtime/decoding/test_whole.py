@@ -250,6 +250,21 @@ def test_bytes_behind_an_image_do_not_matter(other):
     assert np.array_equal(pixels(other + bytes(100_000)), pixels(other))
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("rows", [None, 16])
+def test_a_fax_whose_codes_end_early(compression, rows):
+    more = {} if rows is None else {"tiffinfo": {278: rows}}
+    picture = scene().convert("1")
+    data = encoded("TIFF", picture, compression=compression, **more)
+    assert np.array_equal(pixels(data), np.asarray(picture.convert("L")))
+    with PILImage.open(io.BytesIO(data)) as opened:
+        lengths = opened.tag_v2[279]
+    for part in (0.3, 0.6, 0.95):
+        changed = data.replace(struct.pack("<I", lengths[0]), struct.pack("<I", int(lengths[0] * part)))
+        assert changed != data
+        refused(changed)
+
+
 def sub_blocks(data):
     return b"".join(bytes([len(data[at : at + 255])]) + data[at : at + 255] for at in range(0, len(data), 255)) + b"\0"
 

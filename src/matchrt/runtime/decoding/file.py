@@ -16,6 +16,7 @@ from matchrt.runtime.decoding.formats import FORMATS, HEIF_REMEDY
 from matchrt.runtime.decoding.gif import read_gif
 from matchrt.runtime.decoding.jpeg2000 import require_all_tiles
 from matchrt.runtime.decoding.source import Source
+from matchrt.runtime.decoding.tiff_parts import fax_files
 from matchrt.runtime.decoding.values import UInt8Array, Values
 
 # What is read of a file: so many bytes for each pixel of the picture, and so many beside them.
@@ -139,6 +140,8 @@ def _png_values(source: Source, interlaced: bool) -> Values:
 
 def _tiff(source: Source, most: int) -> Stored:
     page = tiff_tags.read_page(source)
+    if page.compression in (2, 3, 4) and 322 not in page.values and page.bands == page.bits == 1:
+        return Stored("TIFF", page.height, page.width, page.orientation, lambda: _fax(source, page))
     if not tiff.is_read_here(page):
         return Stored("TIFF", page.height, page.width, page.orientation, lambda: _tiff_by_pillow(source, page, most))
 
@@ -146,6 +149,13 @@ def _tiff(source: Source, most: int) -> Stored:
         return tiff.read_pixels(source, page, _jpeg_pixels, _tiff_bytes)
 
     return Stored("TIFF", page.height, page.width, page.orientation, values)
+
+
+def _fax(source: Source, page: tiff_tags.Page) -> Values:
+    plain, filled = (pillow.decoded("TIFF", data) for data in fax_files(source, page))
+    if plain.tobytes() != filled.tobytes():
+        raise DamagedError("rows of its fax codes are missing")
+    return pillow.values_of(plain)
 
 
 def _jpeg_pixels(data: bytes) -> UInt8Array:
