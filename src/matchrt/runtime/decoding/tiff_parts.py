@@ -93,8 +93,8 @@ def stored_parts(source: Source, page: Page) -> Iterator[tuple[Part, bytes]]:
 def _length(page: Page, part: Part, counts: tuple[int, ...] | None, number: int, parts: int) -> int:
     """Bytes of a part in the file."""
     plain = part.rows * part.row_bytes
-    if page.compression == 1 and (counts is None or parts == 1):
-        return plain  # a wrong length of a single strip is common, and nothing depends on it
+    if page.compression == 1 and parts == 1 and (counts is None or counts[:1] == (0,)):
+        return plain  # some programs leave out how long their single strip is
     if counts is None or number >= len(counts):
         raise DamagedError("it does not say how long its parts are")
     if page.compression == 1:
