@@ -451,3 +451,31 @@ def test_an_orientation_in_xmp(kind):
     else:
         data = encoded(kind, xmp=xmp)
     assert decode_image(data, "a").orientation == 6
+
+
+def a_scan_for_each_channel(shorten=None, leave_out=None):
+    """A baseline JPEG with three scans. shorten: whose scan has half of its data. leave_out: which is missing."""
+    bands = [encoded("JPEG", band, quality=90) for band in scene().convert("YCbCr").split()]
+    first = bands[0]
+    frame_at, scan_at = first.find(b"\xff\xc0"), first.find(b"\xff\xda")
+    frame_end = frame_at + 2 + int.from_bytes(first[frame_at + 2 : frame_at + 4], "big")
+    channels = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    size = first[frame_at + 5 : frame_at + 9]
+    made = first[:frame_at] + b"\xff\xc0\0\x11\x08" + size + b"\x03" + channels + first[frame_end:scan_at]
+    for number, band in enumerate(bands, start=1):
+        codes = band[band.find(b"\xff\xda") + 10 : -2]
+        if number == shorten:
+            codes = codes[: len(codes) // 2]
+        if number != leave_out:
+            made += b"\xff\xda\0\x08\x01" + bytes([number]) + b"\0\0\x3f\0" + codes
+    return made + b"\xff\xd9"
+
+
+def test_a_jpeg_with_a_scan_for_each_channel():
+    data = a_scan_for_each_channel()
+    assert np.array_equal(pixels(data), pillow(data))
+    assert np.abs(pixels(data).astype(int) - np.asarray(scene())).mean() < 4
+    assert np.array_equal(pixels(data[:-2]), pixels(data))
+    for number in (1, 2, 3):
+        refused(a_scan_for_each_channel(shorten=number))
+        assert "scans" in refused(a_scan_for_each_channel(leave_out=number)).message
