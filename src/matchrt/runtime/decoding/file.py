@@ -187,7 +187,7 @@ def _gif(source: Source, most: int) -> Stored:
 
 def _webp(source: Source, most: int) -> Stored:
     height, width = containers.webp_size(source)
-    # Opening it takes memory for all its pixels, so EXIF waits.
+    # Pillow takes memory for all pixels when it opens the file, so it is not asked for the metadata.
     data = containers.read_webp(source, most)
     orientation = pillow.orientation_in({name: containers.webp_chunk(data, kind) for kind, name in _WEBP_METADATA})
     return Stored("WEBP", height, width, orientation, lambda: _decoded("WEBP", data))
