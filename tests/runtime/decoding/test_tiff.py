@@ -247,3 +247,13 @@ def test_parts_are_limited():
     assert decode_image(data, "a").width == 200_000
     words = struct.pack("<HHII", 259, 3, 1, 1)
     assert "parts" in refused("image-too-large", data.replace(words, struct.pack("<HHII", 259, 3, 1, 7))).message
+
+
+def test_a_height_beyond_the_single_strip():
+    data = tiff(RGB, 2)
+    height = struct.pack("<HHII", 257, 4, 1, len(RGB))
+    assert height in data
+    for rows in (len(RGB) + 1, len(RGB) + 64):
+        refused("image-truncated", data.replace(height, height[:8] + struct.pack("<I", rows)))
+    length = struct.pack("<HHII", 279, 4, 1, RGB.size)
+    assert np.array_equal(decode_image(data.replace(length, length[:8] + bytes(4)), "a").pixels, RGB)

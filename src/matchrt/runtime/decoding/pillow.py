@@ -7,10 +7,11 @@ larger cap that the user asked for. No file name is given to Pillow either, beca
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageChops
+from PIL import ImageChops, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError, UnreadError
@@ -42,6 +43,11 @@ def opened(format_name: str, data: bytes) -> PILImage.Image:
         return PILImage.OPEN[format_name][0](io.BytesIO(data), "")
     except Exception as error:  # whatever plugins raise at damaged headers
         raise _failure(error) from error
+
+
+def lenient() -> bool:
+    """Whether the program has told Pillow to take images that are cut off for whole ones. Raises nothing."""
+    return bool(ImageFile.LOAD_TRUNCATED_IMAGES)
 
 
 def decoded(format_name: str, data: bytes, fill: int | None = None) -> PILImage.Image:
@@ -86,10 +92,13 @@ def orientation_of(picture: PILImage.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def orientation_in(exif: bytes) -> int:
-    """The orientation that EXIF data hold, 1..8; 1 if there is none or it is not valid. Raises nothing."""
+def orientation_in(info: dict[Any, Any]) -> int:
+    """The orientation that metadata hold, under Pillow's names of them: 1..8; 1 if there is none. Raises nothing.
+
+    No pixel is looked at: a PNG that is asked for its orientation would decode itself.
+    """
     holder = PILImage.new("L", (1, 1))
-    holder.info["exif"] = exif
+    holder.info = info
     return orientation_of(holder)
 
 

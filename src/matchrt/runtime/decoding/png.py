@@ -82,9 +82,9 @@ def read_png(source: Source, pixels: bool = True) -> bytes:
     for _ in range(most_chunks):
         start = source.exactly(position, 8)
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
-        if kind == b"IEND" or (kind == b"IDAT" and not pixels):
+        if kind == b"IEND":
             break
-        if kind in (b"IDAT", b"PLTE", b"tRNS"):
+        if kind in (b"IDAT", b"PLTE", b"tRNS") and (pixels or kind != b"IDAT"):
             stored += length
             if stored > most:
                 raise DamagedError("it has more data than pixels")
@@ -92,7 +92,7 @@ def read_png(source: Source, pixels: bool = True) -> bytes:
         elif not pixels and metadata + length <= _MOST_METADATA and _is_metadata(source, position, length, kind):
             metadata += length
             kept.append(source.exactly(position, length + 12))
-        elif position + length + 12 > source.size or not kind.isalpha() or kind[0] < 0x61:
+        elif position + length + 12 > source.size or not kind.isalpha() or (kind[0] < 0x61 and kind != b"IDAT"):
             raise DamagedError(f"it has a chunk {kind!r} of {length:,} bytes at byte {position:,}")
         position += length + 12
     else:
