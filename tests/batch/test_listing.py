@@ -151,6 +151,8 @@ def test_what_is_no_list(tmp_path: Path) -> None:
     for text, code in (("a b\na b c\n", "pairs-line"), ('a "b\n', "pairs-line"), ("a b\nc ./c\n", "pairs-same")):
         listing.write_text(text)
         assert ":" in fails(code, listing)
+    listing.write_text("#1.jpg #2.jpg\n")
+    assert "comments that name two images" in fails("pairs-empty", listing)
     listing.write_bytes(b"\xff\xfe\x00")
     fails("pairs-format", listing)
     fails("pairs-window", listing, None, 3)

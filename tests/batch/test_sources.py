@@ -23,8 +23,10 @@ from matchrt.batch.pool import PoolSize, match_in_pool
 from matchrt.batch.results import ListedPair, unpack
 from matchrt.batch.sources import SourceImage, changed_since, read_source, stamp_of
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.runtime import adapter
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.fit import Fit
+from matchrt.runtime.image import Image
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.preprocess import PreparedImage
 
@@ -152,6 +154,26 @@ def test_bad_images_do_not_end_a_run(
     assert len(lines) == 7 and all(len(line.split("\t")) == 4 for line in lines)
     mended = cli(*command, "--retry-failed")
     assert mended.code == 0 and mended.json["matched"] == 10 and mended.json["tried_now"] == 7
+
+
+def test_a_pair_that_cannot_be_stretched_together(
+    scene: Path, tmp_path: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "pairs.txt").write_text("db/0.png db/1.png\ndb/0.png db/2.png\n")
+    stretch = adapter.stretch_together
+
+    def failing(first: Image, second: Image) -> tuple[Image, Image]:
+        if second.name.endswith("1.png"):
+            raise MemoryError
+        return stretch(first, second)
+
+    monkeypatch.setattr(adapter, "stretch_together", failing)
+    command = ("match-many", tmp_path / "pairs.txt", "--root", scene, "--output", tmp_path / "m.parquet")
+    ran = cli(*command, *QUICK, "--stretch", "same")
+    assert ran.code == 2 and ran.json["matched"] == 1, ran.out
+    (failure,) = ran.json["failures"]
+    assert failure["error"]["code"] == "image-failed" and "'db/0.png' and 'db/1.png'" in failure["error"]["message"]
 
 
 def test_an_image_of_little_contrast_is_named(tmp_path: Path, cli: CommandLine) -> None:

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from matchrt.batch.journal import ImageRow, Journal
+from matchrt.batch.journal import Journal
+from matchrt.batch.journal_rows import ImageRow
 from matchrt.batch.options import OutputOptions
 from matchrt.errors import MatchRTError
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from matchrt._util.atomic import atomic_path
 from matchrt.batch.format import OutputFormat
-from matchrt.batch.journal import ImageRow, Journal
+from matchrt.batch.journal import Journal
+from matchrt.batch.journal_rows import ImageRow
 from matchrt.batch.merged import ImageKeypoints, Merged, PairMatches, merged
 from matchrt.batch.options import Layout, OutputOptions
 from matchrt.batch.seals import seal

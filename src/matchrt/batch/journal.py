@@ -28,100 +28,20 @@ from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from matchrt._util.atomic import require_writable
+from matchrt.batch.journal_errors import damaged, not_a_journal, sqlite_errors
+from matchrt.batch.journal_layout import APPLICATION, FAILED, LAYOUT, NAMED, REFUSED, SEALED, TABLES, WAITING
+from matchrt.batch.journal_rows import Counts, Failure, ImageRow
 from matchrt.batch.listing import NamePair
 from matchrt.batch.results import Found, ImageFacts, ListedPair, Result, pack
 from matchrt.batch.seals import list_seal, seal
 from matchrt.errors import MatchRTError
 
-LAYOUT = 2
-# Marks the file as ours (SQLite's application_id): "mrtj".
-_APPLICATION = 0x6D72746A
 _CHUNK = 1024
 
-# files: what was known of the images of matched pairs. facts, files and failures hold JSON.
-_TABLES = """
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE images (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
-CREATE TABLE files (image INTEGER PRIMARY KEY, facts TEXT NOT NULL, seal BLOB NOT NULL);
-CREATE TABLE pairs (id INTEGER PRIMARY KEY, first INTEGER NOT NULL, second INTEGER NOT NULL);
-CREATE UNIQUE INDEX pair_of_images ON pairs (min(first, second), max(first, second));
-CREATE TABLE matches (pair INTEGER PRIMARY KEY, data BLOB NOT NULL, seal BLOB NOT NULL);
-CREATE TABLE failures (pair INTEGER PRIMARY KEY, error TEXT NOT NULL, seal BLOB NOT NULL);
-"""
-_NAMED = """SELECT pairs.id, one.name, two.name FROM pairs
-JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second"""
-_REFUSED = "(pairs.first IN (SELECT image FROM refused) OR pairs.second IN (SELECT image FROM refused))"
-_WAITING = f"""NOT EXISTS (SELECT 1 FROM matches WHERE matches.pair = pairs.id)
-AND NOT EXISTS (SELECT 1 FROM failures WHERE failures.pair = pairs.id) AND NOT {_REFUSED}"""
-# A pair of a refused image has failed, whatever result it has.
-_FAILED = """SELECT pairs.id, one.name, two.name, coalesce(no1.error, no2.error, failures.error), failures.seal,
-no1.error IS NULL AND no2.error IS NULL FROM pairs
-JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second
-LEFT JOIN failures ON failures.pair = pairs.id
-LEFT JOIN refused AS no1 ON no1.image = pairs.first LEFT JOIN refused AS no2 ON no2.image = pairs.second
-WHERE coalesce(no1.error, no2.error, failures.error) IS NOT NULL ORDER BY pairs.id"""
-
-# Tables of results: name, key, the column under the seal, and its type.
-_SEALED = (
-    ("files", "image", "facts", "str"),
-    ("matches", "pair", "data", "bytes"),
-    ("failures", "pair", "error", "str"),
-)
-
 Plan = Mapping[str, Any]
-
-
-class Counts(NamedTuple):
-    """Numbers of pairs by their state.
-
-    listed: lines of the list, duplicates included.
-    pairs: different pairs.
-    matched: pairs with matches.
-    failed: pairs with an error, and those of images that the output refuses.
-    images: different images.
-    """
-
-    listed: int
-    pairs: int
-    matched: int
-    failed: int
-    images: int
-
-    @property
-    def waiting(self) -> int:
-        """Number of pairs without a result."""
-        return self.pairs - self.matched - self.failed
-
-
-class Failure(NamedTuple):
-    """A pair that could not be matched.
-
-    pair: the pair's number and image names.
-    code: the error's code.
-    message: what went wrong.
-    remedy: what to do about it.
-    """
-
-    pair: ListedPair
-    code: str
-    message: str
-    remedy: str
-
-
-class ImageRow(NamedTuple):
-    """An image of the list.
-
-    id: the image's number in the journal.
-    name: the image's path below the root.
-    facts: what was known of it when it was matched; None if none of its pairs was matched.
-    """
-
-    id: int
-    name: str
-    facts: ImageFacts | None
 
 
 class Journal:
@@ -151,8 +71,8 @@ class Journal:
         run("PRAGMA locking_mode=EXCLUSIVE")  # the lock is held until the process ends, in whatever way
         empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         application, layout = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if not empty and (application, layout) != (_APPLICATION, LAYOUT):
-            raise _not_a_journal(self.path, of_ours=application == _APPLICATION)
+        if not empty and (application, layout) != (APPLICATION, LAYOUT):
+            raise not_a_journal(self.path, of_ours=application == APPLICATION)
         run("PRAGMA page_size=16384")
         # A commit survives the end of the process at once, and a crash of the machine after the log's next checkpoint.
         run("PRAGMA journal_mode=WAL")
@@ -160,9 +80,9 @@ class Journal:
         run("PRAGMA temp_store=MEMORY")
         run("BEGIN IMMEDIATE")
         if empty:
-            for statement in _TABLES.split(";\n"):
+            for statement in TABLES.split(";\n"):
                 run(statement)
-            run(f"PRAGMA application_id={_APPLICATION}")
+            run(f"PRAGMA application_id={APPLICATION}")
             run(f"PRAGMA user_version={LAYOUT}")
         run("COMMIT")
         run("CREATE TEMP TABLE refused (image INTEGER PRIMARY KEY, error TEXT NOT NULL)")
@@ -337,7 +257,7 @@ class Journal:
         """
         with sqlite_errors(self.path):
             run = self._base.execute
-            bad = {row[0]: self._bad_rows(*row) for row in _SEALED}
+            bad = {row[0]: self._bad_rows(*row) for row in SEALED}
             bad["matches"] += [
                 row[0]
                 for row in run("""SELECT matches.pair FROM matches LEFT JOIN pairs ON pairs.id = matches.pair
@@ -381,7 +301,7 @@ class Journal:
 
     def refused_pairs(self) -> int:
         """Number of pairs with a refused image."""
-        return int(self._rows(f"SELECT count(*) FROM pairs WHERE {_REFUSED}")[0][0])
+        return int(self._rows(f"SELECT count(*) FROM pairs WHERE {REFUSED}")[0][0])
 
     # ------------------------------------------------------------------------------------------- reading
 
@@ -396,15 +316,15 @@ class Journal:
                 count(f"{name} NOT INDEXED") for name in ("pairs", "matches", "failures", "images")
             )
             if count("refused"):
-                matched -= count(f"pairs JOIN matches ON matches.pair = pairs.id WHERE {_REFUSED}")
-                failed -= count(f"pairs JOIN failures ON failures.pair = pairs.id WHERE {_REFUSED}")
-                failed += count(f"pairs WHERE {_REFUSED}")
+                matched -= count(f"pairs JOIN matches ON matches.pair = pairs.id WHERE {REFUSED}")
+                failed -= count(f"pairs JOIN failures ON failures.pair = pairs.id WHERE {REFUSED}")
+                failed += count(f"pairs WHERE {REFUSED}")
             return Counts(int(self._fact("listed") or pairs), pairs, matched, failed, images)
 
     def waiting(self) -> Iterator[ListedPair]:
         """The pairs without a result, in the list's order. Results may be committed during the iteration."""
         last = 0
-        while rows := self._rows(f"{_NAMED} WHERE pairs.id > ? AND {_WAITING} ORDER BY pairs.id LIMIT {_CHUNK}", last):
+        while rows := self._rows(f"{NAMED} WHERE pairs.id > ? AND {WAITING} ORDER BY pairs.id LIMIT {_CHUNK}", last):
             yield from (_listed(*row) for row in rows)
             last = rows[-1][0]
 
@@ -413,8 +333,8 @@ class Journal:
 
         Error: journal-damaged.
         """
-        query = _NAMED.replace("two.name FROM", "two.name, matches.data, matches.seal FROM", 1)
-        query += f" JOIN matches ON matches.pair = pairs.id WHERE NOT {_REFUSED} ORDER BY pairs.id"
+        query = NAMED.replace("two.name FROM", "two.name, matches.data, matches.seal FROM", 1)
+        query += f" JOIN matches ON matches.pair = pairs.id WHERE NOT {REFUSED} ORDER BY pairs.id"
         missing = self.counts().matched
         with sqlite_errors(self.path):
             for number, first, second, data, check in self._base.execute(query):
@@ -431,7 +351,7 @@ class Journal:
     def failures(self) -> Iterator[Failure]:
         """The failed pairs in the list's order. Error: journal-damaged."""
         with sqlite_errors(self.path):
-            for number, first, second, text, check, own in self._base.execute(_FAILED):
+            for number, first, second, text, check, own in self._base.execute(FAILED):
                 if own and check != seal(number, text):
                     raise damaged(self.path, f"the error of pair {number} has changed")
                 yield Failure(_listed(number, first, second), *json.loads(text))
@@ -461,7 +381,7 @@ class Journal:
         """
         query = f"""SELECT pairs.id, pairs.second = ?1, data, seal FROM pairs JOIN matches ON matches.pair = pairs.id
         WHERE pairs.id IN (SELECT id FROM pairs WHERE first = ?1 UNION ALL SELECT id FROM pairs WHERE second = ?1)
-        AND NOT {_REFUSED} ORDER BY pairs.id"""
+        AND NOT {REFUSED} ORDER BY pairs.id"""
         with sqlite_errors(self.path):
             for number, side, data, check in self._base.execute(query, (image,)):
                 self._require(number, data, check)
@@ -523,42 +443,3 @@ def _listed(number: int, first: bytes, second: bytes) -> ListedPair:
 
 def _error_text(error: MatchRTError) -> str:
     return json.dumps([error.code, error.message, error.remedy])
-
-
-@contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turns SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "locked" in text:
-            raise MatchRTError(
-                "journal-busy", f"Another process uses '{path}'.", "Wait for it to end, or name another --journal."
-            ) from error
-        if "not a database" in text:
-            raise _not_a_journal(path, of_ours=False) from error
-        if "malformed" in text or "corrupt" in text:
-            raise damaged(path, text) from error
-        raise MatchRTError(
-            "journal-failed",
-            f"'{path}' cannot be used: {text}.",
-            "Check the rights to the file and the free space of the disk, and run the command again.",
-        ) from error
-
-
-def damaged(path: Path, what: str) -> MatchRTError:
-    """The error (journal-damaged) for a journal in which something is wrong. It is not raised here."""
-    return MatchRTError(
-        "journal-damaged",
-        f"'{path}' is damaged: {what}.",
-        "Run the command again. If it says the same, remove the journal and match again; check the disk.",
-    )
-
-
-def _not_a_journal(path: Path, *, of_ours: bool) -> MatchRTError:
-    return MatchRTError(
-        "journal-format",
-        f"'{path}' is {'a journal of another version' if of_ours else 'not a journal'} of matchrt.",
-        f"Name another --journal{', or remove this one' if of_ours else ''}; this file was not changed.",
-    )

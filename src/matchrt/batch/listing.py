@@ -52,16 +52,21 @@ class PairSource:
 
         Errors: those of the module.
         """
+        empty = True
+        for pair in self._of_folder() if self.path.is_dir() else self._of_list():
+            empty = False
+            yield pair
+        if empty:
+            raise no_pairs(self.path, self.skipped())
+
+    def _of_folder(self) -> Iterator[NamePair]:
         name_of = lru_cache(1 << 16)(_Namer(self).name)
-        if self.path.is_dir():
-            below = self.path if self.root is None else self.path.absolute()
-            empty = True
-            for first, second in iterate_folder(below, self.window):
-                empty = False
-                yield name_of(first.as_posix()), name_of(second.as_posix())
-            if empty:
-                raise no_pairs(self.path, self.skipped())
-            return
+        below = self.path if self.root is None else self.path.absolute()
+        for first, second in iterate_folder(below, self.window):
+            yield name_of(first.as_posix()), name_of(second.as_posix())
+
+    def _of_list(self) -> Iterator[NamePair]:
+        name_of = lru_cache(1 << 16)(_Namer(self).name)
         for number, (first_field, second_field) in iterate_list(self.path, self.base):
             first_name, second_name = name_of(first_field), name_of(second_field)
             if first_name == second_name:

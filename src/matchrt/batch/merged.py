@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.batch.journal import Journal, damaged, sqlite_errors
+from matchrt.batch.journal import Journal
+from matchrt.batch.journal_errors import damaged, sqlite_errors
 from matchrt.batch.merging import Int32Array, Keypoints, MergeOptions, merge_points, one_to_one
 from matchrt.batch.results import Float32Array, ListedPair, unpack
 from matchrt.errors import MatchRTError

@@ -205,7 +205,7 @@ class _Engine:
             return first
         if not isinstance(second, SourceImage):
             return second
-        return match_sources(self._matcher, first, second)
+        return match_sources(self._matcher, pair, first, second)
 
 
 def _require_version(version: str) -> None:

@@ -31,7 +31,8 @@ import numpy.typing as npt
 
 from matchrt._util.atomic import atomic_path
 from matchrt.batch.format import OutputFormat
-from matchrt.batch.journal import Failure, Journal
+from matchrt.batch.journal import Journal
+from matchrt.batch.journal_rows import Failure
 from matchrt.batch.names import readable
 from matchrt.batch.options import OutputOptions
 from matchrt.batch.results import ImageFacts, ListedPair, unpack

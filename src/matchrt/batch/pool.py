@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from matchrt._util.memory import pairs_that_fit
 from matchrt.batch.results import Found, ListedPair, Result
-from matchrt.batch.sources import Read, SourceImage, read_source
+from matchrt.batch.sources import Read, SourceImage, image_error, read_source
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.backend import get_backend
@@ -111,15 +111,20 @@ def _match(pair: ListedPair, images: tuple[Future[Read], Future[Read]], forks: S
         return Result(pair, second)
     matcher = forks.get()
     try:
-        return Result(pair, match_sources(matcher, first, second))
+        return Result(pair, match_sources(matcher, pair, first, second))
     finally:
         forks.put(matcher)
 
 
-def match_sources(matcher: Matcher, first: SourceImage, second: SourceImage) -> Found | MatchRTError:
+def match_sources(matcher: Matcher, pair: ListedPair, first: SourceImage, second: SourceImage) -> Found | MatchRTError:
     """The matches of two images, or the error that concerns this pair only. Errors of the engine are raised."""
     try:
-        return Found.of(matcher.match(first.prepared, second.prepared), first.facts, second.facts)
+        # Images that are stretched in pairs become pixels only here.
+        images = matcher.adapter.prepare_pair(first.prepared, second.prepared)
+    except Exception as error:
+        return image_error(error, f"{pair.first}' and '{pair.second}")
+    try:
+        return Found.of(matcher.match(*images), first.facts, second.facts)
     except MatchRTError as error:
         return own_error(error)
 

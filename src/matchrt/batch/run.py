@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from matchrt._version import __version__
-from matchrt.batch.journal import Counts, Failure, Journal
+from matchrt.batch.journal import Journal
+from matchrt.batch.journal_rows import Counts, Failure
 from matchrt.batch.listing import PairSource
 from matchrt.batch.names import readable
 from matchrt.batch.output import Output

@@ -67,23 +67,31 @@ def read_source(prepare: Callable[[Path], PreparedImage | Image], path: Path) ->
         return MatchRTError(
             "image-changed", f"'{path}' changes while it is read.", "Wait until it is whole, and use --retry-failed."
         )
-    except MatchRTError as error:
+    except Exception as error:  # whatever a decoder raises for one file must not end the run for all
+        return image_error(error, str(path))
+
+
+def image_error(error: Exception, name: str) -> MatchRTError:
+    """The error of one image, for whatever was raised while it was read, without the frames of a traceback.
+
+    name: what messages call the image. An error of the engine or the GPU is raised again.
+    """
+    if isinstance(error, MatchRTError):
         if error.exit_code != MatchRTError.exit_code:
-            raise
-        return MatchRTError(error.code, error.message, error.remedy)  # without the frames of its traceback
-    except OSError as error:
+            raise error
+        return MatchRTError(error.code, error.message, error.remedy)
+    if isinstance(error, OSError):
         return MatchRTError(
             "image-unreadable",
-            f"Cannot read '{path}': {error.strerror or error}.",
+            f"Cannot read '{name}': {error.strerror or error}.",
             "Check the file and the disk, and try again with --retry-failed.",
         )
-    except Exception as error:  # whatever a decoder raises for one file must not end the run for all
-        detail = " ".join(str(error).split()).rstrip(".")
-        return MatchRTError(
-            "image-failed",
-            f"'{path}' cannot be read: {type(error).__name__}{': ' + detail if detail else ''}.",
-            "Convert it to an 8-bit PNG or JPEG, and report it with this message.",
-        )
+    detail = " ".join(str(error).split()).rstrip(".")
+    return MatchRTError(
+        "image-failed",
+        f"'{name}' cannot be read: {type(error).__name__}{': ' + detail if detail else ''}.",
+        "Convert it to an 8-bit PNG or JPEG, and report it with this message.",
+    )
 
 
 def stamp_of(path: Path) -> str:

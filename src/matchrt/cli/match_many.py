@@ -29,7 +29,7 @@ from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdo
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
-    from matchrt.batch.journal import Failure
+    from matchrt.batch.journal_rows import Failure
     from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.options import MatcherOptions
