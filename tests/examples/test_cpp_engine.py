@@ -60,6 +60,11 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     return ask
 
 
+def mock_tensor(spec: TensorSpec) -> str:
+    """The line of a tensor in the mock's engine file."""
+    return " ".join([spec.name, spec.dtype, *(str(side if isinstance(side, int) else -1) for side in spec.shape)])
+
+
 def write_engine(folder: Path, *orders: str, sized: bool = True, **changes: Any) -> Path:
     """A mock's engine with a real manifest: static 48x64 with sizes, or dynamic; without a self-test.
 
@@ -72,8 +77,8 @@ def write_engine(folder: Path, *orders: str, sized: bool = True, **changes: Any)
     contract = bundled.input
     if sized:
         contract = dataclasses.replace(contract, height=48, width=64, profile=None, fitting="letterbox")
-    names = [spec.name for spec in (*images, *sizes, *bundled.outputs)]
-    data = "".join(f"{name}\n" for name in (*names, *(f"#{order}" for order in orders))).encode()
+    tensors = [mock_tensor(spec) for spec in (*images, *sizes, *bundled.outputs)]
+    data = "".join(f"{line}\n" for line in (*tensors, *(f"#{order}" for order in orders))).encode()
     manifest: EngineManifest = dataclasses.replace(
         bundled, backend="tensorrt", backend_version="10.9.0.34", portability=Portability(("8.9",), False, "exact"),
         inputs=(*images, *sizes), input=contract, engine_bytes=len(data), engine_sha256=sha256_bytes(data),
@@ -148,6 +153,29 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     ran = run(program, tmp_path, write_engine(tmp_path, **changes), *size)
     assert ran.returncode == 1 and f"error[{code}]" in ran.stderr, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("keypoints0", "keypoints0 float32 1 4096 2"),
+        ("scores", "scores float32 1 1"),
+        ("scores", "scores float32 2048"),
+        ("num_matches", "num_matches float32 1"),
+        ("image1", "image1 uint8 1 -1 -1 1"),
+        ("size0", "size0 uint8 1 2"),
+    ],
+)
+def test_tensors_unlike_the_manifests_are_refused(program: Path, tmp_path: Path, name: str, line: str) -> None:
+    """An engine that writes more than its manifest says would write beyond the memory that it gets."""
+    engine = write_engine(tmp_path)
+    lines = engine.read_text().splitlines()
+    data = "".join(f"{line if old.split()[0] == name else old}\n" for old in lines).encode()
+    engine.write_bytes(data)
+    manifest = read_manifest(manifest_path(engine))
+    dataclasses.replace(manifest, engine_bytes=len(data), engine_sha256=sha256_bytes(data)).write(manifest_path(engine))
+    ran = run(program, tmp_path, engine, 48, 64)
+    assert ran.returncode == 1 and "error[engine-graph]" in ran.stderr and name in ran.stderr, ran.stderr
 
 
 def test_newer_versions_and_gpus_where_the_manifest_allows(program: Path, tmp_path: Path) -> None:

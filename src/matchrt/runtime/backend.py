@@ -222,7 +222,7 @@ def no_builder(name: str) -> MatchRTError:
         return MatchRTError(
             "backend-unknown",
             f"Backend {name} builds no engines; it runs those of {built_for(name)}.",
-            f"Build with --backend {built_for(name)}, and match with --backend {name}.",
+            f"Backends that build engines: {', '.join(building_backends())}; match with --backend {name}.",
         )
     return MatchRTError(
         "backend-unknown",

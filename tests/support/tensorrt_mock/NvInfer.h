@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,8 @@ class Dims64 {
   std::int64_t d[MAX_DIMS];
 };
 using Dims = Dims64;
+
+enum class DataType : std::int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kINT32 = 3, kBOOL = 4, kUINT8 = 5 };
 
 enum class TensorIOMode : std::int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
 
@@ -103,7 +106,8 @@ class IExecutionContext {
 
 class ICudaEngine {
  public:
-  // The mock's engine file is the names of its tensors, one a line, and orders.
+  // The mock's engine file is its tensors, one a line, and orders. A tensor is a name, a type and sides, of which -1 is
+  // any; or a name alone, and the type is what the contract says, and the sides are not told.
   ICudaEngine(const std::string& text, ILogger& logger) : logger(logger) {
     for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
       const std::string line = text.substr(at, text.find('\n', at) - at);
@@ -111,7 +115,17 @@ class ICudaEngine {
       if (line[0] == '#') {
         orders[line.substr(1, blank - 1)] = line.substr(blank);
       } else {
-        names.push_back(line);
+        std::istringstream words(line);
+        std::string name, type;
+        words >> name >> type;
+        names.push_back(name);
+        if (type.empty()) {
+          type = name.find("image") == 0 ? "uint8" : name.find("key") == 0 || name == "scores" ? "float32" : "int32";
+        }
+        types[name] = type == "uint8" ? DataType::kUINT8 : type == "int32" ? DataType::kINT32 : DataType::kFLOAT;
+        Dims& dims = shapes[name] = Dims{};
+        if (words.eof()) dims.nbDims = -1;
+        while (words >> dims.d[dims.nbDims]) ++dims.nbDims;
       }
     }
   }
@@ -121,12 +135,16 @@ class ICudaEngine {
     const std::string text = name;
     return text.find("image") == 0 || text.find("size") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
   }
+  Dims getTensorShape(const char* name) const noexcept { return shapes.at(name); }
+  DataType getTensorDataType(const char* name) const noexcept { return types.at(name); }
   IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext(orders, logger); }
 
  private:
   ILogger& logger;
   std::map<std::string, std::string> orders;
   std::vector<std::string> names;
+  std::map<std::string, DataType> types;
+  std::map<std::string, Dims> shapes;
 };
 
 class IRuntime {
@@ -135,7 +153,7 @@ class IRuntime {
   void setEngineHostCodeAllowed(bool) noexcept {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept {
     const std::string text(static_cast<const char*>(data), size);
-    if (text.find("image0\n") == 0) return new ICudaEngine(text, logger);
+    if (text.find("image0") == 0) return new ICudaEngine(text, logger);
     logger.log(ILogger::Severity::kERROR, "mock: this is no engine");
     return nullptr;
   }

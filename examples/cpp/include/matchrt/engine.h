@@ -58,6 +58,11 @@ inline std::size_t element_bytes(const std::string& dtype) {
   throw Error("engine-graph", "the engine has a tensor of type " + dtype);
 }
 
+inline nvinfer1::DataType data_type(const std::string& dtype) {
+  if (dtype == "uint8") return nvinfer1::DataType::kUINT8;
+  return element_bytes(dtype) == 4 && dtype == "int32" ? nvinfer1::DataType::kINT32 : nvinfer1::DataType::kFLOAT;
+}
+
 #ifdef TRT_MAJOR_RTX
 inline const char* backend() { return "tensorrt_rtx"; }
 #else
@@ -210,6 +215,24 @@ class Engine {
       good = good && known.count(name) > 0;
     }
     if (!good) throw Error("engine-graph", "the engine's tensors are not those of its manifest");
+    for (const auto* list : {&manifest_.inputs, &manifest_.outputs}) {
+      for (const Tensor& tensor : *list) require_same(tensor);
+    }
+  }
+
+  // The engine writes as much as its own shapes say; the memory for it is of the manifest's.
+  void require_same(const Tensor& tensor) const {
+    const nvinfer1::Dims dims = engine_->getTensorShape(tensor.name.c_str());
+    bool good = engine_->getTensorDataType(tensor.name.c_str()) == detail::data_type(tensor.dtype);
+    // A negative number of sides: the library does not say.
+    good = good && (dims.nbDims < 0 || dims.nbDims == static_cast<std::int32_t>(tensor.shape.size()));
+    for (std::int32_t i = 0; good && i < dims.nbDims; ++i) {
+      const std::int64_t told = tensor.shape[static_cast<std::size_t>(i)];
+      good = dims.d[i] == told || (dims.d[i] < 0 && told < 0);
+    }
+    if (!good) {
+      throw Error("engine-graph", "the engine's '" + tensor.name + "' has another type or shape than its manifest says");
+    }
   }
 
   void put_image(const char* name, const char* size_name, const ImageView& image) {

@@ -17,7 +17,7 @@ _PIECE = 1 << 20
 class GifFrame:
     """The first frame.
 
-    height, width: of the picture, pixels; it is enlarged if the frame is larger.
+    height, width: of the picture, pixels.
     data: a GIF of this frame alone; empty if no pixels were asked for.
     """
 
@@ -40,6 +40,9 @@ def read_gif(source: Source, pixels: bool = True) -> GifFrame:
     left, top, width, height, frame_flags = struct.unpack("<HHHHB", descriptor[1:])
     if not width or not height:
         raise DamagedError("its first frame has no pixels")
+    # Some programs leave the screen's size out. Where it is given, every frame is within it (GIF89a, 20).
+    if screen_width and screen_height and (left + width > screen_width or top + height > screen_height):
+        raise DamagedError(f"its first frame of {width} x {height} is not within {screen_width} x {screen_height}")
     picture_height, picture_width = max(screen_height, top + height), max(screen_width, left + width)
     if not pixels:
         return GifFrame(picture_height, picture_width, b"")

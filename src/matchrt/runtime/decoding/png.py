@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError
 from matchrt.runtime.decoding.source import Source
 
+_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # More chunks only if the image is so large that they have 4 kB each.
 _MOST_CHUNKS = 1 << 16
@@ -80,6 +81,8 @@ def read_png(source: Source, pixels: bool = True) -> bytes:
     kept, metadata, stored = [source.read(0, 33)], 0, 0
     position = 33
     for _ in range(most_chunks):
+        if _END.startswith(source.read(position, len(_END))):  # its end, or what is left of it
+            break
         start = source.exactly(position, 8)
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
         if kind == b"IEND":
@@ -97,7 +100,7 @@ def read_png(source: Source, pixels: bool = True) -> bytes:
         position += length + 12
     else:
         raise TooLargeError(f"more than {most_chunks:,} chunks")
-    kept.append(struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
+    kept.append(_END)
     return b"".join(kept)
 
 
