@@ -162,7 +162,8 @@ def _require_own_site(scope: Scope) -> None:
     if origin is not None and good:
         # A page cannot set X-Forwarded-Host without asking first, and a proxy says by it what the browser asked for.
         hosts = [_header(scope, name) for name in (b"host", b"x-forwarded-host")]
-        good = any(host is not None and _same_host(origin, host, ports=site is None) for host in hosts)
+        port = (scope.get("server") or (None, None))[1]
+        good = any(host is not None and _same_host(origin, host, port, ports=site is None) for host in hosts)
     if not good:
         raise MatchRTError(
             "request-foreign",
@@ -172,12 +173,15 @@ def _require_own_site(scope: Scope) -> None:
         )
 
 
-def _same_host(origin: str, host: str, *, ports: bool) -> bool:
-    """Whether an origin is that of a host; its port counts only where the browser has not compared it."""
+def _same_host(origin: str, host: str, port: int | None, *, ports: bool) -> bool:
+    """Whether an origin is that of a host; its port counts only where the browser has not compared it.
+
+    port: where the service listens, which a host that names no port may mean.
+    """
     try:
         parts, asked = urlsplit(origin.strip().lower()), urlsplit(f"//{host.strip().lower()}")
         usual = {"http": 80, "https": 443}[parts.scheme]
-        same_port = (parts.port or usual) == (asked.port or usual)
+        same_port = (parts.port or usual) in ({asked.port} if asked.port else {usual, port})
         return bool(parts.hostname) and parts.hostname == asked.hostname and (same_port or not ports)
     except (KeyError, ValueError):  # not an origin of the web, such as `null`
         return False
