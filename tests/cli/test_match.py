@@ -230,3 +230,26 @@ def test_help(cli: CommandLine) -> None:
         ran = cli(command, "--help")
         assert ran.code == 0 and "Example: matchrt" in ran.out and "--json" in ran.out
     assert "matchrt" in cli("--version").out
+
+
+def test_thermal_images_are_warned_of_and_stretched(cli: CommandLine, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.tif"]
+    for path, image in zip(paths, shifted_pair(240, 320, (16, 8)), strict=True):
+        PILImage.fromarray(image.astype(np.uint16) * 3 + 29000).save(path)
+    plain = cli("match", *paths, *SMALL, "--json")
+    assert plain.code == 0 and len(plain.json["warnings"]) == 2
+    assert all("% of its range" in warning and warning in plain.err for warning in plain.json["warnings"])
+    picture = tmp_path / "out.png"
+    for stretch in ("each", "same"):
+        ran = cli("match", *paths, *SMALL, "--stretch", stretch, "--json", "--draw", picture)
+        assert ran.code == 0 and "warnings" not in ran.json and not ran.err
+        assert ran.json["matches"] > max(plain.json["matches"], 100)
+        with PILImage.open(picture) as drawn:
+            assert np.asarray(drawn)[:200, :300].std() > 20
+    (tmp_path / "pairs.txt").write_text("a.png b.tif\n")
+    output = tmp_path / "m.npz"
+    listed = cli("match", tmp_path / "pairs.txt", *SMALL)
+    assert listed.err.count("warning") == 2
+    many = cli("match-many", tmp_path / "pairs.txt", "--output", output.with_suffix(".h5"), *SMALL, "--stretch", "same")
+    assert many.code == 0, many.err
+    assert cli("match", *paths, "--stretch", "both").code == 2

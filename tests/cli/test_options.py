@@ -44,6 +44,7 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         ("--resize", {"match", "match-many", "bench"}),
         ("--max-megapixels", {"match", "match-many", "serve"}),
         ("--ignore-exif", {"match", "match-many"}),
+        ("--stretch", {"match", "match-many"}),
         ("--sample", {"match", "match-many"}),
         ("--seed", {"match", "match-many"}),
         ("--window", {"match", "match-many"}),

@@ -182,8 +182,8 @@ def _decode(source: Source, name: str, apply_exif: bool, max_pixels: int, stretc
         stored = open_stored(source, name, max_pixels)
         _check_size(stored.height, stored.width, name, max_pixels)
         values = stored.read()
-    orientation = stored.orientation if apply_exif else UPRIGHT
-    return _to_image(values, name, orientation, stretch, "image-format")
+        orientation = stored.orientation if apply_exif else UPRIGHT
+        return _to_image(values, name, orientation, stretch, "image-format")
 
 
 def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
@@ -284,7 +284,8 @@ def as_image(
     _check_size(array.shape[0], array.shape[1], name, max_pixels)
     if array.ndim == 3 and channel_order == "bgr":
         array = array[:, :, ::-1]
-    return _to_image(values_of_array(array, name), name, UPRIGHT, stretch, "image-array")
+    with naming(name):
+        return _to_image(values_of_array(array, name), name, UPRIGHT, stretch, "image-array")
 
 
 def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool, stretch: Stretch) -> Image:
@@ -293,6 +294,8 @@ def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif
     with naming(name):
         pillow.load(picture)
         values = pillow.values_of(picture)
-    if pillow.orientation_of(picture) != orientation:  # Pillow turns a TIFF when it loads it, and takes the tag away
-        values = replace(values, pixels=turn_pixels(values.pixels, inverse(orientation)))
-    return _to_image(values, name, orientation if apply_exif else UPRIGHT, stretch, "image-format")
+        if (
+            pillow.orientation_of(picture) != orientation
+        ):  # Pillow turns a TIFF when it loads it, and takes the tag away
+            values = replace(values, pixels=turn_pixels(values.pixels, inverse(orientation)))
+        return _to_image(values, name, orientation if apply_exif else UPRIGHT, stretch, "image-format")

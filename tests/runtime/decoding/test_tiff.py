@@ -1,6 +1,7 @@
 """TIFF: every kind of pixels is read right, or refused by its true name; two other decoders agree."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -217,3 +218,42 @@ def test_hostile_tags_are_named():
                 decode_image(bytes(changed), "a")
             except MatchRTError as error:
                 assert error.code.startswith("image-")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_many_strips_and_planes_by_libtiff(rows):
+    tifffile = pytest.importorskip("tifffile")
+    values = RANDOM.integers(0, 256, (3, 1027, 17), dtype=np.uint8)
+    for compression in ("packbits", "lzw"):
+        if compression == "lzw":
+            pytest.importorskip("imagecodecs")
+        stream = io.BytesIO()
+        options = {"photometric": "rgb", "planarconfig": "separate", "rowsperstrip": rows}
+        tifffile.imwrite(stream, values, compression=compression, **options)
+        assert np.array_equal(decode_image(stream.getvalue(), "a").pixels, values.transpose(1, 2, 0))
+
+
+def test_parts_are_limited():
+    data = tiff(np.zeros((20, 20), np.uint8), 1, tile=(16, 16))
+    for side in (8192, 65536):
+        rows, columns = (struct.pack("<HHII", tag, 4, 1, 16) for tag in (323, 322))
+        assert rows in data
+        assert columns in data
+        changed = data.replace(rows, rows[:8] + side.to_bytes(4, "little")).replace(
+            columns, columns[:8] + side.to_bytes(4, "little")
+        )
+        assert "tiles" in refused("image-too-large", changed).message
+    data = tiff(np.zeros((16, 200_000), np.uint8), 1, tile=(16, 16))
+    assert decode_image(data, "a").width == 200_000
+    words = struct.pack("<HHII", 259, 3, 1, 1)
+    assert "parts" in refused("image-too-large", data.replace(words, struct.pack("<HHII", 259, 3, 1, 7))).message
+
+
+def test_a_height_beyond_the_single_strip():
+    data = tiff(RGB, 2)
+    height = struct.pack("<HHII", 257, 4, 1, len(RGB))
+    assert height in data
+    for rows in (len(RGB) + 1, len(RGB) + 64):
+        refused("image-truncated", data.replace(height, height[:8] + struct.pack("<I", rows)))
+    length = struct.pack("<HHII", 279, 4, 1, RGB.size)
+    assert np.array_equal(decode_image(data.replace(length, length[:8] + bytes(4)), "a").pixels, RGB)

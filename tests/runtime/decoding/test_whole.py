@@ -7,10 +7,11 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from PIL import ImageFilter
+from PIL import ImageFile, ImageFilter, ImageOps
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.image import decode_image, read_image
+from matchrt.runtime import image as image_module
+from matchrt.runtime.image import as_image, decode_image, read_image
 
 SIZE = (160, 120)
 
@@ -249,6 +250,21 @@ def test_bytes_behind_an_image_do_not_matter(other):
     assert np.array_equal(pixels(other + bytes(100_000)), pixels(other))
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("rows", [None, 16])
+def test_a_fax_whose_codes_end_early(compression, rows):
+    more = {} if rows is None else {"tiffinfo": {278: rows}}
+    picture = scene().convert("1")
+    data = encoded("TIFF", picture, compression=compression, **more)
+    assert np.array_equal(pixels(data), np.asarray(picture.convert("L")))
+    with PILImage.open(io.BytesIO(data)) as opened:
+        lengths = opened.tag_v2[279]
+    for part in (0.3, 0.6, 0.95):
+        changed = data.replace(struct.pack("<I", lengths[0]), struct.pack("<I", int(lengths[0] * part)))
+        assert changed != data
+        refused(changed)
+
+
 def sub_blocks(data):
     return b"".join(bytes([len(data[at : at + 255])]) + data[at : at + 255] for at in range(0, len(data), 255)) + b"\0"
 
@@ -291,6 +307,21 @@ def test_a_webp_whose_chunk_is_short(kind, part):
 def test_a_jpeg2000_with_an_end_marker_in_the_middle(kind, part):
     data = OTHERS[kind]
     refused(data[: int(len(data) * part)] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_jpeg2000_that_lacks_a_tile(bare):
+    data = encoded("JPEG2000", tile_size=(64, 64), no_jp2=bare)
+    assert pixels(data).shape[:2] == SIZE[::-1]
+    tiles = [at for at in range(len(data)) if data[at : at + 4] == b"\xff\x90\0\x0a"]
+    assert len(tiles) == 6
+    for index, start in enumerate(tiles[:-1]):
+        shorter = data[:start] + data[tiles[index + 1] :]
+        assert "1 of its 6 tiles" in refused(shorter).message
+        half = (tiles[index + 1] - start) // 2
+        refused(
+            data[: start + 6] + struct.pack(">I", half) + data[start + 10 : start + half] + data[tiles[index + 1] :]
+        )
 
 
 def test_a_short_run_length_bitmap():
@@ -361,3 +392,90 @@ def test_no_file_is_opened_by_the_name_of_bytes(tmp_path, monkeypatch):
     PILImage.new("RGB", SIZE, "red").save("a", "PNG")
     data = encoded("BMP", scene().convert("L"))
     assert np.array_equal(decode_image(data, "a").pixels, np.asarray(scene().convert("L")))
+
+
+def test_a_program_that_takes_cut_off_images_gets_none_here(monkeypatch, jpeg):
+    """Training code often sets this flag of Pillow, which is one for the whole program."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert decode_image(jpeg, "a").height in (120, 77)
+    start = jpeg.find(b"\xff\xda") + 20
+    refused(jpeg[: start + (len(jpeg) - start) // 2])
+    refused(jpeg[: start + (len(jpeg) - start) // 2] + b"\xff\xd9")
+
+
+def test_no_other_format_is_taken_half_either(monkeypatch, other):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert pixels(other).shape[:2] == SIZE[::-1]
+    refused(other[: int(len(other) * 0.6)])
+    refused(png(ROWS[:9999]))
+
+
+def test_memory_that_does_not_suffice_is_named(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(image_module, "to_uint8", full)
+    refused(encoded("PNG"), "image-too-large")
+    with pytest.raises(MatchRTError) as caught:
+        as_image(np.zeros((20, 20), np.float32))
+    assert caught.value.code == "image-too-large"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_orientation_of_every_format(kind, orientation):
+    exif = PILImage.Exif()
+    exif[0x0112] = orientation
+    data = encoded(kind, exif=exif)
+    upright, stored = decode_image(data, "a"), decode_image(data, "a", apply_exif=False)
+    with PILImage.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(upright.pixels, np.asarray(ImageOps.exif_transpose(opened).convert("RGB")))
+    with PILImage.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(stored.pixels, np.asarray(opened.convert("RGB")))
+    assert (upright.orientation, stored.orientation) == (orientation, 1)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png():
+    exif = PILImage.Exif()
+    exif[0x0112] = 5
+    data = encoded("PNG")
+    assert decode_image(data[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + data[-12:], "a").orientation == 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_in_xmp(kind):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    if kind == "PNG":
+        text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        data = png(ROWS, more=(text,))
+    else:
+        data = encoded(kind, xmp=xmp)
+    assert decode_image(data, "a").orientation == 6
+
+
+def a_scan_for_each_channel(shorten=None, leave_out=None):
+    """A baseline JPEG with three scans. shorten: whose scan has half of its data. leave_out: which is missing."""
+    bands = [encoded("JPEG", band, quality=90) for band in scene().convert("YCbCr").split()]
+    first = bands[0]
+    frame_at, scan_at = first.find(b"\xff\xc0"), first.find(b"\xff\xda")
+    frame_end = frame_at + 2 + int.from_bytes(first[frame_at + 2 : frame_at + 4], "big")
+    channels = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    size = first[frame_at + 5 : frame_at + 9]
+    made = first[:frame_at] + b"\xff\xc0\0\x11\x08" + size + b"\x03" + channels + first[frame_end:scan_at]
+    for number, band in enumerate(bands, start=1):
+        codes = band[band.find(b"\xff\xda") + 10 : -2]
+        if number == shorten:
+            codes = codes[: len(codes) // 2]
+        if number != leave_out:
+            made += b"\xff\xda\0\x08\x01" + bytes([number]) + b"\0\0\x3f\0" + codes
+    return made + b"\xff\xd9"
+
+
+def test_a_jpeg_with_a_scan_for_each_channel():
+    data = a_scan_for_each_channel()
+    assert np.array_equal(pixels(data), pillow(data))
+    assert np.abs(pixels(data).astype(int) - np.asarray(scene())).mean() < 4
+    assert np.array_equal(pixels(data[:-2]), pixels(data))
+    for number in (1, 2, 3):
+        refused(a_scan_for_each_channel(shorten=number))
+        assert "scans" in refused(a_scan_for_each_channel(leave_out=number)).message

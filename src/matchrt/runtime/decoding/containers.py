@@ -34,14 +34,14 @@ def webp_size(source: Source) -> tuple[int, int]:
     raise DamagedError("its first chunk is no picture")
 
 
-def webp_exif(data: bytes) -> bytes:
-    """The chunk EXIF of a WebP file; empty if there is none. Raises nothing."""
+def webp_chunk(data: bytes, wanted: bytes) -> bytes:
+    """The content of a chunk of a WebP file, such as `EXIF`; empty if there is none. Raises nothing."""
     position = 12
     for _ in range(_MOST_BOXES):
         kind, length = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
         if len(kind) < 4:
             break
-        if kind == b"EXIF":
+        if kind == wanted:
             return data[position + 8 : position + 8 + length]
         position += 8 + length + (length & 1)
     return b""

@@ -14,7 +14,9 @@ from matchrt.runtime.decoding import containers, heif, jpeg, pillow, png, tiff, 
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError, UnreadError
 from matchrt.runtime.decoding.formats import FORMATS, HEIF_REMEDY
 from matchrt.runtime.decoding.gif import read_gif
+from matchrt.runtime.decoding.jpeg2000 import require_all_tiles
 from matchrt.runtime.decoding.source import Source
+from matchrt.runtime.decoding.tiff_parts import fax_files
 from matchrt.runtime.decoding.values import UInt8Array, Values
 
 # What is read of a file: so many bytes for each pixel of the picture, and so many beside them.
@@ -22,6 +24,7 @@ _PIXEL_BYTES = 8
 _OTHER_BYTES = 16 << 20
 # Of formats that say their size at the start.
 _HEADER_BYTES = 1 << 20
+_WEBP_METADATA = ((b"EXIF", "exif"), (b"XMP ", "xmp"))
 CONVERT_REMEDY = "Convert it to an 8-bit PNG or JPEG."
 AGAIN_REMEDY = "Copy or export the image again."
 
@@ -109,7 +112,7 @@ def _jpeg(source: Source, most: int) -> Stored:
 
 
 def _whole_jpeg(source: Source) -> PILImage.Image:
-    parts = jpeg.read_jpeg(source)
+    parts = jpeg.read_jpeg(source, twice=pillow.lenient())
     picture = pillow.decoded("JPEG", parts.data)
     if parts.again is not None and not pillow.equal(picture, pillow.decoded("JPEG", parts.again)):
         raise DamagedError("its data end before all pixels have theirs")
@@ -118,7 +121,10 @@ def _whole_jpeg(source: Source) -> PILImage.Image:
 
 def _png(source: Source, most: int) -> Stored:
     header = png.png_header(source)
-    orientation = pillow.orientation_of(_opened_or_blank("PNG", png.read_png(source, pixels=False)))
+    try:
+        orientation = pillow.orientation_in(pillow.opened("PNG", png.read_png(source, pixels=False)).info)
+    except DamagedError:  # the pixels may be whole all the same
+        orientation = 1
     return Stored("PNG", header.height, header.width, orientation, lambda: _png_values(source, header.interlaced))
 
 
@@ -127,13 +133,15 @@ def _png_values(source: Source, interlaced: bool) -> Values:
     picture = pillow.decoded("PNG", data)
     # Rows come one after the other, and those without data stay black.
     last = picture.crop((0, picture.height - 1, picture.width, picture.height))
-    if interlaced or not np.asarray(last).any():
+    if interlaced or pillow.lenient() or not np.asarray(last).any():
         png.require_all_rows(data)
     return pillow.values_of(picture)
 
 
 def _tiff(source: Source, most: int) -> Stored:
     page = tiff_tags.read_page(source)
+    if page.compression in (2, 3, 4) and 322 not in page.values and page.bands == page.bits == 1:
+        return Stored("TIFF", page.height, page.width, page.orientation, lambda: _fax(source, page))
     if not tiff.is_read_here(page):
         return Stored("TIFF", page.height, page.width, page.orientation, lambda: _tiff_by_pillow(source, page, most))
 
@@ -141,6 +149,13 @@ def _tiff(source: Source, most: int) -> Stored:
         return tiff.read_pixels(source, page, _jpeg_pixels, _tiff_bytes)
 
     return Stored("TIFF", page.height, page.width, page.orientation, values)
+
+
+def _fax(source: Source, page: tiff_tags.Page) -> Values:
+    plain, filled = (pillow.decoded("TIFF", data) for data in fax_files(source, page))
+    if plain.tobytes() != filled.tobytes():
+        raise DamagedError("rows of its fax codes are missing")
+    return pillow.values_of(plain)
 
 
 def _jpeg_pixels(data: bytes) -> UInt8Array:
@@ -172,9 +187,9 @@ def _gif(source: Source, most: int) -> Stored:
 
 def _webp(source: Source, most: int) -> Stored:
     height, width = containers.webp_size(source)
-    # Opening it takes memory for all its pixels, so EXIF waits.
+    # Pillow takes memory for all pixels when it opens the file, so it is not asked for the metadata.
     data = containers.read_webp(source, most)
-    orientation = pillow.orientation_in(containers.webp_exif(data))
+    orientation = pillow.orientation_in({name: containers.webp_chunk(data, kind) for kind, name in _WEBP_METADATA})
     return Stored("WEBP", height, width, orientation, lambda: _decoded("WEBP", data))
 
 
@@ -190,7 +205,7 @@ def _heif(source: Source, most: int) -> Stored:
 
 
 def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
-    """Formats whose header stands in the first bytes, and whose rows come one after the other."""
+    """Formats whose header stands in the first bytes, and which have no frames behind it."""
 
     def read(source: Source, most: int) -> Stored:
         picture = pillow.opened(format_name, source.read(0, _HEADER_BYTES))
@@ -198,6 +213,10 @@ def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
 
         def values() -> Values:
             data = source.read(0, _OTHER_BYTES + _PIXEL_BYTES * height * width)
+            if format_name == "JPEG2000":
+                require_all_tiles(data)
+                if not pillow.lenient():  # its decoder says what it lacks
+                    return _decoded(format_name, data)
             return pillow.values_of(pillow.decoded_whole(format_name, data))
 
         return Stored(format_name, height, width, pillow.orientation_of(picture), values)
@@ -207,13 +226,6 @@ def _in_rows(format_name: str) -> Callable[[Source, int], Stored]:
 
 def _decoded(format_name: str, data: bytes) -> Values:
     return pillow.values_of(pillow.decoded(format_name, data))
-
-
-def _opened_or_blank(format_name: str, data: bytes) -> PILImage.Image:
-    try:
-        return pillow.opened(format_name, data)
-    except DamagedError:
-        return PILImage.new("L", (1, 1))
 
 
 _READERS: dict[str, Callable[[Source, int], Stored]] = {

@@ -38,7 +38,7 @@ def opened(data: bytes) -> PILImage.Image:
         picture: PILImage.Image = HeifImageFile(io.BytesIO(data))
         return picture
     except Exception as error:  # whatever libheif says
-        raise DamagedError(str(error)) from error
+        raise DamagedError(" ".join(str(error).split())) from error
 
 
 def values_of(picture: PILImage.Image) -> Values:
@@ -49,4 +49,4 @@ def values_of(picture: PILImage.Image) -> Values:
     except MemoryError as error:
         raise TooLargeError("more pixels than this machine has memory for") from error
     except Exception as error:  # whatever libheif says
-        raise DamagedError(str(error)) from error
+        raise DamagedError(" ".join(str(error).split())) from error

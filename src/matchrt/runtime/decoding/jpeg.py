@@ -134,8 +134,12 @@ class JpegParts:
     again: bytes | None
 
 
-def read_jpeg(source: Source) -> JpegParts:
-    """The image of a file, walked from marker to marker. Errors: DamagedError, UnreadError, TooLargeError, image-*."""
+def read_jpeg(source: Source, twice: bool = False) -> JpegParts:
+    """The image of a file, walked from marker to marker.
+
+    twice: whether the decoder says nothing of missing data even in one scan. Errors: DamagedError, UnreadError,
+    TooLargeError, image-*.
+    """
     data, walked = _read(source, whole=True)
     frame, scans = _require_frame(walked), walked.scans
     _check_work(frame, scans)
@@ -147,7 +151,7 @@ def read_jpeg(source: Source) -> JpegParts:
         whole = _kept(data, walked, [scans[0].end])[0]
         # The decoder fills what is missing before a restart marker. Without an end marker, the last unit might lack
         # bytes that the ones replace.
-        asked_twice = scans[0].restarts or not walked.ended
+        asked_twice = twice or scans[0].restarts or not walked.ended
         again = _filled(whole, scans) + _FILLER + _END if asked_twice else None
         return JpegParts(frame.height, frame.width, whole + _NO_CODES, again)
     _check_complete(frame, scans)

@@ -1,16 +1,12 @@
 """TIFF: the pixels of the first page, from its strips or tiles.
 
 Pillow reads few of the kinds of pixels that TIFF has, and some of them wrongly (16 bits in planes, 16 bits with white
-as zero). So the pixels are put together here. Where a compression needs libtiff, Pillow's own copy does it: each
-strip is given to it as an image of bytes.
+as zero). So the pixels are put together here.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,52 +15,17 @@ from PIL import Image as PILImage
 
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError, UnreadError
 from matchrt.runtime.decoding.source import Source
+from matchrt.runtime.decoding.tiff_parts import BYTES, JPEG, DecodeBytes, Part, stored_parts, unpacked_parts
 from matchrt.runtime.decoding.tiff_tags import Page
 from matchrt.runtime.decoding.values import Values
 
 Array = npt.NDArray[Any]
 # A JPEG file as uint8 [H, W] or [H, W, C].
 DecodeJpeg = Callable[[bytes], npt.NDArray[np.uint8]]
-# A TIFF file as uint8 [H, W]: libtiff's decompression.
-DecodeBytes = Callable[[bytes], npt.NDArray[np.uint8]]
 
 _MOST_PIXEL_BYTES = 64
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
-_JPEG = 7
-_DEFLATE = (8, 32946)
-_BY_LIBTIFF = (5, 32773, 34925, 50000)
-_BYTES = (1, *_DEFLATE, *_BY_LIBTIFF)
 _UINTS = {8: "u1", 16: "u2", 32: "u4", 64: "u8"}
-_LONGEST_STRIP_GROWTH = 4096  # PackBits and LZW make noise a little longer
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where pixels are.
-
-    rows, columns: of a strip or tile.
-    tiled: whether there are tiles.
-    planes: how many bands are stored apart; 1 if they are together.
-    bands: of one strip or tile.
-    offsets, counts: where each strip or tile starts, and its bytes.
-    """
-
-    rows: int
-    columns: int
-    tiled: bool
-    planes: int
-    bands: int
-    offsets: tuple[int, ...]
-    counts: tuple[int, ...] | None
-
-    def blocks(self, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-        """(number, plane, first row, first column) of all blocks."""
-        number = 0
-        for plane in range(self.planes):
-            for row in range(0, height, self.rows):
-                for column in range(0, width, self.columns):
-                    yield number, plane, row, column
-                    number += 1
 
 
 def is_read_here(page: Page) -> bool:
@@ -75,12 +36,14 @@ def is_read_here(page: Page) -> bool:
 def read_pixels(source: Source, page: Page, decode_jpeg: DecodeJpeg, decode_bytes: DecodeBytes) -> Values:
     """The pixels of a page. Errors: DamagedError, UnreadError, TooLargeError, image-unreadable."""
     _require_known(page)
-    if page.compression == _JPEG:
+    if page.compression == JPEG:
         # The decoder makes RGB of YCbCr.
-        stored = _assemble(source, page, np.dtype(np.uint8), lambda data, _: _jpeg(data, page, decode_jpeg))
+        parts = stored_parts(source, page)
+        stored = _assemble(page, parts, np.dtype(np.uint8), lambda data, _: _jpeg(data, page, decode_jpeg))
         return _meaning(stored, page, _RGB if page.photometric == _YCBCR else page.photometric)
     dtype = _dtype(page)
-    stored = _assemble(source, page, dtype, lambda data, shape: _block(data, shape, page, dtype, decode_bytes))
+    unpacked = unpacked_parts(source, page, decode_bytes)
+    stored = _assemble(page, unpacked, dtype, lambda rows, part: _block(rows, part, page, dtype))
     return _meaning(stored, page, page.photometric)
 
 
@@ -92,10 +55,10 @@ def _require_known(page: Page) -> None:
         colours is not None
         and bands >= colours
         and (photometric == _RGB or bands == colours or (bands == colours + 1 and extra[:1] in ((1,), (2,))))
-        and page.compression in (*_BYTES, _JPEG)
+        and page.compression in (*BYTES, JPEG)
         and page.one(284, 1) in (1, 2)
     )
-    if page.compression == _JPEG:
+    if page.compression == JPEG:
         known = known and bits == 8 and kind == 1 and page.one(284, 1) == 1 and photometric != _PALETTE
         known = known and bands != 2 and photometric != _WHITE_IS_ZERO
     elif kind in (2, 3):
@@ -123,80 +86,30 @@ def _dtype(page: Page) -> np.dtype[Any]:
     return np.dtype(_UINTS.get(page.bits) or ("u1" if page.bits < 8 else "u2"))
 
 
-# ---------------------------------------------------------------------------------------------- strips and tiles
-
-
-def _layout(page: Page) -> _Layout:
-    tiled = 324 in page.values or 322 in page.values
-    apart = page.one(284, 1) == 2 and page.bands > 1
-    planes, bands = (page.bands, 1) if apart else (1, page.bands)
-    if tiled:
-        rows, columns = page.one(323), page.one(322)
-        offsets, counts = page.values.get(324) or page.values.get(273), page.values.get(325) or page.values.get(279)
-    else:
-        rows, columns = min(page.one(278, page.height), page.height), page.width
-        offsets, counts = page.values.get(273), page.values.get(279)
-    if not offsets or rows < 1 or columns < 1:
-        raise DamagedError("it does not say where its pixels are")
-    if tiled and rows * columns > 4 * page.height * page.width + (1 << 22):
-        raise TooLargeError(f"tiles of {columns} x {rows} pixels")
-    return _Layout(rows, columns, tiled, planes, bands, offsets, counts)
+# --------------------------------------------------------------------------------------------------- parts
 
 
 def _assemble(
-    source: Source, page: Page, dtype: np.dtype[Any], decode: Callable[[bytes, tuple[int, int, int]], Array]
+    page: Page, parts: Iterator[tuple[Part, Any]], dtype: np.dtype[Any], decode: Callable[[Any, Part], Array]
 ) -> Array:
     """All bands of all pixels, [H, W, bands], in the file's meaning."""
-    layout = _layout(page)
-    height, width = page.height, page.width
-    down, across = -(-height // layout.rows), -(-width // layout.columns)
-    needed = down * across * layout.planes
-    if len(layout.offsets) < needed:
-        raise DamagedError(f"{needed - len(layout.offsets):,} of its {needed:,} parts are missing")
-    pixels = np.empty((height, width, page.bands), dtype)
-    for number, plane, row, column in layout.blocks(height, width):
-        rows = layout.rows if layout.tiled else min(layout.rows, height - row)
-        shape = (rows, layout.columns, layout.bands)
-        data = source.exactly(layout.offsets[number], _length(page, layout, number, shape))
-        block = decode(data, shape)
-        if block.shape[0] < min(rows, height - row) or block.shape[1:] != shape[1:]:
-            raise DamagedError(f"part {number} is {block.shape[1]} x {block.shape[0]} pixels")
-        target = pixels[row : row + rows, column : column + layout.columns, plane : plane + layout.bands]
+    pixels = np.empty((page.height, page.width, page.bands), dtype)
+    for part, data in parts:
+        block = decode(data, part)
+        target = pixels[
+            part.row : part.row + part.rows,
+            part.column : part.column + part.columns,
+            part.plane : part.plane + part.bands,
+        ]
+        if block.shape[0] < target.shape[0] or block.shape[1] < target.shape[1] or block.shape[2] != part.bands:
+            raise DamagedError(f"a part is {block.shape[1]} x {block.shape[0]} pixels")
         target[...] = block[: target.shape[0], : target.shape[1]]
     return pixels
 
 
-def _length(page: Page, layout: _Layout, number: int, shape: tuple[int, int, int]) -> int:
-    """Bytes of a block in the file."""
-    plain = shape[0] * _row_bytes(page, shape)
-    counts = layout.counts
-    if page.compression == 1 and (counts is None or len(layout.offsets) == 1):
-        return plain  # a wrong length of a single strip is common, and nothing depends on it
-    if counts is None or number >= len(counts):
-        raise DamagedError("it does not say how long its parts are")
-    if page.compression == 1:
-        if counts[number] < plain:
-            raise DamagedError(f"part {number} has {counts[number]:,} of {plain:,} bytes")
-        return plain
-    return min(counts[number], 2 * plain + _LONGEST_STRIP_GROWTH)
-
-
-def _row_bytes(page: Page, shape: tuple[int, int, int]) -> int:
-    return -(-shape[1] * shape[2] * page.bits // 8)
-
-
-# --------------------------------------------------------------------------------------------------- one block
-
-
-def _block(
-    data: bytes, shape: tuple[int, int, int], page: Page, dtype: np.dtype[Any], decode_bytes: DecodeBytes
-) -> Array:
-    """One strip or tile, [rows, columns, bands], in native byte order."""
-    row_bytes = _row_bytes(page, shape)
-    if page.one(266, 1) == 2:
-        data = np.packbits(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")).tobytes()
-    raw = _decompressed(data, page.compression, shape[0], row_bytes, decode_bytes)
-    rows = np.frombuffer(raw, np.uint8).reshape(shape[0], row_bytes)
+def _block(rows: npt.NDArray[np.uint8], part: Part, page: Page, dtype: np.dtype[Any]) -> Array:
+    """One strip or tile, [rows, columns, bands], in native byte order, from its bytes [rows, bytes]."""
+    shape = (part.rows, part.columns, part.bands)
     predictor = page.one(317, 1) if page.compression not in (1, 32773) else 1
     if predictor == 3:
         return _undo_float_predictor(rows, shape, dtype)
@@ -207,30 +120,6 @@ def _block(
     if predictor == 2:
         native = np.add.accumulate(native, axis=1, dtype=native.dtype)
     return np.asarray(native.view(dtype))
-
-
-def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int, decode_bytes: DecodeBytes) -> bytes:
-    size = rows * row_bytes
-    if compression == 1:
-        return data
-    if compression in _DEFLATE:
-        try:
-            raw = zlib.decompressobj().decompress(data, size)
-        except zlib.error as error:
-            raise DamagedError(f"its data cannot be inflated: {error}") from error
-        if len(raw) < size:
-            raise DamagedError(f"a part has {len(raw):,} of {size:,} bytes")
-        return raw
-    return decode_bytes(_tiff_of_bytes(data, compression, rows, row_bytes)).tobytes()
-
-
-def _tiff_of_bytes(data: bytes, compression: int, rows: int, columns: int) -> bytes:
-    """A TIFF file of one strip, 8 bits a pixel, whose pixels are the decompressed bytes."""
-    tags = [(256, columns), (257, rows), (258, 8), (259, compression), (262, 1), (273, 0), (277, 1), (278, rows)]
-    tags.append((279, len(data)))
-    start = 8 + 2 + 12 * len(tags) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
 
 
 def _undo_float_predictor(rows: npt.NDArray[np.uint8], shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
