@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +156,36 @@ def test_bad_images_do_not_end_a_run(
     assert len(lines) == 7 and all(len(line.split("\t")) == 4 for line in lines)
     mended = cli(*command, "--retry-failed")
     assert mended.code == 0 and mended.json["matched"] == 10 and mended.json["tried_now"] == 7
+
+
+class FailingDisk(io.BytesIO):
+    """A file whose second half cannot be read."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0 or self.tell() + size > len(self.getbuffer()) // 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_a_disk_that_fails_under_one_image(
+    scene: Path, tmp_path: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    opened = Path.open
+
+    def failing(self: Path, *arguments: Any, **options: Any) -> Any:
+        return FailingDisk(self.read_bytes()) if self.name == "1.png" else opened(self, *arguments, **options)
+
+    (tmp_path / "pairs.txt").write_text("db/0.png db/1.png\ndb/0.png db/2.png\n")
+    command = ("match-many", tmp_path / "pairs.txt", "--root", scene, "--output", tmp_path / "m.parquet", *QUICK)
+    data = (scene / "db" / "1.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: data if self.name == "1.png" else opened(self, "rb").read())
+        patch.setattr(Path, "open", failing)
+        ran = cli(*command)
+    assert ran.code == 2 and (ran.json["matched"], ran.json["failed"]) == (1, 1), ran.out
+    assert ran.json["failures"][0]["error"]["code"].startswith("image-")
+    assert cli(*command, "--retry-failed").json["matched"] == 2
 
 
 def test_a_pair_that_cannot_be_stretched_together(

@@ -71,5 +71,6 @@ def test_dense_warps_are_saved(tmp_path: Path) -> None:
     loaded = np.load(tmp_path / "dense.npz")
     assert np.array_equal(loaded["warp"], dense.warp)
     assert loaded["name1"] == "b" and tuple(loaded["size0"]) == (100, 200)
+    assert loaded["orientation0"] == loaded["orientation1"] == 1
     with pytest.raises(MatchRTError):
         dense.save(tmp_path / "dense.png")

@@ -144,7 +144,7 @@ class _Cameras:
 def _misfit(name: str, there: tuple[int, int], here: tuple[int, int], remedy: str) -> MatchRTError:
     return MatchRTError(
         "colmap-image",
-        f"COLMAP's camera of '{name}' is {there[1]}x{there[0]}, but the image was matched as {here[1]}x{here[0]}.",
+        f"COLMAP's camera of '{name}' is {there[1]}x{there[0]}, but the file stores {here[1]}x{here[0]}.",
         remedy,
     )
 

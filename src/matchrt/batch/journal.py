@@ -77,7 +77,6 @@ class Journal:
         # A commit survives the end of the process at once, and a crash of the machine after the log's next checkpoint.
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=NORMAL")
-        run("PRAGMA temp_store=MEMORY")
         run("BEGIN IMMEDIATE")
         if empty:
             for statement in TABLES.split(";\n"):

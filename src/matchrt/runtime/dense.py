@@ -73,16 +73,21 @@ class DenseMatches:
         return keypoints0, keypoints1, certainty[chosen].astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Writes warp, certainty, and the names and sizes of the images as .npz.
+        """Writes warp, certainty, and names, sizes and EXIF orientations of the images as .npz.
 
-        Errors: output-format if the suffix is not .npz, output-unwritable.
+        The warp and the sizes are those of the upright images, as each `orientation` (0: not known) turns
+        what its file stores. Errors: output-format if the suffix is not .npz, output-unwritable.
         """
         if path.suffix != ".npz":
             raise MatchRTError("output-format", f"'{path}' is not an .npz file.", "Name it dense.npz, for instance.")
         images = {
             f"{key}{index}": value
             for index, ref in enumerate((self.image0, self.image1))
-            for key, value in (("name", ref.name), ("size", (ref.height, ref.width)))
+            for key, value in (
+                ("name", ref.name),
+                ("size", (ref.height, ref.width)),
+                ("orientation", ref.orientation or 0),
+            )
         }
         with atomic.atomic_path(path) as temporary:
             np.savez_compressed(temporary, warp=self.warp, certainty=self.certainty, **images)  # type: ignore[arg-type]
