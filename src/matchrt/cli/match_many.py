@@ -30,9 +30,11 @@ from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
     from matchrt.batch.journal_rows import Failure
+    from matchrt.batch.output import Output
     from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.options import MatcherOptions
+    from matchrt.runtime.pairs import Skipped
 
 EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
 _SHOWN = 10
@@ -149,12 +151,13 @@ def match_many(
         backend=backend,
     )
     found = read_engine(engine, store_at(store), backend)
+    skipped = run.source.skipped()
     places.require_unread(found.path, "the engine")
     if ray:
         report, failures = _on_ray(run, found, options, workers, ray_address, as_json)
     else:
         report, failures = _here(run, found, options, workers, as_json)
-    _print(run, report, failures, digest, as_json)
+    _print(run.output, report, failures, skipped, digest, as_json)
     return 2 if report.counts.failed else 0
 
 
@@ -194,11 +197,17 @@ def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: 
         return match_pairs(run, plan, match, tell)
 
 
-def _print(run: BatchRun, report: BatchReport, failures: list[Failure], digest: bool, as_json: bool) -> None:
+def _print(
+    output: Output,
+    report: BatchReport,
+    failures: list[Failure],
+    skipped: list[Skipped],
+    digest: bool,
+    as_json: bool,
+) -> None:
     from matchrt.batch.content import content_digest
     from matchrt.batch.names import one_line, readable
 
-    output, skipped = run.output, run.source.skipped()
     content = content_digest(output) if digest else None
     if as_json:
         listed = [{"pair": list(map(readable, f.pair[1:])), "error": _error(f, readable(f.message))} for f in failures]
