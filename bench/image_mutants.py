@@ -134,7 +134,9 @@ DECODERS: tuple[Callable[[bytes], np.ndarray], ...] = (_pillow, _opencv, _imagec
 def _others(data: bytes) -> Iterator[np.ndarray]:
     for decode in DECODERS:
         with suppress(Exception):  # they raise anything, and say no more than that they do not read it
-            yield decode(data)
+            found = decode(data)
+            if found.size:  # some give nothing for what they do not read
+                yield found
 
 
 @dataclass

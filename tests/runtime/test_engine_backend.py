@@ -55,9 +55,9 @@ def test_a_file_of_another_backend_is_refused_with_both_names(store: EngineStore
 
 def test_an_unknown_backend(cli: CommandLine, coarse_engine: Path) -> None:
     with pytest.raises(MatchRTError) as caught:
-        MatcherOptions(backend="openvino")
+        MatcherOptions(backend="no-backend")
     assert caught.value.code == "backend-unknown" and "tensorrt_rtx" in caught.value.remedy
-    cli.fails("backend-unknown", "match", "a.jpg", "b.jpg", "--backend", "openvino")
+    cli.fails("backend-unknown", "match", "a.jpg", "b.jpg", "--backend", "no-backend")
     cli.fails("engine-backend", "match", "a.jpg", "b.jpg", "--engine", coarse_engine, "--backend", "tensorrt")
 
 

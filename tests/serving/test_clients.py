@@ -132,7 +132,7 @@ def test_curl_and_the_command_line(server: Running, pair: Any, cli: CommandLine,
         assert np.array_equal(ours, theirs) and len(ours) == len(pair.expected), name
     assert answer["inliers"] == expected["inliers"]
     assert answer["geometry"]["matrix"] == expected["matrix"]
-    assert answer["image0"] == {"name": "a.jpg", "height": 120, "width": 160}
+    assert answer["image0"] == {"name": "a.jpg", "height": 120, "width": 160, "orientation": 1}
     picture = np.array(PILImage.open(io.BytesIO(base64.b64decode(answer["picture"]))))
     assert picture.shape[1] > 2 * 160 and picture.std() > 20
 

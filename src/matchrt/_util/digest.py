@@ -17,11 +17,14 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces. Raises OSError if it cannot be read."""
+def sha256_file(path: Path, most: int | None = None) -> str:
+    """Hex sha256 of a file, read in pieces. Raises OSError if it cannot be read.
+
+    most: bytes from its start that count, a multiple of 1 MiB; None for all.
+    """
     digest = hashlib.sha256()
     with open_regular(path) as stream:
-        while chunk := stream.read(_CHUNK):
+        while (most is None or stream.tell() < most) and (chunk := stream.read(_CHUNK)):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -15,13 +15,13 @@ _DIGITS = 20
 def read_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
     """The value of a JSON text.
 
-    text: UTF-8 if it is bytes.
+    text: UTF-8 if it is bytes, with or without a byte order mark.
     unique_keys: refuse an object that has a key twice, of which readers choose different ones.
     Error: ValueError, for what is no JSON (NaN and Infinity are none), is nested too deeply, or has numbers beyond what
     64-bit integers and floats hold.
     """
     if isinstance(text, bytes):
-        text = text.decode("utf-8")
+        text = text.decode("utf-8-sig")
     try:
         return json.loads(
             text,

