@@ -94,10 +94,11 @@ def turned(orientation: int) -> bytes:
         encoded(np.random.default_rng(3).integers(0, 256, (33, 47), dtype=np.uint8)),
         encoded(np.random.default_rng(4).integers(0, 256, (33, 47, 3), dtype=np.uint8), "WEBP"),
         encoded(np.random.default_rng(5).integers(0, 65536, (33, 47), dtype=np.uint16)),
+        encoded(np.random.default_rng(6).integers(900, 1000, (33, 47), dtype=np.uint16)),
         encoded(np.full((3000, 3000, 3), 77, np.uint8)),
         *map(turned, (1, 3, 6)),
     ],
-    ids=["grey", "webp", "wide", "large", "upright", "half a turn", "quarter of a turn"],
+    ids=["grey", "webp", "wide", "flat", "large", "upright", "half a turn", "quarter of a turn"],
 )
 def test_the_pixels_are_those_of_decode_image(data: bytes) -> None:
     expected = decode_image(data, "a picture")
@@ -106,6 +107,7 @@ def test_the_pixels_are_those_of_decode_image(data: bytes) -> None:
             image = pool.decode(data)
             assert np.array_equal(image.pixels, expected.pixels) and image.pixels.shape == expected.pixels.shape
             assert (image.name, image.orientation) == ("a picture", expected.orientation)
+            assert image.notice == expected.notice
         assert image.pixels.flags.writeable and image.pixels.flags.owndata
         assert pool.ended == 0
 

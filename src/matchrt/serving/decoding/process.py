@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.runtime.image import Image
@@ -116,7 +117,7 @@ class DecodingProcess:
         self.idle = True
         if "error" in answer:
             raise MatchRTError(*answer["error"])
-        return self._take(tuple(answer["shape"]), answer["orientation"], work.name)
+        return Image(self._take(tuple(answer["shape"])), work.name, answer["orientation"], answer["notice"])
 
     def why_it_ended(self, work: Work) -> MatchRTError:
         """The error of the image that ended the process. It is returned, not raised: image-slow, image-crash,
@@ -150,13 +151,13 @@ class DecodingProcess:
         self._view.close()
         os.close(self._memory)
 
-    def _take(self, shape: tuple[int, ...], orientation: int, name: str) -> Image:
+    def _take(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         count = math.prod(shape)
-        pixels = np.frombuffer(self._view, np.uint8, count).reshape(shape).copy()
+        pixels: npt.NDArray[np.uint8] = np.frombuffer(self._view, np.uint8, count).reshape(shape).copy()
         if count > _KEPT_BYTES:
             os.ftruncate(self._memory, 0)
             os.ftruncate(self._memory, self._bytes)
-        return Image(pixels, name, orientation)
+        return pixels
 
 
 def _shared_memory(size: int) -> int:

@@ -73,4 +73,4 @@ def _answer(request: dict[str, Any], data: bytes, shared: mmap.mmap) -> dict[str
 
 def _store(image: Image, shared: mmap.mmap) -> dict[str, Any]:
     shared[: image.pixels.nbytes] = image.pixels.data.cast("B")
-    return {"shape": image.pixels.shape, "orientation": image.orientation}
+    return {"shape": image.pixels.shape, "orientation": image.orientation, "notice": image.notice}
