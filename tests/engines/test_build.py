@@ -92,7 +92,7 @@ def test_interrupted_build_leaves_nothing(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("matchrt.manifest.atomic.write_text", interrupt)
+    monkeypatch.setattr("matchrt.manifest.fields.atomic.write_text", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build(replace(REQUEST, checkpoint=coarse_checkpoint), store)
     assert [p for p in store.root.rglob("*") if p.is_file()] == []
