@@ -50,6 +50,9 @@ def _fails(code: str, call: Callable[[], object]) -> MatchRTError:
 
 # In a process of its own, with the file and its folder as arguments.
 PROCESS = """
+import signal
+# A shell that starts the tests in its background hands down that it ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from pathlib import Path
 from support.download_faults import QUICK, LICENCE
