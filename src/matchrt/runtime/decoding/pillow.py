@@ -105,7 +105,9 @@ def orientation_in(info: dict[Any, Any]) -> int:
 def values_of(picture: PILImage.Image) -> Values:
     """The values of a decoded image, [H, W] or [H, W, 3]; alpha is ignored. Error: UnreadError for its colours."""
     mode = picture.mode
-    if mode in ("1", "L", "LA", "La"):
+    if mode in ("L", "RGB"):  # `convert` would copy them
+        return Values(np.array(picture), 255)
+    if mode in ("1", "LA", "La"):
         grey = picture.convert("LA").getchannel(0) if mode == "La" else picture.convert("L")
         return Values(np.array(grey), 255)
     if mode.startswith("I"):
