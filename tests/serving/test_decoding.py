@@ -230,6 +230,21 @@ def test_nothing_is_left_of_ended_processes(slow: bytes, small: bytes) -> None:
     assert len(list(descriptors.iterdir())) == before
 
 
+def test_nothing_is_left_where_no_process_starts(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(memory: int) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("this system does not list a process's descriptors")
+    monkeypatch.setattr("matchrt.serving.decoding.process._start", refused)
+    before = len(list(descriptors.iterdir()))
+    with decoders() as pool:
+        for _ in range(5):
+            pool.fails("decoder-start", small)
+    assert len(list(descriptors.iterdir())) == before
+
+
 def test_processes_end_with_the_service(tmp_path: Path, slow: bytes) -> None:
     picture = tmp_path / "slow.jp2"
     picture.write_bytes(slow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import mmap
@@ -71,9 +72,14 @@ class DecodingProcess:
         # Whether it waits for an image. A process that is not idle cannot be used again.
         self.idle = True
         try:
-            self._memory = _shared_memory(self._bytes)
-            self._view = mmap.mmap(self._memory, self._bytes, access=mmap.ACCESS_READ)
-            self._process, self._connection = _start(self._memory)
+            with contextlib.ExitStack() as opened:
+                self._memory = _shared_memory()
+                opened.callback(os.close, self._memory)
+                os.ftruncate(self._memory, self._bytes)
+                self._view = mmap.mmap(self._memory, self._bytes, access=mmap.ACCESS_READ)
+                opened.callback(self._view.close)
+                self._process, self._connection = _start(self._memory)
+                opened.pop_all()
         except OSError as error:
             raise InternalError(
                 "decoder-start",
@@ -160,18 +166,15 @@ class DecodingProcess:
         return pixels
 
 
-def _shared_memory(size: int) -> int:
+def _shared_memory() -> int:
     """A descriptor of memory that has no name, so that nothing is left of it when both processes are gone.
 
     Containers limit /dev/shm to 64 MB, but not this.
     """
     if sys.platform == "linux":
-        memory = os.memfd_create("matchrt-pixels")
-    else:
-        with tempfile.TemporaryFile() as file:
-            memory = os.dup(file.fileno())
-    os.ftruncate(memory, size)
-    return memory
+        return os.memfd_create("matchrt-pixels")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _start(memory: int) -> tuple[subprocess.Popen[bytes], Connection]:
