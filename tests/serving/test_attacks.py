@@ -5,10 +5,8 @@ The full list is `bench/serve_attacks.py`; `bench/serve_attack.py` sends it besi
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.serving import ROOT, Running, running
+from support.scripts import bench_script
+from support.serving import Running, running
 
 # What an attack may be answered with.
 GOOD = {
@@ -40,16 +39,7 @@ QUICK = (
 )  # fmt: skip
 
 
-def _tool() -> Any:
-    spec = importlib.util.spec_from_file_location("serve_attacks", ROOT / "bench" / "serve_attacks.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_attacks"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = _tool()
+TOOL = bench_script("serve_attacks")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.scripts import bench_script
 
 from matchrt.errors import MatchRTError
 from matchrt.serving import body as bodies
@@ -264,12 +265,7 @@ def test_packed_bodies_are_unpacked_in_steps(monkeypatch: pytest.MonkeyPatch) ->
 # ---------------------------------------------------------------------------------------------------------------- gRPC
 
 
-def field(number: int, content: bytes) -> bytes:
-    size, text = len(content), bytearray(((number << 3) | 2,))
-    while size > 127:
-        text.append(size & 127 | 128)
-        size >>= 7
-    return bytes((*text, size)) + content
+field = bench_script("serve_attacks").field
 
 
 def good() -> Any:

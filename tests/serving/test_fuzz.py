@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from typing import Any
 
 import pytest
-from support.serving import ROOT, Running
+from support.scripts import bench_script
+from support.serving import Running
 
 
 @pytest.fixture(scope="module")
 def tool() -> Any:
-    spec = importlib.util.spec_from_file_location("serve_fuzz", ROOT / "bench" / "serve_fuzz.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_fuzz"] = module
-    spec.loader.exec_module(module)
-    return module
+    return bench_script("serve_fuzz")
 
 
 def test_malformed_messages(server: Running, tool: Any) -> None:

@@ -1,21 +1,12 @@
 """The short form of `bench/image_mutants.py`: damaged images of nine formats."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).resolve().parents[3]
+from support.scripts import bench_script
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("image_mutants", ROOT / "bench" / "image_mutants.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["image_mutants"] = module
-    spec.loader.exec_module(module)
-    return module
+    return bench_script("image_mutants")
 
 
 @pytest.mark.parametrize("seed", range(3))
