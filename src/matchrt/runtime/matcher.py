@@ -23,7 +23,8 @@ from matchrt.runtime.opening import open_named
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session, SessionOptions
-from matchrt.runtime.streaming import PairRun, prepare_pair, stream_matches
+from matchrt.runtime.streaming import PairRun, stream_matches
+from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Matcher:
         options = options or MatcherOptions()
         self._session: Session = _open(engine, options, store) if isinstance(engine, str | Path) else engine
         self._spare: list[Session] = []
+        self._workspaces = Workspaces()
         try:
             require_single_pair(self._session.manifest)
             self._adapter = PairAdapter(self._session.manifest, options)
@@ -103,7 +105,8 @@ class Matcher:
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
-        return self._begin(image0, image1).matches()
+        with self._workspaces.borrowed() as workspace:
+            return self._begin(image0, image1, workspace).matches()
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
         """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines that were built with --dense.
@@ -112,8 +115,9 @@ class Matcher:
         size-memory, out-of-memory, session-*.
         """
         require_dense(self.manifest)
-        run = self._begin(image0, image1)
-        return self._adapter.dense(run.images, run.outputs())
+        with self._workspaces.borrowed() as workspace:
+            run = self._begin(image0, image1, workspace)
+            return self._adapter.dense(run.images, run.outputs())
 
     def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
         """Matches two images on the GPU, as `match` takes them, and leaves the matches there: `[1, K, 2]` keypoints.
@@ -145,7 +149,7 @@ class Matcher:
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
     ) -> Iterator[Matches | MatchRTError]:
-        """Matches pair after pair, in order. The next pair is decoded while the engine works on this one.
+        """Matches pair after pair, in order. Threads decode and resize the next pairs while the engine works.
 
         pairs: (image0, image1), each a path, an array `[H,W]` or `[H,W,1|3|4]`, or a prepared image, in host memory.
         return_errors: True yields the error of a bad pair and goes on. False raises it, which ends the iteration.
@@ -195,8 +199,8 @@ class Matcher:
     ) -> None:
         self.close()
 
-    def _begin(self, image0: ImageLike, image1: ImageLike) -> PairRun:
-        return PairRun.begin(self._adapter, self._session, prepare_pair(self._adapter, (image0, image1)))
+    def _begin(self, image0: ImageLike, image1: ImageLike, workspace: Workspace) -> PairRun:
+        return PairRun.begin(self._adapter, self._session, self._adapter.plan_pair(image0, image1), workspace)
 
     @contextmanager
     def _streaming_sessions(self) -> Iterator[list[Session]]:
