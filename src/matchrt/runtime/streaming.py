@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from matchrt._util.cores import usable_cores
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import ImageLike, Outputs, PairAdapter
 from matchrt.runtime.matches import Matches
@@ -146,7 +146,7 @@ def preparing_threads(sessions: Sequence[Session]) -> int:
     """
     if not any(session.asynchronous for session in sessions):
         return 1
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(_MOST_WORKERS, usable_cores() - 1))
 
 
 class _Stream:
