@@ -126,7 +126,8 @@ def stream_matches(
     """
     workers = workers or preparing_threads(sessions)
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
+        pool = ThreadPoolExecutor(workers, "matchrt-pairs")
+        stack.callback(pool.shutdown, cancel_futures=True)
         stream = _Stream(adapter, itertools.cycle(sessions))
         stack.callback(stream.abandon)
         for prepared in _ahead(pairs, lambda pair: pool.submit(stream.prepare, pair), workers + 1):
