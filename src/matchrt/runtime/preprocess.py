@@ -192,6 +192,12 @@ class PlannedPair:
     first: PlannedImage | PreparedImage
     second: PlannedImage | PreparedImage
 
+    def written(self) -> tuple[PreparedImage, PreparedImage] | None:
+        """Both images if they were prepared before, so that nothing needs to be written. Raises nothing."""
+        if isinstance(self.first, PreparedImage) and isinstance(self.second, PreparedImage):
+            return self.first, self.second
+        return None
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes `[1, H, W, C]` of the engine's images, and of their smaller copies, by name. Raises nothing."""
         found: dict[str, tuple[int, ...]] = {}
