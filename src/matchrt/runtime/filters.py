@@ -36,7 +36,11 @@ _HALF_UP = 2.0**-24
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """An image, uint8 [H, W] or [H, W, 3], and the place where it is wanted in another size; its rows may be apart."""
+    """An image that is wanted in another size.
+
+    pixels: uint8 [H, W] or [H, W, 3].
+    out: where the result is written, likewise; its rows may be apart.
+    """
 
     pixels: UInt8Array
     out: UInt8Array

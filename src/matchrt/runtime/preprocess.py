@@ -187,7 +187,10 @@ def _whole(frame: Frame) -> UInt8Array:
 
 @dataclass(frozen=True, eq=False)
 class PlannedPair:
-    """Two images of which it is known how they fit into the engine's input, or that are prepared already."""
+    """Two images of which it is known how they fit into the engine's input, or that are prepared already.
+
+    first, second: image 0 and image 1.
+    """
 
     first: PlannedImage | PreparedImage
     second: PlannedImage | PreparedImage
