@@ -110,17 +110,10 @@ def serve() -> None:
 class Tree:
     """The process of one source tree."""
 
-    def __init__(self, source: Path, threads: int | None) -> None:
+    def __init__(self, source: Path) -> None:
+        command, pipe = [sys.executable, __file__, "--serve"], subprocess.PIPE
         environment = {**os.environ, "PYTHONPATH": str(source)}
-        if threads is not None:
-            environment["OMP_NUM_THREADS"] = str(threads)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve"],
-            env=environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._process = subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe)
         assert self._process.stdout is not None
         self.cases: list[str] = json.loads(self._process.stdout.readline())
 
