@@ -127,7 +127,7 @@ def _choose_faster(
     from matchrt.export.quantization.ranges import tensor_shapes
 
     manifest = request.file.manifest
-    inputs = PairAdapter(manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
+    inputs = PairAdapter(manifest, MatcherOptions(apply_exif=False, fit_frames=True)).inputs(pair.image0, pair.image1)
     shapes = tensor_shapes(plan.model, plan.placement.tensors, inputs)
     times = time_products(plan, shapes, request.builder, manifest, lambda what, share: tell(what, 0.05 + 0.05 * share))
     chosen = faster_products(times, request.precision)

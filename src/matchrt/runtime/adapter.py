@@ -20,6 +20,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
+from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
@@ -55,14 +56,18 @@ class PairAdapter:
         """
         return read_as(value, name, self.options)
 
-    def prepare(self, value: ImageLike, name: str = "array") -> PreparedImage:
+    def prepare(self, value: ImageLike, name: str = "array", side: int | None = None) -> PreparedImage:
         """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
 
-        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size; image-prepared for an
-        image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
+        name: what messages and `Matches` call an array. side: 0 or 1, which of the engine's frames it shall be, if
+        these differ in size; None for either. Errors: image-* of `as_image`, fit-size, frames-size; image-prepared for
+        an image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
         """
         if isinstance(value, PreparedImage):
-            require_prepared(value, self.manifest, self.options)
+            if self.manifest.input.frames is not None:
+                require_prepared_frame(value, self.manifest)
+            else:
+                require_prepared(value, self.manifest, self.options)
             return value
         if self.options.stretch == "same":
             raise MatchRTError(
@@ -70,6 +75,11 @@ class PairAdapter:
                 "An image cannot be prepared alone if stretch is 'same': its pixels depend on the other image.",
                 "Pass both images of a pair, or use stretch='each'.",
             )
+        return self._prepare_image(value, name, side)
+
+    def _prepare_image(self, value: ImageLike, name: str, side: int | None) -> PreparedImage:
+        if self.manifest.input.frames is not None:
+            return prepare_frame(value, name, side, self.manifest, self.options)
         return prepare_image(value, name, self.manifest, self.options)
 
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
@@ -87,18 +97,21 @@ class PairAdapter:
         """
         prepared = isinstance(image0, PreparedImage) and isinstance(image1, PreparedImage)
         if self.options.stretch != "same" or prepared:
-            return self.prepare(image0, "image0"), self.prepare(image1, "image1")
+            return self.prepare(image0, "image0", 0), self.prepare(image1, "image1", 1)
         start = time.perf_counter()
         images = stretch_together(self.read(image0, "image0"), self.read(image1, "image1"))
         half = (time.perf_counter() - start) * 1e3 / 2
-        first, second = (prepare_image(image, image.name, self.manifest, self.options) for image in images)
+        first, second = (self._prepare_image(image, image.name, side) for side, image in enumerate(images))
         return replace(first, decode_ms=half), replace(second, decode_ms=half)
 
-    def blank(self) -> PreparedImage:
+    def blank(self, side: int = 0) -> PreparedImage:
         """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.
 
-        `options.max_pixels` limits users' images and not this one. Raises nothing.
+        side: 0 or 1, which of the two images it is for. `options.max_pixels` limits users' images and not this one.
+        Raises nothing.
         """
+        if self.manifest.input.frames is not None:
+            return blank_frame(self.manifest, side)
         contract, side = self.manifest.input, best_side(self.manifest)
         height, width = contract.height or side, contract.width or side
         options = replace(self.options, max_pixels=height * width, stretch="none")
@@ -112,7 +125,9 @@ class PairAdapter:
         """
         first, second = self.prepare_pair(image0, image1)
         if get_backend(self.manifest.backend).host_memory:
-            require_memory(first.fit.canvas_hw, second.fit.canvas_hw, self.manifest.matching.coarse_stride)
+            require_memory(*map(self._network_size, (first, second)), self.manifest.matching.coarse_stride)
+        if self.manifest.input.frames is not None:
+            return frame_inputs(first, second, self.manifest)
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
@@ -183,10 +198,17 @@ class PairAdapter:
             precision=manifest.precision,
             backend=manifest.backend,
             matchrt_version=__version__,
-            network_size0=first.fit.canvas_hw,
-            network_size1=second.fit.canvas_hw,
+            network_size0=self._network_size(first),
+            network_size1=self._network_size(second),
             apply_exif=self.options.apply_exif,
         )
+
+    def _network_size(self, image: PreparedImage) -> tuple[int, int]:
+        """(height, width) in pixels at which the network sees the image; an engine for frames resizes them itself."""
+        contract = self.manifest.input
+        if contract.frames is None or contract.height is None or contract.width is None:
+            return image.fit.canvas_hw
+        return contract.height, contract.width
 
     def _count(self, outputs: Outputs, row: int) -> int:
         """How many of the engine's matches have at least the wanted score; the engine sorts them by score."""
