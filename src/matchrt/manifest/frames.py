@@ -74,6 +74,14 @@ class FrameContract:
         height, width = (min(max(length, low), high) // self.step * self.step for length, low, high in limits)
         return height, width
 
+    @property
+    def name(self) -> str:
+        """The frames in the name of a file, such as `frames-1080x1920-nv12`."""
+        sizes = self.sizes or (self.minimum, self.maximum)
+        first, second = (_shown(size) for size in sizes if size is not None)
+        sizes_told = first if first == second else f"{first}-{second}"
+        return f"frames-{sizes_told}-{self.pixels}"
+
     def __str__(self) -> str:
         if self.sizes is None:
             assert self.minimum is not None and self.maximum is not None

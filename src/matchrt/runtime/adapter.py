@@ -125,7 +125,8 @@ class PairAdapter:
         """
         first, second = self.prepare_pair(image0, image1)
         if get_backend(self.manifest.backend).host_memory:
-            require_memory(*map(self._network_size, (first, second)), self.manifest.matching.coarse_stride)
+            sizes = self._network_size(first), self._network_size(second)
+            require_memory(*sizes, self.manifest.matching.coarse_stride)
         if self.manifest.input.frames is not None:
             return frame_inputs(first, second, self.manifest)
         assert first.pixels is not None and second.pixels is not None

@@ -10,8 +10,11 @@ import numpy.typing as npt
 
 from matchrt.manifest import InputContract
 from matchrt.manifest.frames import Size
-from matchrt.runtime.fit import fit_coarse, fit_image
-from matchrt.runtime.resize_weights import resize_passes
+from matchrt.runtime.fit import fit_image
+from matchrt.runtime.resize_weights import Rounding, resize_passes
+
+# Averages of 2 x 2 pixels are multiples of a quarter, so this moves none of them across a half but the halves.
+_ABOVE_HALF = 2.0**-16
 
 
 @lru_cache(maxsize=32)
@@ -43,9 +46,13 @@ def range_inputs(contract: InputContract, size: Size, side: int) -> dict[str, np
 def resize_matrices(source: Size, target: Size, contract: InputContract) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """The resize along rows and along columns as matrices float64 `[target, source]`. Raises nothing."""
     matrices = {"rows": np.eye(source[0]), "columns": np.eye(source[1])}
+    rounding: Rounding = "none"
     for step in resize_passes(source, target, contract.kernel):
         matrices[step.axis] = step.taps.matrix(len(matrices[step.axis])) @ matrices[step.axis]
-    return matrices["rows"], matrices["columns"]
+        rounding = step.rounding
+    # Graphs round halves of OpenCV's filters to even. Where the host rounds them up, they are made a little larger.
+    up = contract.kernel == "area-linear" and rounding == "half-up"
+    return matrices["rows"] * (1 + _ABOVE_HALF if up else 1), matrices["columns"]
 
 
 def _padded(matrix: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[np.float32]:

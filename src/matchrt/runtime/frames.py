@@ -71,8 +71,8 @@ def require_prepared_frame(image: PreparedImage, manifest: EngineManifest) -> No
         return
     raise MatchRTError(
         "image-prepared",
-        f"'{image.ref.name}' was prepared for another engine: {list(image.pixels.shape)}. {manifest.model} takes frames "
-        f"of {frames}.",
+        f"'{image.ref.name}' was prepared for another engine: {list(image.pixels.shape)}. {manifest.model} takes "
+        f"frames of {frames}.",
         "Prepare it with this matcher's prepare_image, or pass the image itself.",
     )
 
@@ -179,6 +179,6 @@ def require_frame(size: Size, contract: InputContract, side: int | None, name: s
     raise MatchRTError(
         "frames-size",
         f"'{name}' is {size[0]}x{size[1]} (height x width); this engine takes frames of {what} {frames}.",
-        "Build an engine for this size, --frames HxW, or for a range, --frames HxW..HxW; or one without --frames, which "
-        "takes every size.",
+        "Build an engine for this size, --frames HxW, or for a range, --frames HxW..HxW; or one without --frames, "
+        "which takes every size.",
     )

@@ -12,6 +12,7 @@ from matchrt._util.digest import sha256_json
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.bench.scene import image_pair
+from matchrt.building.frames.refusals import require_frames
 from matchrt.building.request import Progress, file_name
 from matchrt.building.self_test import make_self_test
 from matchrt.engines.build import Engine, GraphFacts, build_engine
@@ -79,29 +80,12 @@ def require_framable(manifest: EngineManifest, frames: FrameContract) -> None:
 
     Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch.
     """
-    if manifest.input.profile is not None:
-        raise MatchRTError(
-            "frames-dynamic",
-            f"This engine of {manifest.model} takes images of many sizes, and frames are resized to one size.",
-            "Build a static engine: leave --dynamic out, and give --height and --width.",
-        )
+    require_frames(frames, manifest.input.profile is not None, manifest.input.batch)
     if manifest.input.frames is not None:
         raise MatchRTError(
             "frames-twice",
             f"This engine of {manifest.model} takes frames already: {manifest.input.frames}.",
             "Leave --frames out, or start from the engine without frames.",
-        )
-    if frames.sizes is None and manifest.input.batch != 1:
-        raise MatchRTError(
-            "frames-batch",
-            f"This engine matches {manifest.input.batch} pairs a run; those for a range of frame sizes match one.",
-            "Give one size, --frames HxW, or leave --batch out.",
-        )
-    if frames.sizes is None and frames.pixels == "nv12":
-        raise MatchRTError(
-            "frames-pixels",
-            "An engine for a range of frame sizes cannot take nv12: where its chroma begins depends on the size.",
-            "Build one engine a size, --frames HxW --pixels nv12, or take other pixels.",
         )
 
 
