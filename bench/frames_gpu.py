@@ -35,6 +35,7 @@ from matchrt.store import EngineStore
 
 
 def main() -> None:
+    """Builds the engines and measures them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=200)
