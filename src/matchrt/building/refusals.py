@@ -25,7 +25,7 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
     """Raises now what this build would raise later. It reads lists of pairs, but no weights and no image.
 
     Errors: output-unwritable, store-unwritable, pairs-*, eval-*, model-unknown, build-option, precision-family,
-    calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch.
+    calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch, frames-sides.
     """
     if request.frames is not None:
         require_frames(request.frames, request.profile is not None, request.batch)

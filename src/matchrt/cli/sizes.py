@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import PIXELS, FrameContract, Pixels, Profile
-from matchrt.manifest.rules import LEAST_FRAME_SIDE
 
 # The range that `--frames any` means: up to 4K, lying and standing.
 _ANY = ((64, 64), (3840, 3840))
-_LONGEST_FRAME = 1 << 14
 
 
 def parse_size(text: str, option: str, smallest: int = 1) -> tuple[int, int]:
@@ -51,21 +49,19 @@ def parse_frames(text: str | None, pixels: str | None) -> FrameContract | None:
             raise MatchRTError("frames-syntax", "--pixels says how frames lie.", "Give --frames HxW too.")
         return None
     chosen = _pixels(pixels or "rgb")
-    remedy = "Write 1080x1920, 1080x1920,720x1280 for images of two sizes, 480x640..1080x1920 for a range, or any."
     try:
         low, ranged, high = text.partition("..")
         if text == "any" or ranged:
-            sizes = _ANY if text == "any" else (_size(low), _size(high))
-            made = FrameContract(chosen, None, *sizes)
-        else:
-            each = [_size(part) for part in text.split(",")]
-            first, second = each * 2 if len(each) == 1 else each
-            sizes = (first, second)
-            made = FrameContract(chosen, sizes)
+            return FrameContract(chosen, None, *(_ANY if text == "any" else (_size(low), _size(high))))
+        each = [_size(part) for part in text.split(",")]
+        first, second = each * 2 if len(each) == 1 else each
+        return FrameContract(chosen, (first, second))
     except ValueError as error:
-        raise MatchRTError("frames-syntax", f"--frames '{text}' is no size of frames.", remedy) from error
-    _require_sides(text, sizes, made.step, bool(ranged))
-    return made
+        raise MatchRTError(
+            "frames-syntax",
+            f"--frames '{text}' is no size of frames.",
+            "Write 1080x1920, 1080x1920,720x1280 for images of two sizes, 480x640..1080x1920 for a range, or any.",
+        ) from error
 
 
 def _pixels(name: str) -> Pixels:
@@ -73,28 +69,6 @@ def _pixels(name: str) -> Pixels:
         if known == name:
             return known
     raise MatchRTError("frames-pixels", f"There are no pixels '{name}'.", f"Use one of {', '.join(PIXELS)}.")
-
-
-def _require_sides(text: str, sizes: tuple[tuple[int, int], ...], step: int, ranged: bool) -> None:
-    sides = [side for size in sizes for side in size]
-    if min(sides) < LEAST_FRAME_SIDE or max(sides) > _LONGEST_FRAME:
-        raise MatchRTError(
-            "frames-syntax",
-            f"--frames '{text}' has a side outside of {LEAST_FRAME_SIDE} to {_LONGEST_FRAME} pixels.",
-            "Give the camera's height and width.",
-        )
-    if any(side % step for side in sides):
-        raise MatchRTError(
-            "frames-syntax",
-            f"--frames '{text}' has an odd side, and nv12 has none.",
-            "Give even sides, or other pixels.",
-        )
-    if ranged and (sizes[0][0] > sizes[1][0] or sizes[0][1] > sizes[1][1]):
-        raise MatchRTError(
-            "frames-syntax",
-            f"--frames '{text}' ends below its beginning.",
-            "Write the smallest height and width first.",
-        )
 
 
 def _size(text: str) -> tuple[int, int]:

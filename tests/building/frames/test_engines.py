@@ -71,7 +71,7 @@ def matched(file: EngineFile, *images: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("pixels", ["rgb", "nv12", "grey"])
-@pytest.mark.parametrize("sizes", [SIZES, ((720, 1280), (333, 517))])
+@pytest.mark.parametrize("sizes", [SIZES, ((720, 1280), (334, 518))])
 def test_matches_are_those_of_the_host(plain: EngineFile, store: EngineStore, pixels: Any, sizes: Any) -> None:
     """At least 99.5% of the matches that the host's resize gives, within 0.05 px of the network's input."""
     path = frames_engine(plain, FrameContract(pixels, sizes), store, quiet)[0].path
@@ -173,6 +173,9 @@ def test_fp16_leaves_the_frames_in_fp32(fixed: Path, store: EngineStore) -> None
         ("frames-twice", FrameContract("rgb", SIZES), {"frames": FrameContract("rgb", SIZES)}),
         ("frames-batch", FrameContract("rgb", None, (64, 64), (128, 128)), {"batch": 2}),
         ("frames-pixels", FrameContract("nv12", None, (64, 64), (128, 128)), {}),
+        ("frames-sides", FrameContract("nv12", ((65, 64), (64, 64))), {}),
+        ("frames-sides", FrameContract("rgb", ((8, 64), (64, 64))), {}),
+        ("frames-sides", FrameContract("rgb", None, (128, 64), (64, 128)), {}),
     ],
 )
 def test_refused(plain: EngineFile, store: EngineStore, code: str, frames: FrameContract, changes: Any) -> None:

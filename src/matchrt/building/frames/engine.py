@@ -55,7 +55,7 @@ def frames_engine(
     """The fp32 ONNX engine that takes frames, from the store or made. Returns it and whether the store had it.
 
     file: the static fp32 ONNX engine that it is made from.
-    Errors: frames-dynamic, frames-twice, frames-pixels, package-missing, engine-rejected, store-unwritable.
+    Errors: those of `require_framable`, package-missing, engine-rejected, store-unwritable.
     """
     require_framable(file.manifest, frames)
     key = _key(file.manifest, frames)
@@ -79,7 +79,7 @@ def frames_engine(
 def require_framable(manifest: EngineManifest, frames: FrameContract) -> None:
     """Raises an error unless frames can be put before an engine.
 
-    Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch.
+    Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch, frames-sides.
     """
     require_frames(frames, manifest.input.profile is not None, manifest.input.batch)
     if manifest.input.frames is not None:
