@@ -33,6 +33,8 @@ __all__ = ["BuildRequest", "BuildResult", "build"]
 
 # The share of the export in the whole work, for the progress bar.
 _EXPORT_SHARE = 0.6
+# The share of the export in that, if frames are written too.
+_BEFORE_FRAMES = 0.8
 
 
 def build(request: BuildRequest, store: EngineStore | None = None, progress: Progress | None = None) -> BuildResult:
@@ -55,9 +57,12 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     start = time.perf_counter()
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    exported, file = _source(request, store, lambda what, done: tell(what, done * share), ask)
+    first = share if request.frames is None else share * _BEFORE_FRAMES
+    exported, file = _source(request, store, lambda what, done: tell(what, done * first), ask)
     if request.frames is not None:
-        exported, file = _framed(request, exported, file, store, tell)
+        exported, file = _framed(
+            request, exported, file, store, lambda what, done: tell(what, first + done * (share - first))
+        )
     stored, cached = exported.stored, exported.cached
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
