@@ -112,10 +112,7 @@ def test_engines_for_frames_build(
         str(source), backend="tensorrt_rtx", precision=precision, frames=frames, accept_accuracy_loss=True,
         builder=BuilderOptions(targets=("8.9",), optimization_level=0),
     )  # fmt: skip
-    told: list[float] = []
-    built = build(request, EngineStore(folder / "store"), lambda what, done: told.append(done))
-    assert told == sorted(told) and told[-1] == 1.0
-    manifest = built.manifest
+    manifest = build(request, EngineStore(folder / "store")).manifest
     assert manifest.input.frames == frames and {"frame0", "frame1"} <= {spec.name for spec in manifest.inputs}
     assert "image0" not in {spec.name for spec in manifest.inputs}
     assert "frame-products" in {record.name for record in manifest.passes}
