@@ -124,6 +124,9 @@ def test_the_command_line_matches_files_of_the_frames_size(cli: CommandLine, tmp
 def test_triton_serves_frames(tmp_path: Path) -> None:
     text = (export_triton(tiny_frames_engine(tmp_path, FIXED), tmp_path / "models") / "config.pbtxt").read_text()
     assert 'name: "frame0"' in text and "dims: [1, 80, 64, 3]" in text and "image0" not in text
+    ranged = export_triton(tiny_frames_engine(tmp_path, RANGE), tmp_path / "ranges") / "config.pbtxt"
+    words = ranged.read_text().split("model_warmup")
+    assert "dims: [1, -1, -1, 3]" in words[0] and "-1" not in words[1] and "dims: [1, 128, 128, 3]" in words[1]
 
 
 @pytest.mark.parametrize(
