@@ -71,8 +71,11 @@ def test_a_range_gets_matrices_once_a_size(tmp_path: Path) -> None:
     manifest = read_manifest(manifest_path(tiny_frames_engine(tmp_path, RANGE)))
     first = range_inputs(manifest.input, (100, 200), 0)
     assert range_inputs(manifest.input, (100, 200), 0) is first
-    assert first["rows0"].shape == (64, 100) and first["columns0"].shape == (200, 64)
-    assert np.allclose(first["rows0"].sum(1), 1) and np.allclose(first["columns0"].sum(0), 1)
+    assert first["rows0"].shape == (128, 100) and first["columns0"].shape == (200, 64)
+    assert np.allclose(first["rows0"].sum(1), [1] * 64 + [0] * 64) and np.allclose(first["columns0"].sum(0), 1)
+    grown = range_inputs(manifest.input, (40, 64), 0)  # each of OpenCV's two products is rounded by itself
+    assert ((grown["rows0"] != 0).sum(1) <= 1).all() and np.allclose(grown["rows0"].reshape(2, 64, 40).sum((0, 2)), 1)
+    assert grown["rounding0"][0] == 128 and first["rounding0"][2] == 0
     assert first["scale0"].tolist() == [200 / 64, 100 / 64] and first["size0"].tolist() == [[64, 64]]
 
 

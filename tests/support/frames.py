@@ -65,6 +65,10 @@ def manifest_of(manifest: EngineManifest, contract: InputContract, sized: bool =
     names = ["image0", "image1"] if contract.frames is None else ["frame0", "frame1"]
     if contract.frames is not None and contract.frames.sizes is None:
         names += [f"{name}{side}" for side in (0, 1) for name in ("rows", "columns", "scale")]
+        if contract.kernel == "area-linear":
+            names += [
+                f"{name}rounding{side}" for side in (0, 1) for name in ("", *(["coarse_"] if contract.coarse else []))
+            ]
         names += [f"coarse_{name}{side}" for side in (0, 1) for name in ("rows", "columns") if contract.coarse]
     if sized and (contract.frames is None or contract.frames.sizes is None):
         names += ["size0", "size1"]

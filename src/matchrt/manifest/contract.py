@@ -14,10 +14,11 @@ _COARSE = ("coarse0", "coarse1")
 # What engines of a range of frame sizes take besides frames, for each of them (runtime.frames).
 _RANGE = ("rows0", "columns0", "scale0", "rows1", "columns1", "scale1")
 _RANGE_COARSE = ("coarse_rows0", "coarse_columns0", "coarse_rows1", "coarse_columns1")
+_RANGE_ROUNDING, _COARSE_ROUNDING = ("rounding0", "rounding1"), ("coarse_rounding0", "coarse_rounding1")
 _MATCHES = ("keypoints0", "keypoints1", "scores", "num_matches")
 _TYPES = {
     **dict.fromkeys((*_IMAGES, *_COARSE, *FRAMES), "uint8"),
-    **dict.fromkeys((*_RANGE, *_RANGE_COARSE), "float32"),
+    **dict.fromkeys((*_RANGE, *_RANGE_COARSE, *_RANGE_ROUNDING, *_COARSE_ROUNDING), "float32"),
     **dict.fromkeys((*_SIZES, "num_matches"), "int32"),
     **dict.fromkeys(("keypoints0", "keypoints1", "scores", *DENSE_OUTPUTS), "float32"),
 }
@@ -36,7 +37,10 @@ def check_contract(manifest: EngineManifest) -> None:
     if contract.frames is not None:
         ranged = contract.frames.sizes is None
         needed = (*FRAMES, *_RANGE) if ranged else FRAMES
-        _check_names(inputs, "inputs", needed, (_SIZES, _RANGE_COARSE) if ranged else ())
+        optional = (_SIZES, _RANGE_COARSE, _RANGE_ROUNDING, _COARSE_ROUNDING)
+        _check_names(inputs, "inputs", needed, optional if ranged else ())
+        if ranged and ("rounding0" in inputs) != (contract.kernel == "area-linear"):
+            raise ValueError("manifest.input.kernel and the inputs rounding0 and rounding1 contradict each other")
         if ranged and ("coarse_rows0" in inputs) != (contract.coarse is not None):
             raise ValueError("manifest.input.coarse and the inputs coarse_rows0 and so on contradict each other")
     else:
@@ -94,9 +98,10 @@ def _shapes(contract: InputContract, slots: int) -> dict[str, tuple[Dimension, .
         **dict.fromkeys(_SIZES, (batch, 2)),
         **dict.fromkeys(_COARSE, (batch, *(contract.coarse or ()), channels)),
         **_frame_shapes(contract),
-        **dict.fromkeys(("rows0", "rows1"), (sides[0], _ANY)),
+        **dict.fromkeys((*_RANGE_ROUNDING, *_COARSE_ROUNDING), (3,)),
+        **dict.fromkeys(("rows0", "rows1"), (_twice(sides[0], contract), _ANY)),
         **dict.fromkeys(("columns0", "columns1"), (_ANY, sides[1])),
-        **dict.fromkeys(("coarse_rows0", "coarse_rows1"), (coarse[0], _ANY)),
+        **dict.fromkeys(("coarse_rows0", "coarse_rows1"), (_twice(coarse[0], contract), _ANY)),
         **dict.fromkeys(("coarse_columns0", "coarse_columns1"), (_ANY, coarse[1])),
         **dict.fromkeys(("scale0", "scale1"), (2,)),
         **dict.fromkeys(("keypoints0", "keypoints1"), (batch, slots, 2)),
@@ -105,6 +110,11 @@ def _shapes(contract: InputContract, slots: int) -> dict[str, tuple[Dimension, .
         "warp": (batch, _ANY, _ANY, 4),
         "certainty": (batch, _ANY, _ANY),
     }
+
+
+def _twice(side: Dimension, contract: InputContract) -> Dimension:
+    """The rows of a resize's matrix: `area-linear` has two of them below one another."""
+    return 2 * side if isinstance(side, int) and contract.kernel == "area-linear" else side
 
 
 def _frame_shapes(contract: InputContract) -> dict[str, tuple[Dimension, ...]]:

@@ -87,13 +87,25 @@ class _Side:
         names = ["", "coarse_"] if self._contract.coarse is not None else [""]
         for name in names:
             nodes = self.before.within("coarse") if name else self.before
-            found = self._multiply_range(nodes, planes, f"{name}columns{self._side}", f"{name}rows{self._side}")
+            multiply_range = self._area_range if self._contract.kernel == "area-linear" else self._multiply_range
+            found = multiply_range(nodes, planes, name)
             found = found if repeat == 1 else nodes.add("Concat", [found] * repeat, axis=1)
             self._give(f"{name.rstrip('_') or 'image'}{self._side}", found)
         half = self.after.plus(self.after.times(f"scale{self._side}", 0.5), -0.5)
         self._scale(f"scale{self._side}", half)
 
-    def _multiply_range(self, nodes: FrameNodes, planes: str, columns: str, rows: str) -> str:
+    def _area_range(self, nodes: FrameNodes, planes: str, name: str) -> str:
+        """OpenCV's averages and its linear enlargement, whose steps `rounding` sets (`runtime.frame_matrices`)."""
+        steps = [nodes.piece(f"{name}rounding{self._side}", 0, place, place + 1) for place in range(3)]
+        found = multiply(nodes, planes, f"{name}columns{self._side}", "columns", whole=True)
+        found = _rounded_down(nodes, found, steps[0])
+        found = _rounded_down(nodes, multiply(nodes, found, f"{name}rows{self._side}", "rows", whole=False), steps[1])
+        height = self._contract.coarse[0] if name and self._contract.coarse else self._contract.height or 0
+        halves = [nodes.piece(found, 2, start, start + height) for start in (0, height)]
+        return nodes.add("Round", [nodes.add("Add", [nodes.add("Add", halves), steps[2]])])
+
+    def _multiply_range(self, nodes: FrameNodes, planes: str, name: str) -> str:
+        columns, rows = f"{name}columns{self._side}", f"{name}rows{self._side}"
         kernel = self._contract.kernel
         overshoots = kernel in OVERSHOOTS
         found = multiply(nodes, planes, columns, "columns", whole=True)
@@ -142,6 +154,11 @@ class _Side:
         return int(outputs["scores"].type.tensor_type.shape.dim[1].dim_value)
 
 
+def _rounded_down(nodes: FrameNodes, values: str, steps: str) -> str:
+    """The values, rounded down to a whole number of steps of 1 / `steps`."""
+    return nodes.add("Div", [nodes.add("Floor", [nodes.add("Mul", [values, steps])]), steps])
+
+
 def _shift(fit: Fit) -> list[float]:
     return [0.5 * fit.scale_x - 0.5, 0.5 * fit.scale_y - 0.5]
 
@@ -171,14 +188,17 @@ def _write_inputs(graph: onnx.GraphProto, contract: InputContract, frames: Frame
 
 
 def _range_inputs(contract: InputContract, side: int) -> list[onnx.ValueInfoProto]:
+    area = contract.kernel == "area-linear"
     shapes: dict[str, list[int | str]] = {
-        f"rows{side}": [contract.height or 0, f"rows{side}"],
+        f"rows{side}": [(2 if area else 1) * (contract.height or 0), f"rows{side}"],
         f"columns{side}": [f"columns{side}", contract.width or 0],
         f"scale{side}": [2],
     }
     if contract.coarse is not None:
         shapes |= {
-            f"coarse_rows{side}": [contract.coarse[0], f"rows{side}"],
+            f"coarse_rows{side}": [(2 if area else 1) * contract.coarse[0], f"rows{side}"],
             f"coarse_columns{side}": [f"columns{side}", contract.coarse[1]],
         }
+    if area:
+        shapes |= {f"{name}rounding{side}": [3] for name in (["", "coarse_"] if contract.coarse is not None else [""])}
     return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
