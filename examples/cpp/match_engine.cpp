@@ -14,12 +14,13 @@ int main(int count, char** values) {
   try {
     matchrt::Engine engine(values[1]);
     const std::int64_t height = std::atoll(values[4]), width = std::atoll(values[5]);
-    const std::int64_t channels = engine.manifest().channels;
+    const matchrt::Manifest& manifest = engine.manifest();
+    const std::int64_t channels = manifest.image_channels();
     std::string pixels[2];
     matchrt::ImageView images[2];
     for (int i = 0; i < 2; ++i) {
       pixels[i] = matchrt::detail::read_file(values[2 + i], "image-missing");
-      if (static_cast<std::int64_t>(pixels[i].size()) != height * width * channels) {
+      if (static_cast<std::int64_t>(pixels[i].size()) != manifest.image_rows(height) * width * channels) {
         throw matchrt::Error("image-format", "a file's size is not HEIGHT * WIDTH * the engine's channels");
       }
       images[i] = {reinterpret_cast<const std::uint8_t*>(pixels[i].data()), height, width, channels};

@@ -21,7 +21,8 @@ from matchrt.errors import MatchRTError
 from matchrt.families.definition import ModelSpec
 from matchrt.families.registry import family_of, model_specs
 from matchrt.families.roma import RoMaFamily
-from matchrt.manifest import EngineManifest, manifest_path, read_manifest
+from matchrt.manifest import EngineManifest, FrameContract, manifest_path, read_manifest
+from matchrt.manifest.contract import check_contract
 from matchrt.models.roma.config import RoMaConfig
 from matchrt.nvidia.device import find_gpus
 from matchrt.nvidia.dialect import BuilderOptions
@@ -94,6 +95,28 @@ def test_every_model_builds(source: EngineFile, folder: Path, targets: tuple[str
     assert shares == sorted(shares) and shares[-1] == 1.0
     assert any(what.startswith("building for tensorrt_rtx: ") and 0.2 < done < 0.95 for what, done in told)
     check_header(output)
+
+
+@pytest.mark.parametrize("frames", [FrameContract("nv12", ((250, 320), (192, 256))),
+                                    FrameContract("rgb", None, (96, 128), (480, 640))])  # fmt: skip
+@pytest.mark.parametrize(("model", "precision"), [("coarse-loftr", "fp16"), ("matchanything-roma", "fp32")])
+def test_engines_for_frames_build(
+    coarse_engine: Path, folder: Path, model: str, precision: str, frames: FrameContract
+) -> None:
+    """Colours, products, sums and padding of frames, fixed and of a range, are nodes that the vendor's parser takes."""
+    source = coarse_engine
+    if model != "coarse-loftr":
+        source = folder / f"{model}.onnx"
+        source = source if source.exists() else export_small(model_specs()[model], folder)
+    request = BuildRequest(
+        str(source), backend="tensorrt_rtx", precision=precision, frames=frames, accept_accuracy_loss=True,
+        builder=BuilderOptions(targets=("8.9",), optimization_level=0),
+    )  # fmt: skip
+    manifest = build(request, EngineStore(folder / "store")).manifest
+    assert manifest.input.frames == frames and {"frame0", "frame1"} <= {spec.name for spec in manifest.inputs}
+    assert "image0" not in {spec.name for spec in manifest.inputs}
+    assert "frame-products" in {record.name for record in manifest.passes}
+    check_contract(manifest)
 
 
 def described(manifest: EngineManifest) -> list[tuple[str, str, tuple[int | None, ...]]]:

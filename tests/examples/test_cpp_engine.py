@@ -16,9 +16,18 @@ import pytest
 from support.self_tests import DIGESTS, Matches, make_test
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.manifest import EngineManifest, Portability, SelfTestPair, TensorSpec, manifest_path, read_manifest
+from matchrt.manifest import (
+    EngineManifest,
+    FrameContract,
+    Portability,
+    SelfTest,
+    SelfTestPair,
+    TensorSpec,
+    manifest_path,
+    read_manifest,
+)
 from matchrt.runtime.engine_file import engine_path
-from matchrt.runtime.self_test.answer import compare_answer
+from matchrt.runtime.self_test.answer import compare_answer, encode_answer
 from matchrt.runtime.self_test.pair import view
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,6 +185,78 @@ def test_tensors_unlike_the_manifests_are_refused(program: Path, tmp_path: Path,
     dataclasses.replace(manifest, engine_bytes=len(data), engine_sha256=sha256_bytes(data)).write(manifest_path(engine))
     ran = run(program, tmp_path, engine, 48, 64)
     assert ran.returncode == 1 and "error[engine-graph]" in ran.stderr and name in ran.stderr, ran.stderr
+
+
+def write_frames_engine(folder: Path, frames: FrameContract, *orders: str, **changes: Any) -> Path:
+    """A mock's engine for frames."""
+    bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
+    contract = dataclasses.replace(
+        bundled.input, height=48, width=64, profile=None, fitting="letterbox", frames=frames
+    )  # fmt: skip
+    assert frames.sizes is not None
+    shapes = [(1, *frames.shape(size)) for size in frames.sizes]
+    inputs = tuple(TensorSpec(f"frame{i}", "uint8", shape) for i, shape in enumerate(shapes))
+    path = write_engine(folder)
+    tensors = [mock_tensor(spec) for spec in (*inputs, *bundled.outputs)]
+    data = "".join(f"{line}\n" for line in (*tensors, *(f"#{order}" for order in orders))).encode()
+    path.write_bytes(data)
+    manifest = dataclasses.replace(
+        read_manifest(manifest_path(path)), inputs=inputs, input=contract, engine_bytes=len(data),
+        engine_sha256=sha256_bytes(data),
+    )  # fmt: skip
+    dataclasses.replace(manifest, **changes).write(manifest_path(path))
+    return path
+
+
+@pytest.mark.parametrize(("pixels", "channels", "rows_of"), [("rgb", 3, 90), ("rgba", 4, 90), ("nv12", 1, 135)])
+def test_frames_reach_the_engine_as_they_are(
+    program: Path, tmp_path: Path, pixels: Any, channels: int, rows_of: int
+) -> None:
+    engine = write_frames_engine(tmp_path, FrameContract(pixels, ((90, 70), (90, 70))))
+    paths = []
+    for index in (0, 1):
+        image = (np.arange(rows_of * 70 * channels) % 251 + index).astype(np.uint8)
+        paths.append(tmp_path / f"{index}.raw")
+        paths[-1].write_bytes(image.tobytes())
+    found = rows(subprocess.run([program, engine, *paths, "90", "70"], capture_output=True, text=True, check=False))
+    ends = [(y * 70 + x) * channels % 251 for y in (0, rows_of - 1) for x in (0, 69)]
+    assert found[:2, :2].ravel().tolist() == ends
+    assert found[:2, 2:4].ravel().tolist() == [end + 1 for end in ends]
+    ran = subprocess.run([program, engine, *paths, "70", "90"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "error[session-input]" in ran.stderr and "90x70" in ran.stderr
+
+
+def test_the_self_test_of_frames(program: Path, tmp_path: Path) -> None:
+    """Both languages make the same frames: the mock answers with the pixels that it was given."""
+    frames = FrameContract("nv12", ((90, 100), (60, 80)))
+    made = [
+        view(*frames.shape(size), PAIR.seed, shift, contrast)
+        for size, shift, contrast in zip(((90, 100), (60, 80)), ((0, 0), PAIR.shift), (256, PAIR.contrast), strict=True)
+    ]
+    diagonal = np.arange(40)
+    ends = np.stack([made[0][diagonal, 2 * diagonal, 0], made[1].reshape(-1)[diagonal * 102]], 1)
+    matches = np.column_stack([2 * diagonal, diagonal, ends, 0.9 - 0.01 * diagonal])
+    test = SelfTest(PAIR, "matches", encode_answer(matches), 0.97, 0.02, 0.005)
+    engine = write_frames_engine(tmp_path, frames, "many", self_test=test)
+    paths = [tmp_path / "0.raw", tmp_path / "1.raw"]
+    for path in paths:
+        path.write_bytes(bytes(135 * 100))
+    ran = subprocess.run([program, engine, *paths, "90", "100"], capture_output=True, text=True, check=False)
+    assert "engine-self-test" not in ran.stderr, ran.stderr
+    assert "error[session-input]" in ran.stderr  # frame 1 is of another size
+    broken = dataclasses.replace(test, pair=dataclasses.replace(PAIR, seed=5))
+    engine = write_frames_engine(tmp_path, frames, "many", self_test=broken)
+    ran = subprocess.run([program, engine, *paths, "90", "100"], capture_output=True, text=True, check=False)
+    assert "error[engine-self-test]" in ran.stderr
+
+
+def test_frames_of_a_range_are_refused(program: Path, tmp_path: Path) -> None:
+    engine = write_frames_engine(tmp_path, FrameContract("rgb", ((90, 70), (90, 70))))
+    manifest = read_manifest(manifest_path(engine))
+    ranged = FrameContract("rgb", None, (64, 64), (90, 90))
+    dataclasses.replace(manifest, input=dataclasses.replace(manifest.input, frames=ranged)).write(manifest_path(engine))
+    ran = run(program, tmp_path, engine, 90, 70)
+    assert ran.returncode == 1 and "error[engine-graph]" in ran.stderr and "range" in ran.stderr
 
 
 def test_newer_versions_and_gpus_where_the_manifest_allows(program: Path, tmp_path: Path) -> None:

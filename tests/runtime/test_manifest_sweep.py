@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.commands import CommandLine
-from support.tiny_engines import SIDE, tiny_engine
+from support.tiny_engines import SIDE, tiny_engine, tiny_frames_engine
 
 from matchrt import Matcher
 from matchrt._util.text import is_printable, printable_lines
 from matchrt.building.request import file_name
 from matchrt.errors import MatchRTError
-from matchrt.manifest import manifest_path
+from matchrt.manifest import FrameContract, manifest_path
 from matchrt.runtime.engine_file import read_engine
 from matchrt.serving.triton import export_triton
 from matchrt.store import EngineStore
@@ -94,11 +94,15 @@ def _more(old: Any) -> Any:
     return f"{old}\x07" if isinstance(old, str) else 10**19
 
 
-def test_every_field(cli: CommandLine, tmp_path: Path) -> None:
-    path = tiny_engine(tmp_path)
+@pytest.mark.parametrize("frames", [None, FrameContract("grey", ((80, 64), (64, 96)))])
+def test_every_field(cli: CommandLine, tmp_path: Path, frames: FrameContract | None) -> None:
+    path, sizes = tiny_engine(tmp_path), ((SIDE, SIDE), (SIDE, SIDE))
+    if frames is not None:
+        assert frames.sizes is not None
+        path, sizes = tiny_frames_engine(tmp_path, frames), frames.sizes
     manifest = manifest_path(path)
     raw = json.loads(manifest.read_text())
-    images = [np.random.default_rng(i).integers(0, 255, (SIDE, SIDE), dtype=np.uint8) for i in (0, 1)]
+    images = [np.random.default_rng(i).integers(0, 255, size, dtype=np.uint8) for i, size in enumerate(sizes)]
     with Matcher(path) as matcher:
         wanted = matcher.match(*images)
     count, harmless = 0, list[tuple[tuple[Where, str], str]]()

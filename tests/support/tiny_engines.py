@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.manifest import EngineManifest, TensorSpec, manifest_path, read_manifest
+from matchrt.manifest import EngineManifest, FrameContract, TensorSpec, manifest_path, read_manifest
 from matchrt.runtime.engine_file import engine_path
 
 SIDE = 64
@@ -68,3 +68,13 @@ def tiny_engine(folder: Path, graph: onnx.ModelProto | None = None, name: str = 
     path.write_bytes(data)
     dataclasses.replace(manifest, **changes).write(manifest_path(path))
     return path
+
+
+def tiny_frames_engine(folder: Path, frames: FrameContract) -> Path:
+    """The tiny engine for frames, in a store in that folder; without a self-test, for it finds too few matches."""
+    from matchrt.building.frames.engine import frames_engine
+    from matchrt.runtime.engine_file import read_engine
+    from matchrt.store import EngineStore
+
+    file = read_engine(tiny_engine(folder))
+    return frames_engine(file, frames, EngineStore(folder / "frames"), lambda what, share: None)[0].path

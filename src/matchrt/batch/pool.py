@@ -58,7 +58,9 @@ def pool_size(manifest: EngineManifest, device: Device | None, workers: int | No
     cores = usable_cores()
     if get_backend(manifest.backend).device(device) == "cuda":
         return PoolSize(workers or _GPU_WORKERS, threads or 1, min(cores, _MOST_DECODERS))
-    side = best_side(manifest)
+    contract = manifest.input
+    # Frames are resized in the engine, and its memory is that of the network's input.
+    side = best_side(manifest) if contract.frames is None else max(contract.height or 0, contract.width or 0)
     fitting = pairs_that_fit((side, side), (side, side), manifest.matching.coarse_stride) or cores
     workers = workers or max(1, min(cores // (threads or 1), fitting))
     return PoolSize(workers, threads or max(1, cores // workers), max(1, cores // 4))
@@ -135,7 +137,9 @@ def cached(manifest: EngineManifest, options: MatcherOptions) -> int:
     """The number of images that the cache keeps. Images that are stretched in pairs are kept in their own size."""
     if options.stretch == "same":
         return _FEWEST_CACHED
-    return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * manifest.input.channels))
+    frames = manifest.input.frames
+    channels = manifest.input.channels if frames is None else frames.channels
+    return max(_FEWEST_CACHED, _CACHE_BYTES // (best_side(manifest) ** 2 * channels))
 
 
 class ImageCache:

@@ -112,6 +112,7 @@ def name_engines(engines: Iterable[str], backends: Iterable[str | None]) -> dict
 def _size(contract: InputContract) -> str:
     profile = contract.profile
     if profile is None:
-        return f"{contract.height}x{contract.width}"
+        frames = "" if contract.frames is None else f", frames of {contract.frames}"
+        return f"{contract.height}x{contract.width}{frames}"
     (low_h, low_w), (high_h, high_w) = profile.minimum, profile.maximum
     return f"{low_h}x{low_w} to {high_h}x{high_w}"

@@ -22,12 +22,13 @@ from matchrt.manifest import MatchContract
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session
 
 Advance = Callable[[], None]
 # All matches that the engine returns are read, because the limits decide which scores count. Images are not turned as
 # EXIF says, because the truth of evaluation folders is for the stored pixels.
-JUDGED = MatcherOptions(apply_exif=False, min_score=0.0)
+JUDGED = MatcherOptions(apply_exif=False, min_score=0.0, fit_frames=True)
 # For each kind of truth, the figure that counts as accuracy: a share of correct matches.
 MAIN_FIGURE = {"homography": "p3", "stereo": "p3", "pose": "epi_precision"}
 
@@ -77,7 +78,7 @@ def run_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -
     adapter, rows = PairAdapter(session.manifest, JUDGED), session.manifest.input.batch
     for start in range(0, len(pairs), rows):
         images = [
-            (adapter.prepare(pair.image0, "image0"), adapter.prepare(pair.image1, "image1"))
+            (_prepared(adapter, pair.image0, 0), _prepared(adapter, pair.image1, 1))
             for pair in pairs[start : start + rows]
         ]
         outputs = session.run(stacked([adapter.inputs(*pair) for pair in images], rows))
@@ -90,6 +91,13 @@ def run_pairs(session: Session, pairs: Sequence[JudgedPair], advance: Advance) -
                 found = error
             yield PairRun(found, outputs, row)
             advance()
+
+
+def _prepared(adapter: PairAdapter, image: Any, side: int) -> PreparedImage:
+    name = f"image{side}"
+    if adapter.manifest.input.frames is not None:  # an array of a pair is RGB, not what the engine's camera gives
+        image = adapter.read(image, name)
+    return adapter.prepare(image, name, side)
 
 
 def stacked(inputs: Sequence[Mapping[str, npt.NDArray[Any]]], rows: int) -> dict[str, npt.NDArray[Any]]:

@@ -35,7 +35,7 @@ def first_overflow(file: EngineFile, model: onnx.ModelProto, pair: JudgedPair) -
     from matchrt.export.quantization.ranges import probe_values
 
     emulated = emulate(model)
-    one = PairAdapter(file.manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
+    one = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True)).inputs(pair.image0, pair.image1)
     inputs = stacked([one], file.manifest.input.batch)
     for values in probe_values(emulated, _results(emulated))(inputs):
         for name, value in values.items():

@@ -11,6 +11,7 @@ from matchrt.bench.drawn import PLAIN, Conditions, drawn_pair
 from matchrt.bench.folder import EvalFolder, HomographyPair, ImagePair, PlainPair, read_folder
 from matchrt.manifest import InputContract
 from matchrt.runtime.pairs import read_pairs
+from matchrt.runtime.self_test.pair import self_test_size
 
 _EVALUATION = ("homography", "pose", "stereo", "multimodal", "nogt")
 
@@ -29,7 +30,10 @@ class JudgedPair:
 
 
 def drawn_pairs(contract: InputContract, seeds: Sequence[int], conditions: Conditions = PLAIN) -> list[JudgedPair]:
-    """Draws a pair for each seed, in the engine's size, or with sides of at most 640 pixels for a dynamic engine."""
+    """Draws a pair for each seed, in the size of the engine's images or of frame 0.
+
+    For a dynamic engine the sides have at most 640 pixels.
+    """
     height, width = _size(contract)
     found = []
     for seed in seeds:
@@ -42,6 +46,8 @@ def drawn_pairs(contract: InputContract, seeds: Sequence[int], conditions: Condi
 
 
 def _size(contract: InputContract) -> tuple[int, int]:
+    if contract.frames is not None:
+        return self_test_size(contract)
     if contract.height is not None and contract.width is not None:
         return contract.height, contract.width
     assert contract.profile is not None

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import FRAMES, EngineManifest
+from matchrt.runtime.frame_matrices import range_inputs
+from matchrt.runtime.frames import to_frame
 from matchrt.runtime.image import as_image
+from matchrt.runtime.self_test.pair import self_test_size
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -49,6 +52,8 @@ def engine_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
     The images have the engine's channels and size, or 480x640 for a dynamic engine.
     """
     contract = manifest.input
+    if contract.frames is not None:
+        return _frames_inputs(manifest)
     height, width = contract.height or 480, contract.width or 640
     inputs: dict[str, npt.NDArray[Any]] = {}
     for name, pixels in zip(("image0", "image1"), image_pair(height, width)[:2], strict=True):
@@ -60,3 +65,19 @@ def engine_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
         if spec.name.startswith("size"):
             inputs[spec.name] = np.array([[height, width]], np.int32)
     return inputs
+
+
+def _frames_inputs(manifest: EngineManifest) -> dict[str, npt.NDArray[Any]]:
+    """The pair as frames; the second image is scaled if frame 1 has another size."""
+    contract = manifest.input
+    frames = contract.frames
+    assert frames is not None
+    sizes = frames.sizes or (self_test_size(contract),) * 2
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for side, (size, pixels) in enumerate(zip(sizes, image_pair(*sizes[0])[:2], strict=True)):
+        scaled = pixels if size == sizes[0] else np.asarray(cv2.resize(pixels, size[::-1]), np.uint8)
+        inputs[FRAMES[side]] = to_frame(as_image(scaled), frames)[None]
+        if frames.sizes is None:
+            inputs |= range_inputs(contract, size, side)
+    wanted = {spec.name for spec in manifest.inputs}
+    return {name: array for name, array in inputs.items() if name in wanted}

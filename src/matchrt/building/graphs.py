@@ -22,10 +22,9 @@ from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
-    from matchrt.export.quantization.quantize import QuantPlan
+    import onnx
 
-if TYPE_CHECKING:
-    pass
+    from matchrt.export.quantization.quantize import QuantPlan
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,15 @@ def _fp32_graph(request: GraphRequest) -> Graph:
     from matchrt.export.precision.exact_products import write_exact_products
 
     model, records = write_exact_products(onnx.load_model_from_string(request.file.data))
+    records = (*records, *_split_frames(request, model))
     return Graph(model.SerializeToString(deterministic=True), records)
+
+
+def _split_frames(request: GraphRequest, model: onnx.ModelProto) -> tuple[PassRecord, ...]:
+    """Splits the products that resize frames, in place, if the backend would round their weights."""
+    from matchrt.export.precision.frame_products import split_frame_products
+
+    return split_frame_products(model) if request.builder.rounds_products else ()
 
 
 def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
@@ -99,6 +106,7 @@ def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
     tell(f"writing {request.precision} into the graph", 0.0)
     manifest = request.file.manifest
     model, records = apply(onnx.load_model_from_string(request.file.data), request.precision, manifest.family)
+    records = (*records, *_split_frames(request, model))
     return Graph(model.SerializeToString(deterministic=True), records, rounded=True)
 
 
@@ -116,7 +124,7 @@ def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: Engi
         lambda what, share: tell(what, 0.05 * share),
         partial(_choose_faster, request, timed, tell) if options.only_faster else None,
     )
-    records = (_calibration_record(options, pairs), *timed, *done.records)
+    records = (_calibration_record(options, pairs), *timed, *done.records, *_split_frames(request, done.model))
     return Graph(done.model.SerializeToString(deterministic=True), records, rounded=True)
 
 
@@ -127,7 +135,7 @@ def _choose_faster(
     from matchrt.export.quantization.ranges import tensor_shapes
 
     manifest = request.file.manifest
-    inputs = PairAdapter(manifest, MatcherOptions(apply_exif=False)).inputs(pair.image0, pair.image1)
+    inputs = PairAdapter(manifest, MatcherOptions(apply_exif=False, fit_frames=True)).inputs(pair.image0, pair.image1)
     shapes = tensor_shapes(plan.model, plan.placement.tensors, inputs)
     times = time_products(plan, shapes, request.builder, manifest, lambda what, share: tell(what, 0.05 + 0.05 * share))
     chosen = faster_products(times, request.precision)

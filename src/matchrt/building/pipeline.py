@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.vendor import require_built_products
 from matchrt.building.convert import convert_engine
 from matchrt.building.export import ExportedEngine, export_engine
+from matchrt.building.frames.engine import frames_engine
 from matchrt.building.refusals import require_possible
 from matchrt.building.request import BuildRequest, BuildResult, Progress
 from matchrt.building.source import require_source, source_path
@@ -32,6 +33,8 @@ __all__ = ["BuildRequest", "BuildResult", "build"]
 
 # The share of the export in the whole work, for the progress bar.
 _EXPORT_SHARE = 0.6
+# The share of the export in that, if frames are written too.
+_BEFORE_FRAMES = 0.8
 
 
 def build(request: BuildRequest, store: EngineStore | None = None, progress: Progress | None = None) -> BuildResult:
@@ -54,7 +57,12 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     start = time.perf_counter()
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
-    exported, file = _source(request, store, lambda what, done: tell(what, done * share), ask)
+    first = share if request.frames is None else share * _BEFORE_FRAMES
+    exported, file = _source(request, store, lambda what, done: tell(what, done * first), ask)
+    if request.frames is not None:
+        exported, file = _framed(
+            request, exported, file, store, lambda what, done: tell(what, first + done * (share - first))
+        )
     stored, cached = exported.stored, exported.cached
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
@@ -103,12 +111,23 @@ def _source(
     return export_engine(request, store, tell, ask), None
 
 
+def _framed(
+    request: BuildRequest, exported: ExportedEngine, file: EngineFile | None, store: EngineStore, tell: Progress
+) -> tuple[ExportedEngine, EngineFile | None]:
+    """The same engine for frames, which is then what others are made from. Errors: those of `frames_engine`."""
+    assert request.frames is not None
+    source = file or read_engine(exported.stored.path)
+    stored, cached = frames_engine(source, request.frames, store, tell, request.rebuild)
+    return replace(exported, stored=stored, cached=cached and exported.cached), None
+
+
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that were decided when the given engine was built."""
     free = (
         "model",
         "backend",
         "precision",
+        "frames",
         "builder",
         "output",
         "rebuild",

@@ -10,6 +10,7 @@ from matchrt._util import atomic
 from matchrt._util.packages import packages_for
 from matchrt.bench.pairs import user_pairs
 from matchrt.building.calibration.pairs import require_single_pairs
+from matchrt.building.frames.refusals import require_frames
 from matchrt.building.request import BuildRequest
 from matchrt.building.source import source_path
 from matchrt.errors import MatchRTError
@@ -24,8 +25,10 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
     """Raises now what this build would raise later. It reads lists of pairs, but no weights and no image.
 
     Errors: output-unwritable, store-unwritable, pairs-*, eval-*, model-unknown, build-option, precision-family,
-    calibration-batch, calibration-method, device-missing.
+    calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch, frames-sides.
     """
+    if request.frames is not None:
+        require_frames(request.frames, request.profile is not None, request.batch)
     _require_places(request, store)
     if request.pairs is not None:
         user_pairs(request.pairs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matchrt.building.calibration.options import CalibrationOptions
-from matchrt.manifest import EngineManifest, Profile
+from matchrt.manifest import EngineManifest, FrameContract, Profile
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
@@ -32,6 +32,7 @@ class BuildRequest:
     mutual: whether only mutual nearest cells match (dense models: whether both directions are matched); None for the
         preset's or the model's own rule.
     profile: the sizes of a dynamic engine; None for a static one.
+    frames: the frames that the engine takes in place of images of its own size, and resizes itself; None for images.
     preset: name of one of the family's presets, whose settings hold unless another option sets them; None for the
         default.
     dense: whether the engine returns the family's dense outputs too.
@@ -62,6 +63,7 @@ class BuildRequest:
     threshold: float | None = None
     mutual: bool | None = None
     profile: Profile | None = None
+    frames: FrameContract | None = None
     preset: str | None = None
     dense: bool = False
     family_options: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -111,4 +113,5 @@ def file_name(manifest: EngineManifest, suffix: str) -> str:
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
     size += f"-b{contract.batch}" if contract.batch > 1 else ""
+    size += "" if contract.frames is None else f"-{contract.frames.name}"
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"

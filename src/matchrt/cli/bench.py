@@ -137,6 +137,7 @@ def bench(
             "Give one of the two options.",
         )
     options = MatcherOptions(
+        fit_frames=True,
         resize=resize,
         min_score=min_score,
         apply_exif=False,  # the truth of evaluation folders is for the stored pixels

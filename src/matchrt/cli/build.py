@@ -18,8 +18,9 @@ from matchrt.cli.options import (
     store_at,
 )
 from matchrt.cli.output import print_json, stages, stderr, stdout
-from matchrt.cli.sizes import parse_profile, parse_size
+from matchrt.cli.sizes import parse_frames, parse_profile, parse_size
 from matchrt.errors import MatchRTError
+from matchrt.manifest import PIXELS
 from matchrt.runtime.backend import building_backends, get_backend, require_builds
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
@@ -29,6 +30,7 @@ EPILOG = (
     "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
     "A training checkpoint with an average of the weights: matchrt build loftr-outdoor --checkpoint last.ckpt --ema\n\n"
     "For an RTX GPU, without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
+    "For a camera of 1920x1080: matchrt build loftr-lite --frames 1080x1920 --pixels nv12 --backend tensorrt_rtx\n\n"
     "In int8: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
 )
 
@@ -76,6 +78,17 @@ def build(
             "--mutual/--one-way",
             help="Keep only mutual nearest cells (dense models: match both directions); default: the model's rule.",
         ),
+    ] = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Take the camera's frames of this size and resize them in the engine; HxW,HxW for images of two "
+            "sizes, HxW..HxW or any for a range.",
+        ),
+    ] = None,
+    pixels: Annotated[
+        str | None, typer.Option(help=f"With --frames: how their pixels lie, {', '.join(PIXELS)}; default: rgb.")
     ] = None,
     dynamic: Annotated[
         str | None,
@@ -187,6 +200,7 @@ def build(
         threshold=threshold,
         mutual=mutual,
         profile=parse_profile(dynamic) if dynamic else None,
+        frames=parse_frames(frames, pixels),
         backend=backend,
         precision=precision,
         calibration=CalibrationOptions(
@@ -247,6 +261,11 @@ def _print(result: Any) -> None:
         console.print(
             f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
             f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if checks.get("frames_matches"):
+        console.print(
+            f"  frames    {manifest.input.frames}; {checks['frames_same']:.2%} of {int(checks['frames_matches'])} "
+            "matches as where the host resizes"
         )
     if "precision_kept" in checks:
         for line in _judged(manifest):

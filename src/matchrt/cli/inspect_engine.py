@@ -93,6 +93,7 @@ def _print_manifest(path: Path, manifest: EngineManifest) -> None:
         ("runs on", f"{manifest.backend} {manifest.backend_version}, {manifest.precision}"),
         *_portability(manifest),
         ("input", f"{size}, {contract.channels} channel(s), sides multiples of {contract.divisor}"),
+        *([("frames", str(contract.frames))] if contract.frames is not None else []),
         ("tensors in", _tensors(manifest, "inputs")),
         ("tensors out", _tensors(manifest, "outputs")),
         (

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import Profile
+from matchrt.manifest import PIXELS, FrameContract, Pixels, Profile
+
+# The range that `--frames any` means: up to 4K, lying and standing.
+_ANY = ((64, 64), (3840, 3840))
 
 
 def parse_size(text: str, option: str, smallest: int = 1) -> tuple[int, int]:
@@ -32,6 +35,40 @@ def parse_profile(text: str) -> Profile:
             "Write three sizes, for example 64x64,480x640,1280x1280.",
         ) from error
     return Profile(minimum, optimum, maximum)
+
+
+def parse_frames(text: str | None, pixels: str | None) -> FrameContract | None:
+    """The frames of an engine from `--frames` and `--pixels`; None if `text` is None.
+
+    text: `HxW`, `HxW,HxW` for images of two sizes, or `HxW..HxW` or `any` for a range.
+    pixels: one of `PIXELS`; None for rgb.
+    Errors: frames-syntax, frames-pixels.
+    """
+    if text is None:
+        if pixels is not None:
+            raise MatchRTError("frames-syntax", "--pixels says how frames lie.", "Give --frames HxW too.")
+        return None
+    chosen = _pixels(pixels or "rgb")
+    try:
+        low, ranged, high = text.partition("..")
+        if text == "any" or ranged:
+            return FrameContract(chosen, None, *(_ANY if text == "any" else (_size(low), _size(high))))
+        each = [_size(part) for part in text.split(",")]
+        first, second = each * 2 if len(each) == 1 else each
+        return FrameContract(chosen, (first, second))
+    except ValueError as error:
+        raise MatchRTError(
+            "frames-syntax",
+            f"--frames '{text}' is no size of frames.",
+            "Write 1080x1920, 1080x1920,720x1280 for images of two sizes, 480x640..1080x1920 for a range, or any.",
+        ) from error
+
+
+def _pixels(name: str) -> Pixels:
+    for known in PIXELS:
+        if known == name:
+            return known
+    raise MatchRTError("frames-pixels", f"There are no pixels '{name}'.", f"Use one of {', '.join(PIXELS)}.")
 
 
 def _size(text: str) -> tuple[int, int]:

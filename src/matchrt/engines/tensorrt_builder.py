@@ -168,7 +168,10 @@ def _optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
     made = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        shapes = [_sized(tuple(tensor.shape), size) for size in (profile.minimum, profile.optimum, profile.maximum)]
+        sizes = (profile.minimum, profile.optimum, profile.maximum)
+        if tensor.name.endswith(("columns0", "columns1")):  # their one dynamic dimension is the width
+            sizes = (sizes[0][::-1], sizes[1][::-1], sizes[2][::-1])
+        shapes = [_sized(tuple(tensor.shape), size) for size in sizes]
         made.set_shape(tensor.name, *shapes)
     return made
 

@@ -32,6 +32,8 @@ MOVEMENT = frozenset(
 )  # fmt: skip
 # A Q/DQ pair is placed by quantization, not by these rules. For them it moves values too and takes their type.
 PASSING = MOVEMENT | {"QuantizeLinear", "DequantizeLinear"}
+# Nodes of these modules are before and behind the network: they resize frames. No family's rules are about them.
+FRAMES_PREFIX = "frames."
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class Rule:
     nodes: tuple[Nodes, ...]
 
 
+# Before the rules of every family.
+FRAMES_RULE = Rule(
+    "frames",
+    "fp32",
+    "frames are resized to the integers that the host's resize gives, and coordinates of frames need 12 bits and more",
+    (Nodes((f"{FRAMES_PREFIX}**",)),),
+)
+
+
 @dataclass(frozen=True)
 class PrecisionRules:
     """The rules of precision of one family. The first rule that claims a node decides; every computing node needs one.
@@ -94,7 +105,7 @@ class PrecisionRules:
 
         operands: finds the nodes that compute its inputs. Error: precision-unruled.
         """
-        for rule in self.rules:
+        for rule in (FRAMES_RULE, *self.rules):
             if any(nodes.holds(node, operands) for nodes in rule.nodes):
                 return rule
         if node.op_type in PASSING:
@@ -129,6 +140,15 @@ class QuantRule:
         return self.quantized and kind in self.kinds
 
 
+# Before the rules of every family.
+FRAMES_QUANT_RULE = QuantRule(
+    "frames",
+    False,
+    "the weights of a resize have 11 to 22 bits, and its products take less than a hundredth of the network's time",
+    (Nodes((f"{FRAMES_PREFIX}**",), ops=("MatMul",)),),
+)
+
+
 @dataclass(frozen=True)
 class QuantRules:
     """The rules of quantization of one family. The first rule that claims a product decides; every product needs one.
@@ -144,7 +164,7 @@ class QuantRules:
 
     def rule_for(self, node: onnx.NodeProto) -> QuantRule:
         """The rule that decides on a product. Error: precision-unruled."""
-        for rule in self.rules:
+        for rule in (FRAMES_QUANT_RULE, *self.rules):
             if any(nodes.holds(node, lambda _: ()) for nodes in rule.nodes):
                 return rule
         raise InternalError(

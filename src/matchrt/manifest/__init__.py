@@ -23,19 +23,24 @@ from matchrt.manifest.fields import (
     decode_rows,
     has_dense,
 )
+from matchrt.manifest.frames import FRAMES, PIXELS, FrameContract, Pixels
 from matchrt.manifest.reading import manifest_path, read_manifest
 
 __all__ = [
     "DENSE_OUTPUTS",
+    "FRAMES",
+    "PIXELS",
     "ROW_BYTES",
     "SCHEMA",
     "Dimension",
     "EngineManifest",
     "Fitting",
+    "FrameContract",
     "InputContract",
     "Kernel",
     "MatchContract",
     "PassRecord",
+    "Pixels",
     "Portability",
     "Profile",
     "SelfTest",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from matchrt._util import atomic
+from matchrt.manifest.frames import FrameContract
 
 SCHEMA = 2
 Dimension = int | str
@@ -74,8 +75,10 @@ class InputContract:
     profile: the sizes that a dynamic engine takes; None for a static one.
     coarse: (height, width) in pixels of a second, smaller copy of each image, also resized from the original, for
         engines that take `coarse0` and `coarse1` besides `image0` and `image1`; None for other engines.
+    frames: what the engine takes in place of images, if it resizes them itself: `frame0` and `frame1`. The other fields
+        are then about what it does with them inside. None for other engines.
 
-    Error: ValueError unless there is either a height and a width, or a profile.
+    Error: ValueError unless there is either a height and a width, or a profile; and for frames with a profile.
     """
 
     channels: int
@@ -87,10 +90,13 @@ class InputContract:
     width: int | None = None
     profile: Profile | None = None
     coarse: tuple[int, int] | None = None
+    frames: FrameContract | None = None
 
     def __post_init__(self) -> None:
         if (self.profile is None) == (self.height is None) or (self.height is None) != (self.width is None):
             raise ValueError("an input has either height and width, or a profile")
+        if self.frames is not None and self.profile is not None:
+            raise ValueError("an input with frames has no profile")
 
 
 @dataclass(frozen=True)

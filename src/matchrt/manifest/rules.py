@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from matchrt._util.text import is_printable, shown
 from matchrt.manifest.fields import EngineManifest, InputContract, MatchContract, Profile, TensorSpec
+from matchrt.manifest.frames import FrameContract
 
 # A name neither begins with a dot or a dash nor has a slash: it is one step of a path, and no option of a command.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -25,6 +26,8 @@ _PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 LONGEST_TEXT = 4096
 _MOST_ENTRIES = 4096
 _LARGEST_SIDE = 1 << 16
+# As for images (`runtime.image.MIN_SIDE`).
+LEAST_FRAME_SIDE = 16
 _LARGEST_SIZE = 1 << 31
 MOST_MATCHES = 1 << 16
 # The store keeps downloaded weights in a folder of this name, beside those of the models.
@@ -129,6 +132,21 @@ def _check_input(contract: InputContract) -> None:
         _within(f"input.{where}", side, 1, _LARGEST_SIDE)
     if contract.profile is not None:
         _check_profile(contract.profile, contract.divisor)
+    if contract.frames is not None:
+        _check_frames(contract.frames)
+
+
+def _check_frames(frames: FrameContract) -> None:
+    sizes = frames.sizes or (frames.minimum, frames.maximum)
+    for size in sizes:
+        assert size is not None
+        for side in size:
+            _within("input.frames", side, LEAST_FRAME_SIDE, _LARGEST_SIDE)
+            if side % frames.step:
+                raise ValueError(f"manifest.input.frames has the side {side}; those of {frames.pixels} are even")
+    low, high = frames.minimum, frames.maximum
+    if low is not None and high is not None and (low[0] > high[0] or low[1] > high[1]):
+        raise ValueError("manifest.input.frames: minimum and maximum are out of order")
 
 
 def _check_profile(profile: Profile, divisor: int) -> None:

@@ -20,6 +20,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches
+from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
@@ -66,18 +67,22 @@ class PairAdapter:
         """
         return read_as(value, name, self.options)
 
-    def prepare(self, value: ImageLike, name: str = "array") -> PreparedImage:
+    def prepare(self, value: ImageLike, name: str = "array", side: int | None = None) -> PreparedImage:
         """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
 
-        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size; image-prepared for an
-        image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
+        name: what messages and `Matches` call an array. side: 0 or 1, which of the engine's frames it shall be, if
+        these differ in size; None for either. Errors: image-* of `as_image`, fit-size, frames-size; image-prepared for
+        an image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
         """
-        planned = self._plan(value, name)
+        planned = self._plan(value, name, side)
         return planned if isinstance(planned, PreparedImage) else planned.told(planned.write(Workspace()))
 
-    def _plan(self, value: ImageLike, name: str) -> PlannedImage | PreparedImage:
+    def _plan(self, value: ImageLike, name: str, side: int | None) -> PlannedImage | PreparedImage:
         if isinstance(value, PreparedImage):
-            require_prepared(value, self.manifest, self.options)
+            if self.manifest.input.frames is not None:
+                require_prepared_frame(value, self.manifest)
+            else:
+                require_prepared(value, self.manifest, self.options)
             return value
         if self.options.stretch == "same":
             raise MatchRTError(
@@ -85,6 +90,11 @@ class PairAdapter:
                 "An image cannot be prepared alone if stretch is 'same': its pixels depend on the other image.",
                 "Pass both images of a pair, or use stretch='each'.",
             )
+        return self._plan_image(value, name, side)
+
+    def _plan_image(self, value: ImageLike, name: str, side: int | None) -> PlannedImage | PreparedImage:
+        if self.manifest.input.frames is not None:
+            return prepare_frame(value, name, side, self.manifest, self.options)
         return plan_image(value, name, self.manifest, self.options)
 
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
@@ -110,18 +120,23 @@ class PairAdapter:
         """
         prepared = isinstance(image0, PreparedImage) and isinstance(image1, PreparedImage)
         if self.options.stretch != "same" or prepared:
-            return PlannedPair(self._plan(image0, "image0"), self._plan(image1, "image1"))
+            return PlannedPair(self._plan(image0, "image0", 0), self._plan(image1, "image1", 1))
         start = time.perf_counter()
         images = stretch_together(self.read(image0, "image0"), self.read(image1, "image1"))
         half = (time.perf_counter() - start) * 1e3 / 2
-        first, second = (plan_image(image, image.name, self.manifest, self.options) for image in images)
-        return PlannedPair(replace(first, decode_ms=half), replace(second, decode_ms=half))
+        first, second = (
+            replace(self._plan_image(image, image.name, side), decode_ms=half) for side, image in enumerate(images)
+        )
+        return PlannedPair(first, second)
 
-    def blank(self) -> PreparedImage:
+    def blank(self, side: int = 0) -> PreparedImage:
         """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.
 
-        `options.max_pixels` limits users' images and not this one. Raises nothing.
+        side: 0 or 1, which of the two images it is for. `options.max_pixels` limits users' images and not this one.
+        Raises nothing.
         """
+        if self.manifest.input.frames is not None:
+            return blank_frame(self.manifest, side)
         contract, side = self.manifest.input, best_side(self.manifest)
         height, width = contract.height or side, contract.width or side
         options = replace(self.options, max_pixels=height * width, stretch="none")
@@ -135,7 +150,10 @@ class PairAdapter:
         """
         first, second = self.prepare_pair(image0, image1)
         if get_backend(self.manifest.backend).host_memory:
-            require_memory(first.fit.canvas_hw, second.fit.canvas_hw, self.manifest.matching.coarse_stride)
+            sizes = self._network_size(first), self._network_size(second)
+            require_memory(*sizes, self.manifest.matching.coarse_stride)
+        if self.manifest.input.frames is not None:
+            return frame_inputs(first, second, self.manifest)
         assert first.pixels is not None and second.pixels is not None
         inputs: dict[str, npt.NDArray[Any]] = {"image0": first.pixels[None], "image1": second.pixels[None]}
         if any(spec.name == "size0" for spec in self.manifest.inputs):
@@ -199,7 +217,7 @@ class PairAdapter:
         return DenseMatches(warp, certainty, first.ref, second.ref)
 
     def _provenance(self, first: PreparedImage, second: PreparedImage) -> Provenance:
-        sizes = first.fit.canvas_hw, second.fit.canvas_hw
+        sizes = self._network_size(first), self._network_size(second)
         known = self._latest  # a stream has one size for all its pairs
         if (known.network_size0, known.network_size1) != sizes:
             known = self._latest = self._provenance_at(*sizes)
@@ -217,6 +235,13 @@ class PairAdapter:
             network_size1=size1,
             apply_exif=self.options.apply_exif,
         )
+
+    def _network_size(self, image: PreparedImage) -> tuple[int, int]:
+        """(height, width) in pixels at which the network sees the image; an engine for frames resizes them itself."""
+        contract = self.manifest.input
+        if contract.frames is None or contract.height is None or contract.width is None:
+            return image.fit.canvas_hw
+        return contract.height, contract.width
 
     def _count(self, outputs: Outputs, row: int) -> int:
         """How many of the engine's matches have at least the wanted score; the engine sorts them by score."""

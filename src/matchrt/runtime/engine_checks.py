@@ -29,7 +29,7 @@ from matchrt._util.digest import sha256_bytes
 from matchrt._util.onnx_wire import external_tensors
 from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, Portability, TensorSpec, manifest_path
+from matchrt.manifest import EngineManifest, FrameContract, Portability, TensorSpec, manifest_path
 from matchrt.manifest.contract import check_contract
 from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names, built_for
 from matchrt.runtime.bundled import BUNDLED
@@ -247,6 +247,8 @@ def build_command(manifest: EngineManifest) -> str:
         parts.append("--dynamic " + ",".join(f"{height}x{width}" for height, width in sizes))
     else:
         parts.append(f"--height {contract.height} --width {contract.width}")
+    if contract.frames is not None:
+        parts.append(_frames_options(contract.frames))
     if contract.batch != 1:
         parts.append(f"--batch {contract.batch}")
     if manifest.dense:
@@ -256,6 +258,14 @@ def build_command(manifest: EngineManifest) -> str:
         # People copy this command into a shell, and the name may be a stranger's.
         parts.append(f"--checkpoint {shlex.quote(manifest.source.name)}")
     return " ".join(parts)
+
+
+def _frames_options(frames: FrameContract) -> str:
+    between = "," if frames.sizes is not None else ".."
+    sizes = frames.sizes or (frames.minimum, frames.maximum)
+    told = [f"{size[0]}x{size[1]}" for size in sizes if size is not None]
+    same = frames.sizes is not None and told[0] == told[1]
+    return f"--frames {told[0] if same else between.join(told)} --pixels {frames.pixels}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

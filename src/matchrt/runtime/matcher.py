@@ -167,8 +167,7 @@ class Matcher:
 
         Errors: size-memory, out-of-memory, session-*.
         """
-        blank = self._adapter.blank()
-        self.match(blank, blank)
+        self.match(self._adapter.blank(0), self._adapter.blank(1))
 
     def prepare_image(self, value: ImageLike, name: str = "array") -> PreparedImage:
         """Decodes and resizes an image once, to uint8 `[H, W, C]`; `match` takes the result in any number of pairs.

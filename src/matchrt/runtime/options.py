@@ -36,6 +36,8 @@ class MatcherOptions:
     backend: of the engine, if a name stands for engines of several backends; an engine of another backend is refused.
         `jax` runs LoFTR's Flax model: the engine is then a bundled model's name, or a file that `matchrt convert-flax`
         wrote.
+    fit_frames: for engines that take frames: whether images of other sizes are stretched to the frames' on the host,
+        instead of being refused. Arrays of the frames' own layout are always taken as they are.
     cuda_graph: launch a run as one CUDA graph if engine and GPU allow it.
     """
 
@@ -51,6 +53,7 @@ class MatcherOptions:
     seed: int = 0
     backend: str | None = None
     cuda_graph: bool = True
+    fit_frames: bool = False
 
     def __post_init__(self) -> None:
         require_backend(self.backend)

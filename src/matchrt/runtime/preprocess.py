@@ -299,6 +299,8 @@ def _words(fit: Fit, channels: int) -> str:
 
 
 def best_side(manifest: EngineManifest) -> int:
-    """The long side, in pixels, at which the engine works best. Raises nothing."""
+    """The long side, in pixels, of the images with which the engine works best. Raises nothing."""
+    if manifest.input.frames is not None:
+        return max(map(max, manifest.input.frames.largest))
     profile = manifest.input.profile
     return max(profile.optimum) if profile is not None else max(manifest.input.height or 0, manifest.input.width or 0)

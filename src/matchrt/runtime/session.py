@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, Profile
+from matchrt.manifest import FRAMES, EngineManifest, FrameContract, Profile
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Device = Literal["cpu", "cuda"]
@@ -187,6 +187,22 @@ def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
             raise _bad_input(message)
     if manifest.input.profile is not None:
         _check_profile(inputs, manifest.input.profile, manifest.input.divisor)
+    if manifest.input.frames is not None and manifest.input.frames.sizes is None:
+        _check_frames(inputs, manifest.input.frames)
+
+
+def _check_frames(inputs: Arrays, frames: FrameContract) -> None:
+    """The frames of a range of sizes, and the matrices beside them."""
+    for side, name in enumerate(FRAMES):
+        rows, width = inputs[name].shape[1:3]
+        if not frames.takes((rows, width), side):
+            raise _bad_input(f"Input {name} is {rows}x{width}; the engine takes {frames}.")
+        for prefix in ("", "coarse_"):
+            left, right = f"{prefix}rows{side}", f"{prefix}columns{side}"
+            if left in inputs and (inputs[left].shape[1], inputs[right].shape[0]) != (rows, width):
+                raise _bad_input(
+                    f"Inputs {left} and {right} are for another size than {name}, which is {rows}x{width}."
+                )
 
 
 def _check_profile(inputs: Arrays, profile: Profile, divisor: int) -> None:

@@ -72,8 +72,8 @@ class ServedEngine:
 
         Errors: size-memory, those of the session.
         """
-        blank, batch = self._adapter.blank(), self.manifest.input.batch
-        inputs = self._adapter.inputs(blank, blank)
+        batch = self.manifest.input.batch
+        inputs = self._adapter.inputs(self._adapter.blank(0), self._adapter.blank(1))
         self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
 
     def adapter(self, min_score: float | None = None) -> PairAdapter:

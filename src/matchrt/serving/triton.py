@@ -20,6 +20,7 @@ from matchrt.errors import MatchRTError, missing_package
 from matchrt.manifest import EngineManifest, TensorSpec
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile, read_engine
+from matchrt.runtime.self_test.pair import self_test_shapes
 from matchrt.store import EngineStore
 
 Kind = Literal["auto", "cpu", "gpu"]
@@ -163,12 +164,16 @@ def _tensor(spec: TensorSpec, largest: int) -> dict[str, Any]:
 
 def _warm_up(manifest: EngineManifest, largest: int) -> dict[str, Any]:
     """One run on blank images of the best size, so that the first request is not slower than the rest."""
-    profile = manifest.input.profile
+    profile, frames = manifest.input.profile, manifest.input.frames
+    ranged = frames is not None and frames.sizes is None
+    shapes = self_test_shapes(manifest)
     inputs = []
     for spec in manifest.inputs:
         entry = _tensor(spec, largest)
         if profile is not None and spec.name.startswith("image"):
             entry["dims"] = [spec.shape[0], *profile.optimum, spec.shape[3]]
+        if ranged:
+            entry["dims"] = list(shapes[spec.name])
         name = entry.pop("name")
         inputs.append({"key": name, "value": {**entry, "zero_data": True}})
     return {"name": "blank", "batch_size": max(largest, 1), "inputs": inputs}

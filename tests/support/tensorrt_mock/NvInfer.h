@@ -65,8 +65,8 @@ class IExecutionContext {
  private:
   void three() noexcept {
     for (const std::string index : {"0", "1"}) {
-      const Dims& dims = shapes["image" + index];
-      const auto* image = static_cast<const std::uint8_t*>(places["image" + index]);
+      const Dims& dims = shapes[image_name() + index];
+      const auto* image = static_cast<const std::uint8_t*>(places[image_name() + index]);
       const std::int64_t h = dims.d[1], w = dims.d[2], c = dims.d[3];
       const auto pixel = [&](std::int64_t y, std::int64_t x) { return static_cast<float>(image[(y * w + x) * c]); };
       const auto* size = static_cast<const std::int32_t*>(places["size" + index]);
@@ -80,12 +80,14 @@ class IExecutionContext {
     *static_cast<std::int32_t*>(places["num_matches"]) = 3;
   }
 
+  std::string image_name() const noexcept { return shapes.count("frame0") ? "frame" : "image"; }
+
   void many() noexcept {
     const auto number = [&](const char* name) { return static_cast<float>(std::atof(orders[name].c_str())); };
     const float move = number("move"), dim = number("dim");
-    const auto* image0 = static_cast<const std::uint8_t*>(places["image0"]);
-    const auto* image1 = static_cast<const std::uint8_t*>(places["image1"]);
-    const std::int64_t w = shapes["image0"].d[2], c = shapes["image0"].d[3];
+    const auto* image0 = static_cast<const std::uint8_t*>(places[image_name() + "0"]);
+    const auto* image1 = static_cast<const std::uint8_t*>(places[image_name() + "1"]);
+    const std::int64_t w = shapes[image_name() + "0"].d[2], c = shapes[image_name() + "0"].d[3];
     for (std::int64_t i = 0; i < 40; ++i) {
       const std::int64_t at = (i * w + 2 * i) * c;
       const float ends[4] = {static_cast<float>(2 * i), static_cast<float>(i), static_cast<float>(image0[at]) + move,
@@ -133,7 +135,8 @@ class ICudaEngine {
   const char* getIOTensorName(std::int32_t i) const noexcept { return names[static_cast<std::size_t>(i)].c_str(); }
   TensorIOMode getTensorIOMode(const char* name) const noexcept {
     const std::string text = name;
-    return text.find("image") == 0 || text.find("size") == 0 ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+    const bool input = text.find("image") == 0 || text.find("frame") == 0 || text.find("size") == 0;
+    return input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
   }
   Dims getTensorShape(const char* name) const noexcept { return shapes.at(name); }
   DataType getTensorDataType(const char* name) const noexcept { return types.at(name); }
@@ -153,7 +156,7 @@ class IRuntime {
   void setEngineHostCodeAllowed(bool) noexcept {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept {
     const std::string text(static_cast<const char*>(data), size);
-    if (text.find("image0") == 0) return new ICudaEngine(text, logger);
+    if (text.find("image0") == 0 || text.find("frame0") == 0) return new ICudaEngine(text, logger);
     logger.log(ILogger::Severity::kERROR, "mock: this is no engine");
     return nullptr;
   }

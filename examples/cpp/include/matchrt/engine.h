@@ -10,6 +10,7 @@
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -98,7 +99,7 @@ class Engine {
     manifest_ = std::move(file.manifest);
     require_fit(manifest_, detail::backend(), detail::vendor_version(), detail::compute_capability());
     if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
-    if (manifest_.coarse) throw Error("engine-graph", "the engine also takes smaller copies of the images");
+    if (manifest_.coarse && !manifest_.frames) throw Error("engine-graph", "the engine also takes smaller copies of the images");
     runtime_.reset(nvinfer1::createInferRuntime(*log_));
     if (!runtime_) throw rejected("no runtime");
     runtime_->setEngineHostCodeAllowed(false);
@@ -133,15 +134,12 @@ class Engine {
   std::optional<SelfTestResult> self_test() {
     if (!manifest_.self_test) return std::nullopt;
     const SelfTest& test = *manifest_.self_test;
-    const auto [height, width] = manifest_.best;
-    if (height < 1 || width < 1 || height > 1 << 15 || width > 1 << 15 || manifest_.channels < 1 ||
-        manifest_.channels > 4) {
-      throw Error("manifest-invalid", "the manifest's size is no size of an image");
-    }
-    const auto pixels0 = self_test_view(height, width, manifest_.channels, test.seed, {0, 0}, 256);
-    const auto pixels1 = self_test_view(height, width, manifest_.channels, test.seed, test.shift, test.contrast);
-    const auto [found, count] = run({pixels0.data(), height, width, manifest_.channels},
-                                    {pixels1.data(), height, width, manifest_.channels});
+    const auto pixels0 = self_test_image(0, test, {0, 0}, 256);
+    const auto pixels1 = self_test_image(1, test, test.shift, test.contrast);
+    const Size size0 = self_test_size(0), size1 = self_test_size(1);
+    const std::int64_t channels = manifest_.image_channels();
+    const auto [found, count] = run({pixels0.data(), size0.height, size0.width, channels},
+                                    {pixels1.data(), size1.height, size1.width, channels});
     std::vector<MatchRow> rows;
     // A count that is out of range is no match.
     const std::size_t kept = count < 0 || static_cast<std::size_t>(count) > found.scores.size()
@@ -156,7 +154,8 @@ class Engine {
   }
 
   // Matches two images. A static engine takes images up to its size where it has size inputs, else of just its size; a
-  // dynamic one of any size in its profile, in multiples of its divisor. min_score: negative for the engine's default.
+  // dynamic one of any size in its profile, in multiples of its divisor; an engine for frames takes these in just their
+  // sizes, where the data of nv12 has the rows of chroma below those of luma. min_score: negative for the engine's default.
   // Throws Error session-input, session-failed, cuda-failed.
   Matches match(const ImageView& image0, const ImageView& image1, float min_score = -1.0F) {
     auto [found, count] = run(image0, image1);
@@ -192,8 +191,13 @@ class Engine {
   // All slots of matches, and how many the engine says are real.
   std::pair<Matches, std::int32_t> run(const ImageView& image0, const ImageView& image1) {
     if (!context_) throw Error("session-closed", "the engine was moved elsewhere");
-    put_image("image0", "size0", image0);
-    put_image("image1", "size1", image1);
+    if (manifest_.frames) {
+      put_frame("frame0", 0, image0);
+      put_frame("frame1", 1, image1);
+    } else {
+      put_image("image0", "size0", image0);
+      put_image("image1", "size1", image1);
+    }
     for (const Tensor& output : manifest_.outputs) bind(output, output.shape);
     if (!context_->enqueueV3(stream_.get())) throw Error("session-failed", "the engine did not run: " + log_->last);
     const std::int32_t count = fetch<std::int32_t>("num_matches", 1)[0];
@@ -211,8 +215,11 @@ class Engine {
     for (std::int32_t i = 0; good && i < engine_->getNbIOTensors(); ++i) {
       good = known.count(engine_->getIOTensorName(i)) > 0;
     }
-    for (const char* name : {"image0", "image1", "keypoints0", "keypoints1", "scores", "num_matches"}) {
+    for (const char* name : {"keypoints0", "keypoints1", "scores", "num_matches"}) {
       good = good && known.count(name) > 0;
+    }
+    for (const char* side : {"0", "1"}) {
+      good = good && known.count((manifest_.frames ? "frame" : "image") + std::string(side)) > 0;
     }
     if (!good) throw Error("engine-graph", "the engine's tensors are not those of its manifest");
     for (const auto* list : {&manifest_.inputs, &manifest_.outputs}) {
@@ -233,6 +240,38 @@ class Engine {
     if (!good) {
       throw Error("engine-graph", "the engine's '" + tensor.name + "' has another type or shape than its manifest says");
     }
+  }
+
+  Size self_test_size(std::size_t side) const { return manifest_.frames ? manifest_.frames->sizes[side] : manifest_.best; }
+
+  // The image of a self-test, at the shape of the engine's tensor.
+  std::vector<std::uint8_t> self_test_image(std::size_t side, const SelfTest& test,
+                                            const std::array<std::int64_t, 2>& shift, std::int32_t contrast) const {
+    const auto [height, width] = self_test_size(side);
+    const std::int64_t channels = manifest_.image_channels();
+    if (height < 1 || width < 1 || height > 1 << 15 || width > 1 << 15 || channels < 1 || channels > 4) {
+      throw Error("manifest-invalid", "the manifest's size is no size of an image");
+    }
+    return self_test_view(manifest_.image_rows(height), width, channels, test.seed, shift, contrast);
+  }
+
+  // A frame goes to the engine as it is.
+  void put_frame(const char* name, std::size_t side, const ImageView& image) {
+    const Size& size = manifest_.frames->sizes[side];
+    const std::int64_t channels = manifest_.image_channels();
+    if (image.data == nullptr || image.height != size.height || image.width != size.width ||
+        image.channels != channels) {
+      throw Error("session-input", std::string(name) + " is " + std::to_string(image.height) + "x" +
+                                       std::to_string(image.width) + "x" + std::to_string(image.channels) +
+                                       "; the engine takes " + std::to_string(size.height) + "x" +
+                                       std::to_string(size.width) + "x" + std::to_string(channels) + ", " +
+                                       manifest_.frames->pixels);
+    }
+    const Tensor tensor{name, "uint8", {1, manifest_.image_rows(size.height), size.width, channels}};
+    std::size_t bytes = 1;
+    for (const std::int64_t side_length : tensor.shape) bytes *= static_cast<std::size_t>(side_length);
+    detail::cuda(cudaMemcpyAsync(bind(tensor, tensor.shape), image.data, bytes, cudaMemcpyHostToDevice, stream_.get()),
+                 "cudaMemcpyAsync");
   }
 
   void put_image(const char* name, const char* size_name, const ImageView& image) {

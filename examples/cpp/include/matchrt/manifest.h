@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <fstream>
 #include <iterator>
@@ -29,6 +30,12 @@ struct Tensor {
   std::vector<std::int64_t> shape;
 };
 
+// What an engine takes in place of images of its own size, if it resizes them itself (docs/frames.md).
+struct Frames {
+  std::string pixels;         // rgb, bgr, grey, rgba, nv12
+  std::array<Size, 2> sizes;  // of frame 0 and frame 1
+};
+
 struct Manifest {
   std::string model, precision, backend, backend_version;
   std::vector<std::string> compute_capabilities;  // of the GPUs it was built for, as "8.9"
@@ -42,8 +49,21 @@ struct Manifest {
   std::optional<std::pair<Size, Size>> smallest_largest;  // of a dynamic engine's
   Size best{};                                         // the size that the engine is fastest at
   bool coarse = false;                                 // it also takes coarse0 and coarse1
+  std::optional<Frames> frames;                        // it takes frame0 and frame1 in place of images
   double default_score = 0;
   std::optional<SelfTest> self_test;  // none in manifests of earlier versions
+
+  // Bytes of a pixel of the images that the engine takes; of nv12, of its luma.
+  std::int64_t image_channels() const {
+    if (!frames) return channels;
+    if (frames->pixels == "rgba") return 4;
+    return frames->pixels == "rgb" || frames->pixels == "bgr" ? 3 : 1;
+  }
+
+  // Rows of such an image in memory: nv12 has half as many rows of chroma below those of luma.
+  std::int64_t image_rows(std::int64_t height) const {
+    return frames && frames->pixels == "nv12" ? height + height / 2 : height;
+  }
 
   bool takes(const std::string& name) const {
     for (const Tensor& tensor : inputs) {
@@ -70,6 +90,21 @@ inline std::vector<Tensor> tensors(const Json& list) {
 inline Size size(const Json& pair) {
   if (pair.items().size() != 2) throw Error("manifest-invalid", "a size of the manifest is no height and width");
   return {pair.items()[0].integer(), pair.items()[1].integer()};
+}
+
+inline Frames frames(const Json& frames) {
+  if (frames["sizes"].is_null()) {
+    throw Error("engine-graph", "the engine takes frames of a range of sizes; build one for frames of one size");
+  }
+  const auto& sizes = frames["sizes"].items();
+  if (sizes.size() != 2) throw Error("manifest-invalid", "the manifest's frames have no two sizes");
+  Frames out{frames["pixels"].text(), {size(sizes[0]), size(sizes[1])}};
+  for (const Size& each : out.sizes) {
+    if (each.height < 1 || each.width < 1 || each.height > 1 << 16 || each.width > 1 << 16) {
+      throw Error("manifest-invalid", "the manifest's frames are of no size of an image");
+    }
+  }
+  return out;
 }
 
 inline std::string read_file(const std::string& path, const char* code) {
@@ -107,6 +142,7 @@ inline Manifest parse_manifest(const std::string& text) {
   out.max_matches = matching["max_matches"].integer();
   out.default_score = matching["default_score"].number();
   out.coarse = !input["coarse"].is_null();
+  if (input.has("frames") && !input["frames"].is_null()) out.frames = detail::frames(input["frames"]);
   if (input["profile"].is_null()) {
     out.size = Size{input["height"].integer(), input["width"].integer()};
     out.best = *out.size;

@@ -90,7 +90,7 @@ def plan_ranges(
 
     tell("reading calibration pairs", 0.0)
     # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
-    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False))
+    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True))
     inputs = [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
     tensors = plan.placement.tensors
     key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)

@@ -31,6 +31,7 @@ from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.passes.conditions import require_flat, require_weights_inside
 from matchrt.export.precision.graph_types import inferred_types, opset
 from matchrt.export.precision.to_fp32 import to_fp32
+from matchrt.families.rules import FRAMES_PREFIX
 from matchrt.manifest import PassRecord
 
 Values = npt.NDArray[np.float32]
@@ -84,7 +85,7 @@ class ExactProducts:
                 factors.deepen(node)
                 split += 1
             else:
-                left += node.op_type in ("MatMul", "Conv")
+                left += node.op_type in ("MatMul", "Conv") and not node.name.startswith(FRAMES_PREFIX)
         editor.finish(prune=True)
         return PassResult(model, split, _summary(split, left, heavy))
 
@@ -158,8 +159,8 @@ def _parts(values: npt.NDArray[np.float32]) -> tuple[Values, Values]:
 
 def _fits(node: onnx.NodeProto, ranks: dict[str, int], weights: dict[str, onnx.TensorProto], heavy: bool) -> bool:
     """Whether it is a product whose factors are both fp32 of two dimensions or more, and which can be deepened."""
-    if node.op_type not in ("MatMul", "Conv"):
-        return False
+    if node.op_type not in ("MatMul", "Conv") or node.name.startswith(FRAMES_PREFIX):
+        return False  # frames have a split of their own (`frame_products`)
     first, second = node.input[:2]
     if min(ranks.get(first, 0), ranks.get(second, 0)) < 2 or (heavy and (first in weights or second in weights)):
         return False

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.manifest import EngineManifest, InputContract, SelfTestPair
+from matchrt.manifest import FRAMES, EngineManifest, InputContract, SelfTestPair
+from matchrt.runtime.frame_matrices import range_inputs
 
 UInt8Array = npt.NDArray[np.uint8]
 Int32Array = npt.NDArray[np.int32]
@@ -25,8 +26,10 @@ def self_test_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, 
     """The engine's inputs by name, arrays `[B, ...]` with the types and shapes that the manifest lists.
 
     Every row of a batch is the same pair. Images fill the input: none is padded.
-    Error: ValueError for a manifest that lists other inputs than `image`, `size` and `coarse`.
+    Error: ValueError for a manifest that lists other inputs than the contract's.
     """
+    if manifest.input.frames is not None:
+        return _frames_inputs(manifest, pair)
     height, width = self_test_size(manifest.input)
     images = {
         "image0": view(height, width, manifest.input.channels, pair.seed, (0, 0), 256),
@@ -48,8 +51,28 @@ def self_test_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, 
     return inputs
 
 
+def _frames_inputs(manifest: EngineManifest, pair: SelfTestPair) -> dict[str, npt.NDArray[Any]]:
+    """The pair at the shapes of the frames' tensors; of nv12, the rows of chroma are noise like those of luma."""
+    contract = manifest.input
+    frames = contract.frames
+    assert frames is not None
+    sizes = frames.sizes or (self_test_size(contract),) * 2
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for side, (size, shift, contrast) in enumerate(zip(sizes, ((0, 0), pair.shift), (256, pair.contrast), strict=True)):
+        one = view(*frames.shape(size), pair.seed, shift, contrast)
+        arrays[FRAMES[side]] = np.ascontiguousarray(np.broadcast_to(one, (contract.batch, *one.shape)))
+        if frames.sizes is None:
+            arrays |= range_inputs(contract, size, side)
+    wanted = [spec.name for spec in manifest.inputs]
+    if missing := [name for name in wanted if name not in arrays]:
+        raise ValueError(f"the self-test has nothing for the input '{missing[0]}'")
+    return {name: arrays[name] for name in wanted}
+
+
 def self_test_shapes(manifest: EngineManifest) -> dict[str, tuple[int, ...]]:
     """The shapes of `self_test_inputs`, by name. Raises nothing."""
+    if manifest.input.frames is not None:
+        return {name: array.shape for name, array in _frames_inputs(manifest, SelfTestPair(0, (0, 0), 0)).items()}
     shapes = {}
     for spec in manifest.inputs:
         sides = iter(self_test_size(manifest.input))
@@ -58,7 +81,17 @@ def self_test_shapes(manifest: EngineManifest) -> dict[str, tuple[int, ...]]:
 
 
 def self_test_size(contract: InputContract) -> tuple[int, int]:
-    """(height, width) in pixels of the images: the input's size, or the best one of a dynamic engine."""
+    """(height, width) in pixels of the first image.
+
+    The input's size, or the best one of a dynamic engine; the size of frame 0, or of a range the one in it that is
+    nearest to twice the input's.
+    """
+    frames = contract.frames
+    if frames is not None and frames.sizes is not None:
+        return frames.sizes[0]
+    if frames is not None:
+        assert contract.height is not None and contract.width is not None
+        return frames.nearest((2 * contract.height, 2 * contract.width), 0)
     if contract.profile is not None:
         return contract.profile.optimum
     assert contract.height is not None and contract.width is not None
