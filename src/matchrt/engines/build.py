@@ -61,7 +61,7 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: those of the builder, such as onnx-rejected, engine-rejected and device-missing.
     """
-    built = builder.build(model, facts.input.profile, tell or (lambda what, done: None))
+    built = builder.build(model, facts.input, tell or (lambda what, done: None))
     manifest = EngineManifest(
         model=facts.model,
         family=facts.family,

@@ -69,11 +69,12 @@ class InputContract:
         area-linear  OpenCV, averaging areas to shrink and linear to enlarge
         lanczos, bicubic  Pillow's, which average when they shrink
         bicubic-aliased  OpenCV's, four samples an axis whatever the factor
-    batch: the number of pairs in one run.
+    batch: the number of pairs in one run; with `any_batch`, the largest.
     height, width: of a static engine's input, pixels; None for a dynamic one.
     profile: the sizes that a dynamic engine takes; None for a static one.
     coarse: (height, width) in pixels of a second, smaller copy of each image, also resized from the original, for
         engines that take `coarse0` and `coarse1` besides `image0` and `image1`; None for other engines.
+    any_batch: whether a run takes any number of pairs from 1 to `batch`; all tensors then have that many rows.
 
     Error: ValueError unless there is either a height and a width, or a profile.
     """
@@ -87,6 +88,7 @@ class InputContract:
     width: int | None = None
     profile: Profile | None = None
     coarse: tuple[int, int] | None = None
+    any_batch: bool = False
 
     def __post_init__(self) -> None:
         if (self.profile is None) == (self.height is None) or (self.height is None) != (self.width is None):

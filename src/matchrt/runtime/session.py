@@ -174,8 +174,16 @@ def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
         if not fits or array.dtype != np.dtype(spec.dtype):
             message = f"Input {name} should be {spec.dtype} {list(spec.shape)}, is {array.dtype} {list(array.shape)}."
             raise _bad_input(message)
+    if manifest.input.any_batch:
+        _check_pairs(inputs, manifest.input.batch)
     if manifest.input.profile is not None:
         _check_profile(inputs, manifest.input.profile, manifest.input.divisor)
+
+
+def _check_pairs(inputs: Arrays, most: int) -> None:
+    rows = {len(array) for array in inputs.values()}
+    if len(rows) != 1 or not 1 <= max(rows) <= most:
+        raise _bad_input(f"The inputs have {sorted(rows)} rows; the engine takes 1 to {most} pairs, the same in each.")
 
 
 def _check_profile(inputs: Arrays, profile: Profile, divisor: int) -> None:
