@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
 from matchrt.manifest import Profile
 
