@@ -26,7 +26,7 @@ from matchrt.export.quantization.scale_types import require_float_scales
 from matchrt.families.definition import ModelSpec
 from matchrt.families.registry import get_spec
 from matchrt.families.roma import RoMaFamily
-from matchrt.manifest import Profile
+from matchrt.manifest import InputContract, Profile
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import read_engine
@@ -117,7 +117,8 @@ def build_eight(model: onnx.ModelProto, form: Form, precision: str, targets: tup
     }
     products = [node for node in graph.graph.node if len(node.input) > 1 and node.input[1] in used]
     assert len(products) == len(plan.selection.products) > 10
-    built = builder.build(graph.SerializeToString(), form.profile, lambda what, done: None)
+    contract = None if form.profile is None else InputContract(1, 8, "aspect", "area-linear", profile=form.profile)
+    built = builder.build(graph.SerializeToString(), contract, lambda what, done: None)
     assert built.portability.compute_capabilities == targets
     output.write_bytes(built.data)
     check_header(output)

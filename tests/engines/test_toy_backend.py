@@ -20,7 +20,7 @@ from support.small import small_engine
 
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, Profile, read_manifest
+from matchrt.manifest import EngineManifest, InputContract, read_manifest
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import Backend, BuiltEngine, Tell, get_backend
 from matchrt.runtime.backends import BACKENDS, DEFAULT_BACKEND, backend_names, require_backend
@@ -46,9 +46,9 @@ class ToyBuilder:
     def identity(self) -> str:
         return "toy 1"
 
-    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
+    def build(self, model: bytes, contract: InputContract | None, tell: Tell) -> BuiltEngine:
         tell("compressing", 0.5)
-        checked = OnnxRuntimeBuilder().build(model, profile, tell)
+        checked = OnnxRuntimeBuilder().build(model, contract, tell)
         return replace(checked, data=zlib.compress(model), backend_version="1.0")
 
 

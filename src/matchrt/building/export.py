@@ -74,7 +74,7 @@ def export_engine(
     configured = configure(get_spec(request.model), request)
     spec, size = configured.spec, (configured.height, configured.width)
     options = ExportOptions(
-        *size, request.max_matches, request.profile, request.batch, spec.family.coarse, request.dense
+        *size, request.max_matches, request.profile, request.batch, spec.family.coarse, request.dense, request.any_batch
     )
     contract = input_contract(spec.preprocess, options)
     size = request.profile.optimum if request.profile is not None else size

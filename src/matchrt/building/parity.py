@@ -33,7 +33,8 @@ def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[A
     """Inputs of an engine by name, made from textured pairs (`textures`).
 
     contract: the engine's input. stride: the coarse stride in pixels.
-    A static engine gets one batch of pairs. Their second images are padded, so that masks are tested. A dynamic engine
+    A static engine gets one batch of pairs, and a single pair too if it takes any number of pairs. Their second images
+    are padded, so that masks are tested. A dynamic engine
     gets a pair at the profile's best size and a pair of two other sizes, which reveals a size that the export froze.
     """
     if contract.profile is None:
@@ -46,7 +47,9 @@ def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[A
         narrower = (size[0], size[1] - contract.divisor)
         inputs["image1"][:, :, narrower[1] :] = 0
         sizes = {"size0": size, "size1": narrower}
-        return [inputs | {name: np.array([value] * contract.batch, np.int32) for name, value in sizes.items()}]
+        inputs |= {name: np.array([value] * contract.batch, np.int32) for name, value in sizes.items()}
+        # A number of pairs that the export froze shows in a run of another number.
+        return [inputs, {name: array[:1] for name, array in inputs.items()}] if contract.any_batch else [inputs]
     best, least, step = contract.profile.optimum, contract.profile.minimum, contract.divisor
     narrow = (best[0], max(least[1], best[1] // 2 // step * step))
     flat = (max(least[0], best[0] * 3 // 4 // step * step), best[1])

@@ -28,7 +28,7 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
     calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch, frames-sides.
     """
     if request.frames is not None:
-        require_frames(request.frames, request.profile is not None, request.batch)
+        require_frames(request.frames, request.profile is not None, request.batch, request.any_batch)
     _require_places(request, store)
     if request.pairs is not None:
         user_pairs(request.pairs)

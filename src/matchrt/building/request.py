@@ -27,6 +27,7 @@ class BuildRequest:
         it; None to accept any weights.
     height, width: size of the engine's input in pixels; None for that of the preset or the model.
     batch: number of pairs that one run of the engine matches; `Matcher` takes engines of batch 1.
+    any_batch: whether a run takes any number of pairs from 1 to `batch`; `Matcher` takes such engines too.
     max_matches: number of match slots of the engine.
     threshold: smallest confidence (0..1) of a match; None for the model's own.
     mutual: whether only mutual nearest cells match (dense models: whether both directions are matched); None for the
@@ -59,6 +60,7 @@ class BuildRequest:
     height: int | None = None
     width: int | None = None
     batch: int = 1
+    any_batch: bool = False
     max_matches: int = 2048
     threshold: float | None = None
     mutual: bool | None = None
@@ -112,6 +114,7 @@ def file_name(manifest: EngineManifest, suffix: str) -> str:
     """The name of an engine's file, such as `loftr-lite-480x640-fp16.engine`. suffix: with its dot."""
     contract = manifest.input
     size = "dynamic" if contract.profile is not None else f"{contract.height}x{contract.width}"
-    size += f"-b{contract.batch}" if contract.batch > 1 else ""
+    if contract.batch > 1:
+        size += f"-b1-{contract.batch}" if contract.any_batch else f"-b{contract.batch}"
     size += "" if contract.frames is None else f"-{contract.frames.name}"
     return f"{manifest.model}-{size}-{manifest.precision}{suffix}"

@@ -18,7 +18,7 @@ from matchrt.cli.options import (
     store_at,
 )
 from matchrt.cli.output import print_json, stages, stderr, stdout
-from matchrt.cli.sizes import parse_frames, parse_profile, parse_size
+from matchrt.cli.sizes import parse_batch, parse_frames, parse_profile, parse_size
 from matchrt.errors import MatchRTError
 from matchrt.manifest import PIXELS
 from matchrt.runtime.backend import building_backends, get_backend, require_builds
@@ -66,8 +66,13 @@ def build(
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,
     batch: Annotated[
-        int, typer.Option(help="Number of pairs that one run matches, for other programs; `matchrt match` needs 1.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N|1..N",
+            help="Number of pairs that one run matches; 1..8 takes any number up to 8, for `serve` and Triton. "
+            "`matchrt match` needs 1 or a range.",
+        ),
+    ] = "1",
     max_matches: Annotated[int, typer.Option(help="Largest number of matches that the engine returns.")] = 2048,
     threshold: Annotated[
         float | None, typer.Option(help="Smallest confidence of a match; default: the model's.")
@@ -184,6 +189,7 @@ def build(
         raise MatchRTError(
             "profile-syntax", "--dynamic and --height or --width contradict each other.", "Give only one of them."
         )
+    pairs_a_run, any_batch = parse_batch(batch)
     require_new_output(output, [Path(model), *(file for file in (checkpoint, second_file) if file is not None)])
     request = BuildRequest(
         model=model,
@@ -195,7 +201,8 @@ def build(
         family_options=_family_options(coarse, single_pass),
         height=height,
         width=width,
-        batch=batch,
+        batch=pairs_a_run,
+        any_batch=any_batch,
         max_matches=max_matches,
         threshold=threshold,
         mutual=mutual,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
 from matchrt.manifest import PIXELS, FrameContract, Pixels, Profile
 
@@ -77,3 +78,15 @@ def _size(text: str) -> tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(text)
     return height, width
+
+
+def parse_batch(text: str) -> tuple[int, bool]:
+    """The number of pairs in a run, and whether a run may have fewer, from `N` or `1..N`. Error: batch-range."""
+    least, dots, most = text.rpartition("..")
+    if most.isascii() and most.isdigit() and len(most) < 6 and (not dots or least == "1"):
+        return int(most), bool(dots)
+    raise MatchRTError(
+        "batch-range",
+        f"--batch '{shortened(text)}' is neither a number nor a range from 1.",
+        "Write, for example, --batch 8 or --batch 1..8.",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from matchrt._util.digest import sha256_bytes
 from matchrt._util.text import printable
 from matchrt._version import __version__
-from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, Profile, SelfTest, Source
+from matchrt.manifest import EngineManifest, InputContract, MatchContract, PassRecord, SelfTest, Source
 from matchrt.manifest.rules import LONGEST_TEXT
 from matchrt.runtime.backend import Builder, Tell
 
@@ -61,7 +61,7 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: those of the builder, such as onnx-rejected, engine-rejected and device-missing.
     """
-    built = builder.build(model, _profile(facts.input), tell or (lambda what, done: None))
+    built = builder.build(model, facts.input, tell or (lambda what, done: None))
     manifest = EngineManifest(
         model=facts.model,
         family=facts.family,
@@ -86,15 +86,6 @@ def build_engine(model: bytes, facts: GraphFacts, builder: Builder, tell: Tell |
         build_key=facts.build_key,
     )
     return Engine(built.data, manifest)
-
-
-def _profile(contract: InputContract) -> Profile | None:
-    """The sizes of a dynamic engine's images, or of frames of a range; None for an engine of one size."""
-    frames = contract.frames
-    if frames is None or frames.minimum is None or frames.maximum is None:
-        return contract.profile
-    wanted = (2 * (contract.height or 1), 2 * (contract.width or 1))
-    return Profile(frames.minimum, frames.nearest(wanted, 0), frames.maximum)
 
 
 def told(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.manifest import Portability, Profile
+from matchrt.manifest import InputContract, Portability
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import Backend, BuiltEngine, Tell, TritonPlatform
 from matchrt.runtime.backends import DEFAULT_BACKEND
@@ -44,12 +44,12 @@ class OnnxRuntimeBuilder:
         """A constant, because only the graph decides what is built."""
         return "onnx"
 
-    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
+    def build(self, model: bytes, contract: InputContract | None, tell: Tell) -> BuiltEngine:
         """Loads the graph in ONNX Runtime and reads its inputs and outputs. Error: engine-rejected.
 
-        model: the ONNX graph as bytes. profile and tell are not used.
+        model: the ONNX graph as bytes. contract and tell are not used.
         """
-        del profile, tell
+        del contract, tell
         import onnxruntime
 
         from matchrt.runtime.onnxruntime import tensor_spec

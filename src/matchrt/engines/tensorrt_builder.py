@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from matchrt._util.digest import sha256_json
 from matchrt.engines.progress import BuildProgress, interruptible, make_monitor
 from matchrt.engines.timing_cache import load_timings, save_timings
 from matchrt.errors import InternalError, MatchRTError
-from matchrt.manifest import Dimension, Profile, TensorSpec
+from matchrt.manifest import Dimension, InputContract, TensorSpec
 from matchrt.nvidia.device import Gpu, find_gpus
 from matchrt.nvidia.dialect import BuilderOptions, Dialect, dtype_name
 from matchrt.nvidia.log import make_log
@@ -70,10 +70,11 @@ class TensorRTBuilder:
         portability = self.dialect.portability(self.options, gpu.compute_capability if gpu else None)
         return sha256_json({"version": self.dialect.version, "options": options, "where": asdict(portability)})
 
-    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
+    def build(self, model: bytes, contract: InputContract | None, tell: Tell) -> BuiltEngine:
         """Parses the graph and builds the engine.
 
-        model: the ONNX graph as bytes. profile: sizes (height, width) of a dynamic engine; None for a static one.
+        model: the ONNX graph as bytes. contract: the engine's input, with the ranges of sizes and of
+            pairs; None for a graph of fixed shapes.
         tell: called with the step that begins and the share (0..1) of the work done.
         Errors: onnx-rejected (with names of nodes), engine-rejected, device-missing, timing-cache, output-unwritable.
         """
@@ -85,13 +86,13 @@ class TensorRTBuilder:
         _parse(trt, network, log, model, self.dialect)
         config = builder.create_builder_config()
         self.dialect.configure(config, self.options)
-        if profile is not None:
-            config.add_optimization_profile(_optimization_profile(builder, network, profile))
+        if contract is not None and (ranges := _ranges(contract)) is not None:
+            config.add_optimization_profile(_optimization_profile(builder, network, ranges))
         data = self._serialize(builder, network, config, tell, log)
         return BuiltEngine(
             data=data,
-            inputs=tuple(_spec(network.get_input(i), i) for i in range(network.num_inputs)),
-            outputs=tuple(_spec(network.get_output(i), i) for i in range(network.num_outputs)),
+            inputs=tuple(_spec(network.get_input(i), i, contract) for i in range(network.num_inputs)),
+            outputs=tuple(_spec(network.get_output(i), i, contract) for i in range(network.num_outputs)),
             backend_version=self.dialect.version,
             portability=self.dialect.portability(self.options, gpu.compute_capability if gpu else None),
             options=_told(self.options),
@@ -164,27 +165,44 @@ def _parse(trt: Any, network: Any, log: Any, model: bytes, dialect: Dialect) -> 
     )
 
 
-def _optimization_profile(builder: Any, network: Any, profile: Profile) -> Any:
+def _ranges(contract: InputContract) -> tuple[tuple[int, ...], ...] | None:
+    """The smallest, the best and the largest of an engine's dynamic dimensions; None for an engine of fixed shapes.
+
+    They are (height, width) of a dynamic engine's images or of frames of a range, or the number of pairs.
+    """
+    frames = contract.frames
+    if frames is not None and frames.minimum is not None and frames.maximum is not None:
+        wanted = (2 * (contract.height or 1), 2 * (contract.width or 1))
+        return frames.minimum, frames.nearest(wanted, 0), frames.maximum
+    if contract.profile is not None:
+        return astuple(contract.profile)
+    # Full runs are those that must be fast.
+    return ((1,), (contract.batch,), (contract.batch,)) if contract.any_batch else None
+
+
+def _optimization_profile(builder: Any, network: Any, ranges: tuple[tuple[int, ...], ...]) -> Any:
+    """The smallest, the best and the largest shape of each input. ranges: those of the dynamic dimensions."""
     made = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
-        sizes = (profile.minimum, profile.optimum, profile.maximum)
-        if tensor.name.endswith(("columns0", "columns1")):  # their one dynamic dimension is the width
-            sizes = (sizes[0][::-1], sizes[1][::-1], sizes[2][::-1])
-        shapes = [_sized(tuple(tensor.shape), size) for size in sizes]
-        made.set_shape(tensor.name, *shapes)
+        # The one dynamic dimension of a resize's columns is the width.
+        turned = [sides[::-1] for sides in ranges] if tensor.name.endswith(("columns0", "columns1")) else ranges
+        made.set_shape(tensor.name, *(_sized(tuple(tensor.shape), sides) for sides in turned))
     return made
 
 
-def _sized(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
-    """The shape with its dynamic dimensions filled in: first the height, then the width."""
-    sides = iter(size)
-    return tuple(next(sides) if dimension < 0 else dimension for dimension in shape)
+def _sized(shape: tuple[int, ...], sides: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with its dynamic dimensions filled in: the height and then the width, or the number of pairs."""
+    given = iter(sides)
+    return tuple(next(given) if dimension < 0 else dimension for dimension in shape)
 
 
-def _spec(tensor: Any, index: int) -> TensorSpec:
-    """The description of a tensor. Its dynamic dimensions are the height and then the width of image `index`."""
-    names = iter((f"height{index}", f"width{index}"))
+def _spec(tensor: Any, index: int, contract: InputContract | None) -> TensorSpec:
+    """The description of a tensor.
+
+    Its dynamic dimensions are the height and then the width of image `index`, or the number of pairs.
+    """
+    names = iter(("pairs",) if contract is not None and contract.any_batch else (f"height{index}", f"width{index}"))
     shape: tuple[Dimension, ...] = tuple(next(names) if d < 0 else int(d) for d in tensor.shape)
     return TensorSpec(tensor.name, dtype_name(tensor.dtype), shape)
 

@@ -22,9 +22,11 @@ from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.network import LoadedNetwork
 from matchrt.families.base import Preprocess
 from matchrt.manifest import InputContract, Profile
-from matchrt.models.parts.engine_graph import OUTPUTS
+from matchrt.models.parts.engine_graph import MASKED_INPUTS, OUTPUTS
 
 OPSET = 18
+# The name of the first dimension of engines that take any number of pairs.
+PAIRS = "pairs"
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class ExportOptions:
     width: the width of both images, in pixels.
     max_matches: the number of matches that one pair can give at most.
     profile: where given, images of any size within it, each at its own size, without padding and size inputs.
-    batch: the number of pairs that one run matches.
+    batch: the number of pairs that one run matches; with `any_batch`, the largest.
     coarse: (height, width) of the smaller copies of the images, for models that take such.
     dense: whether the dense warp and its certainty are returned too, for models that have them.
+    any_batch: whether a run takes any number of pairs from 1 to `batch`.
     """
 
     height: int
@@ -47,6 +50,7 @@ class ExportOptions:
     batch: int = 1
     coarse: tuple[int, int] | None = None
     dense: bool = False
+    any_batch: bool = False
 
 
 def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContract:
@@ -75,6 +79,12 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
             f"--batch {options.batch} is outside 1..64, or above 1 in a dynamic engine.",
             "Use e.g. --batch 8 with --height and --width.",
         )
+    if options.any_batch and (options.batch == 1 or preprocess.static == "stretch"):
+        raise MatchRTError(
+            "batch-range",
+            f"--batch 1..{options.batch} is no range, or this model's graph takes a fixed number of pairs only.",
+            "Use e.g. --batch 1..8 with a model of the LoFTR or EfficientLoFTR family, or --batch 8.",
+        )
     channels, kernel, batch = preprocess.channels, preprocess.kernel, options.batch
     if options.profile is None:
         if preprocess.static == "pad-square" and options.height != options.width:
@@ -84,7 +94,16 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
                 "Give --height and --width the same value.",
             )
         size = (options.height, options.width)
-        return InputContract(channels, divisor, preprocess.static, kernel, batch, *size, coarse=options.coarse)
+        return InputContract(
+            channels,
+            divisor,
+            preprocess.static,
+            kernel,
+            batch,
+            *size,
+            coarse=options.coarse,
+            any_batch=options.any_batch,
+        )
     if preprocess.dynamic is None:
         raise MatchRTError(
             "dynamic-unsupported",
@@ -139,6 +158,8 @@ def export_onnx(loaded: LoadedNetwork, options: ExportOptions) -> onnx.ModelProt
     model: onnx.ModelProto = program.model_proto
     if options.profile is not None:
         _name_dimensions(model)
+    elif options.any_batch:
+        _name_pairs(model)
     return model
 
 
@@ -160,7 +181,7 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
             copies = [] if coarse is None else [torch.zeros(coarse, dtype=torch.uint8) for _ in range(2)]
             return (*images, *copies), None
         sizes = [torch.tensor([shape[1:3]] * options.batch, dtype=torch.int32) for _ in range(2)]
-        return (*images, *sizes), None
+        return (*images, *sizes), _any_pairs(options) if options.any_batch else None
     height, width = options.profile.optimum
     # Four different sides, so that the exporter cannot take two of them for the same symbol.
     sides = ((height, width), (height + divisor, width + 2 * divisor))
@@ -172,6 +193,16 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
         columns = torch.export.Dim(f"columns{index}", min=low_w // divisor, max=high_w // divisor + 2)
         dynamic[f"image{index}"] = {1: divisor * rows, 2: divisor * columns}
     return arguments, dynamic
+
+
+def _any_pairs(options: ExportOptions) -> dict[str, dict[int, Any]]:
+    pairs = torch.export.Dim(PAIRS, min=1, max=options.batch)
+    return {name: {0: pairs} for name in MASKED_INPUTS}
+
+
+def _name_pairs(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = PAIRS
 
 
 def _name_dimensions(model: onnx.ModelProto) -> None:

@@ -22,8 +22,8 @@ _TYPES = {
     **dict.fromkeys((*_SIZES, "num_matches"), "int32"),
     **dict.fromkeys(("keypoints0", "keypoints1", "scores", *DENSE_OUTPUTS), "float32"),
 }
-# A dimension that depends on the images' size.
-_ANY = "any"
+# A dimension that depends on the images' size, and the first one of engines that take any number of pairs.
+_ANY, _PAIRS = "any", "pairs"
 
 
 def check_contract(manifest: EngineManifest) -> None:
@@ -88,7 +88,8 @@ def _check_names(
 
 def _shapes(contract: InputContract, slots: int) -> dict[str, tuple[Dimension, ...]]:
     """The shape of each tensor of the contract."""
-    batch, channels = contract.batch, contract.channels
+    batch: Dimension = _PAIRS if contract.any_batch else contract.batch
+    channels = contract.channels
     coarse = contract.coarse or (_ANY, _ANY)
     sides: tuple[Dimension, Dimension] = (_ANY, _ANY)
     if contract.height is not None and contract.width is not None:

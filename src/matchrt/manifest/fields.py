@@ -70,11 +70,12 @@ class InputContract:
         area-linear  OpenCV, averaging areas to shrink and linear to enlarge
         lanczos, bicubic  Pillow's, which average when they shrink
         bicubic-aliased  OpenCV's, four samples an axis whatever the factor
-    batch: the number of pairs in one run.
+    batch: the number of pairs in one run; with `any_batch`, the largest.
     height, width: of a static engine's input, pixels; None for a dynamic one.
     profile: the sizes that a dynamic engine takes; None for a static one.
     coarse: (height, width) in pixels of a second, smaller copy of each image, also resized from the original, for
         engines that take `coarse0` and `coarse1` besides `image0` and `image1`; None for other engines.
+    any_batch: whether a run takes any number of pairs from 1 to `batch`; all tensors then have that many rows.
     frames: what the engine takes in place of images, if it resizes them itself: `frame0` and `frame1`. The other fields
         are then about what it does with them inside. None for other engines.
 
@@ -90,6 +91,7 @@ class InputContract:
     width: int | None = None
     profile: Profile | None = None
     coarse: tuple[int, int] | None = None
+    any_batch: bool = False
     frames: FrameContract | None = None
 
     def __post_init__(self) -> None:

@@ -125,6 +125,8 @@ def _check_input(contract: InputContract) -> None:
         raise ValueError(f"manifest.input.channels is {shown(contract.channels)}; it should be 1 or 3")
     _within("input.divisor", contract.divisor, 1, 1024)
     _within("input.batch", contract.batch, 1, 1024)
+    if contract.any_batch and (contract.batch == 1 or contract.profile is not None or contract.frames is not None):
+        raise ValueError("manifest.input.any_batch is for static engines of images with a batch above 1")
     fixed = (("height", contract.height), ("width", contract.width))
     sides = [(name, side) for name, side in fixed if side is not None]
     sides += [("coarse", side) for side in contract.coarse or ()]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import Portability, Profile, TensorSpec
+from matchrt.manifest import InputContract, Portability, TensorSpec
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backends import BACKENDS, backend_names, built_for, require_backend
 
@@ -86,11 +86,11 @@ class Builder(Protocol):
         """Text for the build key: version, device and options, as far as the engine depends on them."""
         ...
 
-    def build(self, model: bytes, profile: Profile | None, tell: Tell) -> BuiltEngine:
+    def build(self, model: bytes, contract: InputContract | None, tell: Tell) -> BuiltEngine:
         """Builds an engine from an ONNX model.
 
         model: the bytes of the ONNX file.
-        profile: image sizes of a dynamic model; None for a static one.
+        contract: the engine's input, with the ranges of sizes and of pairs; None for a graph of fixed shapes.
         tell: called with the progress.
         Errors: onnx-rejected, engine-rejected, device-missing.
         """
@@ -103,7 +103,8 @@ class TritonPlatform:
 
     backend: Triton's own name of the backend.
     file: the engine's file name in a model repository.
-    batches: whether Triton may batch requests; engines built for several pairs then get a first dimension of any size.
+    batches: whether engines that were built for a fixed number of pairs can get a first dimension of any size, which
+        Triton needs to batch requests.
     """
 
     backend: str

@@ -230,7 +230,7 @@ def require_known_shapes(shapes: Mapping[str, tuple[int, ...]], inferred: bool) 
 
 def require_single_pair(manifest: EngineManifest) -> None:
     """Raises `engine-batch` if the engine matches several pairs in a run."""
-    if manifest.input.batch != 1:
+    if manifest.input.batch != 1 and not manifest.input.any_batch:
         raise MatchRTError(
             "engine-batch",
             f"This engine matches {manifest.input.batch} pairs a run; Matcher matches pair after pair.",
@@ -250,7 +250,7 @@ def build_command(manifest: EngineManifest) -> str:
     if contract.frames is not None:
         parts.append(_frames_options(contract.frames))
     if contract.batch != 1:
-        parts.append(f"--batch {contract.batch}")
+        parts.append(f"--batch {'1..' if contract.any_batch else ''}{contract.batch}")
     if manifest.dense:
         parts.append("--dense")
     parts += [option for name, option in _OPTIONS if name in manifest.options]

@@ -185,6 +185,8 @@ def check_inputs(inputs: Arrays, manifest: EngineManifest) -> None:
         if not fits or array.dtype != np.dtype(spec.dtype):
             message = f"Input {name} should be {spec.dtype} {list(spec.shape)}, is {array.dtype} {list(array.shape)}."
             raise _bad_input(message)
+    if manifest.input.any_batch:
+        _check_pairs(inputs, manifest.input.batch)
     if manifest.input.profile is not None:
         _check_profile(inputs, manifest.input.profile, manifest.input.divisor)
     if manifest.input.frames is not None and manifest.input.frames.sizes is None:
@@ -203,6 +205,12 @@ def _check_frames(inputs: Arrays, frames: FrameContract) -> None:
                 raise _bad_input(
                     f"Inputs {left} and {right} are for another size than {name}, which is {rows}x{width}."
                 )
+
+
+def _check_pairs(inputs: Arrays, most: int) -> None:
+    rows = {len(array) for array in inputs.values()}
+    if len(rows) != 1 or not 1 <= max(rows) <= most:
+        raise _bad_input(f"The inputs have {sorted(rows)} rows; the engine takes 1 to {most} pairs, the same in each.")
 
 
 def _check_profile(inputs: Arrays, profile: Profile, divisor: int) -> None:

@@ -28,7 +28,7 @@ from matchrt.serving.helpers import Helpers
 from matchrt.serving.memory import Trimmer
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
-from matchrt.serving.workers import EngineWorkers, Rows, Run
+from matchrt.serving.workers import EngineWorkers, Rows, Run, rows_of_run
 from matchrt.store import EngineStore
 
 T = TypeVar("T")
@@ -68,13 +68,17 @@ class ServedEngine:
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
     def warm_up(self) -> None:
-        """Runs once on blank images, so that the first request is not slower than the rest.
+        """Runs once on blank images for every number of rows that runs have, so that no first request is slower.
 
         Errors: size-memory, those of the session.
         """
-        batch = self.manifest.input.batch
+        contract = self.manifest.input
         inputs = self._adapter.inputs(self._adapter.blank(0), self._adapter.blank(1))
-        self.workers.submit({name: np.repeat(rows, batch, axis=0) for name, rows in inputs.items()}).result()
+        counts = [contract.batch]
+        if contract.any_batch:
+            counts = sorted({rows_of_run(rows, contract.batch, True) for rows in range(1, contract.batch + 1)})
+        for count in counts:
+            self.workers.submit({name: np.repeat(rows, count, axis=0) for name, rows in inputs.items()}).result()
 
     def adapter(self, min_score: float | None = None) -> PairAdapter:
         """The adapter that prepares images for the engine and reads its outputs, in any thread.

@@ -95,10 +95,13 @@ def export_triton(
 def batches(manifest: EngineManifest) -> int:
     """Triton's max_batch_size: the engine's batch, or 0 for no batching.
 
-    Triton's batcher needs a first dimension of any size, which only engines of some backends can get. Raises nothing.
+    Triton's batcher needs a first dimension of any size. Engines that were built with --batch 1..N have it; of the
+    others, only those of some backends can get it. Raises nothing.
     """
     platform = get_backend(manifest.backend).triton
-    return manifest.input.batch if platform is not None and platform.batches and manifest.input.batch > 1 else 0
+    if platform is None or not (platform.batches or manifest.input.any_batch) or manifest.input.batch == 1:
+        return 0
+    return manifest.input.batch
 
 
 def config(manifest: EngineManifest, name: str, options: TritonOptions) -> str:
@@ -213,7 +216,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _model(file: EngineFile) -> bytes:
-    if not batches(file.manifest):
+    if not batches(file.manifest) or file.manifest.input.any_batch:
         return file.data
     try:
         import onnx  # noqa: F401

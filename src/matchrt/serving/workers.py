@@ -51,6 +51,7 @@ class EngineWorkers:
 
     def __init__(self, session: Session, count: int, wait: float, seen: Callable[[int, float], None]) -> None:
         self._batch, self._wait, self._seen = session.manifest.input.batch, wait, seen
+        self._any_batch = session.manifest.input.any_batch
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -127,7 +128,9 @@ class EngineWorkers:
     def _run(self, session: Session, group: list[_Waiting]) -> None:
         start = time.perf_counter()
         try:
-            outputs = session.run(_stack(group, self._batch))
+            rows = sum(item.rows for item in group)
+            fewest = rows_of_run(rows, self._batch, session.asynchronous) if self._any_batch else self._batch
+            outputs = session.run(_stack(group, fewest))
             milliseconds = (time.perf_counter() - start) * 1e3
             # These are copies, because engines write their next results into the same memory.
             parts, first = [], 0
@@ -143,9 +146,18 @@ class EngineWorkers:
             item.result.set_result(Run(own, milliseconds))
 
 
-def _stack(group: list[_Waiting], batch: int) -> dict[str, npt.NDArray[Any]]:
-    """One `[batch, ...]` array for each input: the rows of all requests, then the last row again to fill the batch."""
-    missing = batch - sum(item.rows for item in group)
+def rows_of_run(rows: int, batch: int, on_gpu: bool) -> int:
+    """How many rows a run has that `rows` rows (1 to `batch`) are waiting for, for engines that take any number.
+
+    A GPU's session keeps memory and a CUDA graph ready for each number of rows, and the first run of each compiles
+    kernels. There it is the next power of two, or the largest batch. Raises nothing.
+    """
+    return min(1 << (rows - 1).bit_length(), batch) if on_gpu else rows
+
+
+def _stack(group: list[_Waiting], count: int) -> dict[str, npt.NDArray[Any]]:
+    """One `[count, ...]` array for each input: the rows of all requests, then the last row again to fill it up."""
+    missing = count - sum(item.rows for item in group)
     if len(group) == 1 and missing == 0:
         return dict(group[0].inputs)
     return {

@@ -172,6 +172,7 @@ def test_fp16_leaves_the_frames_in_fp32(fixed: Path, store: EngineStore) -> None
         ("frames-dynamic", FrameContract("rgb", SIZES), {"dynamic": True}),
         ("frames-twice", FrameContract("rgb", SIZES), {"frames": FrameContract("rgb", SIZES)}),
         ("frames-batch", FrameContract("rgb", None, (64, 64), (128, 128)), {"batch": 2}),
+        ("frames-batch", FrameContract("rgb", ((64, 64), (64, 64))), {"batch": 2, "any_batch": True}),
         ("frames-pixels", FrameContract("nv12", None, (64, 64), (128, 128)), {}),
         ("frames-sides", FrameContract("nv12", ((65, 64), (64, 64))), {}),
         ("frames-sides", FrameContract("rgb", ((8, 64), (64, 64))), {}),

@@ -81,7 +81,7 @@ def require_framable(manifest: EngineManifest, frames: FrameContract) -> None:
 
     Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch, frames-sides.
     """
-    require_frames(frames, manifest.input.profile is not None, manifest.input.batch)
+    require_frames(frames, manifest.input.profile is not None, manifest.input.batch, manifest.input.any_batch)
     if manifest.input.frames is not None:
         raise MatchRTError(
             "frames-twice",

@@ -10,10 +10,11 @@ from matchrt.manifest.rules import LEAST_FRAME_SIDE
 _LONGEST = 1 << 14
 
 
-def require_frames(frames: FrameContract, dynamic: bool, batch: int) -> None:
+def require_frames(frames: FrameContract, dynamic: bool, batch: int, any_batch: bool) -> None:
     """Raises an error unless an engine can take such frames.
 
     dynamic: whether the engine has a profile of sizes. batch: the number of pairs that it matches in a run.
+    any_batch: whether it takes any number of pairs up to that.
     Errors: frames-dynamic, frames-pixels, frames-batch, frames-sides.
     """
     _require_sides(frames)
@@ -22,6 +23,12 @@ def require_frames(frames: FrameContract, dynamic: bool, batch: int) -> None:
             "frames-dynamic",
             "An engine for many image sizes (--dynamic) takes no frames, which are resized to one size.",
             "Build a static engine: leave --dynamic out, and give --height and --width, or an engine built so.",
+        )
+    if any_batch:
+        raise MatchRTError(
+            "frames-batch",
+            f"An engine for frames matches a fixed number of pairs a run, not any number from 1 to {batch}.",
+            f"Write --batch {batch}, which fits one size of frames, or leave --batch or --frames out.",
         )
     if frames.sizes is not None:
         return

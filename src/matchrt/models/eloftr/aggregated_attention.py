@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.rotary import rotary_axis, rotary_table, rotated_rows
+from matchrt.models.parts.halves import halves
 from matchrt.models.parts.masks import PADDING
 
 
@@ -169,7 +170,7 @@ class AggregatedAttentionLayer(nn.Module):
         batch, _, channels = small.shape
         height, width = grid.rows.shape[2], grid.columns.shape[2]
         tall = grid.rows @ small.reshape(batch, height, width * channels)
-        return grid.columns[:, None] @ tall.reshape(batch, -1, width, channels)
+        return grid.columns[:, None] @ tall.reshape(batch, tall.shape[1], width, channels)
 
 
 class AggregatedTransformer(nn.Module):
@@ -213,7 +214,7 @@ class AggregatedTransformer(nn.Module):
         if x0.shape != x1.shape:
             return layer(x0, x0, grid0, grid0, rotary), layer(x1, x1, grid1, grid1, self.rotary(*x1.shape[1:3]))
         both, grid = torch.cat([x0, x1]), grid0.both(grid1)
-        first, second = layer(both, both, grid, grid, rotary).chunk(2)
+        first, second = halves(layer(both, both, grid, grid, rotary))
         return first, second
 
 

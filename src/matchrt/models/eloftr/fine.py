@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
+from matchrt.models.parts.halves import halves
 
 WINDOW = 8  # pixels along a side of a coarse cell
 _HALF_WINDOW = 6  # the cell's pixels and one more around them depend on so many half-resolution pixels along a side
@@ -146,5 +147,5 @@ class FineMatching(nn.Module):
 
 def both_of(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The tensors of image 0 and of image 1, from one tensor of both or from two."""
-    first, second = parts[0].chunk(2) if len(parts) == 1 else parts
+    first, second = halves(parts[0]) if len(parts) == 1 else parts
     return first, second

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
+from matchrt.models.parts.halves import halves
 from matchrt.models.parts.masks import MASKED
 
 # Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions.
@@ -133,5 +134,5 @@ def _self_attention(
         return layer(x0, x0, mask0, mask0), layer(x1, x1, mask1, mask1)
     both = torch.cat([x0, x1])
     mask = torch.cat([mask0, mask1]) if mask0 is not None and mask1 is not None else None
-    first, second = layer(both, both, mask, mask).chunk(2)
+    first, second = halves(layer(both, both, mask, mask))
     return first, second

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.parts.halves import halves
+
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
@@ -92,8 +94,8 @@ def run_backbone(backbone: ResNetFPN, image0: Tensor, image1: Tensor) -> tuple[t
     if image0.shape[2:] != image1.shape[2:]:
         return backbone(image0), backbone(image1)
     coarse, fine = backbone(torch.cat([image0, image1]))
-    coarse0, coarse1 = coarse.chunk(2)
+    coarse0, coarse1 = halves(coarse)
     if fine is None:
         return (coarse0, None), (coarse1, None)
-    fine0, fine1 = fine.chunk(2)
+    fine0, fine1 = halves(fine)
     return (coarse0, fine0), (coarse1, fine1)

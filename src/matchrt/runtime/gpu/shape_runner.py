@@ -73,7 +73,7 @@ class ShapeRunner:
     def _scratch_bytes(self, manifest: EngineManifest) -> int:
         """The scratch memory for these shapes; a dynamic engine needs far less than for its largest images."""
         most = int(self.engine.engine.device_memory_size_v2)
-        if manifest.input.profile is None:
+        if manifest.input.profile is None and not manifest.input.any_batch:
             return most
         return int(self.context.update_device_memory_size_for_shapes()) or most
 

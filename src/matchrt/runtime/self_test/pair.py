@@ -75,7 +75,7 @@ def self_test_shapes(manifest: EngineManifest) -> dict[str, tuple[int, ...]]:
         return {name: array.shape for name, array in _frames_inputs(manifest, SelfTestPair(0, (0, 0), 0)).items()}
     shapes = {}
     for spec in manifest.inputs:
-        sides = iter(self_test_size(manifest.input))
+        sides = iter((manifest.input.batch,) if manifest.input.any_batch else self_test_size(manifest.input))
         shapes[spec.name] = tuple(side if isinstance(side, int) else next(sides, 1) for side in spec.shape)
     return shapes
 
