@@ -1,4 +1,4 @@
-"""The CUDA runtime through cuda-python, with a call that turns error codes into named errors."""
+"""CUDA's runtime and driver through cuda-python, with a call that turns error codes into named errors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,17 @@ def cuda_runtime() -> Any:
     return runtime
 
 
+def cuda_driver() -> Any:
+    """Returns the module `cuda.bindings.driver`. Error: package-missing."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise missing_package("cuda-python", EXTRA, "Running on an NVIDIA GPU") from error
+    return driver
+
+
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a CUDA runtime function and returns its results without the error code.
+    """Calls a function of CUDA's runtime or driver and returns its results without the error code.
 
     Errors: device-missing (no driver, or no GPU), out-of-memory; cuda-failed with CUDA's name for what happened.
     """

@@ -58,6 +58,7 @@ from matchrt.runtime.decoding.values import (
     stretch_to_uint8,
     to_uint8,
 )
+from matchrt.runtime.nv12 import Nv12
 from matchrt.runtime.orientation import UPRIGHT, inverse, turn_pixels, turn_size
 
 MAX_PIXELS = 50_000_000
@@ -180,13 +181,14 @@ def _open_file(path: Path) -> IO[bytes]:
 def _decode(source: Source, name: str, apply_exif: bool, max_pixels: int, stretch: Stretch) -> Image:
     with naming(name):
         stored = open_stored(source, name, max_pixels)
-        _check_size(stored.height, stored.width, name, max_pixels)
+        check_size(stored.height, stored.width, name, max_pixels)
         values = stored.read()
         orientation = stored.orientation if apply_exif else UPRIGHT
         return _to_image(values, name, orientation, stretch, "image-format")
 
 
-def _check_size(height: int, width: int, name: str, max_pixels: int) -> None:
+def check_size(height: int, width: int, name: str, max_pixels: int) -> None:
+    """Raises image-too-large or image-too-small unless an image of this size, in pixels, is matched. name: of it."""
     if height * width > max_pixels:
         raise MatchRTError(
             "image-too-large",
@@ -257,7 +259,7 @@ def as_image(
     apply_exif: bool = True,
     stretch: Stretch = "none",
 ) -> Image:
-    """A path, an `Image`, a Pillow image or an array to an `Image`.
+    """A path, an `Image`, a Pillow image, an `Nv12` frame or an array to an `Image`.
 
     value: arrays (memoryviews, tensors in host memory, objects with `__array__` or `__array_interface__`) are [H, W],
         [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored) in uint8, uint16 (value / 257), bool, or float in 0..1 with
@@ -274,14 +276,18 @@ def as_image(
         raise MatchRTError("image-array", f"channel_order is {channel_order!r}.", "Use 'rgb' or 'bgr'.")
     if not isinstance(value, np.ndarray):
         if isinstance(value, Image):
-            _check_size(value.height, value.width, value.name, max_pixels)
+            check_size(value.height, value.width, value.name, max_pixels)
             return value
         if isinstance(value, (str, os.PathLike)):
             return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels, stretch=stretch)
+        if isinstance(value, Nv12):
+            check_size(value.height, value.width, name, max_pixels)
+            value = value.to_rgb(name)
+            channel_order = "rgb"
         if isinstance(value, PILImage.Image):
             return _from_pillow(value, name, max_pixels, apply_exif, stretch)
     array = as_array(value, name)
-    _check_size(array.shape[0], array.shape[1], name, max_pixels)
+    check_size(array.shape[0], array.shape[1], name, max_pixels)
     if array.ndim == 3 and channel_order == "bgr":
         array = array[:, :, ::-1]
     with naming(name):
@@ -289,7 +295,7 @@ def as_image(
 
 
 def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool, stretch: Stretch) -> Image:
-    _check_size(picture.height, picture.width, name, max_pixels)
+    check_size(picture.height, picture.width, name, max_pixels)
     orientation = pillow.orientation_of(picture)
     with naming(name):
         pillow.load(picture)
