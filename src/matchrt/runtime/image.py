@@ -238,6 +238,11 @@ def _stretched(image: Image, span: Span) -> Image:
     return replace(image, pixels=stretch_to_uint8(image.values, span, image.name, "image-format"))
 
 
+def notice_of(pixels: UInt8Array, name: str) -> str | None:
+    """What a person should know of an image's 8-bit pixels [H, W, ...]; None for nothing. Raises nothing."""
+    return _notice(Values(pixels, 255.0).span(), name)
+
+
 def _notice(span: Span, name: str) -> str | None:
     if span.contrast >= LEAST_CONTRAST:
         return None

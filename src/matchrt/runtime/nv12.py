@@ -44,7 +44,7 @@ class Nv12:
         if self.chroma_row is not None and self.chroma_row < self.height:
             raise MatchRTError(
                 "image-array",
-                f"The chroma of an NV12 frame cannot begin in row {self.chroma_row}, within {self.height} rows of luma.",
+                f"The chroma of an NV12 frame cannot begin in row {self.chroma_row}, in {self.height} rows of luma.",
                 "Leave chroma_row out, or give the decoder's aligned height.",
             )
 

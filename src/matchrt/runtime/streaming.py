@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import ImageLike, Outputs, PairAdapter
@@ -18,6 +18,22 @@ from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Pending, Session
 
 _Images = tuple[PreparedImage, PreparedImage]
+
+
+class Frames(Protocol):
+    """Two images in host memory that the session itself resizes."""
+
+    def start(self, session: Session) -> Pending:
+        """Starts a run of the engine on them. Errors: those of `Session.start`."""
+        ...
+
+    def images(self) -> _Images:
+        """Their names, sizes and fits. Raises nothing."""
+        ...
+
+
+# A pair as `PairRun.begin` takes it.
+Prepared = _Images | Frames
 _PAIRS_REMEDY = "Give (image0, image1) tuples, such as [('a.jpg', 'b.jpg')]."
 
 
@@ -37,14 +53,18 @@ class PairRun:
     start: float
 
     @classmethod
-    def begin(cls, adapter: PairAdapter, session: Session, images: _Images) -> PairRun:
-        """Starts a run of the engine on two prepared images, uint8 `[H, W, C]`.
+    def begin(cls, adapter: PairAdapter, session: Session, pair: Prepared) -> PairRun:
+        """Starts a run of the engine on two prepared images, uint8 `[H, W, C]`, or on images that it prepares.
 
         Errors: size-memory, those of `Session.start`.
         """
-        inputs = adapter.inputs(*images)
+        if isinstance(pair, tuple):
+            inputs = adapter.inputs(*pair)
+            start = time.perf_counter()
+            return cls(adapter, pair, session.start(inputs), start)
         start = time.perf_counter()
-        return cls(adapter, images, session.start(inputs), start)
+        pending = pair.start(session)
+        return cls(adapter, pair.images(), pending, start)
 
     def outputs(self) -> Outputs:
         """Waits for the engine's outputs, arrays `[1, ...]` by name. Errors: those of `Pending.result`."""
@@ -57,23 +77,24 @@ class PairRun:
         return self.adapter.matches(self.images, outputs, timings)
 
 
-def prepare_pair(adapter: PairAdapter, pair: tuple[ImageLike, ImageLike]) -> _Images:
-    """Prepares both images of a pair, each to uint8 `[H, W, C]`.
-
-    Errors: pair-invalid if it is not two images; image-* of `as_image`, fit-size.
-    """
+def require_pair(pair: Any) -> tuple[ImageLike, ImageLike]:
+    """The two images of a pair. Error: pair-invalid if it is not two."""
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
         raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", _PAIRS_REMEDY)
-    return adapter.prepare_pair(pair[0], pair[1])
+    return pair[0], pair[1]
 
 
 def stream_matches(
-    adapter: PairAdapter, sessions: Sequence[Session], pairs: Iterable[tuple[ImageLike, ImageLike]]
+    adapter: PairAdapter,
+    sessions: Sequence[Session],
+    pairs: Iterable[tuple[ImageLike, ImageLike]],
+    prepare: Callable[[tuple[ImageLike, ImageLike]], Prepared],
 ) -> Generator[Matches | MatchRTError, None, None]:
     """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
     pairs: (image0, image1), each a path, an array `[H, W]` or `[H, W, C]`, or a prepared image.
+    prepare: what makes of such a pair what `PairRun.begin` takes; it is called in another thread.
 
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
@@ -84,7 +105,7 @@ def stream_matches(
         turns = itertools.cycle(sessions)
         running: deque[PairRun | MatchRTError] = deque()
         stack.callback(_abandon, running)
-        for prepared in _ahead(pairs, lambda pair: pool.submit(prepare_pair, adapter, pair)):
+        for prepared in _ahead(pairs, lambda pair: pool.submit(prepare, pair)):
             if isinstance(prepared, Exception):
                 yield from (_outcome(run) for run in _drained(running))
                 raise prepared
@@ -94,7 +115,7 @@ def stream_matches(
         yield from (_outcome(run) for run in _drained(running))
 
 
-def _begun(adapter: PairAdapter, session: Session, prepared: Future[_Images]) -> PairRun | MatchRTError:
+def _begun(adapter: PairAdapter, session: Session, prepared: Future[Prepared]) -> PairRun | MatchRTError:
     """Starts a pair on a session. An error of the pair is returned, and comes out when it is the pair's turn."""
     try:
         return PairRun.begin(adapter, session, prepared.result())
@@ -111,12 +132,12 @@ def _outcome(run: PairRun | MatchRTError) -> Matches | MatchRTError:
         return error
 
 
-def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[_Images]]) -> Iterator[Future[_Images] | Exception]:
+def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[Prepared]]) -> Iterator[Future[Prepared] | Exception]:
     """Pairs that are being prepared, in order, two ahead of the one that is taken.
 
     If the caller's iterator raises, its error comes last.
     """
-    waiting: deque[Future[_Images]] = deque()
+    waiting: deque[Future[Prepared]] = deque()
     try:
         source = iter(pairs)
     except TypeError:

@@ -46,16 +46,12 @@ class ShapeRunner:
         self.context.set_device_memory(scratch.pointer, scratch.size)
         for layout, base in ((self.inputs, inputs), (self.outputs, outputs)):
             for place in layout.places:
-                self.move(place.name, base + place.offset)
-
-    def move(self, name: str, address: int) -> None:
-        """Tells the context that one tensor has another address on the GPU. Error: session-failed."""
-        if not self.context.set_tensor_address(name, address):
-            raise InternalError(
-                "session-failed",
-                f"TensorRT refuses the address of {name}: {self.engine.why()}.",
-                "Report this, with the manifest.",
-            )
+                if not self.context.set_tensor_address(place.name, base + place.offset):
+                    raise InternalError(
+                        "session-failed",
+                        f"TensorRT refuses the address of {place.name}: {self.engine.why()}.",
+                        "Report this, with the manifest.",
+                    )
 
     def enqueue(self, stream: int) -> None:
         """Puts the engine's kernels into a stream. The first time, kernels that are not known are compiled.

@@ -7,7 +7,6 @@ import weakref
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
@@ -51,7 +50,9 @@ class FrameKernels:
             ) from error
         self._unload = weakref.finalize(self, quietly, driver.cuModuleUnload, module)
 
-    def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], given: Arguments, stream: int) -> None:
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], given: Arguments, stream: int
+    ) -> None:
         """Puts a kernel into a stream. Error: cuda-failed."""
         call(self._driver.cuLaunchKernel, self._functions[kernel], *grid, *block, 1, 0, stream, given.address, 0)
 

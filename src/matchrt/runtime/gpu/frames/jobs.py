@@ -85,9 +85,7 @@ class GpuWeights:
         self._memory.close()
 
 
-def both_passes(
-    source: tuple[int, int], target: tuple[int, int], contract: InputContract
-) -> tuple[AxisPass, AxisPass]:
+def both_passes(source: tuple[int, int], target: tuple[int, int], contract: InputContract) -> tuple[AxisPass, AxisPass]:
     """The passes of a resize from (height, width) to (height, width) under an engine's kernel, always one an axis.
 
     An axis that keeps its length gets one weight of 1. Raises nothing.
@@ -173,9 +171,7 @@ def middle_bytes(plan: FramePlan, channels: int, weights: tuple[GpuWeights, ...]
     return total
 
 
-def points_arguments(
-    resizes: tuple[Resize, ...], points: tuple[int, int], count: int, slots: int
-) -> Arguments | None:
+def points_arguments(resizes: tuple[Resize, ...], points: tuple[int, int], count: int, slots: int) -> Arguments | None:
     """The structure `Points` for keypoints at these addresses; None if both images have the network's own pixels."""
     fits = [next(resize.fit for resize in resizes if resize.image == index) for index in (0, 1)]
     scales = [scale for fit in fits for scale in (fit.scale_x, fit.scale_y)]

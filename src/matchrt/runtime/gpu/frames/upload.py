@@ -1,4 +1,4 @@
-"""Images from host memory to the GPU as they are: by several threads through page-locked memory, or straight from it."""
+"""Images from host memory to the GPU as they are: through page-locked memory by several threads, or straight."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HostFrame:
     def size(self) -> int:
         """Bytes to transfer."""
         if not self.pinned:
-            return self.array.nbytes
+            return int(self.array.nbytes)
         pairs = zip(self.array.shape, self.array.strides, strict=True)
         return 1 + sum((side - 1) * stride for side, stride in pairs)
 
