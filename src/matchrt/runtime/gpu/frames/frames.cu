@@ -12,8 +12,9 @@ enum Type { UINT8 = 0, UINT16 = 1, FLOAT16 = 2, FLOAT32 = 3, FLOAT64 = 4 };
 // GREY has one value a pixel, COLOUR has three (at `red`, `green` and `blue`), NV12 has luma and, at half the
 // resolution, pairs of chroma.
 enum Kind { GREY = 0, COLOUR = 1, NV12 = 2 };
-// What becomes of the sums of a pass: floats as they are, or integers in 0..255, halves to the even one or up.
-enum Rounding { NONE = 0, HALF_EVEN = 1, HALF_UP = 2 };
+// What becomes of the sums of a pass: floats as they are, or integers in 0..255, halves to the even one or up. QUARTERS
+// rounds samples and products down first, as `resize_weights.AxisPass` says.
+enum Rounding { NONE = 0, HALF_EVEN = 1, HALF_UP = 2, QUARTERS = 3 };
 
 // An image in GPU memory. Offsets and strides are in bytes.
 struct Source {
@@ -100,9 +101,14 @@ static __device__ float grey(const Source &source, int y, int x) {
     return (float)((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16);
 }
 
+static __device__ float added(float sum, float weight, float value, int rounding) {
+    if (rounding != QUARTERS) return fmaf(weight, value, sum);
+    return sum + floorf(floorf(value * 128.0f) * 0.0078125f * weight * 4.0f) * 0.25f;
+}
+
 static __device__ float rounded(float value, int rounding) {
     if (rounding == NONE) return value;
-    const float whole = rounding == HALF_UP ? floorf(value + 0.5f) : rintf(value);
+    const float whole = rounding == HALF_EVEN ? rintf(value) : floorf(value + 0.5f);
     return whole < 0.0f ? 0.0f : whole > 255.0f ? 255.0f : whole;
 }
 
@@ -119,7 +125,7 @@ extern "C" __global__ void first_pass(const __grid_constant__ Jobs jobs) {
         for (int tap = 0; tap < pass.count; ++tap) {
             const int place = first + tap;
             const float value = grey(source, pass.rows ? place : y, pass.rows ? x : place);
-            sum = fmaf(pass.weights[tap * pass.length + output], value, sum);
+            sum = added(sum, pass.weights[tap * pass.length + output], value, pass.rounding);
         }
         for (int channel = 0; channel < job.channels; ++channel) middle[channel] = rounded(sum, pass.rounding);
         return;
@@ -130,9 +136,9 @@ extern "C" __global__ void first_pass(const __grid_constant__ Jobs jobs) {
         const float weight = pass.weights[tap * pass.length + output];
         int r, g, b;
         colours(source, pass.rows ? place : y, pass.rows ? x : place, r, g, b);
-        red = fmaf(weight, (float)r, red);
-        green = fmaf(weight, (float)g, green);
-        blue = fmaf(weight, (float)b, blue);
+        red = added(red, weight, (float)r, pass.rounding);
+        green = added(green, weight, (float)g, pass.rounding);
+        blue = added(blue, weight, (float)b, pass.rounding);
     }
     middle[0] = rounded(red, pass.rounding);
     middle[1] = rounded(green, pass.rounding);
@@ -158,7 +164,7 @@ extern "C" __global__ void second_pass(const __grid_constant__ Jobs jobs) {
         if (inside) {
             const float *middle = job.middle + start + channel;
             for (int tap = 0; tap < pass.count; ++tap) {
-                sum = fmaf(pass.weights[tap * pass.length + output], middle[tap * step], sum);
+                sum = added(sum, pass.weights[tap * pass.length + output], middle[tap * step], pass.rounding);
             }
             sum = rounded(sum, pass.rounding);
         }

@@ -22,7 +22,7 @@ MAX_JOBS = 4
 # Threads of a block: along a row, so that neighbours read and write neighbouring bytes.
 BLOCK = (32, 8)
 _KINDS = ("grey", "colour", "nv12")
-_ROUNDINGS = ("none", "half-even", "half-up")
+_ROUNDINGS = ("none", "half-even", "half-up", "quarters")
 
 _SOURCE = np.dtype(
     [("data", "u8"), *((name, "i8") for name in ("row", "column", "red", "green", "blue", "chroma", "chroma_row")),

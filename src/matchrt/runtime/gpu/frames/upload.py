@@ -41,7 +41,7 @@ class HostFrame:
         if not self.pinned:
             return int(self.array.nbytes)
         pairs = zip(self.array.shape, self.array.strides, strict=True)
-        return 1 + sum((side - 1) * stride for side, stride in pairs)
+        return 1 + int(sum((side - 1) * stride for side, stride in pairs))
 
 
 def is_pinned(array: npt.NDArray[Any]) -> bool:
