@@ -16,6 +16,8 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from support.kernels_on_cpu import given_size, run_kernel
 
 _ALIGNMENT = 256
@@ -382,3 +384,23 @@ class CudaStub:
         name, grid, block = self.functions[f], (gridDimX, gridDimY, gridDimZ), (blockDimX, blockDimY)
         given = ctypes.string_at(ctypes.c_void_p.from_address(kernelParams).value or 0, given_size(name))
         self.put(hStream, lambda: run_kernel(name, given, grid, block))
+
+
+class OnGpu:
+    """An array in the stub's GPU memory, with any strides, as torch and CuPy show theirs.
+
+    stream: the address of the stream that makes it; None if it says nothing.
+    """
+
+    def __init__(self, cuda: CudaStub, array: npt.NDArray[Any], stream: int | None = None) -> None:
+        low, high = np.lib.array_utils.byte_bounds(array)
+        _, self.base = cuda.module.cudaMalloc(high - low)
+        ctypes.memmove(self.base, low, high - low)
+        self.pointer = self.base + array.__array_interface__["data"][0] - low
+        self.array, self.stream = array, stream
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        packed = self.array.flags.c_contiguous
+        return {"version": 3, "data": (self.pointer, False), "shape": self.array.shape, "stream": self.stream,
+                "typestr": self.array.dtype.str, "strides": None if packed else self.array.strides}  # fmt: skip

@@ -24,7 +24,17 @@ from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.preprocess import PreparedImage, best_side, prepare_image, read_as, require_prepared
+from matchrt.runtime.preprocess import (
+    PlannedImage,
+    PlannedPair,
+    PreparedImage,
+    best_side,
+    plan_image,
+    prepare_image,
+    read_as,
+    require_prepared,
+)
+from matchrt.runtime.workspace import Workspace
 
 ImageLike = Any  # a path, an array, an `Image`, a `PreparedImage`, or anything with __array__
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -42,6 +52,7 @@ class PairAdapter:
     def __init__(self, manifest: EngineManifest, options: MatcherOptions | None = None) -> None:
         self.manifest = manifest
         self.options = options or MatcherOptions()
+        self._latest = self._provenance_at((0, 0), (0, 0))
         if self.options.sample is not None:
             require_dense(manifest)
         if self.options.resize is not None:
@@ -61,6 +72,10 @@ class PairAdapter:
         name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size; image-prepared for an
         image that was prepared otherwise than this engine wants it; option-range if images are stretched in pairs.
         """
+        planned = self._plan(value, name)
+        return planned if isinstance(planned, PreparedImage) else planned.told(planned.write(Workspace()))
+
+    def _plan(self, value: ImageLike, name: str) -> PlannedImage | PreparedImage:
         if isinstance(value, PreparedImage):
             require_prepared(value, self.manifest, self.options)
             return value
@@ -70,7 +85,7 @@ class PairAdapter:
                 "An image cannot be prepared alone if stretch is 'same': its pixels depend on the other image.",
                 "Pass both images of a pair, or use stretch='each'.",
             )
-        return prepare_image(value, name, self.manifest, self.options)
+        return plan_image(value, name, self.manifest, self.options)
 
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
         """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.
@@ -85,14 +100,22 @@ class PairAdapter:
 
         Errors: those of `prepare`.
         """
+        pair = self.plan_pair(image0, image1)
+        return pair.told(pair.write(Workspace(), None))
+
+    def plan_pair(self, image0: ImageLike, image1: ImageLike) -> PlannedPair:
+        """Decodes both images of a pair and fits them to the engine; no pixel of its input is written yet.
+
+        Errors: those of `prepare`.
+        """
         prepared = isinstance(image0, PreparedImage) and isinstance(image1, PreparedImage)
         if self.options.stretch != "same" or prepared:
-            return self.prepare(image0, "image0"), self.prepare(image1, "image1")
+            return PlannedPair(self._plan(image0, "image0"), self._plan(image1, "image1"))
         start = time.perf_counter()
         images = stretch_together(self.read(image0, "image0"), self.read(image1, "image1"))
         half = (time.perf_counter() - start) * 1e3 / 2
-        first, second = (prepare_image(image, image.name, self.manifest, self.options) for image in images)
-        return replace(first, decode_ms=half), replace(second, decode_ms=half)
+        first, second = (plan_image(image, image.name, self.manifest, self.options) for image in images)
+        return PlannedPair(replace(first, decode_ms=half), replace(second, decode_ms=half))
 
     def blank(self) -> PreparedImage:
         """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.
@@ -176,6 +199,13 @@ class PairAdapter:
         return DenseMatches(warp, certainty, first.ref, second.ref)
 
     def _provenance(self, first: PreparedImage, second: PreparedImage) -> Provenance:
+        sizes = first.fit.canvas_hw, second.fit.canvas_hw
+        known = self._latest  # a stream has one size for all its pairs
+        if (known.network_size0, known.network_size1) != sizes:
+            known = self._latest = self._provenance_at(*sizes)
+        return known
+
+    def _provenance_at(self, size0: tuple[int, int], size1: tuple[int, int]) -> Provenance:
         manifest = self.manifest
         return Provenance(
             model=manifest.model,
@@ -183,8 +213,8 @@ class PairAdapter:
             precision=manifest.precision,
             backend=manifest.backend,
             matchrt_version=__version__,
-            network_size0=first.fit.canvas_hw,
-            network_size1=second.fit.canvas_hw,
+            network_size0=size0,
+            network_size1=size1,
             apply_exif=self.options.apply_exif,
         )
 

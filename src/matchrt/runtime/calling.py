@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -36,6 +37,10 @@ class CallingSession:
         inputs: arrays `[B, ...]` by name, as the manifest lists them. Errors: those of `run`.
         """
         return Done(self.run(inputs))
+
+    def staging(self, shapes: Mapping[str, tuple[int, ...]]) -> Arrays | None:
+        """None: a run reads the caller's own arrays."""
+        return None
 
     def fork(self: SessionT) -> SessionT:
         """Another handle on the same engine, whose runtime allows runs in several threads. Raises nothing."""

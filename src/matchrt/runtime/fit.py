@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import InputContract, Kernel
+from matchrt.runtime.resize import resize_into
+from matchrt.runtime.workspace import Workspace
 
 # More than this adds no detail to the network's input, while its cost grows with the square.
 MAX_ENLARGEMENT = 2.0
@@ -26,7 +26,6 @@ MAX_ENLARGEMENT = 2.0
 MIN_NETWORK_SIDE = 64
 
 UInt8Array = npt.NDArray[np.uint8]
-_PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,22 @@ class Fit:
     def canvas_hw(self) -> tuple[int, int]:
         """(height, width) of the network's input, pixels."""
         return self.canvas_height, self.canvas_width
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the resized image is the original, without padding."""
+        return self.scale_x == self.scale_y == 1.0 and self.canvas_hw == (self.resized_height, self.resized_width)
+
+    def inside(self, canvas: UInt8Array) -> UInt8Array:
+        """The part of a canvas `[H, W, C]` that the resized image fills, as a view. Raises nothing."""
+        return canvas[: self.resized_height, : self.resized_width]
+
+    def clear_padding(self, canvas: UInt8Array) -> None:
+        """Makes the rest of a canvas `[H, W, C]` zero. It may have held another image. Raises nothing."""
+        if self.resized_height < self.canvas_height:
+            canvas[self.resized_height :] = 0
+        if self.resized_width < self.canvas_width:
+            canvas[: self.resized_height, self.resized_width :] = 0
 
     def to_original(self, points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Points [N, 2] (x, y) in pixels of the canvas to pixels of the original.
@@ -215,13 +230,20 @@ def _fit(original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int,
     return Fit(original[1] / resized[1], original[0] / resized[0], *resized, *canvas)
 
 
-def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> UInt8Array:
-    """Resizes an image and pads it: uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C], contiguous.
+def apply_fit(
+    pixels: UInt8Array,
+    fit: Fit,
+    kernel: Kernel = "area-linear",
+    out: UInt8Array | None = None,
+    workspace: Workspace | None = None,
+) -> UInt8Array:
+    """Resizes an image and pads it: uint8 [H, W] or [H, W, 3] to uint8 [canvas_height, canvas_width, C].
 
     C is 1 or 3.
-    kernel: `area-linear` averages over areas along a side that shrinks (no aliasing), and interpolates linearly along a
-        side that grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink. `bicubic-aliased`
-        is OpenCV's, which does not.
+    kernel: as `runtime.resize` describes them.
+    out: where the result is written; its rows may be apart. Without it, the result is contiguous, and if nothing is to
+        be done it is `pixels` itself.
+    workspace: for intermediate results; None for fresh memory.
     Error: fit-mismatch if the image is not of the size that the fit was made for.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
@@ -230,25 +252,15 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
             f"The image is {pixels.dtype} {pixels.shape}; the fit is for uint8 of height, width {fit.original_hw}.",
             "Make the fit from the size of this image.",
         )
-    resized = _resize(pixels, fit.resized_height, fit.resized_width, kernel)
-    if resized.ndim == 2:
-        resized = resized[:, :, None]
-    if (fit.resized_height, fit.resized_width) == (fit.canvas_height, fit.canvas_width):
-        return np.ascontiguousarray(resized)
-    canvas = np.zeros((fit.canvas_height, fit.canvas_width, resized.shape[2]), np.uint8)
-    canvas[: fit.resized_height, : fit.resized_width] = resized
-    return canvas
-
-
-def _resize(pixels: UInt8Array, height: int, width: int, kernel: Kernel) -> UInt8Array:
-    """Shrinks first, then enlarges: INTER_AREA stops averaging as soon as one of its two sides grows."""
-    if kernel == "bicubic-aliased":
-        return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-    if kernel != "area-linear":
-        return np.array(PILImage.fromarray(pixels).resize((width, height), _PILLOW[kernel]))
-    down = (min(height, pixels.shape[0]), min(width, pixels.shape[1]))
-    if down != pixels.shape[:2]:
-        pixels = np.asarray(cv2.resize(pixels, (down[1], down[0]), interpolation=cv2.INTER_AREA), np.uint8)
-    if (height, width) != down:
-        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-    return pixels
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if out is None and fit.changes_nothing:
+        return np.ascontiguousarray(pixels)
+    out = np.empty((*fit.canvas_hw, pixels.shape[2]), np.uint8) if out is None else out
+    inner = fit.inside(out)
+    if pixels.shape[2] == 1:
+        resize_into(pixels[:, :, 0], inner[:, :, 0], kernel, workspace or Workspace())
+    else:
+        resize_into(pixels, inner, kernel, workspace or Workspace())
+    fit.clear_padding(out)
+    return out

@@ -38,19 +38,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
+from matchrt.runtime.colours import ChannelOrder, Order, in_memory_order
 from matchrt.runtime.decoding import pillow
-from matchrt.runtime.decoding.arrays import as_array
+from matchrt.runtime.decoding.arrays import as_array, with_alpha
 from matchrt.runtime.decoding.arrays import values_of as values_of_array
 from matchrt.runtime.decoding.file import naming, open_stored
 from matchrt.runtime.decoding.source import Source
 from matchrt.runtime.decoding.values import (
-    LEAST_CONTRAST,
     Span,
     Stretch,
     UInt8Array,
@@ -63,7 +63,6 @@ from matchrt.runtime.orientation import UPRIGHT, inverse, turn_pixels, turn_size
 
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16
-ChannelOrder = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,8 @@ class Image:
     def grey(self) -> UInt8Array:
         """Grey pixels, uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L'). Raises nothing.
 
-        If the image is grey, this is `pixels` itself and not a copy.
+        If the image is grey, this is `pixels` itself and not a copy. Matching itself uses `colours.to_grey`, which is
+        faster, and within one level of it.
         """
         if self.pixels.ndim == 2:
             return self.pixels
@@ -110,6 +110,35 @@ class Image:
         if self.pixels.ndim == 3:
             return self.pixels
         return np.repeat(self.pixels[:, :, None], 3, axis=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image as it stands in memory: of an array of bytes, no pixel is copied.
+
+    pixels: uint8, [H, W], [H, W, 3] or [H, W, 4].
+    order: what the channels are.
+    name, orientation: as in `Image`.
+    told: what a person should know about it; None for nothing, or if it has not been looked at yet.
+    seen: whether it has been looked at.
+    """
+
+    pixels: UInt8Array
+    order: Order
+    name: str
+    orientation: int = UPRIGHT
+    told: str | None = None
+    seen: bool = True
+
+    def notice(self) -> str | None:
+        """What a person should know about it; None for nothing. Raises nothing.
+
+        An array is looked at when this is called, which can be while an engine works already.
+        """
+        if self.seen:
+            return self.told
+        colours = self.pixels if self.pixels.ndim == 2 else self.pixels[:, :, :3]
+        return _notice(Values(colours, 255.0), self.name)
 
 
 # ----------------------------------------------------------------------------------------------- files
@@ -209,10 +238,9 @@ def check_size(height: int, width: int, name: str, max_pixels: int) -> None:
 
 def _to_image(values: Values, name: str, orientation: int, stretch: Stretch, code: str) -> Image:
     upright = Values(turn_pixels(values.pixels, orientation), values.white)
-    span = upright.span()
     if stretch == "none":
-        return Image(to_uint8(upright, name, code), name, orientation, _notice(span, name))
-    pixels = stretch_to_uint8(upright, span, name, code)
+        return Image(to_uint8(upright, name, code), name, orientation, _notice(upright, name))
+    pixels = stretch_to_uint8(upright, upright.span(), name, code)
     return Image(pixels, name, orientation, None, upright if stretch == "same" else None)
 
 
@@ -238,14 +266,10 @@ def _stretched(image: Image, span: Span) -> Image:
     return replace(image, pixels=stretch_to_uint8(image.values, span, image.name, "image-format"))
 
 
-def notice_of(pixels: UInt8Array, name: str) -> str | None:
-    """What a person should know of an image's 8-bit pixels [H, W, ...]; None for nothing. Raises nothing."""
-    return _notice(Values(pixels, 255.0).span(), name)
-
-
-def _notice(span: Span, name: str) -> str | None:
-    if span.contrast >= LEAST_CONTRAST:
+def _notice(values: Values, name: str) -> str | None:
+    if values.has_contrast():
         return None
+    span = values.span()
     return (
         f"'{name}' uses {span.contrast:.1%} of its range: most values are {span.low:.6g}..{span.high:.6g} "
         f"of 0..{span.white:.6g}. To use all of it: --stretch each or same (MatcherOptions(stretch='each'))."
@@ -287,8 +311,7 @@ def as_image(
             return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels, stretch=stretch)
         if isinstance(value, Nv12):
             check_size(value.height, value.width, name, max_pixels)
-            value = value.to_rgb(name)
-            channel_order = "rgb"
+            value, channel_order = value.to_rgb(name), "rgb"
         if isinstance(value, PILImage.Image):
             return _from_pillow(value, name, max_pixels, apply_exif, stretch)
     array = as_array(value, name)
@@ -297,6 +320,29 @@ def as_image(
         array = array[:, :, ::-1]
     with naming(name):
         return _to_image(values_of_array(array, name), name, UPRIGHT, stretch, "image-array")
+
+
+def as_frame(
+    value: object,
+    *,
+    channel_order: ChannelOrder = "rgb",
+    name: str = "array",
+    max_pixels: int = MAX_PIXELS,
+    apply_exif: bool = True,
+    stretch: Stretch = "none",
+) -> Frame:
+    """What `as_image` takes, without a copy of what is an array of bytes already.
+
+    Arguments and errors are those of `as_image`. The frame looks at the caller's array, as long as that lives.
+    """
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and stretch == "none":
+        array = with_alpha(value, name)
+        check_size(array.shape[0], array.shape[1], name, max_pixels)
+        return Frame(*in_memory_order(array, channel_order), name, seen=False)
+    image = as_image(
+        value, channel_order=channel_order, name=name, max_pixels=max_pixels, apply_exif=apply_exif, stretch=stretch
+    )
+    return Frame(image.pixels, "grey" if image.pixels.ndim == 2 else "rgb", image.name, image.orientation, image.notice)
 
 
 def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif: bool, stretch: Stretch) -> Image:

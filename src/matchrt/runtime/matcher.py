@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,12 +20,13 @@ from matchrt.runtime.opening import open_named
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session, SessionOptions
-from matchrt.runtime.streaming import PairRun, Prepared, require_pair, stream_matches
+from matchrt.runtime.streaming import PairRun, plan_pair, stream_matches
+from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
     from matchrt.runtime.gpu.matching import GpuMatches
-    from matchrt.runtime.gpu.route import FrameRoute
+    from matchrt.runtime.gpu.route import FrameRoute, HostPair
 
 
 class Matcher:
@@ -55,6 +55,7 @@ class Matcher:
         options = options or MatcherOptions()
         self._session: Session = _open(engine, options, store) if isinstance(engine, str | Path) else engine
         self._spare: list[Session] = []
+        self._workspaces = Workspaces()
         self._known_route: FrameRoute | None = None
         try:
             require_single_pair(self._session.manifest)
@@ -104,7 +105,8 @@ class Matcher:
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
-        return self._begin(image0, image1).matches()
+        with self._workspaces.borrowed() as workspace:
+            return self._begin(image0, image1, workspace).matches()
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
         """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines that were built with --dense.
@@ -113,8 +115,9 @@ class Matcher:
         size-memory, out-of-memory, session-*.
         """
         require_dense(self.manifest)
-        run = self._begin(image0, image1)
-        return self._adapter.dense(run.images, run.outputs())
+        with self._workspaces.borrowed() as workspace:
+            run = self._begin(image0, image1, workspace)
+            return self._adapter.dense(run.images, run.outputs())
 
     def match_on_gpu(self, image0: Any, image1: Any, *, stream: Any = None) -> GpuMatches:
         """Matches two images on the GPU, as `match` takes them, and leaves the matches there: `[1, K, 2]` keypoints.
@@ -149,7 +152,7 @@ class Matcher:
     def match_many(
         self, pairs: Iterable[tuple[ImageLike, ImageLike]], *, return_errors: bool = False
     ) -> Iterator[Matches | MatchRTError]:
-        """Matches pair after pair, in order. The next pair is decoded while the engine works on this one.
+        """Matches pair after pair, in order. Threads decode and resize the next pairs while the engine works.
 
         pairs: (image0, image1), each a path, an array `[H,W]` or `[H,W,1|3|4]`, or a prepared image, in host memory.
         return_errors: True yields the error of a bad pair and goes on. False raises it, which ends the iteration.
@@ -158,7 +161,7 @@ class Matcher:
         """
         with (
             self._streaming_sessions() as sessions,
-            closing(stream_matches(self._adapter, sessions, pairs, self._prepared)) as found,
+            closing(stream_matches(self._adapter, sessions, pairs, choose=self._choose)) as found,
         ):
             for outcome in found:
                 if isinstance(outcome, MatchRTError) and not return_errors:
@@ -202,14 +205,13 @@ class Matcher:
     ) -> None:
         self.close()
 
-    def _begin(self, image0: ImageLike, image1: ImageLike) -> PairRun:
-        return PairRun.begin(self._adapter, self._session, self._prepared((image0, image1)))
+    def _begin(self, image0: ImageLike, image1: ImageLike, workspace: Workspace) -> PairRun:
+        pair = plan_pair(self._adapter, (image0, image1), self._choose)
+        return PairRun.begin(self._adapter, self._session, pair, workspace)
 
-    def _prepared(self, pair: tuple[ImageLike, ImageLike]) -> Prepared:
-        """Where a pair in host memory is resized is decided here: on the GPU, or now on the host."""
-        pair = require_pair(pair)
-        frames = self._route().host_pair(self._session, *pair) if self._session.asynchronous else None
-        return frames or self._adapter.prepare_pair(*pair)
+    def _choose(self, image0: ImageLike, image1: ImageLike) -> HostPair | None:
+        """Where a pair in host memory is resized is decided here: by the session on its GPU, or (None) on the host."""
+        return self._route().host_pair(self._session, image0, image1) if self._session.asynchronous else None
 
     def _route(self) -> FrameRoute:
         if self._known_route is None:
@@ -239,10 +241,8 @@ class Matcher:
         from matchrt.runtime.gpu.matching import require_gpu_session
 
         session = require_gpu_session(self._session)
-        start = time.perf_counter()
-        where = None if stream is None else stream_handle(stream)
-        pair = self._route().gpu_pair(image0, image1, where)
-        return PairRun(self._adapter, pair.plan.images, session.start_frames(pair, where), start).matches()
+        pair = self._route().gpu_pair(image0, image1, None if stream is None else stream_handle(stream))
+        return PairRun.start_frames(self._adapter, session, pair).matches()
 
 
 def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import require_backend
+from matchrt.runtime.colours import ChannelOrder
 from matchrt.runtime.decoding.values import STRETCHES, Stretch
-from matchrt.runtime.image import MAX_PIXELS, ChannelOrder
+from matchrt.runtime.image import MAX_PIXELS
 from matchrt.runtime.session import Device
 
 

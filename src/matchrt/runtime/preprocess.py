@@ -7,16 +7,23 @@ decoded without an engine. Callers use `PairAdapter.prepare`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, Kernel
+from matchrt.runtime.colours import to_grey, to_rgb
 from matchrt.runtime.decoding.values import UInt8Array
-from matchrt.runtime.fit import Fit, apply_fit, fit_coarse, fit_image
-from matchrt.runtime.image import Image, as_image
+from matchrt.runtime.fit import Fit, fit_coarse, fit_image
+from matchrt.runtime.image import Frame, Image, as_frame, as_image
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.resize import resize_into
+from matchrt.runtime.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +70,170 @@ def read_as(value: Any, name: str, options: MatcherOptions) -> Image:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class PlannedImage:
+    """An image of which it is known how it fits into the engine's input, before a pixel is written.
+
+    frame: the image as it stands in memory.
+    fit: how it is resized and padded.
+    small: the same for the smaller copy that some engines take; None for other engines.
+    channels: of the engine's images, 1 (grey) or 3 (RGB).
+    kernel: the filter of the resize.
+    decode_ms: milliseconds of decoding.
+    """
+
+    frame: Frame
+    fit: Fit
+    small: Fit | None
+    channels: int
+    kernel: Kernel
+    decode_ms: float
+
+    def write(
+        self, workspace: Workspace, pixels: UInt8Array | None = None, coarse: UInt8Array | None = None
+    ) -> PreparedImage:
+        """Converts the colours, resizes and pads.
+
+        workspace: for intermediate results.
+        pixels, coarse: where the results are written, uint8 `[H, W, C]`; None for memory of their own. An image that
+            is just as the engine wants it is not copied, and `pixels` stays as it was.
+
+        The result has no notice yet (`told`). Raises nothing.
+        """
+        start = time.perf_counter()
+        frame, fit = self.frame, self.fit
+        if fit.changes_nothing and frame.order == ("grey" if self.channels == 1 else "rgb"):
+            whole = np.ascontiguousarray(frame.pixels)
+            written = whole[:, :, None] if whole.ndim == 2 else whole
+        else:
+            written = self._fill(fit, pixels, workspace)
+        smaller = None if self.small is None else self._fill(self.small, coarse, workspace)
+        height, width = frame.pixels.shape[:2]
+        return PreparedImage(
+            ImageRef(frame.name, height, width, frame.orientation),
+            fit,
+            written,
+            smaller,
+            self.decode_ms,
+            (time.perf_counter() - start) * 1e3,
+            self.kernel,
+        )
+
+    def told(self, prepared: PreparedImage) -> PreparedImage:
+        """What `write` returned, with the notice. It may be asked for while the engine works. Raises nothing."""
+        notice = self.frame.notice()
+        return prepared if notice is None else replace(prepared, notice=notice)
+
+    def _fill(self, fit: Fit, out: UInt8Array | None, workspace: Workspace) -> UInt8Array:
+        """Colours are converted after a resize where that gives the same, since there are fewer pixels then."""
+        if out is None:
+            out = np.empty((*fit.canvas_hw, self.channels), np.uint8)
+        pixels, order, inner = self.frame.pixels, self.frame.order, fit.inside(out)
+        resized = inner.shape[:2] != pixels.shape[:2]
+        if self.channels == 1:
+            if resized and order != "grey":
+                grey = workspace.take("grey", pixels.shape[:2])
+                to_grey(pixels, order, grey)
+                pixels, order = grey, "grey"
+            if resized:
+                resize_into(pixels, inner[:, :, 0], self.kernel, workspace)
+            else:
+                to_grey(pixels, order, inner[:, :, 0])
+        elif not resized:
+            to_rgb(pixels, order, inner)
+        elif order == "rgb":
+            resize_into(pixels, inner, self.kernel, workspace)
+        elif pixels.ndim == 3 and pixels.shape[2] == 4:
+            colours = workspace.take("colours", (*pixels.shape[:2], 3))
+            to_rgb(pixels, order, colours)
+            resize_into(colours, inner, self.kernel, workspace)
+        else:
+            small = workspace.take("resized", (*inner.shape[:2], *pixels.shape[2:]))
+            resize_into(pixels, small, self.kernel, workspace)
+            to_rgb(small, order, inner)
+        fit.clear_padding(out)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedPair:
+    """Two images of which it is known how they fit into the engine's input, or that are prepared already."""
+
+    first: PlannedImage | PreparedImage
+    second: PlannedImage | PreparedImage
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes `[1, H, W, C]` of the engine's images, and of their smaller copies, by name. Raises nothing."""
+        found: dict[str, tuple[int, ...]] = {}
+        for index, image in enumerate((self.first, self.second)):
+            if isinstance(image, PreparedImage):
+                written = {"image": image.pixels, "coarse": image.coarse}
+                found |= {f"{name}{index}": (1, *array.shape) for name, array in written.items() if array is not None}
+                continue
+            found[f"image{index}"] = (1, *image.fit.canvas_hw, image.channels)
+            if image.small is not None:
+                found[f"coarse{index}"] = (1, *image.small.canvas_hw, image.channels)
+        return found
+
+    def write(
+        self, workspace: Workspace, lent: Mapping[str, npt.NDArray[Any]] | None
+    ) -> tuple[PreparedImage, PreparedImage]:
+        """Converts, resizes and pads both images; those that were prepared before stay as they are.
+
+        workspace: for intermediate results.
+        lent: the arrays of `shapes` into which the results are written; None for memory of their own.
+
+        The results have no notices yet (`told`). Raises nothing.
+        """
+        arrays = {} if lent is None else lent
+        first, second = (
+            image
+            if isinstance(image, PreparedImage)
+            else image.write(workspace, *(_row(arrays.get(f"{name}{index}")) for name in ("image", "coarse")))
+            for index, image in enumerate((self.first, self.second))
+        )
+        return first, second
+
+    def told(self, prepared: tuple[PreparedImage, PreparedImage]) -> tuple[PreparedImage, PreparedImage]:
+        """What `write` returned, with the notices. It may be asked for while the engine works. Raises nothing."""
+        first, second = (
+            written if isinstance(image, PreparedImage) else image.told(written)
+            for image, written in zip((self.first, self.second), prepared, strict=True)
+        )
+        return first, second
+
+
+def _row(array: npt.NDArray[Any] | None) -> UInt8Array | None:
+    return None if array is None else array[0]
+
+
+def plan_image(value: Any, name: str, manifest: EngineManifest, options: MatcherOptions) -> PlannedImage:
+    """Decodes one image and fits it to the engine of `manifest`.
+
+    name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
+    """
+    start = time.perf_counter()
+    frame = as_frame(
+        value,
+        channel_order=options.channel_order,
+        name=name,
+        max_pixels=options.max_pixels,
+        apply_exif=options.apply_exif,
+        stretch=options.stretch,
+    )
+    contract, size = manifest.input, (frame.pixels.shape[0], frame.pixels.shape[1])
+    fit = fit_image(size, contract, options.resize or best_side(manifest))
+    decode_ms = (time.perf_counter() - start) * 1e3
+    return PlannedImage(frame, fit, fit_coarse(size, contract), contract.channels, contract.kernel, decode_ms)
+
+
 def prepare_image(value: Any, name: str, manifest: EngineManifest, options: MatcherOptions) -> PreparedImage:
     """Decodes and resizes one image for the engine of `manifest`, to uint8 `[H, W, C]`.
 
     name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
     """
-    start = time.perf_counter()
-    image = read_as(value, name, options)
-    decoded = time.perf_counter()
-    pixels = image.grey() if manifest.input.channels == 1 else image.rgb()
-    size = image.height, image.width
-    fit = fit_image(size, manifest.input, options.resize or best_side(manifest))
-    resized = apply_fit(pixels, fit, manifest.input.kernel)
-    small = fit_coarse(size, manifest.input)
-    coarse = None if small is None else apply_fit(pixels, small, manifest.input.kernel)
-    end = time.perf_counter()
-    ref = ImageRef(image.name, image.height, image.width, image.orientation)
-    kernel = manifest.input.kernel
-    return PreparedImage(
-        ref, fit, resized, coarse, (decoded - start) * 1e3, (end - decoded) * 1e3, kernel, image.notice
-    )
+    planned = plan_image(value, name, manifest, options)
+    return planned.told(planned.write(Workspace()))
 
 
 def require_prepared(image: PreparedImage, manifest: EngineManifest, options: MatcherOptions) -> None:

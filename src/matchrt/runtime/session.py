@@ -120,6 +120,17 @@ class Session(Protocol):
         """
         ...
 
+    def staging(self, shapes: Mapping[str, tuple[int, ...]]) -> Arrays | None:
+        """The session's own input arrays for inputs of these shapes, to write the next run's inputs into.
+
+        shapes: `[B, ...]` of the images, and of their smaller copies, by name.
+
+        What lies there when `start` gets the same arrays is not copied once more. They hold whatever the last run left
+        in them, and are valid until the next `start`. None if a run reads the caller's own arrays, or if the session
+        has not run on such shapes yet. Errors: session-closed, session-busy.
+        """
+        ...
+
     def fork(self) -> Session:
         """A session for another thread, on the same loaded engine. Each is closed by itself. Error: session-closed."""
         ...

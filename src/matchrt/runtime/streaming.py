@@ -1,11 +1,12 @@
-"""Pair after pair through an engine. The next images are decoded, and copied to the GPU, while the engine works."""
+"""Pair after pair through an engine. Threads decode and resize the next images while the engine works."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -14,27 +15,35 @@ from typing import Any, Protocol
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import ImageLike, Outputs, PairAdapter
 from matchrt.runtime.matches import Matches
-from matchrt.runtime.preprocess import PreparedImage
+from matchrt.runtime.preprocess import PlannedPair, PreparedImage
 from matchrt.runtime.session import Pending, Session
+from matchrt.runtime.workspace import Workspace, Workspaces
 
 _Images = tuple[PreparedImage, PreparedImage]
 
 
 class Frames(Protocol):
-    """Two images in host memory that the session itself resizes."""
+    """Two images in host memory that the session resizes itself."""
+
+    @property
+    def images(self) -> _Images:
+        """Their names, sizes and fits, without pixels and notices."""
+        ...
 
     def start(self, session: Session) -> Pending:
         """Starts a run of the engine on them. Errors: those of `Session.start`."""
         ...
 
-    def images(self) -> _Images:
-        """Their names, sizes and fits. Raises nothing."""
+    def told(self, prepared: _Images) -> _Images:
+        """`images` with their notices; see `PlannedPair.told`."""
         ...
 
 
-# A pair as `PairRun.begin` takes it.
-Prepared = _Images | Frames
+# Says which pairs the session is to resize itself; None for those that the host prepares.
+Chooser = Callable[[ImageLike, ImageLike], Frames | None]
 _PAIRS_REMEDY = "Give (image0, image1) tuples, such as [('a.jpg', 'b.jpg')]."
+# Threads that decode and resize for an engine on a GPU, which is much faster than one of them.
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -42,102 +51,207 @@ class PairRun:
     """A pair that an engine works on.
 
     adapter: what prepared the images and reads the outputs.
-    images: the two prepared images.
+    pair: the two images, as they were before they were prepared.
+    images: the two prepared images, whose notices are not known yet.
     pending: the run that was started.
     start: when it was started, in seconds of `time.perf_counter`.
     """
 
     adapter: PairAdapter
+    pair: PlannedPair | Frames
     images: _Images
     pending: Pending
     start: float
 
     @classmethod
-    def begin(cls, adapter: PairAdapter, session: Session, pair: Prepared) -> PairRun:
-        """Starts a run of the engine on two prepared images, uint8 `[H, W, C]`, or on images that it prepares.
+    def begin(cls, adapter: PairAdapter, session: Session, pair: PlannedPair | Frames, workspace: Workspace) -> PairRun:
+        """Prepares two images, straight into the session's own memory if it lends that, and starts a run.
 
+        workspace: holds the images until the run is over.
         Errors: size-memory, those of `Session.start`.
         """
-        if isinstance(pair, tuple):
-            inputs = adapter.inputs(*pair)
-            start = time.perf_counter()
-            return cls(adapter, pair, session.start(inputs), start)
+        if not isinstance(pair, PlannedPair):
+            return cls.start_frames(adapter, session, pair)
+        lent = session.staging(shapes := pair.shapes())
+        if lent is None:
+            lent = {name: workspace.take(name, shape) for name, shape in shapes.items()}
+        return cls.start_on(adapter, session, pair, pair.write(workspace, lent))
+
+    @classmethod
+    def start_on(cls, adapter: PairAdapter, session: Session, pair: PlannedPair, images: _Images) -> PairRun:
+        """Starts a run on prepared images, uint8 `[H, W, C]`. Errors: size-memory, those of `Session.start`."""
+        inputs = adapter.inputs(*images)
         start = time.perf_counter()
-        pending = pair.start(session)
-        return cls(adapter, pair.images(), pending, start)
+        return cls(adapter, pair, images, session.start(inputs), start)
+
+    @classmethod
+    def start_frames(cls, adapter: PairAdapter, session: Session, frames: Frames) -> PairRun:
+        """Starts a run on images that the session resizes. Errors: those of `Session.start`."""
+        start = time.perf_counter()
+        return cls(adapter, frames, frames.images, frames.start(session), start)
 
     def outputs(self) -> Outputs:
         """Waits for the engine's outputs, arrays `[1, ...]` by name. Errors: those of `Pending.result`."""
         return self.pending.result()
 
-    def matches(self) -> Matches:
-        """Waits for the matches. Errors: those of `Pending.result`; matches-invalid."""
+    def matches(self, timings: Mapping[str, float] | None = None) -> Matches:
+        """Waits for the matches. timings: more of them, in milliseconds by stage.
+
+        Errors: those of `Pending.result`; matches-invalid.
+        """
+        images = self.pair.told(self.images)  # while the engine works
         outputs = self.outputs()
-        timings = {"inference": (time.perf_counter() - self.start) * 1e3, **self.pending.timings()}
-        return self.adapter.matches(self.images, outputs, timings)
+        spent = {"inference": (time.perf_counter() - self.start) * 1e3, **self.pending.timings(), **(timings or {})}
+        return self.adapter.matches(images, outputs, spent)
 
 
-def require_pair(pair: Any) -> tuple[ImageLike, ImageLike]:
-    """The two images of a pair. Error: pair-invalid if it is not two."""
+def plan_pair(
+    adapter: PairAdapter, pair: tuple[ImageLike, ImageLike], choose: Chooser | None = None
+) -> PlannedPair | Frames:
+    """Decodes both images of a pair and fits them to the engine, unless `choose` leaves that to the session.
+
+    Errors: pair-invalid if it is not two images; image-* of `as_image`, fit-size.
+    """
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
         raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", _PAIRS_REMEDY)
-    return pair[0], pair[1]
+    frames = None if choose is None else choose(pair[0], pair[1])
+    return frames or adapter.plan_pair(pair[0], pair[1])
+
+
+@dataclass
+class _Prepared:
+    """A pair that waits for the engine, in a workspace of its own until its run is over if the host prepares it."""
+
+    pair: PlannedPair | Frames
+    images: _Images
+    workspace: Workspace | None
+
+
+@dataclass
+class _Running:
+    """A pair on the engine, or its error.
+
+    waited: milliseconds that the engine waited for the pair's images.
+    """
+
+    run: PairRun | MatchRTError
+    workspace: Workspace | None = None
+    waited: float = 0.0
 
 
 def stream_matches(
     adapter: PairAdapter,
     sessions: Sequence[Session],
     pairs: Iterable[tuple[ImageLike, ImageLike]],
-    prepare: Callable[[tuple[ImageLike, ImageLike]], Prepared],
+    workers: int | None = None,
+    choose: Chooser | None = None,
 ) -> Generator[Matches | MatchRTError, None, None]:
     """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
     pairs: (image0, image1), each a path, an array `[H, W]` or `[H, W, C]`, or a prepared image.
-    prepare: what makes of such a pair what `PairRun.begin` takes; it is called in another thread.
+    workers: threads that decode and resize the next pairs; None for as many as the engine needs. One more pair than
+        workers is read ahead, so memory does not grow with the number of pairs.
+    choose: which pairs the sessions resize themselves; None for none.
 
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
     that the sessions can be used again. Errors: no MatchRTError is raised, it is yielded.
     """
+    workers = workers or preparing_threads(sessions)
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        turns = itertools.cycle(sessions)
-        running: deque[PairRun | MatchRTError] = deque()
-        stack.callback(_abandon, running)
-        for prepared in _ahead(pairs, lambda pair: pool.submit(prepare, pair)):
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
+        stream = _Stream(adapter, itertools.cycle(sessions), choose)
+        stack.callback(stream.abandon)
+        for prepared in _ahead(pairs, lambda pair: pool.submit(stream.prepare, pair), workers + 1):
             if isinstance(prepared, Exception):
-                yield from (_outcome(run) for run in _drained(running))
+                yield from stream.rest()
                 raise prepared
-            running.append(_begun(adapter, next(turns), prepared))
-            if len(running) == len(sessions):
-                yield _outcome(running.popleft())
-        yield from (_outcome(run) for run in _drained(running))
+            stream.begin(prepared)
+            if len(stream.running) == len(sessions):
+                yield stream.next()
+        yield from stream.rest()
 
 
-def _begun(adapter: PairAdapter, session: Session, prepared: Future[Prepared]) -> PairRun | MatchRTError:
-    """Starts a pair on a session. An error of the pair is returned, and comes out when it is the pair's turn."""
-    try:
-        return PairRun.begin(adapter, session, prepared.result())
-    except MatchRTError as error:
-        return error
+def preparing_threads(sessions: Sequence[Session]) -> int:
+    """How many threads prepare images for these sessions. Raises nothing.
+
+    An engine on the CPU uses all cores itself, and takes longer than one thread needs for the next pair.
+    """
+    if not any(session.asynchronous for session in sessions):
+        return 1
+    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
 
 
-def _outcome(run: PairRun | MatchRTError) -> Matches | MatchRTError:
-    if isinstance(run, MatchRTError):
-        return run
-    try:
-        return run.matches()
-    except MatchRTError as error:
-        return error
+class _Stream:
+    """The pairs under way. `prepare` runs in worker threads, everything else in the caller's."""
+
+    def __init__(self, adapter: PairAdapter, turns: Iterator[Session], choose: Chooser | None) -> None:
+        self._adapter, self._turns, self._choose = adapter, turns, choose
+        self._workspaces = Workspaces()
+        self.running: deque[_Running] = deque()
+
+    def prepare(self, images: tuple[ImageLike, ImageLike]) -> _Prepared:
+        """Decodes and resizes a pair. Errors: those of `plan_pair`."""
+        pair = plan_pair(self._adapter, images, self._choose)
+        if not isinstance(pair, PlannedPair):
+            return _Prepared(pair, pair.images, None)
+        workspace = self._workspaces.borrow()
+        lent = {name: workspace.take(name, shape) for name, shape in pair.shapes().items()}
+        written = pair.told(pair.write(workspace, lent))
+        return _Prepared(PlannedPair(*written), written, workspace)
+
+    def begin(self, prepared: Future[_Prepared]) -> None:
+        """Starts a pair on the next session. An error of the pair comes out when it is the pair's turn."""
+        start = time.perf_counter()
+        try:
+            ready = prepared.result()
+            waited = (time.perf_counter() - start) * 1e3
+            run = self._started(ready, next(self._turns))
+        except MatchRTError as error:
+            self.running.append(_Running(error))
+        else:
+            self.running.append(_Running(run, ready.workspace, waited))
+
+    def _started(self, ready: _Prepared, session: Session) -> PairRun:
+        if isinstance(ready.pair, PlannedPair):
+            return PairRun.start_on(self._adapter, session, ready.pair, ready.images)
+        return PairRun.start_frames(self._adapter, session, ready.pair)
+
+    def next(self) -> Matches | MatchRTError:
+        """The outcome of the pair that was started first."""
+        first = self.running.popleft()
+        if isinstance(first.run, MatchRTError):
+            return first.run
+        try:
+            return first.run.matches({"wait": first.waited})
+        except MatchRTError as error:
+            return error
+        finally:
+            if first.workspace is not None:
+                self._workspaces.give_back(first.workspace)
+
+    def rest(self) -> Iterator[Matches | MatchRTError]:
+        """The outcomes of all pairs that were started."""
+        while self.running:
+            yield self.next()
+
+    def abandon(self) -> None:
+        """Waits for the runs under way. Raises nothing."""
+        for left in self.running:
+            if isinstance(left.run, PairRun):
+                with suppress(MatchRTError):
+                    left.run.outputs()
 
 
-def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[Prepared]]) -> Iterator[Future[Prepared] | Exception]:
-    """Pairs that are being prepared, in order, two ahead of the one that is taken.
+def _ahead(
+    pairs: Iterable[Any], submit: Callable[[Any], Future[_Prepared]], ahead: int
+) -> Iterator[Future[_Prepared] | Exception]:
+    """Pairs that are being prepared, in order, `ahead` of them together with the one that is taken.
 
     If the caller's iterator raises, its error comes last.
     """
-    waiting: deque[Future[Prepared]] = deque()
+    waiting: deque[Future[_Prepared]] = deque()
     try:
         source = iter(pairs)
     except TypeError:
@@ -155,17 +269,5 @@ def _ahead(pairs: Iterable[Any], submit: Callable[[Any], Future[Prepared]]) -> I
             yield from waiting
             yield error
             return
-        if len(waiting) == 2:
+        if len(waiting) == ahead:
             yield waiting.popleft()
-
-
-def _drained(running: deque[PairRun | MatchRTError]) -> Iterator[PairRun | MatchRTError]:
-    while running:
-        yield running.popleft()
-
-
-def _abandon(running: deque[PairRun | MatchRTError]) -> None:
-    for run in _drained(running):
-        if isinstance(run, PairRun):
-            with suppress(MatchRTError):
-                run.outputs()

@@ -22,6 +22,13 @@ def as_array(value: object, name: str) -> npt.NDArray[Any]:
     return _drop_extra_channels(_as_array(value, name), name)
 
 
+def with_alpha(value: object, name: str) -> npt.NDArray[Any]:
+    """As `as_array`, but a fourth channel stays: [H, W], [H, W, 3] or [H, W, 4]. Error: image-array."""
+    array = _as_array(value, name)
+    kept = _drop_extra_channels(array, name)
+    return array if kept.ndim == 3 else kept
+
+
 def values_of(array: npt.NDArray[Any], name: str) -> Values:
     """The values of an array [H, W] or [H, W, C], in any byte order. Error: image-array for a type that is not read."""
     kind = f"{array.dtype.kind}{array.dtype.itemsize}"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ from matchrt.runtime.gpu.arrays import GpuView, on_gpu, view_gpu_array
 from matchrt.runtime.gpu.frames.layouts import PixelLayout, layout_of, layout_of_nv12, packed_strides
 from matchrt.runtime.gpu.frames.plan import NAMES, FramePlan, plan_frames
 from matchrt.runtime.gpu.frames.upload import FrameUpload, HostFrame, is_pinned
+from matchrt.runtime.gpu.matching import require_gpu_session
 from matchrt.runtime.gpu.session import TensorRTSession
-from matchrt.runtime.image import notice_of
+from matchrt.runtime.image import Frame
 from matchrt.runtime.nv12 import Nv12
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
@@ -28,6 +29,7 @@ LOGGER = logging.getLogger("matchrt.runtime")
 # From so many pixels on, images in host memory are transferred as they are and resized on the GPU.
 GPU_FROM = 1280 * 720
 _KNOWN_PLANS = 64
+_Images = tuple[PreparedImage, PreparedImage]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +39,26 @@ class GpuPair:
     plan: what becomes of them.
     addresses: of their first pixels.
     owners: the caller's objects, which keep the memory.
+    stream: the address of the stream in which they are made, and the run is to be; None for the session's own.
     """
 
     plan: FramePlan
     addresses: tuple[int, int]
     owners: tuple[Any, Any]
+    stream: int | None
+
+    @property
+    def images(self) -> _Images:
+        """Their names, sizes and fits, without pixels."""
+        return self.plan.images
+
+    def start(self, session: Session) -> Pending:
+        """Starts a run of the engine on them. Errors: those of `TensorRTSession.start_frames`."""
+        return require_gpu_session(session).start_frames(self, self.stream)
+
+    def told(self, prepared: _Images) -> _Images:
+        """The images as they are: nobody looks at pixels on the GPU. Raises nothing."""
+        return prepared
 
     def send(self, upload: FrameUpload, stream: int) -> Sequence[int]:
         """Their addresses: they are there already. Raises nothing."""
@@ -65,17 +82,21 @@ class HostPair:
 
     def start(self, session: Session) -> Pending:
         """Starts a run of the engine on them. Errors: those of `TensorRTSession.start_frames`."""
-        assert isinstance(session, TensorRTSession)  # `host_pair` saw to it
-        return session.start_frames(self)
+        return require_gpu_session(session).start_frames(self)
 
-    def images(self) -> tuple[PreparedImage, PreparedImage]:
-        """Names, sizes and fits, with what a person should know of the pixels. Raises nothing.
+    @property
+    def images(self) -> _Images:
+        """Their names, sizes and fits, without pixels."""
+        return self.plan.images
+
+    def told(self, prepared: _Images) -> _Images:
+        """The images with what a person should know of their pixels. Raises nothing.
 
         Looking at the pixels takes time, which is best spent while the engine works.
         """
         first, second = (
-            replace(image, notice=notice_of(frame.array, image.ref.name)) if layout.kind != "nv12" else image
-            for image, frame, layout in zip(self.plan.images, self.frames, self.plan.layouts, strict=True)
+            image if notice is None else replace(image, notice=notice)
+            for image, notice in zip(prepared, map(_notice, self.frames, NAMES), strict=True)
         )
         return first, second
 
@@ -94,7 +115,7 @@ class FrameRoute:
             return plan_frames(layouts, manifest, options)
 
         self._plan = plan
-        self._refused: str | Literal[False] | None = None  # None: not asked yet
+        self._told: str | None = None  # the refusal that the log has
 
     def gpu_pair(self, image0: Any, image1: Any, stream: int | None) -> GpuPair:
         """Two images on the GPU, as `Matcher.match` takes them. They are read where they lie.
@@ -111,7 +132,7 @@ class FrameRoute:
         found = [self._on_gpu(image, name, stream) for image, name in zip((image0, image1), NAMES, strict=True)]
         (first, view0), (second, view1) = found
         plan = self._plan((first, second))
-        return GpuPair(plan, (view0.pointer, view1.pointer), (view0.owner, view1.owner))
+        return GpuPair(plan, (view0.pointer, view1.pointer), (view0.owner, view1.owner), stream)
 
     def host_pair(self, session: Session, image0: Any, image1: Any) -> HostPair | None:
         """Two images in host memory, if they are to be resized on the GPU; None if the host is to prepare them.
@@ -134,11 +155,12 @@ class FrameRoute:
         return HostPair(self._plan((layout0, layout1)), (first, second))
 
     def _possible(self, session: TensorRTSession) -> bool:
-        if self._refused is None:
-            self._refused = session.frames_refusal() or False
-            if self._refused:
-                LOGGER.warning("images are resized on the host: %s", self._refused)
-        return self._refused is False
+        """Whether the session takes images. This also makes its GPU that of the thread, which may be a new one."""
+        refusal = session.frames_refusal()
+        if refusal is not None and refusal != self._told:
+            self._told = refusal
+            LOGGER.warning("images are resized on the host: %s", refusal)
+        return refusal is None
 
     def _on_gpu(self, image: Any, name: str, stream: int | None) -> tuple[PixelLayout, GpuView]:
         array = image.array if isinstance(image, Nv12) else image
@@ -184,6 +206,11 @@ def _bytes_of(image: Any) -> npt.NDArray[np.uint8] | None:
     inner = 1 if value.ndim == 2 else value.shape[2]
     together = value.strides[1] == inner and (value.ndim == 2 or inner == 1 or value.strides[2] == 1)
     return value if together else None
+
+
+def _notice(frame: HostFrame, name: str) -> str | None:
+    """Of NV12 frames, the luma is looked at."""
+    return Frame(frame.array, "grey" if frame.array.ndim == 2 else "rgb", name, seen=False).notice()
 
 
 def _pixels(image: Any, array: npt.NDArray[np.uint8]) -> int:

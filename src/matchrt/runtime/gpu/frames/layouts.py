@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.image import ChannelOrder
+from matchrt.runtime.colours import ChannelOrder
 from matchrt.runtime.nv12 import Nv12
 
 Kind = Literal["grey", "colour", "nv12"]
