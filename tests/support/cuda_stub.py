@@ -16,8 +16,8 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+
 from support.kernels_on_cpu import given_size, run_kernel
 
 _ALIGNMENT = 256
@@ -393,10 +393,12 @@ class OnGpu:
     """
 
     def __init__(self, cuda: CudaStub, array: npt.NDArray[Any], stream: int | None = None) -> None:
-        low, high = np.lib.array_utils.byte_bounds(array)
-        _, self.base = cuda.module.cudaMalloc(high - low)
-        ctypes.memmove(self.base, low, high - low)
-        self.pointer = self.base + array.__array_interface__["data"][0] - low
+        first = array.__array_interface__["data"][0]
+        steps = [(side - 1) * step for side, step in zip(array.shape, array.strides, strict=True)]
+        low, size = sum(min(step, 0) for step in steps), sum(map(abs, steps)) + array.itemsize
+        _, base = cuda.module.cudaMalloc(size)
+        ctypes.memmove(base, first + low, size)
+        self.pointer = base - low
         self.array, self.stream = array, stream
 
     @property

@@ -25,6 +25,8 @@ _AROUND = """
 #define __grid_constant__
 struct Dimension { unsigned x, y, z; };
 static thread_local Dimension blockIdx, blockDim, threadIdx;
+static float __fadd_rn(float a, float b) { return a + b; }
+static float __fmul_rn(float a, float b) { return a * b; }
 static double __dadd_rn(double a, double b) { return a + b; }
 static double __dsub_rn(double a, double b) { return a - b; }
 static double __dmul_rn(double a, double b) { return a * b; }

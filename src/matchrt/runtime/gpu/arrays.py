@@ -13,6 +13,7 @@ from matchrt.errors import MatchRTError, missing_package
 from matchrt.nvidia.cuda import EXTRA, call, cuda_runtime
 from matchrt.runtime.gpu.frames.layouts import packed_strides
 from matchrt.runtime.gpu.stream import LEGACY_STREAM
+from matchrt.runtime.nv12 import Nv12
 
 _DLPACK_CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged
 
@@ -75,10 +76,12 @@ class GpuArray:
 def on_gpu(value: Any) -> bool:
     """Whether `value` is an array in GPU memory: one with `__cuda_array_interface__`, or with DLPack on a CUDA device.
 
-    Raises nothing of its own.
+    An `Nv12` is where its array is. Raises nothing of its own.
     """
     if isinstance(value, np.ndarray):  # the usual case, which every call goes through
         return False
+    if isinstance(value, Nv12):
+        value = value.array
     if hasattr(type(value), "__cuda_array_interface__"):
         # torch has the attribute on every tensor, and raises for those in host memory.
         return getattr(value, "is_cuda", True) is not False

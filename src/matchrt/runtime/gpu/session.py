@@ -268,6 +268,7 @@ class TensorRTSession:
             self._memory.close()
         if self._frames is not None:
             self._frames.close()
+            self._frames = None  # it holds the kernels
         self._closers.close()
         del self._engine
 

@@ -101,8 +101,9 @@ static __device__ float grey(const Source &source, int y, int x) {
     return (float)((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16);
 }
 
+// Product and sum are rounded one after the other, as OpenCV does: means of bytes often end at a half.
 static __device__ float added(float sum, float weight, float value, int rounding) {
-    if (rounding != QUARTERS) return fmaf(weight, value, sum);
+    if (rounding != QUARTERS) return __fadd_rn(sum, __fmul_rn(weight, value));
     return sum + floorf(floorf(value * 128.0f) * 0.0078125f * weight * 4.0f) * 0.25f;
 }
 
