@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,11 +140,12 @@ class TensorRTSession:
             if not _same_memory(view, given):  # what was written into `staging` lies there already
                 view[...] = given
         stream, memory, events = self._stream.handle, self._held(), self._events
-        events.begin.record(stream)
-        copy_to_device(memory.inputs.device.pointer, memory.inputs.host.pointer, ready.runner.inputs.size, stream)
-        events.sent.record(stream)
-        self._run_engine(ready, stream)
-        self._fetch(ready, stream)
+        with self._ending(stream):
+            events.begin.record(stream)
+            copy_to_device(memory.inputs.device.pointer, memory.inputs.host.pointer, ready.runner.inputs.size, stream)
+            events.sent.record(stream)
+            self._run_engine(ready, stream)
+            self._fetch(ready, stream)
         self._pending = _PendingRun(self, ready, stream, {})
         return self._pending
 
@@ -168,10 +170,11 @@ class TensorRTSession:
         """
         where = self._stream.handle if stream is None else stream
         spent: dict[str, float] = {}
-        ready = self._run_frames(frames, where, spent)
-        self._fetch(ready, where)
-        if stream is not None:
-            self._hand_over(where)
+        with self._ending(where):
+            ready = self._run_frames(frames, where, spent)
+            self._fetch(ready, where)
+            if stream is not None:
+                self._hand_over(where)
         self._pending = _PendingRun(self, ready, where, spent, frames)
         return self._pending
 
@@ -192,14 +195,15 @@ class TensorRTSession:
         The results are valid until the session's next run. Errors: those of `start_frames`.
         """
         where = self._stream.handle if stream is None else stream
-        ready = self._run_frames(frames, where, {})
-        memory, places = self._held(), {place.name: place for place in ready.runner.outputs.places}
-        address = {name: memory.outputs.device.pointer + place.offset for name, place in places.items()}
-        points, slots = (address["keypoints0"], address["keypoints1"]), places["keypoints0"].shape[1]
-        self._stage().to_pixels(frames.plan, points, address["num_matches"], slots, where)
-        self._hand_over(where)
-        if stream is None:
-            self._stream.wait()
+        with self._ending(where):
+            ready = self._run_frames(frames, where, {})
+            memory, places = self._held(), {place.name: place for place in ready.runner.outputs.places}
+            address = {name: memory.outputs.device.pointer + place.offset for name, place in places.items()}
+            points, slots = (address["keypoints0"], address["keypoints1"]), places["keypoints0"].shape[1]
+            self._stage().to_pixels(frames.plan, points, address["num_matches"], slots, where)
+            self._hand_over(where)
+            if stream is None:
+                self._stream.wait()
         return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
 
     def frames_refusal(self) -> str | None:
@@ -395,6 +399,16 @@ class TensorRTSession:
         outputs = self._held().outputs
         copy_to_host(outputs.host.pointer, outputs.device.pointer, ready.runner.outputs.size, stream)
         self._events.fetched.record(stream)
+
+    @contextlib.contextmanager
+    def _ending(self, stream: int) -> Iterator[None]:
+        """What was put into a stream before an error is over when the error leaves: it uses memory of the session."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(MatchRTError):
+                call(cuda_runtime().cudaStreamSynchronize, stream)
+            raise
 
     def _hand_over(self, stream: int) -> None:
         """Notes that the run is in the caller's stream: the next one waits for it."""

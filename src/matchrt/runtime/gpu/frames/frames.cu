@@ -94,11 +94,12 @@ static __device__ void colours(const Source &source, int y, int x, int &red, int
     blue = level(pixel + source.blue, source.type);
 }
 
+// Grey with the integers of `runtime.colours`, which are OpenCV's.
 static __device__ float grey(const Source &source, int y, int x) {
     if (source.kind == GREY) return (float)level(source.data + y * source.row + x * source.column, source.type);
     int red, green, blue;
     colours(source, y, x, red, green, blue);
-    return (float)((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16);
+    return (float)((9798 * red + 19235 * green + 3735 * blue + 16384) >> 15);
 }
 
 // Product and sum are rounded one after the other, as OpenCV does: means of bytes often end at a half.
