@@ -109,6 +109,7 @@ class FrameRoute:
 
     def __init__(self, manifest: EngineManifest, options: MatcherOptions) -> None:
         self._manifest, self._options = manifest, options
+        self._resizable = set(NAMES) <= {spec.name for spec in manifest.inputs}
 
         @lru_cache(maxsize=_KNOWN_PLANS)
         def plan(layouts: tuple[PixelLayout, PixelLayout]) -> FramePlan:
@@ -123,6 +124,12 @@ class FrameRoute:
         stream: the address of the stream in which they are read; None waits until they are made.
         Errors: image-*, option-range, package-missing, cuda-failed, fit-size.
         """
+        if not self._resizable:
+            raise MatchRTError(
+                "image-array",
+                f"{self._manifest.model} takes other inputs than images, which are not made of arrays on the GPU.",
+                "Pass the images as NumPy arrays or files.",
+            )
         if self._options.stretch != "none":
             raise MatchRTError(
                 "option-range",
@@ -141,7 +148,12 @@ class FrameRoute:
         the session can. Errors: image-*, fit-size.
         """
         where = self._options.resize_on
-        if where == "host" or self._options.stretch != "none" or not isinstance(session, TensorRTSession):
+        if (
+            where == "host"
+            or not self._resizable
+            or self._options.stretch != "none"
+            or not isinstance(session, TensorRTSession)
+        ):
             return None
         frames = _bytes_of(image0), _bytes_of(image1)
         if frames[0] is None or frames[1] is None:
