@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,10 @@ EXTRA = "rtx"
 
 def cuda_runtime() -> Any:
     """Returns the module `cuda.bindings.runtime`. Error: package-missing."""
+    known = sys.modules.get("cuda.bindings.runtime")
+    # The import statement takes a microsecond, and a run of an engine comes here a dozen times.
+    if known is not None and not getattr(getattr(known, "__spec__", None), "_initializing", False):
+        return known
     try:
         from cuda.bindings import runtime
     except ImportError as error:
