@@ -59,7 +59,7 @@ class Nv12:
         return self.chroma_begins + self.height // 2
 
     def require_shape(self, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-        """Raises image-array unless an array of this shape and type holds the frame. name: what messages call it."""
+        """Raises `image-array` unless an array of this shape and type holds the frame. name: what messages call it."""
         if dtype == np.uint8 and len(shape) == 2 and shape[0] >= self.rows and shape[1] >= self.width:
             return
         raise MatchRTError(
