@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from matchrt._util.cores import usable_cores
 from matchrt.bench.latency import LatencyOptions, LatencyReport, measure, session_subject
-from matchrt.bench.machine import Machine, this_machine, usable_cores
+from matchrt.bench.machine import Machine, this_machine
 from matchrt.bench.scene import engine_inputs
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError

@@ -7,7 +7,6 @@ once while it is in the cache.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from matchrt._util.cores import usable_cores
 from matchrt._util.memory import pairs_that_fit
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.batch.sources import Read, SourceImage, image_error, read_source
@@ -55,18 +55,13 @@ def pool_size(manifest: EngineManifest, device: Device | None, workers: int | No
     On a CPU, each core gets one worker with one thread, or fewer workers if their memory would not fit. One thread does
     less work for a pair in all than several. A GPU gets two workers. Error: backend-unknown.
     """
-    cores = _cores()
+    cores = usable_cores()
     if get_backend(manifest.backend).device(device) == "cuda":
         return PoolSize(workers or _GPU_WORKERS, threads or 1, min(cores, _MOST_DECODERS))
     side = best_side(manifest)
     fitting = pairs_that_fit((side, side), (side, side), manifest.matching.coarse_stride) or cores
     workers = workers or max(1, min(cores // (threads or 1), fitting))
     return PoolSize(workers, threads or max(1, cores // workers), max(1, cores // 4))
-
-
-def _cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], size: PoolSize) -> Iterator[Result]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matchrt.bench.accuracy import AccuracyReport
+from matchrt.bench.calls import CallReport
 from matchrt.bench.compare import Comparison
 from matchrt.bench.engines import EngineFacts
 from matchrt.bench.latency import LatencyReport
+from matchrt.bench.peers import PeerReport
+from matchrt.bench.stream_rate import StreamRate
 from matchrt.bench.throughput import ThroughputReport
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _STYLE = {"ahead": "green", "behind": "red"}
+_PLACES = {"host": "host", "gpu": "GPU"}
 _WHOLE = ("pairs", "under_5", "under_10", "under_20")
 _TENTHS = ("matches", "inliers", "F_inliers", "H_inliers", "known")
 _LABELS = {
@@ -103,6 +107,61 @@ def latency_table(report: LatencyReport) -> Cells:
             rows.append((subject.name, name.replace("_", " "), *times, ratio))
     title = f"Latency, ms, {report.options.runs} runs each, interleaved"
     return Cells(title, ("engine", "stage", "p50", "p90", "p99", "ratio to the first"), tuple(rows))
+
+
+def calls_table(report: CallReport) -> Cells:
+    """Whole calls by engine, place and size of the frames, with the shares of host, copies and engine."""
+    rows = []
+    for times in report.calls:
+        height, width = times.call.size
+        shares = (_share(part, times.total.p50) for part in (times.host, times.copies, times.engine))
+        figures = (f"{value:.2f}" for value in (times.total.p50, times.total.p90, times.engine))
+        rows.append((times.call.engine, f"{width}x{height} on the {_PLACES[times.call.place]}", *figures, *shares))
+    title = f"Whole calls on RGB frames, ms, {report.options.runs} runs each, interleaved"
+    headings = ("engine", "frames", "p50", "p90", "engine, p50", "host", "copies", "engine's share")
+    return Cells(title, headings, tuple(rows))
+
+
+def calls_notes(report: CallReport) -> list[str]:
+    """Calls that could not be made, and why."""
+    return [
+        f"Left out: {entry.call.engine}, {entry.call.size[1]}x{entry.call.size[0]} on the {_PLACES[entry.call.place]}: "
+        f"{entry.reason}"
+        for entry in report.skipped
+    ]
+
+
+def peers_table(report: PeerReport) -> Cells:
+    """Runs of an engine and of its peers, in milliseconds."""
+    ratios = report.latency.ratios()
+    rows = tuple(
+        (subject.name, *(f"{value:.2f}" for value in (subject.median, subject.stages["total"].p90)),
+         f"{ratios[subject.name]:.2f}")
+        for subject in report.latency.subjects
+    )  # fmt: skip
+    title = f"Peers of {report.engine}: one run, ms, {report.latency.options.runs} runs each, interleaved"
+    return Cells(title, ("what runs it", "p50", "p90", "ratio to the engine"), rows)
+
+
+def peers_notes(report: PeerReport) -> list[str]:
+    """Peers that were left out, and why."""
+    return [f"Left out: {name}: {reason}" for name, reason in report.skipped.items()]
+
+
+def streams_table(rates: Mapping[str, Sequence[StreamRate]]) -> Cells:
+    """Pairs per second of one stream through `match_many`, and what its engine did meanwhile."""
+    rows = tuple(
+        (name, f"{rate.size[1]}x{rate.size[0]}", f"{rate.pairs / rate.seconds:.1f}", f"{rate.busy:.0%}",
+         f"{rate.waited:.0%}")
+        for name, found in rates.items()
+        for rate in found
+    )  # fmt: skip
+    headings = ("engine", "frames", "pairs a second", "engine busy", "engine waited for images")
+    return Cells("One stream of RGB frames in host memory (match_many)", headings, rows)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole > 0 else "-"
 
 
 def latency_notes(report: LatencyReport) -> list[str]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Example: matchrt bench loftr-lite other.onnx --runs 50 --eval EVAL --baselines EVAL/baselines --output run.md\n\n"
+    "Runtimes in turn: matchrt bench loftr-lite --backend onnxruntime --backend openvino\n\n"
     "On a GPU: matchrt bench fp32.engine fp16.engine --runs 1000 --streams 4 --compare-launch --latency-plot ecdf.png"
 )
 
@@ -50,6 +51,21 @@ def bench(
         typer.Option(metavar="IMG0 IMG1", help="Images for latency, decoding included; default: a generated pair."),
     ] = None,
     size: Annotated[str, typer.Option(metavar="HxW", help="Size of the generated pair in pixels.")] = "480x640",
+    frames: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HxW",
+            help="Measure whole calls on RGB frames of this size too, on the host and the GPU; repeat for several; "
+            "default: 480x640, 720x1280 and 1080x1920, or none with --pairs; 'none' for none.",
+        ),
+    ] = None,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Measure each engine beside the same network in torch, and beside other runtimes of its graph.",
+        ),
+    ] = False,
     runs: Annotated[int, typer.Option(min=0, help="Measured runs of each engine, in turn; 0 for no latency.")] = 30,
     warm_up: Annotated[int, typer.Option(min=0, help="Runs of each engine before these, not counted.")] = 3,
     evaluation: Annotated[
@@ -102,7 +118,7 @@ def bench(
     output: Annotated[Path | None, typer.Option(help="Write the report to this .md or .json file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure engines on this machine: latency on one pair, throughput with --streams, accuracy with --eval."""
+    """Measure engines here: latency, whole calls on camera frames, throughput with --streams, accuracy with --eval."""
     from matchrt.bench.accuracy import AccuracyOptions
     from matchrt.bench.engines import name_engines, without_graphs
     from matchrt.bench.latency import LatencyOptions
@@ -137,6 +153,9 @@ def bench(
         store=opened,
         options=options,
         images=_images(pairs, size),
+        generated=None if pairs is not None else parse_size(size, "--size", _SMALLEST_SIDE),
+        frames=_frames(frames, pairs is not None),
+        peers=peers,
         latency=LatencyOptions(runs, warm_up),
         streams=streams,
         throughput=ThroughputOptions(stream_seconds),
@@ -199,6 +218,14 @@ def _images(pairs: tuple[Path, Path] | None, size: str) -> tuple[Any, Any]:
     return image0, image1
 
 
+def _frames(given: list[str] | None, own_images: bool) -> tuple[tuple[int, int], ...]:
+    from matchrt.bench.calls import FRAMES
+
+    if given is None:
+        return () if own_images else FRAMES
+    return () if given == ["none"] else tuple(parse_size(size, "--frames", _SMALLEST_SIDE) for size in given)
+
+
 def _deliver(
     results: Results, output: Path | None, plot: Path | None, latency_plot: Path | None, as_json: bool
 ) -> None:
@@ -225,6 +252,8 @@ def _print(results: Results) -> None:
 
     console = stdout()
     console.print(results.machine.line())
+    for caution in results.cautions:
+        console.print(f"Caution: {caution}", style="yellow")
     few = len(results.comparisons) <= _COMPARISONS_SHOWN
     for table, notes in report_tables(results if few else replace(results, comparisons=())):
         console.print(table.rich())

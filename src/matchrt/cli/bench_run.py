@@ -7,17 +7,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from matchrt.bench.accuracy import AccuracyOptions, AccuracyReport, evaluate
+from matchrt.bench.calls import CallReport, measure_calls
+from matchrt.bench.cautions import CpuTime, cpu_time, machine_cautions, size_cautions
 from matchrt.bench.compare import Baseline, Comparison, as_baseline, compare
 from matchrt.bench.engines import Choice, engine_facts
 from matchrt.bench.folder import EvalFolder
 from matchrt.bench.latency import LatencyOptions, LatencyReport, matcher_subject, measure
 from matchrt.bench.machine import this_machine
+from matchrt.bench.peers import PeerReport, measure_peers
 from matchrt.bench.report import Results
+from matchrt.bench.stream_rate import StreamRate, measure_stream
 from matchrt.bench.throughput import ThroughputOptions, ThroughputReport, measure_throughput
 from matchrt.cli.output import counter
+from matchrt.errors import MatchRTError
 from matchrt.runtime import matcher as runtime
+from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.options import MatcherOptions
 from matchrt.store import EngineStore
+
+# Errors of an engine whose backend or device is not on this machine. The other engines are measured all the same.
+_MISSING = ("package-missing", "package-broken", "package-version", "device-missing")
+# Whole calls are measured this many times less often than an engine's latency, since there are several for each engine.
+_FEWER_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class Plan:
     store: where engines that are given by name are found.
     options: the matcher's options, the same for all engines.
     images: the pair that latency and throughput are measured on, as paths or arrays.
+    generated: (height, width) in pixels of that pair if it is a generated one; None if the user gave it.
+    frames: (height, width) in pixels of frames whose whole calls are measured; empty for none.
+    peers: whether engines are measured beside torch and other runtimes.
     latency: the numbers of runs; with 0 runs, latency is not measured.
     streams: largest number of threads that throughput is measured with; 0 for no throughput.
     throughput: how long each number of streams runs.
@@ -42,6 +56,9 @@ class Plan:
     store: EngineStore
     options: MatcherOptions
     images: tuple[Any, Any]
+    generated: tuple[int, int] | None
+    frames: tuple[tuple[int, int], ...]
+    peers: bool
     latency: LatencyOptions
     streams: int
     throughput: ThroughputOptions
@@ -51,26 +68,86 @@ class Plan:
 
 
 def run_plan(plan: Plan, quiet: bool) -> Results:
-    """Measures latency and throughput while all engines are open, then the accuracy of one engine after another.
+    """Measures times while all engines are open, then the accuracy of one engine after another.
 
     quiet: show no progress bars. Errors: those of opening engines and of matching; matcher-result.
     """
-    results = Results(this_machine())  # before the run, because the run changes the load
+    results, before = Results(this_machine()), cpu_time()  # before the run, because the run changes the load
     if plan.latency.runs or plan.streams:
         with ExitStack() as stack:
-            matchers = {name: stack.enter_context(_open(plan, choice)) for name, choice in plan.choices.items()}
+            matchers, missing = _open_all(plan, stack)
             latency = _latency(plan, matchers, quiet) if plan.latency.runs else None
+            calls = _calls(plan, matchers, quiet) if plan.latency.runs and plan.frames else None
+            peers = _peers(plan, matchers, quiet) if plan.peers else ()
             throughput = _throughput(plan, matchers, stack, quiet) if plan.streams else None
+            streams = _streams(plan, matchers, quiet) if plan.streams else {}
             machine = results.machine.after()
             facts = tuple(engine_facts(name, matcher) for name, matcher in matchers.items())
-        results = replace(results, machine=machine, engines=facts, latency=latency, throughput=throughput)
+            manifests = {name: matcher.manifest for name, matcher in matchers.items()}
+        stolen = _stolen_since(before)
+        cautions = (*missing, *machine_cautions(machine, stolen), *size_cautions(manifests, plan.generated))
+        results = Results(machine, facts, latency, calls, peers, throughput, streams, cautions=cautions)
     accuracy = _accuracy(plan, plan.folder, quiet) if plan.folder is not None else ()
     return replace(results, accuracy=accuracy, comparisons=_comparisons(accuracy, plan.baselines))
+
+
+def _open_all(plan: Plan, stack: ExitStack) -> tuple[dict[str, runtime.Matcher], list[str]]:
+    """The matchers by name, and a sentence for each engine whose backend is not here. Errors: if none can be opened."""
+    matchers: dict[str, runtime.Matcher] = {}
+    missing: dict[str, MatchRTError] = {}
+    for name, choice in plan.choices.items():
+        try:
+            matchers[name] = stack.enter_context(_open(plan, choice))
+        except MatchRTError as error:
+            if error.code not in _MISSING:
+                raise
+            missing[name] = error
+    if not matchers:
+        raise next(iter(missing.values()))
+    return matchers, [f"{name} was left out: {error.message} {error.remedy}" for name, error in missing.items()]
+
+
+def _stolen_since(before: CpuTime | None) -> float | None:
+    now = cpu_time()
+    return None if before is None or now is None else now.share_stolen_since(before)
 
 
 def _open(plan: Plan, choice: Choice) -> runtime.Matcher:
     options = replace(plan.options, backend=choice.backend, cuda_graph=plan.options.cuda_graph and choice.cuda_graph)
     return runtime.Matcher(choice.engine, options, plan.store)
+
+
+def _calls(plan: Plan, matchers: dict[str, runtime.Matcher], quiet: bool) -> CallReport:
+    fewer = replace(plan.latency, runs=-(-plan.latency.runs // _FEWER_CALLS))
+    with counter(fewer.runs + fewer.warm_up, "frames", quiet) as advance:
+        return measure_calls(matchers, plan.frames, fewer, advance)
+
+
+def _peers(plan: Plan, matchers: dict[str, runtime.Matcher], quiet: bool) -> tuple[PeerReport, ...]:
+    reports = []
+    options = replace(plan.latency, runs=max(plan.latency.runs, 1))
+    with counter(len(matchers) * (options.runs + options.warm_up), "peers", quiet) as advance, ExitStack() as stack:
+        for name, matcher in matchers.items():
+            if name not in plan.without_graphs:
+                choice = plan.choices[name]
+                file = read_engine(choice.engine, plan.store, choice.backend)
+                threads = plan.options.threads
+                reports.append(measure_peers(name, file, matcher.session, options, stack, advance, threads))
+    return tuple(reports)
+
+
+def _streams(
+    plan: Plan, matchers: dict[str, runtime.Matcher], quiet: bool
+) -> dict[str, tuple[StreamRate, ...]]:  # fmt: skip
+    if not plan.frames:
+        return {}
+    with counter(len(matchers) * len(plan.frames), "streams", quiet) as advance:
+        found: dict[str, tuple[StreamRate, ...]] = {}
+        for name, matcher in matchers.items():
+            for size in plan.frames:
+                found[name] = (*found.get(name, ()), measure_stream(matcher, size, plan.throughput))
+                advance()
+    return found
 
 
 def _latency(plan: Plan, matchers: dict[str, runtime.Matcher], quiet: bool) -> LatencyReport:

@@ -36,16 +36,22 @@ if TYPE_CHECKING:
 # Errors whose messages have several lines: a sentence, and a list of tensors.
 _LISTING = ("weights-unaccounted",)
 
+# A width that no table reaches; rich would cut tables in pipes at 80 characters.
+_NO_LIMIT = 10_000
+
 
 class SafeConsole(Console):
     """A console that shows text of strangers, such as names in files, without obeying it.
 
     Text is printed as it is, because file names may contain rich's markup. What is printed as a string or as rich's
     Text is one line, and control characters in it, also in cells of tables, become escapes (`_util.text.printable`).
+    Where there is no terminal, as in pipes and files, tables are as wide as their cells need.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+        if not self.is_terminal:
+            self.width = _NO_LIMIT
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's own."""

@@ -159,9 +159,19 @@ def read_image(
         `stretch_together`.
     Errors: every image-* code of the module's table but image-array.
     """
+    return _owned(_read_file(path, apply_exif, max_pixels, stretch))
+
+
+def _read_file(path: str | os.PathLike[str], apply_exif: bool, max_pixels: int, stretch: Stretch) -> Image:
+    """As `read_image`; the pixels may be read-only."""
     name = _display_name(path)
     with _open_file(Path(path)) as stream:
         return _decode(Source(stream, name), name, apply_exif, max_pixels, stretch)
+
+
+def _owned(image: Image) -> Image:
+    """The image with pixels that its owner may write to."""
+    return image if image.pixels.flags.writeable else replace(image, pixels=image.pixels.copy())
 
 
 def decode_image(
@@ -173,7 +183,7 @@ def decode_image(
 
     Returns uint8 [H, W, 3] RGB or [H, W] grey. Errors: image-format, image-truncated, image-too-large, image-too-small.
     """
-    return _decode(Source.of(data, name), name, apply_exif, max_pixels, stretch)
+    return _owned(_decode(Source.of(data, name), name, apply_exif, max_pixels, stretch))
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -217,7 +227,7 @@ def _decode(source: Source, name: str, apply_exif: bool, max_pixels: int, stretc
 
 
 def check_size(height: int, width: int, name: str, max_pixels: int) -> None:
-    """Raises `image-too-large` or `image-too-small` unless an image of this size, in pixels, is matched. name: of it."""
+    """Raises `image-too-large` or `image-too-small` unless an image of this size, in pixels, will do. name: of it."""
     if height * width > max_pixels:
         raise MatchRTError(
             "image-too-large",
@@ -339,9 +349,12 @@ def as_frame(
         array = with_alpha(value, name)
         check_size(array.shape[0], array.shape[1], name, max_pixels)
         return Frame(*in_memory_order(array, channel_order), name, seen=False)
-    image = as_image(
-        value, channel_order=channel_order, name=name, max_pixels=max_pixels, apply_exif=apply_exif, stretch=stretch
-    )
+    if isinstance(value, (str, os.PathLike)):
+        image = _read_file(value, apply_exif, max_pixels, stretch)
+    else:
+        image = as_image(
+            value, channel_order=channel_order, name=name, max_pixels=max_pixels, apply_exif=apply_exif, stretch=stretch
+        )
     return Frame(image.pixels, "grey" if image.pixels.ndim == 2 else "rgb", image.name, image.orientation, image.notice)
 
 
@@ -355,4 +368,4 @@ def _from_pillow(picture: PILImage.Image, name: str, max_pixels: int, apply_exif
             pillow.orientation_of(picture) != orientation
         ):  # Pillow turns a TIFF when it loads it, and takes the tag away
             values = replace(values, pixels=turn_pixels(values.pixels, inverse(orientation)))
-        return _to_image(values, name, orientation if apply_exif else UPRIGHT, stretch, "image-format")
+        return _owned(_to_image(values, name, orientation if apply_exif else UPRIGHT, stretch, "image-format"))

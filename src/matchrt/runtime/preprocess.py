@@ -7,7 +7,7 @@ decoded without an engine. Callers use `PairAdapter.prepare`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, Kernel
-from matchrt.runtime.colours import to_grey, to_rgb
+from matchrt.runtime.colours import Order, to_grey, to_rgb
 from matchrt.runtime.decoding.values import UInt8Array
+from matchrt.runtime.filters import Job
 from matchrt.runtime.fit import Fit, fit_coarse, fit_image
 from matchrt.runtime.image import Frame, Image, as_frame, as_image
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.resize import resize_into
+from matchrt.runtime.resize import resize_all
 from matchrt.runtime.workspace import Workspace
 
 
@@ -89,70 +90,99 @@ class PlannedImage:
     kernel: Kernel
     decode_ms: float
 
-    def write(
-        self, workspace: Workspace, pixels: UInt8Array | None = None, coarse: UInt8Array | None = None
-    ) -> PreparedImage:
-        """Converts the colours, resizes and pads.
+    def write(self, workspace: Workspace) -> PreparedImage:
+        """Converts the colours, resizes and pads, into memory of the image's own.
 
-        workspace: for intermediate results.
-        pixels, coarse: where the results are written, uint8 `[H, W, C]`; None for memory of their own. An image that
-            is just as the engine wants it is not copied, and `pixels` stays as it was.
-
-        The result has no notice yet (`told`). Raises nothing.
+        workspace: for intermediate results. The result has no notice yet (`told`). Raises nothing.
         """
-        start = time.perf_counter()
-        frame, fit = self.frame, self.fit
-        if fit.changes_nothing and frame.order == ("grey" if self.channels == 1 else "rgb"):
-            whole = np.ascontiguousarray(frame.pixels)
-            written = whole[:, :, None] if whole.ndim == 2 else whole
-        else:
-            written = self._fill(fit, pixels, workspace)
-        smaller = None if self.small is None else self._fill(self.small, coarse, workspace)
-        height, width = frame.pixels.shape[:2]
-        return PreparedImage(
-            ImageRef(frame.name, height, width, frame.orientation),
-            fit,
-            written,
-            smaller,
-            self.decode_ms,
-            (time.perf_counter() - start) * 1e3,
-            self.kernel,
-        )
+        return _write([self], [(None, None)], workspace)[0]
 
     def told(self, prepared: PreparedImage) -> PreparedImage:
         """What `write` returned, with the notice. It may be asked for while the engine works. Raises nothing."""
         notice = self.frame.notice()
         return prepared if notice is None else replace(prepared, notice=notice)
 
-    def _fill(self, fit: Fit, out: UInt8Array | None, workspace: Workspace) -> UInt8Array:
-        """Colours are converted after a resize where that gives the same, since there are fewer pixels then."""
-        if out is None:
-            out = np.empty((*fit.canvas_hw, self.channels), np.uint8)
-        pixels, order, inner = self.frame.pixels, self.frame.order, fit.inside(out)
-        resized = inner.shape[:2] != pixels.shape[:2]
-        if self.channels == 1:
-            if resized and order != "grey":
-                grey = workspace.take("grey", pixels.shape[:2])
+    def is_ready(self) -> bool:
+        """Whether the image is just as the engine wants it, so that nothing needs to be written. Raises nothing."""
+        return self.fit.changes_nothing and self.frame.order == ("grey" if self.channels == 1 else "rgb")
+
+    def prepared(self, pixels: UInt8Array, coarse: UInt8Array | None, resize_ms: float) -> PreparedImage:
+        """The image with what was written of it, uint8 `[H, W, C]`. Raises nothing."""
+        height, width = self.frame.pixels.shape[:2]
+        ref = ImageRef(self.frame.name, height, width, self.frame.orientation)
+        return PreparedImage(ref, self.fit, pixels, coarse, self.decode_ms, resize_ms, self.kernel)
+
+
+class _Filling:
+    """One image on its way into one canvas. Colours are converted after a resize where there are fewer pixels then.
+
+    job: the resize that is left to do; None if there is none.
+    """
+
+    def __init__(self, frame: Frame, fit: Fit, out: UInt8Array, key: str, workspace: Workspace) -> None:
+        self._fit, self._out, self._inner = fit, out, fit.inside(out)
+        self._later: tuple[UInt8Array, Order] | None = None
+        self.job: Job | None = None
+        pixels, order, size = frame.pixels, frame.order, frame.pixels.shape[:2]
+        if self._inner.shape[:2] == size:
+            self._later = pixels, order
+        elif out.shape[2] == 1:
+            if order != "grey":
+                grey = workspace.take(f"grey {key}", size)
                 to_grey(pixels, order, grey)
-                pixels, order = grey, "grey"
-            if resized:
-                resize_into(pixels, inner[:, :, 0], self.kernel, workspace)
-            else:
-                to_grey(pixels, order, inner[:, :, 0])
-        elif not resized:
-            to_rgb(pixels, order, inner)
+                pixels = grey
+            self.job = Job(pixels, self._inner[:, :, 0])
         elif order == "rgb":
-            resize_into(pixels, inner, self.kernel, workspace)
-        elif pixels.ndim == 3 and pixels.shape[2] == 4:
-            colours = workspace.take("colours", (*pixels.shape[:2], 3))
-            to_rgb(pixels, order, colours)
-            resize_into(colours, inner, self.kernel, workspace)
+            self.job = Job(pixels, self._inner)
         else:
-            small = workspace.take("resized", (*inner.shape[:2], *pixels.shape[2:]))
-            resize_into(pixels, small, self.kernel, workspace)
-            to_rgb(small, order, inner)
-        fit.clear_padding(out)
-        return out
+            if pixels.ndim == 3 and pixels.shape[2] == 4:
+                colours = workspace.take(f"colours {key}", (*size, 3))
+                to_rgb(pixels, order, colours)
+                pixels, order = colours, "rgb"
+            small = workspace.take(f"small {key}", (*self._inner.shape[:2], *pixels.shape[2:]))
+            self.job, self._later = Job(pixels, small), (small, order)
+
+    def finish(self) -> UInt8Array:
+        """What follows the resize; returns the canvas. Raises nothing."""
+        if self._later is not None:
+            if self._out.shape[2] == 1:
+                to_grey(*self._later, self._inner[:, :, 0])
+            else:
+                to_rgb(*self._later, self._inner)
+        self._fit.clear_padding(self._out)
+        return self._out
+
+
+def _write(
+    images: Sequence[PlannedImage],
+    places: Sequence[tuple[UInt8Array | None, UInt8Array | None]],
+    workspace: Workspace,
+) -> list[PreparedImage]:
+    """Writes images to their places: the image, and the smaller copy; None for memory of its own."""
+    start = time.perf_counter()
+    fillings: dict[tuple[int, int], _Filling] = {}
+    for index, (image, place) in enumerate(zip(images, places, strict=True)):
+        for which, (fit, out) in enumerate(zip((image.fit, image.small), place, strict=True)):
+            if fit is not None and not (which == 0 and image.is_ready()):
+                canvas = np.empty((*fit.canvas_hw, image.channels), np.uint8) if out is None else out
+                fillings[index, which] = _Filling(image.frame, fit, canvas, f"{index} {which}", workspace)
+    jobs = [filling.job for filling in fillings.values() if filling.job is not None]
+    if jobs:
+        resize_all(jobs, images[0].kernel, workspace)
+    written = {key: filling.finish() for key, filling in fillings.items()}
+    spent = (time.perf_counter() - start) * 1e3 / len(images)
+    return [
+        image.prepared(
+            written[index, 0] if (index, 0) in written else _whole(image.frame), written.get((index, 1)), spent
+        )
+        for index, image in enumerate(images)
+    ]
+
+
+def _whole(frame: Frame) -> UInt8Array:
+    """An image that is as the engine wants it, [H, W, C]; a copy only where its rows are apart."""
+    pixels = np.ascontiguousarray(frame.pixels)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,12 +216,11 @@ class PlannedPair:
         The results have no notices yet (`told`). Raises nothing.
         """
         arrays = {} if lent is None else lent
-        first, second = (
-            image
-            if isinstance(image, PreparedImage)
-            else image.write(workspace, *(_row(arrays.get(f"{name}{index}")) for name in ("image", "coarse")))
-            for index, image in enumerate((self.first, self.second))
-        )
+        images = dict(enumerate((self.first, self.second)))
+        planned = {index: image for index, image in images.items() if isinstance(image, PlannedImage)}
+        places = [(_row(arrays.get(f"image{index}")), _row(arrays.get(f"coarse{index}"))) for index in planned]
+        done = dict(zip(planned, _write(list(planned.values()), places, workspace), strict=True)) if planned else {}
+        first, second = (image if isinstance(image, PreparedImage) else done[index] for index, image in images.items())
         return first, second
 
     def told(self, prepared: tuple[PreparedImage, PreparedImage]) -> tuple[PreparedImage, PreparedImage]:

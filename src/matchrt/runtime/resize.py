@@ -1,35 +1,44 @@
 """Images of another size, written straight to where they are wanted.
 
 `area-linear` averages over areas along a side that shrinks (no aliasing), and interpolates linearly along a side that
-grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink. `bicubic-aliased` is OpenCV's, which
-does not.
+grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink (`runtime.filters`). `bicubic-aliased`
+is OpenCV's, which does not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PILImage
 
 from matchrt.manifest import Kernel
+from matchrt.runtime.filters import Job, filter_all
 from matchrt.runtime.workspace import Workspace
 
 UInt8Array = npt.NDArray[np.uint8]
-_PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resampling.BICUBIC}
 
 
 def resize_into(pixels: UInt8Array, out: UInt8Array, kernel: Kernel, workspace: Workspace) -> None:
     """Resizes `pixels`, uint8 [H, W] or [H, W, 3], to the size of `out`, whose rows may be apart. Raises nothing."""
-    height, width = out.shape[:2]
-    if pixels.shape[:2] == (height, width):
-        np.copyto(out, pixels)
-    elif kernel == "area-linear":
-        _area_linear(pixels, out, workspace)
-    elif kernel == "bicubic-aliased":
-        _by_opencv(pixels, out, cv2.INTER_CUBIC)
-    else:
-        np.copyto(out, np.asarray(PILImage.fromarray(pixels).resize((width, height), _PILLOW[kernel])))
+    resize_all([Job(pixels, out)], kernel, workspace)
+
+
+def resize_all(jobs: Sequence[Job], kernel: Kernel, workspace: Workspace) -> None:
+    """Resizes several images at a time, on the workspace's threads where that pays. Raises nothing."""
+    changed = [job for job in jobs if job.pixels.shape[:2] != job.out.shape[:2]]
+    for job in jobs:
+        if job not in changed:
+            np.copyto(job.out, job.pixels)
+    if kernel in ("bicubic", "lanczos"):
+        filter_all(changed, kernel, workspace)
+        return
+    for job in changed:
+        if kernel == "area-linear":
+            _area_linear(job.pixels, job.out, workspace)
+        else:
+            _by_opencv(job.pixels, job.out, cv2.INTER_CUBIC)
 
 
 def _area_linear(pixels: UInt8Array, out: UInt8Array, workspace: Workspace) -> None:

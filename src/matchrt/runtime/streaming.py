@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from matchrt._util.cores import usable_cores
 from matchrt.errors import MatchRTError
 from matchrt.runtime.adapter import ImageLike, Outputs, PairAdapter
 from matchrt.runtime.matches import Matches
@@ -160,7 +160,8 @@ def stream_matches(
     """
     workers = workers or preparing_threads(sessions)
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=workers))
+        pool = ThreadPoolExecutor(workers, "matchrt-pairs")
+        stack.callback(pool.shutdown, cancel_futures=True)
         stream = _Stream(adapter, itertools.cycle(sessions), choose)
         stack.callback(stream.abandon)
         for prepared in _ahead(pairs, lambda pair: pool.submit(stream.prepare, pair), workers + 1):
@@ -180,7 +181,7 @@ def preparing_threads(sessions: Sequence[Session]) -> int:
     """
     if not any(session.asynchronous for session in sessions):
         return 1
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(_MOST_WORKERS, usable_cores() - 1))
 
 
 class _Stream:

@@ -6,23 +6,53 @@ Fresh arrays of this size come from the system page by page, which costs as much
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
+from matchrt._util.cores import usable_cores
 
+UInt8Array = npt.NDArray[np.uint8]
+ItemT = TypeVar("ItemT")
+
+# More threads than these do not make two images faster.
+_MOST_THREADS = 8
 # Larger arrays are not kept: a single huge image must not hold its memory for ever.
 _LARGEST_KEPT = 32 << 20
 
 
 class Workspace:
-    """Arrays by what they are used for. Only one call uses a workspace at a time (`Workspaces`)."""
+    """Arrays by what they are used for, and threads. Only one call uses a workspace at a time (`Workspaces`).
 
-    def __init__(self) -> None:
+    threads: how many threads share the work of a call, its own among them.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
         self._blocks: dict[str, UInt8Array] = {}
+        self._pool: ThreadPoolExecutor | None = None  # its threads end with the workspace
+
+    def share(self, items: Sequence[ItemT], work: Callable[[Sequence[ItemT], int], None]) -> None:
+        """Calls `work` on a part of `items` in each thread, with the thread's number. Raises what `work` raises."""
+        count = min(self.threads, len(items))
+        if count <= 1:
+            if items:
+                work(items, 0)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads - 1, "matchrt-images")
+        edges = [len(items) * index // count for index in range(count + 1)]
+        others = [self._pool.submit(work, items[edges[i] : edges[i + 1]], i) for i in range(1, count)]
+        try:
+            work(items[: edges[1]], 0)
+        finally:
+            wait(others)  # they write into the workspace's memory
+        for other in others:
+            other.result()
 
     def take(self, use: str, shape: tuple[int, ...]) -> UInt8Array:
         """An array uint8 of `shape`, contiguous, whose values are undefined. Raises nothing.
@@ -39,9 +69,13 @@ class Workspace:
 
 
 class Workspaces:
-    """Workspaces that are free. Several threads may borrow: each gets one of its own."""
+    """Workspaces that are free. Several threads may borrow: each gets one of its own.
 
-    def __init__(self) -> None:
+    threads: of each workspace; None for as many as help.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or min(_MOST_THREADS, usable_cores())
         self._free: list[Workspace] = []
 
     @contextmanager
@@ -58,7 +92,7 @@ class Workspaces:
         try:
             return self._free.pop()  # one step, so that two threads never get the same one
         except IndexError:
-            return Workspace()
+            return Workspace(self._threads)
 
     def give_back(self, workspace: Workspace) -> None:
         """Makes a workspace free for the next call. Nothing may use its arrays any more. Raises nothing."""

@@ -86,6 +86,25 @@ def test_results_are_the_callers_own(session: TensorRTSession) -> None:
 
 
 @every_machine
+def test_what_is_written_into_lent_memory_is_not_copied(machine: Machine, session: TensorRTSession) -> None:
+    shapes = {name: array.shape for name, array in inputs(0).items() if name.startswith("image")}
+    assert session.staging(shapes) is None  # nothing has run on these shapes
+    session.run(inputs(0))
+    assert session.staging({**shapes, "image0": (1, 8, 8, 1)}) is None
+    for seed in range(1, 5):
+        lent, given = session.staging(shapes), inputs(seed)
+        assert lent is not None and set(lent) == set(given)
+        for name in shapes:
+            lent[name][...] = given[name]
+        assert same(session.run({**given, **{name: lent[name][0][None] for name in shapes}}), expected(given))
+        assert same(session.run(inputs(9)), expected(inputs(9)))  # arrays of the caller's between these runs
+    session.start(inputs(1))
+    assert code_of(session.staging, shapes) == "session-busy"
+    session.close()
+    assert code_of(session.staging, shapes) == "session-closed"
+
+
+@every_machine
 def test_nothing_is_allocated_after_the_first_run(machine: Machine, session: TensorRTSession) -> None:
     session.run(inputs(0))
     taken, contexts = machine.cuda.count(*ALLOCATING), machine.script.names().count("create_execution_context")

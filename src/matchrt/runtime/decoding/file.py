@@ -103,16 +103,21 @@ def open_stored(source: Source, name: str, max_pixels: int) -> Stored:
 
 
 def _jpeg(source: Source, most: int) -> Stored:
-    height, width = jpeg.jpeg_size(source)
+    header = jpeg.read_header(source)
+    return Stored(
+        "JPEG", header.height, header.width, _turned(header), lambda: pillow.values_of(_whole(header, source))
+    )
+
+
+def _turned(header: jpeg.JpegHeader) -> int:
     try:
-        orientation = pillow.orientation_of(pillow.opened("JPEG", jpeg.jpeg_header(source)))
+        return pillow.orientation_of(pillow.opened("JPEG", header.data)) if header.metadata else 1
     except DamagedError:
-        orientation = 1
-    return Stored("JPEG", height, width, orientation, lambda: pillow.values_of(_whole_jpeg(source)))
+        return 1
 
 
-def _whole_jpeg(source: Source) -> PILImage.Image:
-    parts = jpeg.read_jpeg(source, twice=pillow.lenient())
+def _whole(header: jpeg.JpegHeader, source: Source) -> PILImage.Image:
+    parts = header.read(source, twice=pillow.lenient())
     picture = pillow.decoded("JPEG", parts.data)
     if parts.again is not None and not pillow.equal(picture, pillow.decoded("JPEG", parts.again)):
         raise DamagedError("its data end before all pixels have theirs")
@@ -159,7 +164,8 @@ def _fax(source: Source, page: tiff_tags.Page) -> Values:
 
 
 def _jpeg_pixels(data: bytes) -> UInt8Array:
-    return np.asarray(_whole_jpeg(Source.of(data, "JPEG")), np.uint8)
+    source = Source.of(data, "JPEG")
+    return np.asarray(_whole(jpeg.read_header(source), source), np.uint8)
 
 
 def _tiff_bytes(data: bytes) -> UInt8Array:

@@ -108,6 +108,7 @@ class _Walked:
     end: where the image ends.
     ended: whether an end marker says so.
     interval: units between restart markers; 0 for none.
+    metadata: whether there is EXIF or XMP.
     """
 
     frame: _Frame | None = None
@@ -116,6 +117,7 @@ class _Walked:
     end: int = 0
     ended: bool = False
     interval: int = 0
+    metadata: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,40 @@ class JpegParts:
     again: bytes | None
 
 
-def read_jpeg(source: Source, twice: bool = False) -> JpegParts:
-    """The image of a file, walked from marker to marker.
+@dataclass(frozen=True, eq=False)
+class JpegHeader:
+    """A file of which the header was read.
 
-    twice: whether the decoder says nothing of missing data even in one scan. Errors: DamagedError, UnreadError,
-    TooLargeError, image-*.
+    height, width: as stored, pixels.
+    data: the file up to its first scan or farther.
+    metadata: whether it holds EXIF or XMP, which may say how the image is turned.
     """
-    data, walked = _read(source, whole=True)
+
+    height: int
+    width: int
+    data: bytes
+    metadata: bool
+    _walked: _Walked
+
+    def read(self, source: Source, twice: bool = False) -> JpegParts:
+        """The image of the file, walked from marker to marker.
+
+        twice: whether the decoder says nothing of missing data even in one scan. Errors: DamagedError, UnreadError,
+        TooLargeError, image-*.
+        """
+        known = self._walked.ended  # a small file was read to its end already
+        data, walked = (self.data, self._walked) if known else _read(source, whole=True)
+        return _parts(data, walked, twice)
+
+
+def read_header(source: Source) -> JpegHeader:
+    """The header of a file. Errors: DamagedError, UnreadError, TooLargeError, image-*."""
+    data, walked = _read(source, whole=False)
+    frame = _require_frame(walked)
+    return JpegHeader(frame.height, frame.width, data, walked.metadata, walked)
+
+
+def _parts(data: bytes, walked: _Walked, twice: bool) -> JpegParts:
     frame, scans = _require_frame(walked), walked.scans
     _check_work(frame, scans)
     if not scans:
@@ -166,17 +195,6 @@ def _filled(part: bytes, scans: list[_Scan]) -> bytes:
         return part
     header = part.rfind(b"\xff\xda") + 2 if b"\xff\xda" in part else 0
     return part[:header] + _RESTART.sub(lambda found: _FILLER[:_SHORT_FILLER] + found[0], part[header:])
-
-
-def jpeg_size(source: Source) -> tuple[int, int]:
-    """(height, width) as stored, from the header. Errors: DamagedError, UnreadError, TooLargeError, image-*."""
-    frame = _require_frame(_read(source, whole=False)[1])
-    return frame.height, frame.width
-
-
-def jpeg_header(source: Source) -> bytes:
-    """The file up to its first scan or farther, for readers of metadata. Errors: those of `jpeg_size`."""
-    return _read(source, whole=False)[0]
 
 
 def _read(source: Source, whole: bool) -> tuple[bytes, _Walked]:
@@ -240,6 +258,7 @@ def _walk(data: bytes) -> _Walked:
 
 
 def _take_segment(walked: _Walked, marker: int, segment: bytes) -> None:
+    walked.metadata |= marker == 0xE1
     if marker == 0xDD and len(segment) >= 2:
         walked.interval = int.from_bytes(segment[:2], "big")
     if marker not in _FRAMES or walked.frame is not None:

@@ -103,10 +103,13 @@ def orientation_in(info: dict[Any, Any]) -> int:
 
 
 def values_of(picture: PILImage.Image) -> Values:
-    """The values of a decoded image, [H, W] or [H, W, 3]; alpha is ignored. Error: UnreadError for its colours."""
+    """The values of a decoded image, [H, W] or [H, W, 3]; alpha is ignored. Error: UnreadError for its colours.
+
+    The array may be read-only.
+    """
     mode = picture.mode
     if mode in ("L", "RGB"):  # `convert` would copy them
-        return Values(np.array(picture), 255)
+        return Values(np.asarray(picture), 255)
     if mode in ("1", "LA", "La"):
         grey = picture.convert("LA").getchannel(0) if mode == "La" else picture.convert("L")
         return Values(np.array(grey), 255)
@@ -117,7 +120,7 @@ def values_of(picture: PILImage.Image) -> Values:
     if mode in ("P", "PA", "RGBa"):  # through RGBA, else Pillow warns about transparency
         picture = picture.convert("RGBA")
     try:
-        return Values(np.array(picture.convert("RGB")), 255)
+        return Values(np.asarray(picture.convert("RGB")), 255)
     except ValueError as error:
         raise UnreadError(f"an image in the colour mode {mode}") from error
 

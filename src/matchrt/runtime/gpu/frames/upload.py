@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from matchrt._util.cores import usable_cores
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.runtime.gpu.layout import ALIGNMENT
 from matchrt.runtime.gpu.memory import Staging
@@ -70,8 +70,7 @@ class FrameUpload:
     def __init__(self, device: int) -> None:
         self._device = device
         self._block: Staging | None = None
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._threads = min(MAX_THREADS, max(1, cores // 2))
+        self._threads = min(MAX_THREADS, max(1, usable_cores() // 2))
         self._pool: ThreadPoolExecutor | None = None
 
     @property
