@@ -14,9 +14,10 @@ EXTRA = "rtx"
 
 def cuda_runtime() -> Any:
     """Returns the module `cuda.bindings.runtime`. Error: package-missing."""
-    known = sys.modules.get("cuda.bindings.runtime")
-    # The import statement takes a microsecond, and a run of an engine comes here a dozen times.
-    if known is not None and not getattr(getattr(known, "__spec__", None), "_initializing", False):
+    # The import statement takes a microsecond, and a run of an engine comes here a dozen times. A package has a module
+    # as its attribute once that is imported.
+    known = getattr(sys.modules.get("cuda.bindings"), "runtime", None)
+    if known is not None:
         return known
     try:
         from cuda.bindings import runtime
