@@ -5,7 +5,7 @@
 One command on a machine with a GPU. Without --engine it builds loftr-lite 480x640 in fp16 from the bundled graph for
 tensorrt_rtx (45 s on an H100). It says whether the kernels give the host's pixels, whether the matches stay, what each
 way of an image costs, where the copy of host memory pays from, and what `match_many` reaches. It needs torch, which
-brings arrays on the GPU and page-locked ones. Rows are measured in turn, medians are given, and the exit code is 1 if
+brings arrays on the GPU and page-locked ones. Rows are measured in turn and then each alone, medians are given, and the exit code is 1 if
 something is wrong (a bar that is missed is not).
 """
 
@@ -284,7 +284,23 @@ def latency(auto: Matcher, host: Matcher, gpu: Matcher, arguments: argparse.Name
         if bar is not None and OVERHEAD in subject.stages:
             verdict = f"{bar} {'holds' if subject.stages[OVERHEAD].p50 <= bar else 'MISSED'}"
         print(f"  {subject.name:48} {' '.join(cells)}  {verdict}")
-    return measured.to_json()
+    return measured.to_json() | {"back_to_back": back_to_back(subjects)}
+
+
+def back_to_back(subjects: Mapping[str, Callable[[], Mapping[str, float] | None]], runs: int = 100) -> dict[str, Any]:
+    """Medians of each row alone, call after call: what is left where the caches are warm."""
+    print(f"\nmedians of {runs} runs call after call, ms; the first {runs // 5} are not counted")
+    result: dict[str, Any] = {}
+    for name, call in subjects.items():
+        totals, over = [], []
+        for _ in range(runs):
+            start = time.perf_counter()
+            timings = call() or {}
+            totals.append((time.perf_counter() - start) * 1e3)
+            over.append(totals[-1] - timings.get(GPU, float("nan")))
+        result[name] = [float(np.median(each[runs // 5 :])) for each in (totals, over)]
+        print(f"  {name:48} {result[name][0]:8.3f} over {result[name][1]:8.3f}", flush=True)
+    return result
 
 
 def row(matcher: Matcher, pair: Pair, **more: Any) -> Callable[[], Mapping[str, float]]:
@@ -312,8 +328,8 @@ def copies() -> Iterator[tuple[str, Mapping[str, Any]]]:
     frames = [HostFrame(image, False) for image in scene(1080, 1920)]
     locked = [HostFrame(page_locked(frame.array), True) for frame in frames]
     chunk = upload.CHUNK
-    for threads in (1, 2, 3, 4, 6, 8):
-        for size in (1 << 18, 1 << 20, 1 << 23):
+    for threads in (1, 2, 3, 4, 6):
+        for size in (1 << 20, 1 << 21, 1 << 23):
             upload.CHUNK = size
             sender = FrameUpload(0)
             sender._threads = threads

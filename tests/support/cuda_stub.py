@@ -138,7 +138,7 @@ class CudaStub:
         module.cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
         module.cudaMemoryType = IntEnum("cudaMemoryType", {"cudaMemoryTypeUnregistered": 0, "cudaMemoryTypeHost": 1})
         module.cudaStreamCaptureMode = IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
-        module.cudaStreamNonBlocking, module.cudaEventDisableTiming = 1, 2
+        module.cudaStreamNonBlocking, module.cudaEventDisableTiming, module.cudaEventRecordExternal = 1, 2, 1
         return module
 
     def _answering(self, name: str) -> Callable[..., Any]:
@@ -338,6 +338,14 @@ class CudaStub:
         if self.capturing(stream):
             # It would only order work inside the graph, and its time could not be asked for.
             raise StubError("cudaErrorStreamCaptureUnsupported")
+        self._record(event, stream)
+
+    def cudaEventRecordWithFlags(self, event: int, stream: int, flags: int) -> None:
+        if flags == 1 and not self.capturing(stream):
+            raise StubError("cudaErrorInvalidValue")
+        self._record(event, stream)
+
+    def _record(self, event: int, stream: int) -> None:
         found = self.events[event]
         found.stream, found.time = self._stream(stream), None
 

@@ -82,7 +82,7 @@ def test_host_arrays_are_resized_on_the_gpu(machine: Machine, engine: Path, matc
         found = matcher.match(*pair)
         assert same(found, by_the_host(engine, *pair))
         assert {"copy", "upload", "resize", "gpu", "download", "inference"} <= set(found.timings)
-    assert machine.cuda.count("cuLaunchKernel") == 10 and matcher.session.launch_mode() == "graph"
+    assert machine.cuda.count("cuLaunchKernel") == 15 and matcher.session.launch_mode() == "graph"
     assert machine.cuda.count("cuModuleLoadData") == 1
 
 
@@ -115,6 +115,39 @@ def test_layouts_on_the_gpu(machine: Machine, engine: Path, matcher: Matcher) ->
     with Matcher(engine, MatcherOptions(channel_order="bgr")) as other:
         found = other.match(OnGpu(machine.cuda, swapped), OnGpu(machine.cuda, swapped))
     assert same(found, matcher.match(OnGpu(machine.cuda, red), OnGpu(machine.cuda, red)))
+
+
+class Tensor(OnGpu):
+    """What torch's tensors have."""
+
+    is_cuda = True
+
+    def __init__(self, cuda: Any, array: Array, dtype: str | None = None) -> None:
+        super().__init__(cuda, array)
+        self.dtype, self.shape = dtype or f"torch.{array.dtype}", array.shape
+
+    def data_ptr(self) -> int:
+        return self.pointer
+
+    def element_size(self) -> int:
+        return self.array.itemsize
+
+    def stride(self) -> tuple[int, ...]:
+        return tuple(step // self.array.itemsize for step in self.array.strides)
+
+
+Tensor.__module__ = "torch"
+
+
+def test_tensors_of_torch(machine: Machine, engine: Path, matcher: Matcher) -> None:
+    plain = colours(64, 96)
+    planes = np.moveaxis(np.ascontiguousarray(np.moveaxis(plain, 2, 0)), 0, 2)
+    expected = by_the_host(engine, plain, plain)
+    for image in (plain, planes, plain.astype(np.uint16) * 257, (plain / 255).astype(np.float32)):
+        assert same(matcher.match(Tensor(machine.cuda, image), Tensor(machine.cuda, plain)), expected)
+        assert same(matcher.match(Tensor(machine.cuda, image), OnGpu(machine.cuda, plain)), expected)
+    odd = Tensor(machine.cuda, plain.astype(np.float16), "torch.bfloat16")
+    assert refused(matcher.match, odd, odd).code == "image-array"
 
 
 @every_machine
@@ -154,21 +187,21 @@ def test_work_goes_into_the_callers_stream(machine: Machine, engine: Path, match
 
 @every_machine
 def test_small_arrays_stay_on_the_host_unless_they_are_told(machine: Machine, engine: Path) -> None:
-    small, large = grey(64, 96), grey(720, 1280)
+    small, large = grey(64, 96), grey(1080, 1920)
     with Matcher(engine) as matcher:
         matcher.match(small, small)
         assert machine.cuda.count("cuLaunchKernel") == 0
         matcher.match(small, large)
-        assert machine.cuda.count("cuLaunchKernel") == 2
+        assert machine.cuda.count("cuLaunchKernel") == 3
         for other in (large.astype(np.uint16), large / 255, Path("missing.png")):  # what the host must look at
             if isinstance(other, Path):
                 assert refused(matcher.match, large, other).code == "image-missing"
             else:
                 matcher.match(large, other)
-        assert machine.cuda.count("cuLaunchKernel") == 2
+        assert machine.cuda.count("cuLaunchKernel") == 3
     with Matcher(engine, MatcherOptions(stretch="each")) as matcher:
         matcher.match(large, large)
-    assert machine.cuda.count("cuLaunchKernel") == 2
+    assert machine.cuda.count("cuLaunchKernel") == 3
 
 
 @every_machine
@@ -247,7 +280,8 @@ def test_runs_in_turn_wait_for_the_engine_and_not_for_copies(machine: Machine, e
         name for name in machine.cuda.calls if name in ("cudaStreamWaitEvent", "cuLaunchKernel", "cudaGraphLaunch")
     ]
     second = calls[calls.index("cudaGraphLaunch") + 1 :]
-    assert second == ["cuLaunchKernel", "cuLaunchKernel", "cudaStreamWaitEvent", "cudaGraphLaunch"]
+    # The last kernel of the first pair leads its keypoints back.
+    assert second[1:5] == ["cuLaunchKernel", "cuLaunchKernel", "cudaStreamWaitEvent", "cudaGraphLaunch"]
 
 
 @every_machine

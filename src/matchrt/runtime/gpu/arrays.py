@@ -116,19 +116,37 @@ def view_gpu_array(value: Any, name: str, stream: int | None) -> GpuView:
     stream: in which the array will be read; with DLPack its producer is told to be done by then, otherwise it is waited
         for. None: the host waits.
     """
+    if type(value).__module__ == "torch":
+        return _from_torch(value, name, stream)
     try:
         interface = getattr(value, "__cuda_array_interface__", None)
     except Exception as error:  # of a tensor that requires gradients, for example
         raise _unread(name, error) from error
     view = _from_dlpack(value, name, stream) if interface is None else _from_interface(value, interface, stream)
     size = view.dtype.itemsize
-    if any(step % size for step in (view.pointer, *view.strides)):
+    if size > 1 and any(step % size for step in (view.pointer, *view.strides)):
         raise MatchRTError(
             "image-array",
             f"'{name}' on the GPU has {view.dtype} at odd addresses.",
             "Copy it into an array of its own.",
         )
     return view
+
+
+def _from_torch(value: Any, name: str, stream: int | None) -> GpuView:
+    """What the tensor's `__cuda_array_interface__` says, without the dict that torch makes in Python."""
+    dtype, size = _torch_dtype(value.dtype, name), value.element_size()
+    if stream is None:
+        call(cuda_runtime().cudaDeviceSynchronize)
+    return GpuView(value.data_ptr(), tuple(value.shape), tuple(size * step for step in value.stride()), dtype, value)
+
+
+@lru_cache(maxsize=32)
+def _torch_dtype(dtype: Any, name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(str(dtype).removeprefix("torch."))
+    except TypeError as error:  # bfloat16, for example
+        raise _unread(name, error) from error
 
 
 def _from_interface(value: Any, found: dict[str, Any], stream: int | None) -> GpuView:

@@ -47,12 +47,14 @@ class _Ready:
     staged: its input tensors in pinned memory, by name.
     fetched: its output tensors in pinned memory, by name.
     addresses: of its input tensors on the GPU, by name.
+    results: of its output tensors, likewise.
     """
 
     runner: ShapeRunner
     staged: list[tuple[str, npt.NDArray[Any]]]
     fetched: list[tuple[str, npt.NDArray[Any]]]
     addresses: dict[str, int]
+    results: dict[str, int]
     runs: int = 0
     graph: Graph | None = None
     no_graph: str | None = None
@@ -197,10 +199,7 @@ class TensorRTSession:
         where = self._stream.handle if stream is None else stream
         with self._ending(where):
             ready = self._run_frames(frames, where, {})
-            memory, places = self._held(), {place.name: place for place in ready.runner.outputs.places}
-            address = {name: memory.outputs.device.pointer + place.offset for name, place in places.items()}
-            points, slots = (address["keypoints0"], address["keypoints1"]), places["keypoints0"].shape[1]
-            self._stage().to_pixels(frames.plan, points, address["num_matches"], slots, where)
+            memory = self._held()
             self._hand_over(where)
             if stream is None:
                 self._stream.wait()
@@ -332,9 +331,12 @@ class TensorRTSession:
             [(place.name, place.view(block.host.bytes)) for place in layout.places]
             for layout, block in ((runner.inputs, memory.inputs), (runner.outputs, memory.outputs))
         )
-        addresses = {place.name: memory.inputs.device.pointer + place.offset for place in runner.inputs.places}
+        addresses, results = (
+            {place.name: block.device.pointer + place.offset for place in layout.places}
+            for layout, block in ((runner.inputs, memory.inputs), (runner.outputs, memory.outputs))
+        )
         no_graph = None if self._options.cuda_graph else "switched off"
-        return _Ready(runner, staged, fetched, addresses, no_graph=no_graph)
+        return _Ready(runner, staged, fetched, addresses, results, no_graph=no_graph)
 
     def _make_runner(self, shapes: Shapes) -> ShapeRunner:
         runner = ShapeRunner(self._engine, shapes)
@@ -374,6 +376,9 @@ class TensorRTSession:
         stage.run(frames.plan, images, ready.addresses, stream)
         events.resized.record(stream)
         self._run_engine(ready, stream)
+        # From here on, the host is faster than the GPU.
+        at, slots = ready.results, self._manifest.matching.max_matches
+        stage.to_pixels(frames.plan, (at["keypoints0"], at["keypoints1"]), at["num_matches"], slots, stream)
         return ready
 
     def _stage(self) -> FrameStage:
@@ -387,12 +392,12 @@ class TensorRTSession:
             ready.runs += 1
             if ready.runs > 1 and ready.graph is None and ready.no_graph is None:
                 self._capture(ready, stream)
-            self._events.started.record(stream)
             if ready.graph is not None:
-                ready.graph.launch(stream)
+                ready.graph.launch(stream)  # with the events, so that its launch does not count as the GPU's time
             else:
+                self._events.started.record(stream)
                 ready.runner.enqueue(stream)
-            self._events.done.record(stream)
+                self._events.done.record(stream)
 
     def _fetch(self, ready: _Ready, stream: int) -> None:
         """Puts the copy of all outputs to the host into a stream."""
@@ -422,7 +427,7 @@ class TensorRTSession:
             return
         call(cuda_runtime().cudaStreamSynchronize, stream)
         try:
-            graph = Graph(self._stream, lambda: ready.runner.enqueue(self._stream.handle))
+            graph = Graph(self._stream, lambda: self._captured(ready))
         except MatchRTError as error:
             ready.no_graph = f"capturing failed: {error.message}"
             return
@@ -434,6 +439,12 @@ class TensorRTSession:
         ready.runner = self._make_runner(ready.runner.shapes)
         ready.no_graph = "in a graph, the engine's results differ from those outside it"
         LOGGER.warning("no CUDA graph for %s: %s", self.manifest.model, ready.no_graph)
+
+    def _captured(self, ready: _Ready) -> None:
+        stream = self._stream.handle
+        self._events.started.capture(stream)
+        ready.runner.enqueue(stream)
+        self._events.done.capture(stream)
 
     def _agrees(self, ready: _Ready, graph: Graph) -> bool:
         """Whether the graph gives the same bits as plain runs, every time.

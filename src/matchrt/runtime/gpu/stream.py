@@ -50,6 +50,14 @@ class Event:
         """
         call(self._runtime.cudaEventRecord, self._event, stream)
 
+    def capture(self, stream: int) -> None:
+        """Puts the event into the graph that is being captured from a stream; every launch records it.
+
+        Error: cuda-failed.
+        """
+        runtime = self._runtime
+        call(runtime.cudaEventRecordWithFlags, self._event, stream, runtime.cudaEventRecordExternal)
+
     def hold(self, stream: int) -> None:
         """Makes all work that is put into `stream` from now on wait for this event. Error: cuda-failed."""
         call(self._runtime.cudaStreamWaitEvent, stream, self._event, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.fit import Fit, fit_coarse, fit_image
@@ -37,7 +37,7 @@ class FramePlan:
     """What becomes of images of two layouts.
 
     layouts: of both images, in the memory that the kernels read.
-    images: names, sizes and fits, from which keypoints find back to the images; without pixels.
+    images: names and sizes, without pixels. Their fits scale nothing: the GPU has led the keypoints back already.
     shapes: of the engine's inputs, by name.
     resizes: one for each input that is made of pixels.
     """
@@ -70,5 +70,6 @@ def plan_frames(
         if small is not None:
             resizes.append(Resize(f"coarse{index}", None, index, small))
             shapes[f"coarse{index}"] = (1, *small.canvas_hw, contract.channels)
-        images.append(PreparedImage(ImageRef(name, height, width), fit, None, None, 0.0, 0.0))
+        led_back = replace(fit, scale_x=1.0, scale_y=1.0)
+        images.append(PreparedImage(ImageRef(name, height, width), led_back, None, None, 0.0, 0.0))
     return FramePlan(layouts, (images[0], images[1]), shapes, tuple(resizes))

@@ -16,11 +16,12 @@ from matchrt.runtime.gpu.layout import ALIGNMENT
 from matchrt.runtime.gpu.memory import Staging
 from matchrt.runtime.gpu.stream import copy_to_device
 
-# A thread copies this much, then tells the GPU to fetch it while it copies on.
-CHUNK = 1 << 20
+# A thread copies this much, then tells the GPU to fetch it while it copies on. Smaller chunks and more threads wait for
+# one another in Python and in the driver (measured: docs/gpu-figures.md).
+CHUNK = 8 << 20
 # Below this, other threads take longer to wake up than to copy.
 PARALLEL_FROM = 4 << 20
-MAX_THREADS = 4
+MAX_THREADS = 3
 
 
 @dataclass(frozen=True, eq=False)
