@@ -5,8 +5,8 @@
 One command on a machine with a GPU. Without --engine it builds loftr-lite 480x640 in fp16 from the bundled graph for
 tensorrt_rtx (45 s on an H100). It says whether the kernels give the host's pixels, whether the matches stay, what each
 way of an image costs, where the copy of host memory pays from, and what `match_many` reaches. It needs torch, which
-brings arrays on the GPU and page-locked ones. Rows are measured in turn and then each alone, medians are given, and the exit code is 1 if
-something is wrong (a bar that is missed is not).
+brings arrays on the GPU and page-locked ones. Rows are measured in turn and then each alone, medians are given, and the
+exit code is 1 if something is wrong (a bar that is missed is not).
 """
 
 from __future__ import annotations

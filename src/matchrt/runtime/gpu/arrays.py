@@ -109,15 +109,20 @@ def stream_handle(stream: Any) -> int:
     )
 
 
+def wait_for_all() -> None:
+    """Waits until the GPU has done all work so far, of any stream. Error: cuda-failed."""
+    call(cuda_runtime().cudaDeviceSynchronize)
+
+
 def view_gpu_array(value: Any, name: str, stream: int | None) -> GpuView:
     """Reads where an array `[...]` of any shape is, without a copy. Errors: image-array, package-missing, cuda-failed.
 
     name: what messages call the array.
     stream: in which the array will be read; with DLPack its producer is told to be done by then, otherwise it is waited
-        for. None: the host waits.
+        for. None: it has been waited for (`wait_for_all`).
     """
     if type(value).__module__ == "torch":
-        return _from_torch(value, name, stream)
+        return _from_torch(value, name)
     try:
         interface = getattr(value, "__cuda_array_interface__", None)
     except Exception as error:  # of a tensor that requires gradients, for example
@@ -133,11 +138,12 @@ def view_gpu_array(value: Any, name: str, stream: int | None) -> GpuView:
     return view
 
 
-def _from_torch(value: Any, name: str, stream: int | None) -> GpuView:
-    """What the tensor's `__cuda_array_interface__` says, without the dict that torch makes in Python."""
+def _from_torch(value: Any, name: str) -> GpuView:
+    """What the tensor's `__cuda_array_interface__` says, without the dict that torch makes in Python.
+
+    It names no stream: with a stream of the caller's, the tensor counts as made in that one.
+    """
     dtype, size = _torch_dtype(value.dtype, name), value.element_size()
-    if stream is None:
-        call(cuda_runtime().cudaDeviceSynchronize)
     return GpuView(value.data_ptr(), tuple(value.shape), tuple(size * step for step in value.stride()), dtype, value)
 
 
@@ -153,10 +159,8 @@ def _from_interface(value: Any, found: dict[str, Any], stream: int | None) -> Gp
     shape, dtype = tuple(found["shape"]), _dtype(found["typestr"])
     strides = found.get("strides")
     producer = found.get("stream")
-    if stream is None or producer not in (None, stream):
-        # Without a common stream the host waits; an array that names no stream may come from any.
-        runtime = cuda_runtime()
-        call(runtime.cudaStreamSynchronize, producer) if producer else call(runtime.cudaDeviceSynchronize)
+    if stream is not None and producer not in (None, stream):
+        call(cuda_runtime().cudaStreamSynchronize, producer)  # without a common stream the host waits
     strides = packed_strides(shape, dtype.itemsize) if strides is None else tuple(strides)
     return GpuView(int(found["data"][0]), shape, strides, dtype, value)
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
-from matchrt.runtime.gpu.arrays import GpuView, on_gpu, view_gpu_array
+from matchrt.runtime.gpu.arrays import GpuView, on_gpu, view_gpu_array, wait_for_all
 from matchrt.runtime.gpu.frames.layouts import PixelLayout, layout_of, layout_of_nv12, packed_strides
 from matchrt.runtime.gpu.frames.plan import NAMES, FramePlan, plan_frames
 from matchrt.runtime.gpu.frames.upload import FrameUpload, HostFrame, is_pinned
@@ -137,6 +137,8 @@ class FrameRoute:
                 f"stretch is {self._options.stretch!r}, which images on the GPU do not go through.",
                 "Stretch them before, or pass NumPy arrays.",
             )
+        if stream is None:
+            wait_for_all()  # an array that names no stream may come from any
         found = [self._on_gpu(image, name, stream) for image, name in zip((image0, image1), NAMES, strict=True)]
         (first, view0), (second, view1) = found
         plan = self._plan((first, second))
