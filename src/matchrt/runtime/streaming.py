@@ -100,7 +100,7 @@ class PairRun:
         Errors: those of `Pending.result`; matches-invalid.
         """
         images = self.pair.told(self.images)  # while the engine works
-        outputs = self.outputs()
+        outputs = self.pending.lent()  # `Matches` copies what it keeps
         spent = {"inference": (time.perf_counter() - self.start) * 1e3, **self.pending.timings(), **(timings or {})}
         return self.adapter.matches(images, outputs, spent)
 

@@ -465,16 +465,16 @@ class TensorRTSession:
                 return False
         return True
 
-    def _collect(self, run: _PendingRun) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
+    def _collect(self, run: _PendingRun) -> dict[str, float]:
+        """Waits for a run; its outputs are in pinned memory then. Returns milliseconds by stage."""
         self._require_open()
         self._pending = None
         call(cuda_runtime().cudaStreamSynchronize, run.stream)
-        arrays = {name: view.copy() for name, view in run.ready.fetched}
         at = self._events
         times = {"upload": at.sent.since(at.begin), "gpu": at.done.since(at.started)}
         if "copy" in run.spent:
             times["resize"] = at.resized.since(at.sent)
-        return arrays, {**run.spent, **times, "download": at.fetched.since(at.done)}
+        return {**run.spent, **times, "download": at.fetched.since(at.done)}
 
 
 class _PendingRun:
@@ -489,20 +489,28 @@ class _PendingRun:
     ) -> None:
         self._session, self._inputs = session, inputs
         self.ready, self.stream, self.spent = ready, stream, spent
-        self._outcome: tuple[dict[str, npt.NDArray[Any]], dict[str, float]] | None = None
+        self._times: dict[str, float] | None = None
+        self._own: dict[str, npt.NDArray[Any]] | None = None
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
         """Waits for the run and gives its outputs, which are the caller's own."""
-        if self._outcome is None:
-            self._outcome = self._session._collect(self)
+        if self._own is None:
+            self._own = {name: view.copy() for name, view in self.lent().items()}
+        return self._own
+
+    def lent(self) -> dict[str, npt.NDArray[Any]]:
+        """Waits for the run and gives its outputs in the session's memory, where the next run overwrites them."""
+        if self._times is None:
+            self._times = self._session._collect(self)
             self._inputs = None
-        return self._outcome[0]
+        return dict(self.ready.fetched) if self._own is None else self._own
 
     def timings(self) -> dict[str, float]:
         """Milliseconds by stage: upload, resize, gpu and download on the GPU's clock, copy on the host's."""
-        self.result()
-        assert self._outcome is not None
-        return self._outcome[1]
+        if self._times is None:
+            self.result()
+        assert self._times is not None
+        return self._times
 
 
 def _same_memory(view: npt.NDArray[Any], given: npt.NDArray[Any]) -> bool:
