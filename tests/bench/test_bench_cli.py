@@ -177,3 +177,29 @@ def test_refused_before_any_work(invoke, arguments, code):
 
 def test_help_has_an_example():
     assert command.EPILOG.startswith("Example: matchrt bench ")
+
+
+def test_an_engine_whose_backend_is_missing_is_left_out(invoke, monkeypatch):
+    class Missing(FakeMatcher):
+        def __init__(self, engine, options, store=None):
+            if "gone" in engine:
+                raise MatchRTError("package-missing", "tensorrt is not installed.", "Install it.")
+            super().__init__(engine, options, store)
+
+    monkeypatch.setattr("matchrt.runtime.matcher.Matcher", Missing)
+    document = json.loads(invoke("a.onnx", "gone.engine", "--runs", 1, "--json").stdout)
+    assert list(document["latency"]["subjects"]) == ["a.onnx"]
+    assert "gone.engine was left out: tensorrt is not installed. Install it." in document["cautions"]
+    with pytest.raises(MatchRTError) as caught:
+        invoke("gone.engine", "--runs", 1)
+    assert caught.value.code == "package-missing"
+
+
+def test_frames_and_streams_are_measured_and_tables_are_not_cut_in_pipes(invoke):
+    name = "an-engine-with-a-name-that-is-longer-than-a-terminal-of-eighty-characters-is-wide-in-most-shells.onnx"
+    text = invoke(name, "--runs", 1, "--frames", "64x96", "--streams", 1, "--stream-seconds", 0.1).stdout
+    assert "96x64 on the host" in text
+    assert "engine waited for images" in text
+    assert text.count(f" {name} ") >= 4 and "…" not in text
+    document = json.loads(invoke("a.onnx", "--runs", 1, "--frames", "64x96", "--frames", "32x32", "--json").stdout)
+    assert [row["frame"] for row in document["calls"]["rows"]] == [[32, 32], [64, 96]]

@@ -73,7 +73,11 @@ class CallTimes:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A call that cannot be made, and why."""
+    """A call that cannot be made.
+
+    call: what should have been called.
+    reason: why it cannot be.
+    """
 
     call: Call
     reason: str

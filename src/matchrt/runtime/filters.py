@@ -1,4 +1,4 @@
-"""Pillow's bicubic and Lanczos filters on several threads, several times as fast, with the same integers.
+"""Pillow's bicubic and Lanczos filters on several threads, with the same integers, in two thirds of the processor time.
 
 An axis is resized by products with its weights (`resize_weights`): a few rows of output are a small matrix times the
 rows of input that they need. NumPy's BLAS makes these products, a block at a time, so that the numbers stay in the
@@ -27,16 +27,21 @@ from matchrt.runtime.workspace import Workspace
 UInt8Array = npt.NDArray[np.uint8]
 Float64Array = npt.NDArray[np.float64]
 
-# Rows of output that are converted and rounded together, and of one product. BLAS makes products of this size in the
-# thread that asks for them; larger ones would start its own threads inside of ours.
+# Rows of output that are converted and rounded together, rows of one product, and the most columns of both. BLAS makes
+# products of this size in the thread that asks for them; larger ones would start its own threads inside of ours.
 _BLOCK, _PRODUCT = 16, 4
+_COLUMNS = 2048
 # OpenCV rounds halves to the even integer, Pillow up. Sums are multiples of 2^-22, so this moves nothing but halves.
 _HALF_UP = 2.0**-24
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """An image, uint8 [H, W] or [H, W, 3], and the place where it is wanted in another size; its rows may be apart."""
+    """An image that is wanted in another size.
+
+    pixels: uint8 [H, W] or [H, W, 3].
+    out: where the result is written, likewise; its rows may be apart.
+    """
 
     pixels: UInt8Array
     out: UInt8Array
@@ -110,7 +115,8 @@ def _one_pass(jobs: dict[int, tuple[UInt8Array, UInt8Array, AxisPass]], workspac
             source, result = turned[id(pixels)], workspace.take(f"result{index}", _transposed(out))
             back += _slices(result, out, workspace.threads)
         rows, wanted = _as_rows(source), _as_rows(result)
-        work += [(rows, wanted, block) for block in _blocks(step)]
+        parts = list(pairwise(_edges(rows.shape[1], -(-rows.shape[1] // _COLUMNS))))
+        work += [(rows[:, low:high], wanted[:, low:high], block) for block in _blocks(step) for low, high in parts]
     workspace.share(there, _transpose)
     workspace.share(work, partial(_multiply, buffers=_buffers(work, workspace)))
     workspace.share(back, _transpose)
@@ -137,8 +143,8 @@ def _blocks(step: AxisPass) -> tuple[_Block, ...]:
 
 def _buffers(work: Sequence[_Work], workspace: Workspace) -> list[tuple[Float64Array, Float64Array]]:
     """For each thread, room for the floats that a block reads, and for those that it makes."""
-    reads = max((len(rows[0]) * (block.last - block.first) for rows, _, block in work), default=0)
-    makes = max((len(rows[0]) * (block.high - block.low) for rows, _, block in work), default=0)
+    reads = max((rows.shape[1] * (block.last - block.first) for rows, _, block in work), default=0)
+    makes = max((rows.shape[1] * (block.high - block.low) for rows, _, block in work), default=0)
 
     def room(name: str, count: int) -> Float64Array:
         floats: Float64Array = workspace.take(name, (8 * count,)).view(np.float64)
@@ -172,8 +178,13 @@ def _transpose(share: Sequence[tuple[UInt8Array, UInt8Array]], index: int) -> No
 
 def _slices(pixels: UInt8Array, turned: UInt8Array, count: int) -> list[tuple[UInt8Array, UInt8Array]]:
     """`count` parts of an image, with the places of their transposed forms."""
-    edges = np.linspace(0, len(pixels), count + 1).astype(int)
+    edges = _edges(len(pixels), count)
     return [(pixels[low:high], turned[:, low:high]) for low, high in pairwise(edges) if high > low]
+
+
+def _edges(length: int, count: int) -> list[int]:
+    """The bounds of `count` parts of about equal length."""
+    return [length * index // count for index in range(count + 1)]
 
 
 def _transposed(pixels: UInt8Array) -> tuple[int, ...]:

@@ -227,7 +227,7 @@ def _decode(source: Source, name: str, apply_exif: bool, max_pixels: int, stretc
 
 
 def check_size(height: int, width: int, name: str, max_pixels: int) -> None:
-    """Raises `image-too-large` or `image-too-small` unless an image of this size, in pixels, will do. name: of it."""
+    """Refuses images that are not matched. height, width: in pixels. Errors: image-too-large, image-too-small."""
     if height * width > max_pixels:
         raise MatchRTError(
             "image-too-large",

@@ -187,10 +187,19 @@ def _whole(frame: Frame) -> UInt8Array:
 
 @dataclass(frozen=True, eq=False)
 class PlannedPair:
-    """Two images of which it is known how they fit into the engine's input, or that are prepared already."""
+    """Two images of which it is known how they fit into the engine's input, or that are prepared already.
+
+    first, second: image 0 and image 1.
+    """
 
     first: PlannedImage | PreparedImage
     second: PlannedImage | PreparedImage
+
+    def written(self) -> tuple[PreparedImage, PreparedImage] | None:
+        """Both images if they were prepared before, so that nothing needs to be written. Raises nothing."""
+        if isinstance(self.first, PreparedImage) and isinstance(self.second, PreparedImage):
+            return self.first, self.second
+        return None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes `[1, H, W, C]` of the engine's images, and of their smaller copies, by name. Raises nothing."""

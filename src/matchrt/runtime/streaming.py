@@ -72,10 +72,14 @@ class PairRun:
         """
         if not isinstance(pair, PlannedPair):
             return cls.start_frames(adapter, session, pair)
-        lent = session.staging(shapes := pair.shapes())
-        if lent is None:
-            lent = {name: workspace.take(name, shape) for name, shape in shapes.items()}
-        return cls.start_on(adapter, session, pair, pair.write(workspace, lent))
+        images = pair.written()
+        if images is None:
+            shapes = pair.shapes()
+            lent = session.staging(shapes)
+            if lent is None:
+                lent = {name: workspace.take(name, shape) for name, shape in shapes.items()}
+            images = pair.write(workspace, lent)
+        return cls.start_on(adapter, session, pair, images)
 
     @classmethod
     def start_on(cls, adapter: PairAdapter, session: Session, pair: PlannedPair, images: _Images) -> PairRun:
