@@ -16,7 +16,7 @@ Run = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 PUBLIC = [
     "BuildRequest", "BuildResult", "Geometry", "Image", "MatchRTError", "Matcher", "MatcherOptions", "Matches",
-    "Profile", "__version__", "build", "read_image",
+    "Nv12", "Profile", "__version__", "build", "read_image",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matchrt.runtime.image import Image, read_image
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
+    from matchrt.runtime.nv12 import Nv12
     from matchrt.runtime.options import MatcherOptions
 
 _LAZY = {
@@ -31,6 +32,7 @@ _LAZY = {
     "Matcher": "matchrt.runtime.matcher",
     "MatcherOptions": "matchrt.runtime.options",
     "Matches": "matchrt.runtime.matches",
+    "Nv12": "matchrt.runtime.nv12",
     "Profile": "matchrt.manifest",
     "build": "matchrt.building.pipeline",
     "read_image": "matchrt.runtime.image",
@@ -45,6 +47,7 @@ __all__ = [
     "Matcher",
     "MatcherOptions",
     "Matches",
+    "Nv12",
     "Profile",
     "__version__",
     "build",

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from enum import EnumMeta
@@ -258,7 +259,8 @@ def test_stub_of_cuda_has_what_is_used_as_the_real_one_has() -> None:
     stub = CudaStub().module
     uses = cuda_uses()
     assert len(uses) > 25
-    members = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaStreamCaptureModeThreadLocal"}
+    members = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaStreamCaptureModeThreadLocal",
+               "cudaMemoryTypeHost"}  # fmt: skip
     for name in uses - members:
         assert hasattr(runtime, name) and hasattr(stub, name), name
     for name, value in vars(stub).items():
@@ -270,6 +272,18 @@ def test_stub_of_cuda_has_what_is_used_as_the_real_one_has() -> None:
             real = getattr(runtime, name)
             assert {m.name: m.value for m in value} == {m: int(getattr(real, m)) for m in value.__members__}
     assert cudaError_t.cudaSuccess == 0
+
+
+def test_stub_of_the_driver_has_what_is_used_as_the_real_one_has() -> None:
+    driver = pytest.importorskip("cuda.bindings.driver", reason="cuda-python is not installed (extra: rtx)")
+    stub = CudaStub().driver
+    attributes = {node.attr for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+                  if isinstance(node, ast.Attribute)}  # fmt: skip
+    uses = {name for name in attributes if re.match("cu[A-Z]", name)}
+    assert uses == set(vars(stub))
+    for name, value in vars(stub).items():
+        found, real = list(inspect.signature(value.stub).parameters), real_arguments(getattr(driver, name))
+        assert len(found) == len(real) and found[0] == real[0], name
 
 
 def real_arguments(function: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""`cuda.bindings.runtime` on a machine without GPU: device memory is host memory, work is done when somebody waits.
+"""CUDA's runtime and driver on a machine without GPU: device memory is host memory, work is done when somebody waits.
 
 What is put into a stream waits there until the host synchronises: a session that reads its results too early sees the
 old ones. Every call is written down, and every function can be told to fail.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
+
+import numpy.typing as npt
+
+from support.kernels_on_cpu import given_size, run_kernel
 
 _ALIGNMENT = 256
 
@@ -63,7 +68,10 @@ class _Event:
 
 
 class CudaStub:
-    """Holds what the fake driver knows; `module` is what `from cuda.bindings import runtime` gives."""
+    """Holds what the fake driver knows.
+
+    `module` is what `from cuda.bindings import runtime` gives, `driver` what `from cuda.bindings import driver` does.
+    """
 
     def __init__(self, capability: tuple[int, int] = (8, 9), gpus: int = 1) -> None:
         self.capability, self.gpus = capability, gpus
@@ -76,11 +84,17 @@ class CudaStub:
         self.events: dict[int, _Event] = {}
         self.graphs: dict[int, list[Work]] = {}
         self.execs: dict[int, list[Work]] = {}
+        self.modules: dict[int, bytes] = {}  # PTX
+        self.functions: dict[int, str] = {}
+        self.pinned: list[tuple[int, int]] = []  # memory, (address, size), that a caller has page-locked
         self.lock = threading.RLock()
         self._handles = itertools.count(0x1000)
         self._ticks = itertools.count(1)
         self._here = threading.local()
         self.module = self._module()
+        self.driver = SimpleNamespace(
+            **{name: self._answering(name) for name in dir(self) if re.match("cu[A-Z]", name)}
+        )
 
     def count(self, *names: str) -> int:
         """How often these functions were called."""
@@ -88,7 +102,8 @@ class CudaStub:
 
     def held(self) -> int:
         """How many resources nobody has given back."""
-        kinds = (self.device_memory, self.host_memory, self.streams, self.events, self.graphs, self.execs)
+        kinds = (self.device_memory, self.host_memory, self.streams, self.events, self.graphs, self.execs,
+                 self.modules)  # fmt: skip
         return sum(len(kind) for kind in kinds)
 
     def put(self, handle: int, work: Work) -> None:
@@ -111,14 +126,19 @@ class CudaStub:
                     return
         raise AssertionError(f"{size} bytes at {pointer:#x} are no memory that is held")
 
+    def page_locked(self, pointer: int) -> bool:
+        """Whether the GPU can read host memory itself."""
+        held = [*self.pinned, *((start, block.usable) for start, block in self.host_memory.items())]
+        return any(start <= pointer < start + size for start, size in held)
+
     def _module(self) -> SimpleNamespace:
         functions = [name for name in dir(self) if name.startswith("cuda")]
         module = SimpleNamespace(**{name: self._answering(name) for name in functions})
         module.cudaError_t = cudaError_t
         module.cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
+        module.cudaMemoryType = IntEnum("cudaMemoryType", {"cudaMemoryTypeUnregistered": 0, "cudaMemoryTypeHost": 1})
         module.cudaStreamCaptureMode = IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
         module.cudaStreamNonBlocking, module.cudaEventDisableTiming, module.cudaEventRecordExternal = 1, 2, 1
-        module.cudaEventRecordDefault = 0
         return module
 
     def _answering(self, name: str) -> Callable[..., Any]:
@@ -235,14 +255,21 @@ class CudaStub:
         ctypes.memmove(dst, src, count)
 
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: IntEnum, stream: int) -> None:
-        device, host = (dst, src) if kind.name == "cudaMemcpyHostToDevice" else (src, dst)
+        up = kind.name == "cudaMemcpyHostToDevice"
+        device, host = (dst, src) if up else (src, dst)
+        locked = self.page_locked(host)
+        # Of memory that is not page-locked, the driver has read the bytes when it returns.
+        staged = ctypes.string_at(src, count) if up and not locked else None
 
         def copy() -> None:
             self.require_memory(device, count)
-            self.require_memory(host, count)
-            ctypes.memmove(dst, src, count)
+            assert self.page_locked(host) == locked  # nobody has freed it meanwhile
+            ctypes.memmove(dst, src if staged is None else staged, count)
 
         self.put(stream, copy)
+
+    def cudaPointerGetAttributes(self, ptr: int) -> SimpleNamespace:
+        return SimpleNamespace(type=self.module.cudaMemoryType(int(self.page_locked(ptr))))
 
     def cudaStreamCreateWithFlags(self, flags: int) -> int:
         assert flags == 1  # a session's stream never waits for the default one
@@ -339,3 +366,51 @@ class CudaStub:
         if first.time is None or last.time is None:
             raise StubError("cudaErrorNotReady")
         return last.time - first.time
+
+    # And of CUDA's driver.
+
+    def cuModuleLoadData(self, image: int) -> int:
+        handle = next(self._handles)
+        self.modules[handle] = ctypes.string_at(image)
+        return handle
+
+    def cuModuleUnload(self, hmod: int) -> None:
+        del self.modules[hmod]
+
+    def cuModuleGetFunction(self, hmod: int, name: bytes) -> int:
+        if b".visible .entry " + name + b"(" not in self.modules[hmod]:
+            raise StubError("cudaErrorInvalidValue")
+        handle = next(self._handles)
+        self.functions[handle] = name.decode()
+        return handle
+
+    def cuLaunchKernel(
+        self, f: int, gridDimX: int, gridDimY: int, gridDimZ: int, blockDimX: int, blockDimY: int, blockDimZ: int,
+        sharedMemBytes: int, hStream: int, kernelParams: int, extra: int,
+    ) -> None:  # fmt: skip
+        assert blockDimZ == 1 and sharedMemBytes == extra == 0 and blockDimX * blockDimY <= 1024
+        name, grid, block = self.functions[f], (gridDimX, gridDimY, gridDimZ), (blockDimX, blockDimY)
+        given = ctypes.string_at(ctypes.c_void_p.from_address(kernelParams).value or 0, given_size(name))
+        self.put(hStream, lambda: run_kernel(name, given, grid, block))
+
+
+class OnGpu:
+    """An array in the stub's GPU memory, with any strides, as torch and CuPy show theirs.
+
+    stream: the address of the stream that makes it; None if it says nothing.
+    """
+
+    def __init__(self, cuda: CudaStub, array: npt.NDArray[Any], stream: int | None = None) -> None:
+        first = array.__array_interface__["data"][0]
+        steps = [(side - 1) * step for side, step in zip(array.shape, array.strides, strict=True)]
+        low, size = sum(min(step, 0) for step in steps), sum(map(abs, steps)) + array.itemsize
+        _, base = cuda.module.cudaMalloc(size)
+        ctypes.memmove(base, first + low, size)
+        self.pointer = base - low
+        self.array, self.stream = array, stream
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        packed = self.array.flags.c_contiguous
+        return {"version": 3, "data": (self.pointer, False), "shape": self.array.shape, "stream": self.stream,
+                "typestr": self.array.dtype.str, "strides": None if packed else self.array.strides}  # fmt: skip

@@ -57,11 +57,14 @@ def make_machine(monkeypatch: pytest.MonkeyPatch, kind: str, version: str | None
 
 
 def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
-    """`from cuda.bindings import runtime` gives the stub."""
+    """`from cuda.bindings import runtime` gives the stub, and so does `driver`."""
     package, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")
     bindings.runtime = cuda.module  # type: ignore[attr-defined]
+    bindings.driver = cuda.driver  # type: ignore[attr-defined]
     package.bindings = bindings  # type: ignore[attr-defined]
-    for name, module in (("cuda", package), ("cuda.bindings", bindings), ("cuda.bindings.runtime", cuda.module)):
+    modules = {"cuda": package, "cuda.bindings": bindings,
+               "cuda.bindings.runtime": cuda.module, "cuda.bindings.driver": cuda.driver}  # fmt: skip
+    for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
 
 

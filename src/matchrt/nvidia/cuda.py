@@ -1,8 +1,9 @@
-"""The CUDA runtime through cuda-python, with a call that turns error codes into named errors."""
+"""CUDA's runtime and driver through cuda-python, with a call that turns error codes into named errors."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,11 @@ EXTRA = "rtx"
 
 def cuda_runtime() -> Any:
     """Returns the module `cuda.bindings.runtime`. Error: package-missing."""
+    # The import statement takes a microsecond, and a run of an engine comes here a dozen times. A package has a module
+    # as its attribute once that is imported.
+    known = getattr(sys.modules.get("cuda.bindings"), "runtime", None)
+    if known is not None:
+        return known
     try:
         from cuda.bindings import runtime
     except ImportError as error:
@@ -20,8 +26,17 @@ def cuda_runtime() -> Any:
     return runtime
 
 
+def cuda_driver() -> Any:
+    """Returns the module `cuda.bindings.driver`. Error: package-missing."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise missing_package("cuda-python", EXTRA, "Running on an NVIDIA GPU") from error
+    return driver
+
+
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a CUDA runtime function and returns its results without the error code.
+    """Calls a function of CUDA's runtime or driver and returns its results without the error code.
 
     Errors: device-missing (no driver, or no GPU), out-of-memory; cuda-failed with CUDA's name for what happened.
     """

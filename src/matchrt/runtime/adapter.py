@@ -247,6 +247,8 @@ class PairAdapter:
         """How many of the engine's matches have at least the wanted score; the engine sorts them by score."""
         scores = outputs["scores"][row, : int(outputs["num_matches"][row])]
         least = self.manifest.matching.default_score if self.options.min_score is None else self.options.min_score
+        if len(scores) and scores[-1] >= least:  # the usual case, and the last score is the smallest
+            return len(scores)
         # NaN compares false; it is kept, so that Matches refuses it.
         return len(scores) - int(np.count_nonzero(scores < least))
 

@@ -58,6 +58,7 @@ from matchrt.runtime.decoding.values import (
     stretch_to_uint8,
     to_uint8,
 )
+from matchrt.runtime.nv12 import Nv12
 from matchrt.runtime.orientation import UPRIGHT, inverse, turn_pixels, turn_size
 
 MAX_PIXELS = 50_000_000
@@ -297,7 +298,7 @@ def as_image(
     apply_exif: bool = True,
     stretch: Stretch = "none",
 ) -> Image:
-    """A path, an `Image`, a Pillow image or an array to an `Image`.
+    """A path, an `Image`, a Pillow image, an `Nv12` frame or an array to an `Image`.
 
     value: arrays (memoryviews, tensors in host memory, objects with `__array__` or `__array_interface__`) are [H, W],
         [H, W, 1], [H, W, 3] or [H, W, 4] (alpha is ignored) in uint8, uint16 (value / 257), bool, or float in 0..1 with
@@ -318,6 +319,9 @@ def as_image(
             return value
         if isinstance(value, (str, os.PathLike)):
             return read_image(value, apply_exif=apply_exif, max_pixels=max_pixels, stretch=stretch)
+        if isinstance(value, Nv12):
+            check_size(value.height, value.width, name, max_pixels)
+            value, channel_order = value.to_rgb(name), "rgb"
         if isinstance(value, PILImage.Image):
             return _from_pillow(value, name, max_pixels, apply_exif, stretch)
     array = as_array(value, name)

@@ -9,6 +9,7 @@ Errors: `matches-orientation` (see `ImageRef`), `matches-invalid` (arrays that c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -236,7 +237,8 @@ def _frozen(values: npt.ArrayLike, shape: tuple[int, ...], name: str) -> Float32
     array = np.array(values, np.float32)
     if array.shape != shape:
         raise _invalid(f"{name} has the shape {array.shape}, not {shape}")
-    if not np.isfinite(array).all():
+    # A sum is one pass, and shows a number that is not finite; only a sum that overflowed needs a second look.
+    if not math.isfinite(array.sum()) and not np.isfinite(array).all():
         raise _invalid(f"{name} holds NaN or infinite values")
     array.setflags(write=False)
     return array

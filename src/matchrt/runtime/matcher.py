@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,21 +13,20 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter, require_dense
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_checks import require_single_pair
-from matchrt.runtime.fit import Fit
-from matchrt.runtime.gpu.arrays import on_gpu
+from matchrt.runtime.gpu.arrays import on_gpu, stream_handle
 from matchrt.runtime.image import Image
-from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.opening import open_named
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session, SessionOptions
-from matchrt.runtime.streaming import PairRun, stream_matches
+from matchrt.runtime.streaming import PairRun, plan_pair, stream_matches
 from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
 
 if TYPE_CHECKING:
     from matchrt.runtime.gpu.matching import GpuMatches
+    from matchrt.runtime.gpu.route import FrameRoute, HostPair
 
 
 class Matcher:
@@ -58,6 +56,7 @@ class Matcher:
         self._session: Session = _open(engine, options, store) if isinstance(engine, str | Path) else engine
         self._spare: list[Session] = []
         self._workspaces = Workspaces()
+        self._known_route: FrameRoute | None = None
         try:
             require_single_pair(self._session.manifest)
             self._adapter = PairAdapter(self._session.manifest, options)
@@ -95,13 +94,14 @@ class Matcher:
     def match(self, image0: ImageLike, image1: ImageLike, *, stream: Any = None) -> Matches:
         """Matches two images and returns N matches in pixels of the images as given, best first.
 
-        image0, image1: paths; arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1; `Image`; `PreparedImage`;
-            or arrays on the GPU (DLPack or `__cuda_array_interface__`), both of them, which are read in place: uint8
-            `[H,W]`, `[H,W,C]` or `[1,H,W,C]`, contiguous, of the engine's size.
+        image0, image1: paths; arrays `[H,W]`, `[H,W,1|3|4]` in uint8, uint16 or float 0..1; `Nv12`; `Image`;
+            `PreparedImage`. Or, both of them, such arrays or `Nv12` on the GPU (DLPack or `__cuda_array_interface__`)
+            of any size and with any strides, also `[1,H,W,C]`; they are read in place, and floats beyond 0..1 are
+            clipped.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
         Errors: image-* of `as_image`, image-prepared, fit-size, size-memory, out-of-memory, session-*; of GPU arrays
-        also device-backend, stream-invalid, package-missing, cuda-failed.
+        also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed.
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
@@ -125,11 +125,14 @@ class Matcher:
         stream: the CUDA stream of the images. With one, the call returns at once, and the matches are good for work in
             that stream. Without one, it returns when they are there. The matches are valid until the matcher's next
             run.
-        Errors: image-array, device-backend, stream-invalid, package-missing, cuda-failed, out-of-memory, session-*.
+        Errors: image-*, fit-size, device-backend, kernels-refused, option-range, stream-invalid, package-missing,
+        cuda-failed, out-of-memory, session-*.
         """
-        from matchrt.runtime.gpu.matching import GpuMatches, run_on_gpu
+        from matchrt.runtime.gpu.matching import GpuMatches, require_gpu_session
 
-        return GpuMatches.of(run_on_gpu(self._session, image0, image1, stream).outputs)
+        session = require_gpu_session(self._session)
+        where = None if stream is None else stream_handle(stream)
+        return GpuMatches.of(session.run_on_gpu(self._route().gpu_pair(image0, image1, where), where))
 
     @overload
     def match_many(
@@ -156,7 +159,10 @@ class Matcher:
         Errors: pair-invalid, and those of `match`. What the iterable itself raises is raised after the results of the
         pairs before it.
         """
-        with self._streaming_sessions() as sessions, closing(stream_matches(self._adapter, sessions, pairs)) as found:
+        with (
+            self._streaming_sessions() as sessions,
+            closing(stream_matches(self._adapter, sessions, pairs, choose=self._choose)) as found,
+        ):
             for outcome in found:
                 if isinstance(outcome, MatchRTError) and not return_errors:
                     raise outcome
@@ -199,7 +205,19 @@ class Matcher:
         self.close()
 
     def _begin(self, image0: ImageLike, image1: ImageLike, workspace: Workspace) -> PairRun:
-        return PairRun.begin(self._adapter, self._session, self._adapter.plan_pair(image0, image1), workspace)
+        pair = plan_pair(self._adapter, (image0, image1), self._choose)
+        return PairRun.begin(self._adapter, self._session, pair, workspace)
+
+    def _choose(self, image0: ImageLike, image1: ImageLike) -> HostPair | None:
+        """Where a pair in host memory is resized is decided here: by the session on its GPU, or (None) on the host."""
+        return self._route().host_pair(self._session, image0, image1) if self._session.asynchronous else None
+
+    def _route(self) -> FrameRoute:
+        if self._known_route is None:
+            from matchrt.runtime.gpu.route import FrameRoute
+
+            self._known_route = FrameRoute(self.manifest, self.options)
+        return self._known_route
 
     @contextmanager
     def _streaming_sessions(self) -> Iterator[list[Session]]:
@@ -219,17 +237,11 @@ class Matcher:
             self._spare.extend(sessions)
 
     def _match_gpu_images(self, image0: Any, image1: Any, stream: Any) -> Matches:
-        from matchrt.runtime.gpu.matching import run_on_gpu
+        from matchrt.runtime.gpu.matching import require_gpu_session
 
-        start = time.perf_counter()
-        run = run_on_gpu(self._session, image0, image1, stream)
-        outputs = run.outputs.to_host()
-        timings = {"inference": (time.perf_counter() - start) * 1e3}
-        first, second = (
-            PreparedImage(ImageRef(name, *size), Fit(1.0, 1.0, *size, *size), None, None, 0.0, 0.0)
-            for name, size in zip(("image0", "image1"), run.sizes, strict=True)
-        )
-        return self._adapter.matches((first, second), outputs, timings)
+        session = require_gpu_session(self._session)
+        pair = self._route().gpu_pair(image0, image1, None if stream is None else stream_handle(stream))
+        return PairRun.start_frames(self._adapter, session, pair).matches()
 
 
 def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:

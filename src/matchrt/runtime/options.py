@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import require_backend
@@ -39,6 +39,9 @@ class MatcherOptions:
     fit_frames: for engines that take frames: whether images of other sizes are stretched to the frames' on the host,
         instead of being refused. Arrays of the frames' own layout are always taken as they are.
     cuda_graph: launch a run as one CUDA graph if engine and GPU allow it.
+    resize_on: for engines on backend tensorrt or tensorrt_rtx, where images in host memory are resized. `auto` sends
+        large arrays of bytes to the GPU as they are, and resizes other images on the host. `gpu` sends small ones too;
+        `host` sends none. Both give the same pixels, but for a level of 255 in a few.
     """
 
     resize: int | None = None
@@ -54,6 +57,7 @@ class MatcherOptions:
     backend: str | None = None
     cuda_graph: bool = True
     fit_frames: bool = False
+    resize_on: Literal["auto", "host", "gpu"] = "auto"
 
     def __post_init__(self) -> None:
         require_backend(self.backend)
@@ -66,6 +70,7 @@ class MatcherOptions:
             ("threads", self.threads is None or _is_whole(self.threads, 1), "a whole number of 1 or more, or None"),
             ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
             ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
+            ("resize_on", self.resize_on in ("auto", "host", "gpu"), "'auto', 'host' or 'gpu'"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:

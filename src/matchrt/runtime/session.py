@@ -65,6 +65,14 @@ class Pending(Protocol):
         """
         ...
 
+    def lent(self) -> dict[str, npt.NDArray[Any]]:
+        """Waits for the outputs and returns them as `result` does, but without a copy: the session's next run, and
+        closing it, overwrite them.
+
+        Errors: those of `result`.
+        """
+        ...
+
     def timings(self) -> dict[str, float]:
         """Milliseconds by stage, as the device measured them; empty if it does not measure. Waits for the run.
 
@@ -83,6 +91,10 @@ class Done:
     outputs: dict[str, npt.NDArray[Any]]
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
+        """The outputs: arrays `[B, ...]` by name. Raises nothing."""
+        return self.outputs
+
+    def lent(self) -> dict[str, npt.NDArray[Any]]:
         """The outputs: arrays `[B, ...]` by name. Raises nothing."""
         return self.outputs
 

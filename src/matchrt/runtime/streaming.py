@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from matchrt._util.cores import usable_cores
 from matchrt.errors import MatchRTError
@@ -20,6 +20,27 @@ from matchrt.runtime.session import Pending, Session
 from matchrt.runtime.workspace import Workspace, Workspaces
 
 _Images = tuple[PreparedImage, PreparedImage]
+
+
+class Frames(Protocol):
+    """Two images in host memory that the session resizes itself."""
+
+    @property
+    def images(self) -> _Images:
+        """Their names, sizes and fits, without pixels and notices."""
+        ...
+
+    def start(self, session: Session) -> Pending:
+        """Starts a run of the engine on them. Errors: those of `Session.start`."""
+        ...
+
+    def told(self, prepared: _Images) -> _Images:
+        """`images` with their notices; see `PlannedPair.told`."""
+        ...
+
+
+# Says which pairs the session is to resize itself; None for those that the host prepares.
+Chooser = Callable[[ImageLike, ImageLike], Frames | None]
 _PAIRS_REMEDY = "Give (image0, image1) tuples, such as [('a.jpg', 'b.jpg')]."
 # Threads that decode and resize for an engine on a GPU, which is much faster than one of them.
 _MOST_WORKERS = 8
@@ -37,18 +58,20 @@ class PairRun:
     """
 
     adapter: PairAdapter
-    pair: PlannedPair
+    pair: PlannedPair | Frames
     images: _Images
     pending: Pending
     start: float
 
     @classmethod
-    def begin(cls, adapter: PairAdapter, session: Session, pair: PlannedPair, workspace: Workspace) -> PairRun:
+    def begin(cls, adapter: PairAdapter, session: Session, pair: PlannedPair | Frames, workspace: Workspace) -> PairRun:
         """Prepares two images, straight into the session's own memory if it lends that, and starts a run.
 
         workspace: holds the images until the run is over.
         Errors: size-memory, those of `Session.start`.
         """
+        if not isinstance(pair, PlannedPair):
+            return cls.start_frames(adapter, session, pair)
         images = pair.written()
         if images is None:
             shapes = pair.shapes()
@@ -65,6 +88,12 @@ class PairRun:
         start = time.perf_counter()
         return cls(adapter, pair, images, session.start(inputs), start)
 
+    @classmethod
+    def start_frames(cls, adapter: PairAdapter, session: Session, frames: Frames) -> PairRun:
+        """Starts a run on images that the session resizes. Errors: those of `Session.start`."""
+        start = time.perf_counter()
+        return cls(adapter, frames, frames.images, frames.start(session), start)
+
     def outputs(self) -> Outputs:
         """Waits for the engine's outputs, arrays `[1, ...]` by name. Errors: those of `Pending.result`."""
         return self.pending.result()
@@ -75,29 +104,32 @@ class PairRun:
         Errors: those of `Pending.result`; matches-invalid.
         """
         images = self.pair.told(self.images)  # while the engine works
-        outputs = self.outputs()
+        outputs = self.pending.lent()  # `Matches` copies what it keeps
         spent = {"inference": (time.perf_counter() - self.start) * 1e3, **self.pending.timings(), **(timings or {})}
         return self.adapter.matches(images, outputs, spent)
 
 
-def plan_pair(adapter: PairAdapter, pair: tuple[ImageLike, ImageLike]) -> PlannedPair:
-    """Decodes both images of a pair and fits them to the engine.
+def plan_pair(
+    adapter: PairAdapter, pair: tuple[ImageLike, ImageLike], choose: Chooser | None = None
+) -> PlannedPair | Frames:
+    """Decodes both images of a pair and fits them to the engine, unless `choose` leaves that to the session.
 
     Errors: pair-invalid if it is not two images; image-* of `as_image`, fit-size.
     """
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
         raise MatchRTError("pair-invalid", f"A pair is two images, not a {what}.", _PAIRS_REMEDY)
-    return adapter.plan_pair(pair[0], pair[1])
+    frames = None if choose is None else choose(pair[0], pair[1])
+    return frames or adapter.plan_pair(pair[0], pair[1])
 
 
 @dataclass
 class _Prepared:
-    """A pair that waits for the engine, in a workspace of its own until its run is over."""
+    """A pair that waits for the engine, in a workspace of its own until its run is over if the host prepares it."""
 
-    pair: PlannedPair
+    pair: PlannedPair | Frames
     images: _Images
-    workspace: Workspace
+    workspace: Workspace | None
 
 
 @dataclass
@@ -117,12 +149,14 @@ def stream_matches(
     sessions: Sequence[Session],
     pairs: Iterable[tuple[ImageLike, ImageLike]],
     workers: int | None = None,
+    choose: Chooser | None = None,
 ) -> Generator[Matches | MatchRTError, None, None]:
     """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
     pairs: (image0, image1), each a path, an array `[H, W]` or `[H, W, C]`, or a prepared image.
     workers: threads that decode and resize the next pairs; None for as many as the engine needs. One more pair than
         workers is read ahead, so memory does not grow with the number of pairs.
+    choose: which pairs the sessions resize themselves; None for none.
 
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
@@ -132,7 +166,7 @@ def stream_matches(
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(workers, "matchrt-pairs")
         stack.callback(pool.shutdown, cancel_futures=True)
-        stream = _Stream(adapter, itertools.cycle(sessions))
+        stream = _Stream(adapter, itertools.cycle(sessions), choose)
         stack.callback(stream.abandon)
         for prepared in _ahead(pairs, lambda pair: pool.submit(stream.prepare, pair), workers + 1):
             if isinstance(prepared, Exception):
@@ -157,14 +191,16 @@ def preparing_threads(sessions: Sequence[Session]) -> int:
 class _Stream:
     """The pairs under way. `prepare` runs in worker threads, everything else in the caller's."""
 
-    def __init__(self, adapter: PairAdapter, turns: Iterator[Session]) -> None:
-        self._adapter, self._turns = adapter, turns
+    def __init__(self, adapter: PairAdapter, turns: Iterator[Session], choose: Chooser | None) -> None:
+        self._adapter, self._turns, self._choose = adapter, turns, choose
         self._workspaces = Workspaces()
         self.running: deque[_Running] = deque()
 
     def prepare(self, images: tuple[ImageLike, ImageLike]) -> _Prepared:
         """Decodes and resizes a pair. Errors: those of `plan_pair`."""
-        pair = plan_pair(self._adapter, images)
+        pair = plan_pair(self._adapter, images, self._choose)
+        if not isinstance(pair, PlannedPair):
+            return _Prepared(pair, pair.images, None)
         workspace = self._workspaces.borrow()
         lent = {name: workspace.take(name, shape) for name, shape in pair.shapes().items()}
         written = pair.told(pair.write(workspace, lent))
@@ -176,11 +212,16 @@ class _Stream:
         try:
             ready = prepared.result()
             waited = (time.perf_counter() - start) * 1e3
-            run = PairRun.start_on(self._adapter, next(self._turns), ready.pair, ready.images)
+            run = self._started(ready, next(self._turns))
         except MatchRTError as error:
             self.running.append(_Running(error))
         else:
             self.running.append(_Running(run, ready.workspace, waited))
+
+    def _started(self, ready: _Prepared, session: Session) -> PairRun:
+        if isinstance(ready.pair, PlannedPair):
+            return PairRun.start_on(self._adapter, session, ready.pair, ready.images)
+        return PairRun.start_frames(self._adapter, session, ready.pair)
 
     def next(self) -> Matches | MatchRTError:
         """The outcome of the pair that was started first."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 import pytest
+from support.cuda_stub import OnGpu
 from support.machines import KINDS, Machine, make_engine, save_engine
 from support.pictures import texture
 
@@ -200,23 +201,24 @@ def test_refused_options_leave_nothing_on_the_gpu(machine: Machine, engine: Path
 def test_host_runs_wait_for_runs_in_the_callers_stream(machine: Machine, engine: Path) -> None:
     """They share scratch memory, staging memory and outputs."""
     from matchrt.runtime.engine_file import read_engine
-    from matchrt.runtime.gpu.arrays import GpuView
+    from matchrt.runtime.gpu.route import FrameRoute
 
     session = TensorRTSession(read_engine(engine), _options())
     cuda = machine.cuda
     theirs = cuda.module.cudaStreamCreateWithFlags(1)[1]
     image = np.full((1, 32, 48, 1), 9, np.uint8)
-    view = GpuView(cuda.module.cudaMalloc(image.nbytes)[1], image.shape, image.dtype, None)
     sizes = {f"size{i}": np.array([[32, 48]], np.int32) for i in (0, 1)}
     host = {"image0": image, "image1": image, **sizes}
     expected = session.run(host)
-    outputs = session.run_on_gpu({"image0": view, "image1": view, **sizes}, theirs)
+    route = FrameRoute(session.manifest, MatcherOptions())
+    view = OnGpu(cuda, image)
+    outputs = session.run_on_gpu(route.gpu_pair(view, view, theirs), theirs)
     assert len(cuda.streams[theirs].queue) > 0  # it returned before the work was done
     pending = session.start(host)
     assert cuda.streams[theirs].queue == []
     assert all(np.array_equal(value, expected[name]) for name, value in pending.result().items())
     del outputs
-    session.run_on_gpu({"image0": view, "image1": view, **sizes}, theirs)
+    session.run_on_gpu(route.gpu_pair(view, view, theirs), theirs)
     session.close()
     assert cuda.streams[theirs].queue == []
 

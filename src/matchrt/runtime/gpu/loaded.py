@@ -23,6 +23,7 @@ from matchrt.runtime.engine_checks import (
     require_version,
 )
 from matchrt.runtime.engine_file import EngineFile
+from matchrt.runtime.gpu.frames.device_code import FrameKernels
 from matchrt.runtime.gpu.kernels import Kernels
 from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.stream import Event
@@ -61,6 +62,7 @@ class LoadedEngine:
         self._kernels = Kernels(self.dialect, self.engine, file.manifest, self.gpu, keep_kernels)
         # TensorRT allows contexts to be made from several threads, but their kernels go through one store.
         self._lock = threading.Lock()
+        self._frame_kernels: FrameKernels | MatchRTError | None = None
 
     def make_context(self, shapes: Shapes) -> tuple[Any, Any]:
         """A context for inputs of these shapes, whose scratch memory the caller provides, and the kernels that it uses.
@@ -114,6 +116,21 @@ class LoadedEngine:
         """
         with self._lock:
             self._kernels.keep(shapes, kernels)
+
+    def frame_kernels(self) -> FrameKernels:
+        """Our own kernels, which prepare images on this GPU; loaded when they are first asked for.
+
+        Errors: kernels-refused, package-missing.
+        """
+        with self._lock:
+            if self._frame_kernels is None:
+                try:
+                    self._frame_kernels = FrameKernels()
+                except MatchRTError as error:
+                    self._frame_kernels = error
+            if isinstance(self._frame_kernels, MatchRTError):
+                raise self._frame_kernels
+            return self._frame_kernels
 
     def kept_kernels(self, shapes: Shapes) -> str | None:
         """A digest of the kernels that are kept for these shapes; None if there are none. Raises nothing."""

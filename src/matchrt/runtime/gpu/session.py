@@ -1,16 +1,19 @@
 """Sessions on TensorRT and TensorRT-RTX: a stream of their own, memory that is allocated once, and CUDA graphs.
 
-A run is one copy to the GPU, the engine's kernels, and one copy back, all asynchronous in the session's stream. From
-the second run of a shape on, it is a single graph launch if the engine allows that.
+A run brings its inputs to the GPU, launches the engine, and copies its outputs back, all asynchronously in the
+session's stream or in the caller's. Inputs are arrays that were prepared on the host (`start`), or images of any layout
+that kernels on the GPU prepare (`start_frames`, `run_on_gpu`). From the second run of a shape on, the engine is a
+single graph launch if it allows that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,10 +23,11 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.gpu.arrays import GpuArray, GpuView
-from matchrt.runtime.gpu.layout import Layout, Shapes
+from matchrt.runtime.gpu.blocks import Blocks, grown
+from matchrt.runtime.gpu.frames.stage import FramePair, FrameStage
+from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.loaded import LoadedEngine
-from matchrt.runtime.gpu.memory import DeviceMemory, Staging
+from matchrt.runtime.gpu.outputs import GpuOutputs
 from matchrt.runtime.gpu.shape_runner import ShapeRunner
 from matchrt.runtime.gpu.stream import LEGACY_STREAM, Event, Graph, Stream, copy_to_device, copy_to_host
 from matchrt.runtime.self_test.pair import self_test_shapes
@@ -42,11 +46,15 @@ class _Ready:
 
     staged: its input tensors in pinned memory, by name.
     fetched: its output tensors in pinned memory, by name.
+    addresses: of its input tensors on the GPU, by name.
+    results: of its output tensors, likewise.
     """
 
     runner: ShapeRunner
     staged: list[tuple[str, npt.NDArray[Any]]]
     fetched: list[tuple[str, npt.NDArray[Any]]]
+    addresses: dict[str, int]
+    results: dict[str, int]
     runs: int = 0
     graph: Graph | None = None
     no_graph: str | None = None
@@ -57,23 +65,27 @@ class _Ready:
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """The memory that all shapes of a session share."""
+class _Events:
+    """Points of a run in its stream, between which the GPU's clock measures.
 
-    scratch: DeviceMemory
-    inputs: Staging
-    outputs: Staging
+    begin: nothing has been done.
+    sent: what comes from the host is on the GPU.
+    resized: the kernels have made the engine's inputs of it.
+    started: the engine's turn has come.
+    done: the engine's outputs are there.
+    fetched: they are in host memory.
+    """
 
-    def holds(self, runner: ShapeRunner) -> bool:
-        return (
-            runner.scratch_bytes <= self.scratch.size
-            and runner.inputs.size <= self.inputs.size
-            and runner.outputs.size <= self.outputs.size
-        )
+    begin: Event = field(default_factory=Event)
+    sent: Event = field(default_factory=Event)
+    resized: Event = field(default_factory=Event)
+    started: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
+    fetched: Event = field(default_factory=Event)
 
     def close(self) -> None:
-        for block in (self.scratch, self.inputs, self.outputs):
-            block.close()
+        for event in vars(self).values():
+            event.close()
 
 
 class TensorRTSession:
@@ -97,13 +109,14 @@ class TensorRTSession:
         self._take_device()
         try:
             self._stream = self._own(Stream())
-            self._events = tuple(self._own(Event()) for _ in range(4))
+            self._events: _Events = self._own(_Events())
             self._handed_over = self._own(Event(timed=False))
             self._done = self._own(Event(timed=False))
         except MatchRTError:
             self._closers.close()
             raise
-        self._memory: _Memory | None = None
+        self._memory: Blocks | None = None
+        self._frames: FrameStage | None = None
 
     @property
     def manifest(self) -> EngineManifest:
@@ -123,13 +136,19 @@ class TensorRTSession:
         Errors: session-input, session-busy, session-closed, session-failed, out-of-memory, engine-graph, cuda-failed.
         """
         self._require_idle()
-        with self._engine.in_turn(self._stream.handle, self._done):
-            ready = self._checked(inputs)
-            for place, view in ready.staged:
-                if not _same_memory(view, inputs[place]):  # what was written into `staging` lies there already
-                    view[...] = inputs[place]
-            self._launch(ready)
-        self._pending = _PendingRun(self, ready)
+        ready = self._checked(inputs)
+        for name, view in ready.staged:
+            given = inputs[name]
+            if not _same_memory(view, given):  # what was written into `staging` lies there already
+                view[...] = given
+        stream, memory, events = self._stream.handle, self._held(), self._events
+        with self._ending(stream):
+            events.begin.record(stream)
+            copy_to_device(memory.inputs.device.pointer, memory.inputs.host.pointer, ready.runner.inputs.size, stream)
+            events.sent.record(stream)
+            self._run_engine(ready, stream)
+            self._fetch(ready, stream)
+        self._pending = _PendingRun(self, ready, stream, {})
         return self._pending
 
     def staging(self, shapes: Shapes) -> Arrays | None:
@@ -143,6 +162,24 @@ class TensorRTSession:
             return None
         return dict(found.staged)
 
+    def start_frames(self, frames: FramePair, stream: int | None = None) -> Pending:
+        """Starts a run on images of any layout, which kernels make the engine's inputs of.
+
+        frames: both images, in host memory or on the GPU. Host memory that is not page-locked has been read when this
+            returns.
+        stream: the address of the stream to run in; None for the session's own.
+        Errors: kernels-refused, session-busy, session-closed, session-failed, out-of-memory, engine-graph, cuda-failed.
+        """
+        where = self._stream.handle if stream is None else stream
+        spent: dict[str, float] = {}
+        with self._ending(where):
+            ready = self._run_frames(frames, where, spent)
+            self._fetch(ready, where)
+            if stream is not None:
+                self._hand_over(where)
+        self._pending = _PendingRun(self, ready, where, spent, frames)
+        return self._pending
+
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Runs the engine on host arrays `[B, ...]` and returns its outputs `[B, ...]` by name.
 
@@ -150,35 +187,33 @@ class TensorRTSession:
         """
         return self.start(inputs).result()
 
-    def run_on_gpu(self, inputs: Mapping[str, GpuView | npt.NDArray[Any]], stream: int | None) -> GpuOutputs:
-        """Runs on images that are on the GPU already, without a copy. The results stay there.
+    def run_on_gpu(self, frames: FramePair, stream: int | None) -> GpuOutputs:
+        """Runs on images of any layout and leaves the results on the GPU, with keypoints in pixels of the images.
 
-        inputs: arrays `[B, ...]` by name, as the manifest lists them; small host arrays among them are copied.
+        frames: both images, in host memory or on the GPU.
         stream: the address of the caller's stream: the run is put into it, and this returns at once. None uses the
             session's own stream, and the run is done when this returns.
 
-        The results are valid until the session's next run. Errors: those of `start`.
+        The results are valid until the session's next run. Errors: those of `start_frames`.
         """
-        self._require_idle()
-        check_inputs(inputs, self.manifest)  # type: ignore[arg-type]
         where = self._stream.handle if stream is None else stream
-        with self._engine.in_turn(where, self._done):
-            ready = self._ready({name: tuple(array.shape) for name, array in inputs.items()}, lent=True)
+        with self._ending(where):
+            ready = self._run_frames(frames, where, {})
             memory = self._held()
-            for place in ready.runner.inputs.places:
-                given = inputs[place.name]
-                if isinstance(given, GpuView):
-                    ready.runner.move(place.name, given.pointer)
-                    continue
-                place.view(memory.inputs.host.bytes)[...] = given
-                device, host = memory.inputs.device.pointer, memory.inputs.host.pointer
-                copy_to_device(device + place.offset, host + place.offset, place.size, where)
-            ready.runner.enqueue(where)
-        self._handed_over.record(where)
-        self._lent_out = True
-        if stream is None:
-            self._stream.wait()
+            self._hand_over(where)
+            if stream is None:
+                self._stream.wait()
         return GpuOutputs(memory.outputs, ready.runner.outputs, where, self._stream if stream is None else None)
+
+    def frames_refusal(self) -> str | None:
+        """Why this session cannot prepare images on the GPU; None if it can. Raises nothing."""
+        try:
+            self._require_open()
+            self._take_device()
+            self._engine.frame_kernels()
+        except MatchRTError as error:
+            return str(error)
+        return None
 
     def fork(self) -> TensorRTSession:
         """A session for another thread, on the same weights. Errors: session-closed, cuda-failed."""
@@ -190,7 +225,8 @@ class TensorRTSession:
         if self._memory is None:
             return SessionMemory(scratch=0, tensors=0, pinned=0)
         tensors = self._memory.inputs.size + self._memory.outputs.size
-        return SessionMemory(scratch=self._memory.scratch.size, tensors=tensors, pinned=tensors)
+        frames, pinned = (0, 0) if self._frames is None else (self._frames.device_bytes, self._frames.upload.size)
+        return SessionMemory(scratch=self._memory.scratch.size, tensors=tensors + frames, pinned=tensors + pinned)
 
     def launch_mode(self) -> str:
         """How runs reach the GPU: `graph`, or `enqueue` and why. Raises nothing."""
@@ -233,6 +269,9 @@ class TensorRTSession:
         self._forget_shapes()
         if self._memory is not None:
             self._memory.close()
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None  # it holds the kernels
         self._closers.close()
         del self._engine
 
@@ -271,12 +310,13 @@ class TensorRTSession:
         """Makes this session's GPU current: other threads may be on another one, and this one may have left it."""
         call(cuda_runtime().cudaSetDevice, self._engine.gpu.index)
 
-    def _ready(self, shapes: Shapes, lent: bool = False) -> _Ready:
-        """The runner for these shapes, with memory large enough. lent: some inputs are the caller's memory."""
-        key = (lent, *(shapes[spec.name] for spec in self.manifest.inputs))
+    def _ready(self, shapes: Shapes) -> _Ready:
+        """The runner for these shapes, with memory large enough."""
+        key = tuple([shapes[spec.name] for spec in self._manifest.inputs])
         ready = self._shapes.get(key)
         if ready is None:
-            ready = self._make_ready(shapes)
+            with self._engine.in_turn(self._stream.handle, self._done):
+                ready = self._make_ready(shapes)
             while len(self._shapes) >= MAX_SHAPES:
                 self._shapes.popitem(last=False)[1].close()
                 self._latest = None
@@ -291,7 +331,12 @@ class TensorRTSession:
             [(place.name, place.view(block.host.bytes)) for place in layout.places]
             for layout, block in ((runner.inputs, memory.inputs), (runner.outputs, memory.outputs))
         )
-        return _Ready(runner, staged, fetched, no_graph=None if self._options.cuda_graph else "switched off")
+        addresses, results = (
+            {place.name: block.device.pointer + place.offset for place in layout.places}
+            for layout, block in ((runner.inputs, memory.inputs), (runner.outputs, memory.outputs))
+        )
+        no_graph = None if self._options.cuda_graph else "switched off"
+        return _Ready(runner, staged, fetched, addresses, results, no_graph=no_graph)
 
     def _make_runner(self, shapes: Shapes) -> ShapeRunner:
         runner = ShapeRunner(self._engine, shapes)
@@ -299,7 +344,7 @@ class TensorRTSession:
             self._forget_shapes()  # their graphs and addresses belong to the memory that is freed
             # The old memory is forgotten before it is freed: if the new one cannot be allocated, there is none.
             old, self._memory = self._memory, None
-            self._memory = _grown(old, runner)
+            self._memory = grown(old, runner)
         memory = self._memory
         runner.place(memory.scratch, memory.inputs.device.pointer, memory.outputs.device.pointer)
         # TensorRT may make a context ready outside of this session's stream. This does not wait for the whole device,
@@ -307,7 +352,7 @@ class TensorRTSession:
         call(cuda_runtime().cudaStreamSynchronize, LEGACY_STREAM)
         return runner
 
-    def _held(self) -> _Memory:
+    def _held(self) -> Blocks:
         assert self._memory is not None
         return self._memory
 
@@ -317,22 +362,72 @@ class TensorRTSession:
         self._shapes.clear()
         self._latest = None
 
-    def _launch(self, ready: _Ready) -> None:
-        """The first run compiles; the second captures a graph and checks it."""
-        ready.runs += 1
-        if ready.runs > 1 and ready.graph is None and ready.no_graph is None:
-            self._capture(ready)
-        if ready.graph is not None:
-            ready.graph.launch()
-        else:
-            self._enqueue(ready)
+    def _run_frames(self, frames: FramePair, stream: int, spent: dict[str, float]) -> _Ready:
+        """Sends, resizes and runs. spent: gets the milliseconds that the host took to copy."""
+        self._require_idle()
+        stage = self._stage()
+        ready = self._ready(frames.plan.shapes)
+        events = self._events
+        events.begin.record(stream)
+        start = time.perf_counter()
+        images = frames.send(stage.upload, stream)
+        spent["copy"] = (time.perf_counter() - start) * 1e3
+        events.sent.record(stream)
+        stage.run(frames.plan, images, ready.addresses, stream)
+        events.resized.record(stream)
+        self._run_engine(ready, stream)
+        # From here on, the host is faster than the GPU.
+        at, slots = ready.results, self._manifest.matching.max_matches
+        stage.to_pixels(frames.plan, (at["keypoints0"], at["keypoints1"]), at["num_matches"], slots, stream)
+        return ready
 
-    def _capture(self, ready: _Ready) -> None:
+    def _stage(self) -> FrameStage:
+        if self._frames is None:
+            self._frames = FrameStage(self._engine.frame_kernels(), self._manifest.input, self._engine.gpu.index)
+        return self._frames
+
+    def _run_engine(self, ready: _Ready, stream: int) -> None:
+        """Launches the engine on inputs that lie on the GPU. The first run compiles; the second captures a graph."""
+        with self._engine.in_turn(stream, self._done):
+            ready.runs += 1
+            if ready.runs > 1 and ready.graph is None and ready.no_graph is None:
+                self._capture(ready, stream)
+            if ready.graph is not None:
+                ready.graph.launch(stream)  # with the events, so that its launch does not count as the GPU's time
+            else:
+                self._events.started.record(stream)
+                ready.runner.enqueue(stream)
+                self._events.done.record(stream)
+
+    def _fetch(self, ready: _Ready, stream: int) -> None:
+        """Puts the copy of all outputs to the host into a stream."""
+        outputs = self._held().outputs
+        copy_to_host(outputs.host.pointer, outputs.device.pointer, ready.runner.outputs.size, stream)
+        self._events.fetched.record(stream)
+
+    @contextlib.contextmanager
+    def _ending(self, stream: int) -> Iterator[None]:
+        """What was put into a stream before an error is over when the error leaves: it uses memory of the session."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(MatchRTError):
+                call(cuda_runtime().cudaStreamSynchronize, stream)
+            raise
+
+    def _hand_over(self, stream: int) -> None:
+        """Notes that the run is in the caller's stream: the next one waits for it."""
+        self._handed_over.record(stream)
+        self._lent_out = True
+
+    def _capture(self, ready: _Ready, stream: int) -> None:
+        """Captures the engine as a graph, and checks it on the inputs that `stream` brings."""
         ready.no_graph = self._engine.dialect.capture_refusal(ready.runner.context, self._stream.handle)
         if ready.no_graph is not None:
             return
+        call(cuda_runtime().cudaStreamSynchronize, stream)
         try:
-            graph = Graph(self._stream, lambda: self._enqueue(ready, captured=True))
+            graph = Graph(self._stream, lambda: self._captured(ready))
         except MatchRTError as error:
             ready.no_graph = f"capturing failed: {error.message}"
             return
@@ -345,110 +440,77 @@ class TensorRTSession:
         ready.no_graph = "in a graph, the engine's results differ from those outside it"
         LOGGER.warning("no CUDA graph for %s: %s", self.manifest.model, ready.no_graph)
 
+    def _captured(self, ready: _Ready) -> None:
+        stream = self._stream.handle
+        self._events.started.capture(stream)
+        ready.runner.enqueue(stream)
+        self._events.done.capture(stream)
+
     def _agrees(self, ready: _Ready, graph: Graph) -> bool:
         """Whether the graph gives the same bits as plain runs, every time.
 
         This is checked because TensorRT-RTX 1.4 has fp32 kernels that race on an H100, which its vendor does not list,
         when they are launched close together. A third of the runs are then wrong by a fraction of a pixel.
         """
-        outputs, size = self._held().outputs.host.bytes, ready.runner.outputs.size
-        self._enqueue(ready)
+        outputs, size, stream = self._held().outputs.host.bytes, ready.runner.outputs.size, self._stream.handle
+        ready.runner.enqueue(stream)
+        self._fetch(ready, stream)
         self._stream.wait()
         expected = outputs[:size].copy()
         for _ in range(GRAPH_CHECKS):
-            graph.launch()
+            graph.launch(stream)
+            self._fetch(ready, stream)
             self._stream.wait()
             if not np.array_equal(outputs[:size], expected):
                 return False
         return True
 
-    def _enqueue(self, ready: _Ready, captured: bool = False) -> None:
-        """Copies the inputs, runs, and copies the outputs; the events between these give the stages' times."""
-        stream, runner = self._stream.handle, ready.runner
-        inputs, outputs = self._held().inputs, self._held().outputs
-        begin, up, done, down = self._events
-        begin.record(stream, captured)
-        copy_to_device(inputs.device.pointer, inputs.host.pointer, runner.inputs.size, stream)
-        up.record(stream, captured)
-        runner.enqueue(stream)
-        done.record(stream, captured)
-        copy_to_host(outputs.host.pointer, outputs.device.pointer, runner.outputs.size, stream)
-        down.record(stream, captured)
-
-    def _collect(self, ready: _Ready) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
+    def _collect(self, run: _PendingRun) -> dict[str, float]:
+        """Waits for a run; its outputs are in pinned memory then. Returns milliseconds by stage."""
         self._require_open()
         self._pending = None
-        self._stream.wait()
-        arrays = {name: view.copy() for name, view in ready.fetched}
-        begin, up, done, down = self._events
-        return arrays, {"upload": up.since(begin), "gpu": done.since(up), "download": down.since(done)}
-
-
-def _grown(memory: _Memory | None, runner: ShapeRunner) -> _Memory:
-    """Memory that holds what the old one did and what the runner needs; the old one is freed first."""
-    sizes = [runner.scratch_bytes, runner.inputs.size, runner.outputs.size]
-    if memory is not None:
-        old = (memory.scratch.size, memory.inputs.size, memory.outputs.size)
-        sizes = [max(pair) for pair in zip(sizes, old, strict=True)]
-        memory.close()
-    with contextlib.ExitStack() as undo:
-        scratch = DeviceMemory(sizes[0])
-        undo.callback(scratch.close)
-        inputs = Staging(sizes[1])
-        undo.callback(inputs.close)
-        outputs = Staging(sizes[2])
-        undo.pop_all()
-        return _Memory(scratch, inputs, outputs)
-
-
-class GpuOutputs:
-    """The outputs of a run, on the GPU until the session's next run.
-
-    block: the memory that holds them.
-    layout: where each is in the block.
-    stream: the address of the stream in which they are made.
-    own: that stream, if it is the session's; None if it is the caller's.
-    """
-
-    def __init__(self, block: Staging, layout: Layout, stream: int, own: Stream | None) -> None:
-        self._block, self._layout, self._stream = block, layout, stream
-        self._own = own  # kept, so that the stream lives as long as what refers to it
-
-    def arrays(self) -> dict[str, GpuArray]:
-        """The outputs `[B, ...]` by name, as arrays on the GPU, without a copy. Raises nothing."""
-        stream = None if self._own is not None else self._stream
-        device = self._block.device
-        return {
-            place.name: GpuArray(device.pointer + place.offset, place.shape, place.dtype, device, stream)
-            for place in self._layout.places
-        }
-
-    def to_host(self) -> dict[str, npt.NDArray[Any]]:
-        """Copies all outputs `[B, ...]` in one transfer, after waiting for the run. Error: cuda-failed."""
-        copy_to_host(self._block.host.pointer, self._block.device.pointer, self._layout.size, self._stream)
-        call(cuda_runtime().cudaStreamSynchronize, self._stream)
-        return {place.name: place.view(self._block.host.bytes).copy() for place in self._layout.places}
+        call(cuda_runtime().cudaStreamSynchronize, run.stream)
+        at = self._events
+        times = {"upload": at.sent.since(at.begin), "gpu": at.done.since(at.started)}
+        if "copy" in run.spent:
+            times["resize"] = at.resized.since(at.sent)
+        return {**run.spent, **times, "download": at.fetched.since(at.done)}
 
 
 class _PendingRun:
-    """A run under way in a session's stream."""
+    """A run under way.
 
-    def __init__(self, session: TensorRTSession, ready: _Ready) -> None:
-        self._session = session
-        self._ready = ready
-        self._outcome: tuple[dict[str, npt.NDArray[Any]], dict[str, float]] | None = None
+    stream: the address of the stream that it is in. spent: milliseconds that the host took, by stage.
+    inputs: kept until the run is over, because the GPU may read their memory.
+    """
+
+    def __init__(
+        self, session: TensorRTSession, ready: _Ready, stream: int, spent: dict[str, float], inputs: object = None
+    ) -> None:
+        self._session, self._inputs = session, inputs
+        self.ready, self.stream, self.spent = ready, stream, spent
+        self._times: dict[str, float] | None = None
+        self._own: dict[str, npt.NDArray[Any]] | None = None
 
     def result(self) -> dict[str, npt.NDArray[Any]]:
         """Waits for the run and gives its outputs, which are the caller's own."""
-        if self._outcome is None:
-            self._outcome = self._session._collect(self._ready)
-        return self._outcome[0]
+        if self._own is None:
+            self._own = {name: view.copy() for name, view in self.lent().items()}
+        return self._own
+
+    def lent(self) -> dict[str, npt.NDArray[Any]]:
+        """Waits for the run and gives its outputs in the session's memory, where the next run overwrites them."""
+        if self._times is None:
+            self._times = self._session._collect(self)
+            self._inputs = None
+        return dict(self.ready.fetched) if self._own is None else self._own
 
     def timings(self) -> dict[str, float]:
-        """Milliseconds on the GPU's clock: upload, gpu, download."""
-        self.result()
-        assert self._outcome is not None
-        return self._outcome[1]
+        """Milliseconds by stage: upload, resize, gpu and download on the GPU's clock, copy on the host's."""
+        if self._times is None:
+            self.result()
+        assert self._times is not None
+        return self._times
 
 
 def _same_memory(view: npt.NDArray[Any], given: npt.NDArray[Any]) -> bool:

@@ -46,16 +46,12 @@ class ShapeRunner:
         self.context.set_device_memory(scratch.pointer, scratch.size)
         for layout, base in ((self.inputs, inputs), (self.outputs, outputs)):
             for place in layout.places:
-                self.move(place.name, base + place.offset)
-
-    def move(self, name: str, address: int) -> None:
-        """Tells the context that one tensor has another address on the GPU. Error: session-failed."""
-        if not self.context.set_tensor_address(name, address):
-            raise InternalError(
-                "session-failed",
-                f"TensorRT refuses the address of {name}: {self.engine.why()}.",
-                "Report this, with the manifest.",
-            )
+                if not self.context.set_tensor_address(place.name, base + place.offset):
+                    raise InternalError(
+                        "session-failed",
+                        f"TensorRT refuses the address of {place.name}: {self.engine.why()}.",
+                        "Report this, with the manifest.",
+                    )
 
     def enqueue(self, stream: int) -> None:
         """Puts the engine's kernels into a stream. The first time, kernels that are not known are compiled.
@@ -71,9 +67,10 @@ class ShapeRunner:
             self.engine.keep_kernels(self.shapes, self._kernels)
 
     def _scratch_bytes(self, manifest: EngineManifest) -> int:
-        """The scratch memory for these shapes; a dynamic engine needs far less than for its largest images."""
+        """The scratch memory for these shapes; an engine of many shapes needs far less than for its largest."""
         most = int(self.engine.engine.device_memory_size_v2)
-        if manifest.input.profile is None and not manifest.input.any_batch:
+        sides = (side for spec in manifest.inputs for side in spec.shape)
+        if all(isinstance(side, int) for side in sides):
             return most
         return int(self.context.update_device_memory_size_for_shapes()) or most
 

@@ -43,15 +43,20 @@ class Event:
         self._event = call(runtime.cudaEventCreateWithFlags, flags)
         self._free = weakref.finalize(self, quietly, runtime.cudaEventDestroy, self._event)
 
-    def record(self, stream: int, captured: bool = False) -> None:
+    def record(self, stream: int) -> None:
         """Puts the event into a stream. Error: cuda-failed.
 
         stream: its address.
-        captured: record it as a node of the graph that is being captured, so that every launch records it.
+        """
+        call(self._runtime.cudaEventRecord, self._event, stream)
+
+    def capture(self, stream: int) -> None:
+        """Puts the event into the graph that is being captured from a stream; every launch records it.
+
+        Error: cuda-failed.
         """
         runtime = self._runtime
-        flags = runtime.cudaEventRecordExternal if captured else runtime.cudaEventRecordDefault
-        call(runtime.cudaEventRecordWithFlags, self._event, stream, flags)
+        call(runtime.cudaEventRecordWithFlags, self._event, stream, runtime.cudaEventRecordExternal)
 
     def hold(self, stream: int) -> None:
         """Makes all work that is put into `stream` from now on wait for this event. Error: cuda-failed."""
@@ -92,12 +97,11 @@ class Graph:
             self._graph = call(runtime.cudaGraphInstantiate, graph, 0)
         finally:
             call(runtime.cudaGraphDestroy, graph)
-        self._stream = stream.handle
         self._free = weakref.finalize(self, quietly, runtime.cudaGraphExecDestroy, self._graph)
 
-    def launch(self) -> None:
-        """Runs the work in the stream that it was captured from. Error: cuda-failed."""
-        call(self._runtime.cudaGraphLaunch, self._graph, self._stream)
+    def launch(self, stream: int) -> None:
+        """Puts the work into a stream, which need not be the one that it was captured from. Error: cuda-failed."""
+        call(self._runtime.cudaGraphLaunch, self._graph, stream)
 
     def close(self) -> None:
         """Frees the graph; more than one call does no harm. Raises nothing."""
