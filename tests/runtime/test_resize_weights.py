@@ -2,9 +2,9 @@
 
 from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 from support.resizing import resized_by_weights
 
 from matchrt.manifest import Kernel
@@ -90,8 +90,8 @@ def test_equal_sizes_need_no_pass():
     assert all(resize_passes((90, 80), (90, 80), kernel) == () for kernel in KERNELS)
 
 
-def test_grey_is_that_of_pillow():
+def test_grey_is_that_of_opencv():
     pixels = noise((300, 400), 3, 3)
     total = pixels.astype(np.float32) @ np.array(GREY_WEIGHTS, np.float32) + np.float32(GREY_HALF)
     grey = np.floor(total / np.float32(GREY_UNIT)).astype(np.uint8)
-    assert np.array_equal(grey, np.array(PILImage.fromarray(pixels).convert("L")))
+    assert np.array_equal(grey, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))

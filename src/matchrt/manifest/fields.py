@@ -59,7 +59,7 @@ class Profile:
 class InputContract:
     """How an image becomes the engine's input.
 
-    channels: 1 for grey (ITU-R 601 luma of the 8-bit image), 3 for RGB.
+    channels: 1 for grey (ITU-R 601 luma of the 8-bit image, with OpenCV's integers: `runtime.colours`), 3 for RGB.
     divisor: the sides of the input, in pixels, are multiples of it.
     fitting: how an image comes to the input's size (`runtime.fit.fit_image`):
         letterbox    aspect ratio kept, top-left corner, zeros right and below

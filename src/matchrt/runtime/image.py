@@ -44,7 +44,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.colours import ChannelOrder, Order, in_memory_order
+from matchrt.runtime.colours import ChannelOrder, Order, in_memory_order, to_grey
 from matchrt.runtime.decoding import pillow
 from matchrt.runtime.decoding.arrays import as_array, with_alpha
 from matchrt.runtime.decoding.arrays import values_of as values_of_array
@@ -93,14 +93,15 @@ class Image:
         return int(self.pixels.shape[1])
 
     def grey(self) -> UInt8Array:
-        """Grey pixels, uint8 [H, W]: ITU-R 601 luma, the same integers as Pillow's convert('L'). Raises nothing.
+        """Grey pixels, uint8 [H, W]: ITU-R 601 luma with OpenCV's integers (`colours.to_grey`). Raises nothing.
 
-        If the image is grey, this is `pixels` itself and not a copy. Matching itself uses `colours.to_grey`, which is
-        faster, and within one level of it.
+        If the image is grey, this is `pixels` itself and not a copy.
         """
         if self.pixels.ndim == 2:
             return self.pixels
-        return np.array(PILImage.fromarray(self.pixels).convert("L"))
+        grey = np.empty(self.pixels.shape[:2], np.uint8)
+        to_grey(self.pixels, "rgb", grey)
+        return grey
 
     def rgb(self) -> UInt8Array:
         """RGB pixels, uint8 [H, W, 3]; grey is repeated. Raises nothing.

@@ -26,10 +26,10 @@ Axis = Literal["rows", "columns"]
 Rounding = Literal["none", "half-even", "half-up", "quarters"]
 FloatArray = npt.NDArray[np.float64]
 
-# Grey of an RGB pixel, as Pillow's convert('L'): (19595 R + 38470 G + 7471 B + 32768) / 65536, rounded down. The sum
-# stays below 2^24, so float32 is exact.
-GREY_WEIGHTS = (19595, 38470, 7471)
-GREY_HALF, GREY_UNIT = 32768, 65536
+# Grey of an RGB pixel with OpenCV's integers, as `runtime.colours` says: (9798 R + 19235 G + 3735 B + 16384) / 32768,
+# rounded down. The sum stays below 2^24, so float32 is exact.
+GREY_WEIGHTS = (9798, 19235, 3735)
+GREY_HALF, GREY_UNIT = 16384, 32768
 
 # Each axis with its place in (height, width).
 _WIDTH_FIRST: tuple[tuple[Axis, int], ...] = (("columns", 1), ("rows", 0))

@@ -1,9 +1,9 @@
 """Colour conversion in the graph: what a camera gives becomes grey or RGB with the host's integers.
 
-Grey is Pillow's convert('L'), as `runtime.image` makes it. NV12 is that of OpenCV's COLOR_YUV2RGB_NV12: ITU-R BT.601 in
-its limited range (luma 16..235), whose constants have 20 bits behind the point. Networks that see grey get the grey of
-that RGB, because the host's path does: the luma plane alone, stretched to 0..255, is that within a level where no
-colour is clipped, and saves little, since all of it is one pass over the frame's bytes.
+Grey is that of OpenCV's COLOR_RGB2GRAY, as in `runtime.colours`. NV12 is that of OpenCV's COLOR_YUV2RGB_NV12: ITU-R
+BT.601 in its limited range (luma 16..235), whose constants have 20 bits behind the point. Networks that see grey get
+the grey of that RGB, because the host's path does: the luma plane alone, stretched to 0..255, is that within a level
+where no colour is clipped, and saves little, since all of it is one pass over the frame's bytes.
 """
 
 from __future__ import annotations
