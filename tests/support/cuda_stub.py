@@ -135,7 +135,9 @@ class CudaStub:
         functions = [name for name in dir(self) if name.startswith("cuda")]
         module = SimpleNamespace(**{name: self._answering(name) for name in functions})
         module.cudaError_t = cudaError_t
-        module.cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
+        module.cudaMemcpyKind = IntEnum(
+            "cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2, "cudaMemcpyDeviceToDevice": 3}
+        )
         module.cudaMemoryType = IntEnum("cudaMemoryType", {"cudaMemoryTypeUnregistered": 0, "cudaMemoryTypeHost": 1})
         module.cudaStreamCaptureMode = IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
         module.cudaStreamNonBlocking, module.cudaEventDisableTiming, module.cudaEventRecordExternal = 1, 2, 1
@@ -254,7 +256,27 @@ class CudaStub:
         self.cudaDeviceSynchronize()
         ctypes.memmove(dst, src, count)
 
+    def cudaMemcpy2DAsync(
+        self, dst: int, dpitch: int, src: int, spitch: int, width: int, height: int, kind: IntEnum, stream: int
+    ) -> None:
+        assert kind.name == "cudaMemcpyDeviceToDevice"
+        if width > dpitch or width > spitch:
+            raise StubError("cudaErrorInvalidValue")
+        for row in range(height):
+            self._put_device_copy(dst + row * dpitch, src + row * spitch, width, stream)
+
+    def _put_device_copy(self, dst: int, src: int, count: int, stream: int) -> None:
+        def copy() -> None:
+            self.require_memory(src, count)
+            self.require_memory(dst, count)
+            ctypes.memmove(dst, src, count)
+
+        self.put(stream, copy)
+
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: IntEnum, stream: int) -> None:
+        if kind.name == "cudaMemcpyDeviceToDevice":
+            self._put_device_copy(dst, src, count, stream)
+            return
         up = kind.name == "cudaMemcpyHostToDevice"
         device, host = (dst, src) if up else (src, dst)
         locked = self.page_locked(host)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from matchrt._util.digest import sha256_bytes
 from matchrt.engines.build import GraphFacts, build_engine
-from matchrt.manifest import InputContract, MatchContract, Profile, Source, manifest_path
+from matchrt.manifest import FRAMES, FrameContract, InputContract, MatchContract, Profile, Source, manifest_path
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.engine_file import EngineFile
@@ -68,12 +68,19 @@ def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def matcher_graph(size: tuple[int, int] | None, channels: int = 1, slots: int = SLOTS) -> bytes:
-    """An ONNX file with the contract of an engine and nothing inside. size: None for a dynamic one."""
-    images = [
-        helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [1, *(size or (f"h{i}", f"w{i}")), channels])
-        for i in (0, 1)
-    ]
+def matcher_graph(
+    size: tuple[int, int] | None, channels: int = 1, slots: int = SLOTS, frames: FrameContract | None = None
+) -> bytes:
+    """An ONNX file with the contract of an engine and nothing inside. size: None for a dynamic one.
+
+    frames: what it takes in place of images; they have one size each.
+    """
+    if frames is None:
+        shapes = {f"image{i}": [1, *(size or (f"h{i}", f"w{i}")), channels] for i in (0, 1)}
+    else:
+        assert frames.sizes is not None
+        shapes = {name: [1, *frames.shape(of)] for name, of in zip(FRAMES, frames.sizes, strict=True)}
+    images = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name, shape in shapes.items()]
     sizes = [helper.make_tensor_value_info(f"size{i}", TensorProto.INT32, [1, 2]) for i in (0, 1)]
     outputs = [
         helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [1, slots, 2]),
@@ -81,15 +88,15 @@ def matcher_graph(size: tuple[int, int] | None, channels: int = 1, slots: int = 
         helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, slots]),
         helper.make_tensor_value_info("num_matches", TensorProto.INT32, [1]),
     ]
-    inputs = images + (sizes if size is not None else [])
+    inputs = images + (sizes if size is not None and frames is None else [])
     graph = helper.make_graph([], "matcher", inputs, outputs)
     return bytes(helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]).SerializeToString())
 
 
-def graph_facts(size: tuple[int, int] | None, slots: int = SLOTS) -> GraphFacts:
+def graph_facts(size: tuple[int, int] | None, slots: int = SLOTS, frames: FrameContract | None = None) -> GraphFacts:
     """What a manifest says of `matcher_graph`."""
     contract = (
-        InputContract(1, 8, "letterbox", "area-linear", height=size[0], width=size[1])
+        InputContract(1, 8, "letterbox", "area-linear", height=size[0], width=size[1], frames=frames)
         if size is not None
         else InputContract(1, 8, "aspect", "area-linear", profile=PROFILE)
     )
@@ -110,10 +117,15 @@ def make_engine(
     size: tuple[int, int] | None = (32, 48),
     options: BuilderOptions | None = None,
     slots: int = SLOTS,
+    frames: FrameContract | None = None,
 ) -> EngineFile:
-    """An engine built on the machine, static or (size None) dynamic, with that many slots for matches."""
+    """An engine built on the machine, static or (size None) dynamic, with that many slots for matches.
+
+    frames: what it takes in place of images; they have one size each.
+    """
     builder = get_backend(machine.backend).builder(options or BuilderOptions())
-    built = build_engine(matcher_graph(size, slots=slots), graph_facts(size, slots), builder)
+    graph = matcher_graph(size, slots=slots, frames=frames)
+    built = build_engine(graph, graph_facts(size, slots, frames), builder)
     return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
 
 

@@ -20,6 +20,7 @@ from matchrt.runtime.fit import Fit, apply_fit
 from matchrt.runtime.frame_matrices import range_inputs
 from matchrt.runtime.image import Image, as_image
 from matchrt.runtime.match_data import ImageRef
+from matchrt.runtime.nv12 import Nv12
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage, read_as
 
@@ -40,7 +41,7 @@ def prepare_frame(
     start = time.perf_counter()
     contract = manifest.input
     frames = _frames(contract)
-    array = frame_array(value, frames) if options.stretch == "none" else None
+    array = frame_array(value, frames, name) if options.stretch == "none" else None
     if array is not None and (_takes(frames, frame_size(array, frames), side) or not options.fit_frames):
         size = frame_size(array, frames)
         require_frame(size, contract, side, name)
@@ -110,18 +111,23 @@ def _takes(frames: FrameContract, size: Size, side: int | None) -> bool:
 
 def _read(value: Any, name: str, array: UInt8Array | None, frames: FrameContract, options: MatcherOptions) -> Image:
     """The image to bring to the frame's layout. array: the value, if it has that layout but another size."""
-    if array is None:
+    if array is None or isinstance(value, Nv12):
         return read_as(value, name, options)
     order = "bgr" if frames.pixels == "bgr" else "rgb"
     return as_image(array, channel_order=order, name=name, max_pixels=options.max_pixels)  # type: ignore[arg-type]
 
 
-def frame_array(value: Any, frames: FrameContract) -> UInt8Array | None:
+def frame_array(value: Any, frames: FrameContract, name: str = "array") -> UInt8Array | None:
     """An array that is a frame as the engine takes it, uint8 `[rows, W, C]`, not copied if it is contiguous.
 
-    value: anything. Of one channel, the last dimension may be missing; a first dimension of 1 is taken off.
-    None if it is no uint8 array with the channels of the contract: it is then an image like any other.
+    value: anything. Of one channel, the last dimension may be missing; a first dimension of 1 is taken off. An `Nv12`
+        is a frame of nv12, without the padding that it may have.
+    name: what messages call it.
+    None if it is no uint8 array with the channels of the contract: it is then an image like any other. Error:
+    image-array for an `Nv12` whose array does not hold it.
     """
+    if isinstance(value, Nv12) and frames.pixels == "nv12":
+        return value.packed(name)[:, :, None]
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
         return None
     if value.ndim == 4 and value.shape[0] == 1:

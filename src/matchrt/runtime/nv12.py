@@ -71,8 +71,15 @@ class Nv12:
 
     def to_rgb(self, name: str = "array") -> UInt8Array:
         """The frame as RGB, uint8 `[height, width, 3]`. The array must be in host memory. Error: image-array."""
+        return np.asarray(cv2.cvtColor(self.packed(name), cv2.COLOR_YUV2RGB_NV12), np.uint8)
+
+    def packed(self, name: str = "array") -> UInt8Array:
+        """The frame without padding, uint8 `[height * 3 / 2, width]`; the array itself if it has none, else a copy.
+
+        The array must be in host memory. Error: image-array. name: what messages call it.
+        """
         array = np.asarray(self.array)
         self.require_shape(array.shape, array.dtype, name)
-        planes = array[: self.height, : self.width], array[self.chroma_begins : self.rows, : self.width]
-        whole = np.concatenate(planes)
-        return np.asarray(cv2.cvtColor(whole, cv2.COLOR_YUV2RGB_NV12), np.uint8)
+        if self.chroma_begins == self.height:
+            return np.ascontiguousarray(array[: self.rows, : self.width])
+        return np.concatenate((array[: self.height, : self.width], array[self.chroma_begins : self.rows, : self.width]))

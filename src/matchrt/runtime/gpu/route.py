@@ -14,6 +14,14 @@ import numpy.typing as npt
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.gpu.arrays import GpuView, on_gpu, view_gpu_array, wait_for_all
+from matchrt.runtime.gpu.frames.copies import (
+    CopyPlan,
+    FrameLayout,
+    copies_frames,
+    frame_layout,
+    plan_copies,
+    require_frame_layout,
+)
 from matchrt.runtime.gpu.frames.layouts import PixelLayout, layout_of, layout_of_nv12, packed_strides
 from matchrt.runtime.gpu.frames.plan import NAMES, FramePlan, plan_frames
 from matchrt.runtime.gpu.frames.upload import FrameUpload, HostFrame, is_pinned
@@ -43,7 +51,7 @@ class GpuPair:
     stream: the address of the stream in which they are made, and the run is to be; None for the session's own.
     """
 
-    plan: FramePlan
+    plan: FramePlan | CopyPlan
     addresses: tuple[int, int]
     owners: tuple[Any, Any]
     stream: int | None
@@ -74,7 +82,7 @@ class HostPair:
     frames: their bytes.
     """
 
-    plan: FramePlan
+    plan: FramePlan | CopyPlan
     frames: tuple[HostFrame, HostFrame]
 
     def send(self, upload: FrameUpload, stream: int) -> Sequence[int]:
@@ -93,8 +101,11 @@ class HostPair:
     def told(self, prepared: _Images) -> _Images:
         """The images with what a person should know of their pixels. Raises nothing.
 
-        Looking at the pixels takes time, which is best spent while the engine works.
+        Looking at the pixels takes time, which is best spent while the engine works. Frames of an engine for frames are
+        not looked at, as on the host.
         """
+        if isinstance(self.plan, CopyPlan):
+            return prepared
         first, second = (
             image if notice is None else replace(image, notice=notice)
             for image, notice in zip(prepared, map(_notice, self.frames, NAMES), strict=True)
@@ -111,10 +122,17 @@ class FrameRoute:
     def __init__(self, manifest: EngineManifest, options: MatcherOptions) -> None:
         self._manifest, self._options = manifest, options
         self._resizable = set(NAMES) <= {spec.name for spec in manifest.inputs}
+        self._frames = manifest.input.frames if copies_frames(manifest) else None
+        frames = self._frames
 
         @lru_cache(maxsize=_KNOWN_PLANS)
-        def plan(layouts: tuple[PixelLayout, PixelLayout]) -> FramePlan:
-            return plan_frames(layouts, manifest, options)
+        def plan(layouts: tuple[PixelLayout | FrameLayout, PixelLayout | FrameLayout]) -> FramePlan | CopyPlan:
+            first, second = layouts
+            if frames is not None:
+                assert isinstance(first, FrameLayout) and isinstance(second, FrameLayout)
+                return plan_copies((first, second), frames)
+            assert isinstance(first, PixelLayout) and isinstance(second, PixelLayout)
+            return plan_frames((first, second), manifest, options)
 
         self._plan = plan
         self._told: str | None = None  # the refusal that the log has
@@ -123,13 +141,15 @@ class FrameRoute:
         """Two images on the GPU, as `Matcher.match` takes them. They are read where they lie.
 
         stream: the address of the stream in which they are read; None waits until they are made.
-        Errors: image-*, option-range, package-missing, cuda-failed, fit-size.
+        Errors: image-*, option-range, package-missing, cuda-failed, fit-size, frames-size.
         """
-        if not self._resizable:
+        if not self._resizable and self._frames is None:
             raise MatchRTError(
                 "image-array",
-                f"{self._manifest.model} takes other inputs than images, which are not made of arrays on the GPU.",
-                "Pass the images as NumPy arrays or files.",
+                f"This engine of {self._manifest.model} takes a range of frame sizes, with matrices from the host, and "
+                "no arrays on the GPU.",
+                "Pass the images as NumPy arrays or files, or build an engine for one size of frames, or without "
+                "--frames.",
             )
         if self._options.stretch != "none":
             raise MatchRTError(
@@ -148,12 +168,12 @@ class FrameRoute:
         """Two images in host memory, if they are to be resized on the GPU; None if the host is to prepare them.
 
         These are arrays of bytes and NV12 frames, if one is large (`GPU_FROM`) or `options.resize_on` says so, and if
-        the session can. Errors: image-*, fit-size.
+        the session can. Of an engine for frames, they are the frames that it takes. Errors: image-*, fit-size.
         """
         where = self._options.resize_on
         if (
             where == "host"
-            or not self._resizable
+            or not (self._resizable or self._frames)
             or self._options.stretch != "none"
             or not isinstance(session, TensorRTSession)
         ):
@@ -163,11 +183,22 @@ class FrameRoute:
             return None
         if where == "auto" and max(_pixels(image0, frames[0]), _pixels(image1, frames[1])) < GPU_FROM:
             return None
-        if not self._possible(session):
+        if not (self._are_frames((image0, image1), (frames[0], frames[1])) and self._possible(session)):
             return None
         first, layout0 = self._in_host_memory(image0, frames[0], NAMES[0])
         second, layout1 = self._in_host_memory(image1, frames[1], NAMES[1])
         return HostPair(self._plan((layout0, layout1)), (first, second))
+
+    def _are_frames(self, images: tuple[Any, Any], arrays: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]) -> bool:
+        """Whether an engine for frames gets just these bytes; true for other engines."""
+        frames = self._frames
+        if frames is None:
+            return True
+        layouts = (
+            frame_layout(image, array.shape, array.strides, array.dtype, frames)
+            for image, array in zip(images, arrays, strict=True)
+        )
+        return all(layout is not None and frames.takes(layout.size, side) for side, layout in enumerate(layouts))
 
     def _possible(self, session: TensorRTSession) -> bool:
         """Whether the session takes images. This also makes its GPU that of the thread, which may be a new one."""
@@ -177,7 +208,7 @@ class FrameRoute:
             LOGGER.warning("images are resized on the host: %s", refusal)
         return refusal is None
 
-    def _on_gpu(self, image: Any, name: str, stream: int | None) -> tuple[PixelLayout, GpuView]:
+    def _on_gpu(self, image: Any, name: str, stream: int | None) -> tuple[PixelLayout | FrameLayout, GpuView]:
         array = image.array if isinstance(image, Nv12) else image
         if not on_gpu(array):
             raise MatchRTError(
@@ -186,18 +217,25 @@ class FrameRoute:
                 "Pass both images on the GPU, or both in host memory.",
             )
         view = view_gpu_array(array, name, stream)
-        if isinstance(image, Nv12):
-            return layout_of_nv12(image, view.shape, view.strides, view.dtype, name), view
-        return layout_of(view.shape, view.strides, view.dtype, self._options.channel_order, name), view
+        return self._layout(image, view.shape, view.strides, view.dtype, name), view
 
-    def _in_host_memory(self, image: Any, array: npt.NDArray[np.uint8], name: str) -> tuple[HostFrame, PixelLayout]:
+    def _in_host_memory(
+        self, image: Any, array: npt.NDArray[np.uint8], name: str
+    ) -> tuple[HostFrame, PixelLayout | FrameLayout]:
         # Rows that are far apart are gathered, because the GPU would fetch what lies between them.
         pinned = array.strides[0] < 2 * array.shape[1] * array.strides[1] and is_pinned(array)
         strides = array.strides if pinned else packed_strides(array.shape, 1)
-        frame = HostFrame(array, pinned)
+        return HostFrame(array, pinned), self._layout(image, array.shape, strides, array.dtype, name)
+
+    def _layout(
+        self, image: Any, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any], name: str
+    ) -> PixelLayout | FrameLayout:
+        """How an image lies in the memory that the GPU reads. shape, strides (bytes), dtype: of its array."""
+        if self._frames is not None:
+            return require_frame_layout(image, shape, strides, dtype, self._manifest.input, NAMES.index(name), name)
         if isinstance(image, Nv12):
-            return frame, layout_of_nv12(image, array.shape, strides, array.dtype, name)
-        return frame, layout_of(array.shape, strides, array.dtype, self._options.channel_order, name)
+            return layout_of_nv12(image, shape, strides, dtype, name)
+        return layout_of(shape, strides, dtype, self._options.channel_order, name)
 
 
 def _bytes_of(image: Any) -> npt.NDArray[np.uint8] | None:

@@ -24,6 +24,7 @@ from matchrt.manifest import EngineManifest
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.blocks import Blocks, grown
+from matchrt.runtime.gpu.frames.copies import copies_frames
 from matchrt.runtime.gpu.frames.stage import FramePair, FrameStage
 from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.loaded import LoadedEngine
@@ -210,7 +211,8 @@ class TensorRTSession:
         try:
             self._require_open()
             self._take_device()
-            self._engine.frame_kernels()
+            if not copies_frames(self._manifest):
+                self._engine.frame_kernels()
         except MatchRTError as error:
             return str(error)
         return None
@@ -383,7 +385,8 @@ class TensorRTSession:
 
     def _stage(self) -> FrameStage:
         if self._frames is None:
-            self._frames = FrameStage(self._engine.frame_kernels(), self._manifest.input, self._engine.gpu.index)
+            kernels = None if copies_frames(self._manifest) else self._engine.frame_kernels()
+            self._frames = FrameStage(kernels, self._manifest.input, self._engine.gpu.index)
         return self._frames
 
     def _run_engine(self, ready: _Ready, stream: int) -> None:

@@ -114,6 +114,19 @@ def copy_to_device(device: int, host: int, size: int, stream: int) -> None:
     call(runtime.cudaMemcpyAsync, device, host, size, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
 
 
+def copy_on_device(target: int, source: int, pitch: int, line: int, rows: int, stream: int) -> None:
+    """Copies `rows` rows of `line` bytes, `pitch` bytes apart, to where they follow one another, all on the GPU.
+
+    It is done after the work that is in the stream already. Error: cuda-failed.
+    """
+    runtime = cuda_runtime()
+    kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+    if rows == 1:
+        call(runtime.cudaMemcpyAsync, target, source, line, kind, stream)
+    else:
+        call(runtime.cudaMemcpy2DAsync, target, line, source, pitch, line, rows, kind, stream)
+
+
 def copy_to_host(host: int, device: int, size: int, stream: int) -> None:
     """Copies `size` bytes between two addresses, after the work that is in the stream already. Error: cuda-failed."""
     runtime = cuda_runtime()

@@ -1,4 +1,7 @@
-"""The stage of a session in front of its engine: images of any layout become the engine's inputs, in a stream."""
+"""The stage of a session in front of its engine: images of any layout become the engine's inputs, in a stream.
+
+Kernels resize them; those that are frames of an engine for frames are only copied.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from matchrt.manifest import InputContract
+from matchrt.runtime.gpu.frames.copies import CopyPlan, copy_frames
 from matchrt.runtime.gpu.frames.device_code import Arguments, FrameKernels
 from matchrt.runtime.gpu.frames.jobs import (
     BLOCK,
@@ -31,8 +35,8 @@ class FramePair(Protocol):
     """Two images in host memory or on the GPU, and what becomes of them."""
 
     @property
-    def plan(self) -> FramePlan:
-        """How the pixels lie, and how they are resized."""
+    def plan(self) -> FramePlan | CopyPlan:
+        """How the pixels lie, and how they are resized, or that they are the engine's own frames."""
         ...
 
     def send(self, upload: FrameUpload, stream: int) -> Sequence[int]:
@@ -43,10 +47,11 @@ class FramePair(Protocol):
 class FrameStage:
     """The kernels with their weights and memory. One session uses it, and none of its work may be under way then.
 
-    kernels: loaded on the session's GPU. contract: of the engine's input. device: CUDA's number of the GPU.
+    kernels: loaded on the session's GPU; None for an engine that only gets copies.
+    contract: of the engine's input. device: CUDA's number of the GPU.
     """
 
-    def __init__(self, kernels: FrameKernels, contract: InputContract, device: int) -> None:
+    def __init__(self, kernels: FrameKernels | None, contract: InputContract, device: int) -> None:
         self._kernels, self._contract = kernels, contract
         self.upload = FrameUpload(device)
         self._weights: OrderedDict[tuple[int, ...], GpuWeights] = OrderedDict()
@@ -60,30 +65,38 @@ class FrameStage:
         middle = 0 if self._middle is None else self._middle.size
         return self.upload.size + middle + sum(weights.size for weights in self._weights.values())
 
-    def run(self, plan: FramePlan, images: Sequence[int], targets: Mapping[str, int], stream: int) -> None:
-        """Puts the resize of both images into a stream, with padding and sizes.
+    def run(self, plan: FramePlan | CopyPlan, images: Sequence[int], targets: Mapping[str, int], stream: int) -> None:
+        """Puts the resize of both images into a stream, with padding and sizes, or their copies.
 
         images: addresses of their first pixels. targets: addresses of the engine's inputs, by name.
         Errors: out-of-memory, cuda-failed.
         """
+        if isinstance(plan, CopyPlan):
+            copy_frames(plan, images, targets, stream)
+            return
+        assert self._kernels is not None
         jobs = self._ready(plan, targets, stream)
         for index, image in enumerate(jobs.images):
             jobs.data[index] = images[image]
         self._kernels.launch("first_pass", jobs.grids[0], BLOCK, jobs.arguments, stream)
         self._kernels.launch("second_pass", jobs.grids[1], BLOCK, jobs.arguments, stream)
 
-    def to_pixels(self, plan: FramePlan, points: tuple[int, int], count: int, slots: int, stream: int) -> None:
+    def to_pixels(
+        self, plan: FramePlan | CopyPlan, points: tuple[int, int], count: int, slots: int, stream: int
+    ) -> None:
         """Puts the way of keypoints back to the images' own pixels into a stream, in place.
 
         points: addresses of `[1, slots, 2]` of both images. count: address of the number of matches.
         Error: cuda-failed.
         """
+        if isinstance(plan, CopyPlan):  # the engine's keypoints are in pixels of the frames
+            return
         key = plan, points[0]
         if key not in self._points:
             _make_room(self._points, MAX_PLANS)
             self._points[key] = points_arguments(plan.resizes, points, count, slots)
         arguments = self._points[key]
-        if arguments is not None:
+        if arguments is not None and self._kernels is not None:
             grid = -(-2 * slots // _THREADS), 2, 1
             self._kernels.launch("to_pixels", grid, (_THREADS, 1), arguments, stream)
 
