@@ -259,8 +259,8 @@ def test_stub_of_cuda_has_what_is_used_as_the_real_one_has() -> None:
     stub = CudaStub().module
     uses = cuda_uses()
     assert len(uses) > 25
-    members = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaStreamCaptureModeThreadLocal",
-               "cudaMemoryTypeHost"}  # fmt: skip
+    members = {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost", "cudaMemcpyDeviceToDevice",
+               "cudaStreamCaptureModeThreadLocal", "cudaMemoryTypeHost"}  # fmt: skip
     for name in uses - members:
         assert hasattr(runtime, name) and hasattr(stub, name), name
     for name, value in vars(stub).items():

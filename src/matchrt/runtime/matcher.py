@@ -100,8 +100,8 @@ class Matcher:
             clipped.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
-        Errors: image-* of `as_image`, image-prepared, fit-size, size-memory, out-of-memory, session-*; of GPU arrays
-        also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed.
+        Errors: image-* of `as_image`, image-prepared, fit-size, frames-size, size-memory, out-of-memory, session-*; of
+        GPU arrays also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed.
         """
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
@@ -125,8 +125,8 @@ class Matcher:
         stream: the CUDA stream of the images. With one, the call returns at once, and the matches are good for work in
             that stream. Without one, it returns when they are there. The matches are valid until the matcher's next
             run.
-        Errors: image-*, fit-size, device-backend, kernels-refused, option-range, stream-invalid, package-missing,
-        cuda-failed, out-of-memory, session-*.
+        Errors: image-*, fit-size, frames-size, device-backend, kernels-refused, option-range, stream-invalid,
+        package-missing, cuda-failed, out-of-memory, session-*.
         """
         from matchrt.runtime.gpu.matching import GpuMatches, require_gpu_session
 
