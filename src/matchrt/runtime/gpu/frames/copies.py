@@ -28,7 +28,9 @@ from matchrt.runtime.preprocess import PreparedImage
 class Plane:
     """Rows of bytes, which lie one after another in the engine's input.
 
-    source: the byte of the image with which it begins. pitch: bytes from a row to the next. line: bytes of a row.
+    source: the byte of the image with which it begins.
+    pitch: bytes from a row to the next.
+    line: bytes of a row.
     rows: how many there are.
     """
 
@@ -42,7 +44,8 @@ class Plane:
 class FrameLayout:
     """How a frame lies in memory.
 
-    size: (height, width) of the image in pixels. planes: its bytes, in the order of the engine's input.
+    size: (height, width) of the image in pixels.
+    planes: its bytes, in the order of the engine's input.
     """
 
     size: Size
