@@ -9,48 +9,86 @@ from torch import Tensor, nn
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 from matchrt.models.parts.masks import MASKED
 
-# Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions.
+# The smallest normaliser, for a source of padding only. The paper's code adds 1e-6 to a sum over thousands of positions.
 # That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
 SMALLEST = 1e-4
+# Makes the message of a masked query zero.
+LARGEST = 1e30
+
+# Query `[B,L,C]`, key `[B,S,C]` and value `[B,S,C]`.
+Projected = tuple[Tensor, Tensor, Tensor]
+
+
+def feature_map(x: Tensor) -> Tensor:
+    """elu(x) + 1, of which all values are positive: the larger of x + 1 and exp(x), which is taken up to zero.
+
+    ONNX Runtime computes these four operators faster than Elu; GPUs compute either in one kernel.
+    """
+    return torch.maximum(x + 1.0, x.clamp(max=0.0).exp())
+
+
+def same_head(channels: int, n_heads: int, like: Tensor) -> Tensor:
+    """`[channels, n_heads]`: 1 where a channel belongs to a head, else 0."""
+    head = torch.arange(channels, device=like.device) // (channels // n_heads)
+    return (head[:, None] == torch.arange(n_heads, device=like.device)[None]).to(like.dtype)
+
+
+class LinearAttention(nn.Module):
+    """`linear_attention`. It is a module, so that its nodes have its name in a graph."""
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+
+    def forward(
+        self, projected: Projected, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+    ) -> Tensor:
+        """See `linear_attention`."""
+        return linear_attention(projected, self.n_heads, merge, query_mask, source_mask)
 
 
 def linear_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+    projected: Projected, n_heads: int, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
 ) -> Tensor:
-    """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020).
+    """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020), and the layer after it.
 
-    query `[B,h,L,d]`, key and value `[B,h,S,d]`, masks bool `[B,L]` and `[B,S]` -> `[B,h,L,d]`.
+    projected: query `[B,L,C]`, key and value `[B,S,C]`. merge: `[C,C]`, the weights of the linear layer. Masks bool
+    `[B,L]` and `[B,S]`. Returns `[B,L,C]`.
+
+    Heads are not taken apart: products are of all channels, and entries that belong to two heads become zero. The
+    queries are divided by their normaliser, not the messages, so that the sum over the source and the linear layer
+    become one small matrix, and nothing as long as the images is written in between.
     """
-    q, k = F.elu(query) + 1.0, F.elu(key) + 1.0
-    if query_mask is not None:
-        q = q * query_mask[:, None, :, None].to(q.dtype)
+    query, key, value = projected
+    q, k = feature_map(query), feature_map(key)
     if source_mask is not None:
-        k = k * source_mask[:, None, :, None].to(k.dtype)  # this takes the values of padding out too
+        k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
+    heads = same_head(k.shape[2], n_heads, k)
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
-    k = k / value.shape[2]
-    normaliser = (q @ k.sum(dim=2)[..., None]).clamp(min=SMALLEST)
-    return (q @ (k.transpose(2, 3) @ value)) / normaliser
+    share = heads / k.shape[1]
+    normaliser = (q @ (k.sum(dim=1)[:, :, None] * share)).clamp(min=SMALLEST)
+    if query_mask is not None:
+        normaliser = normaliser + (~query_mask)[:, :, None].to(q.dtype) * LARGEST
+    q = (q.unflatten(2, (n_heads, -1)) / normaliser[..., None]).flatten(2)
+    return q @ (((k.transpose(1, 2) @ value) * (share @ heads.T)) @ merge.T)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
-    """`linear_attention` within thousands of small windows: query, key, value `[N,S,C]` -> `[N,S,C]`, no masks.
+    """Linear attention within thousands of small windows: query, key, value `[N,S,C]` -> `[N,S,C]`, no masks.
 
     Products are of all channels instead of each head's own, and entries that belong to two heads are set to zero. This
     is more arithmetic, but in matrices that fill a tensor core. Matrices of single heads are 16 x 25, and take GPUs
     five times as long.
     """
-    head = torch.arange(query.shape[2], device=query.device) // (query.shape[2] // n_heads)
-    same = (head[:, None] == head[None, :]).to(query.dtype)
-    q, k = F.elu(query) + 1.0, (F.elu(key) + 1.0) / value.shape[1]
+    heads = same_head(query.shape[2], n_heads, query)
+    same = heads @ heads.T / value.shape[1]
+    q, k = feature_map(query), feature_map(key)
     normaliser = ((q * k.sum(dim=1, keepdim=True)) @ same).clamp(min=SMALLEST)
     return (q @ ((k.transpose(1, 2) @ value) * same)) / normaliser
 
 
-def full_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
-) -> Tensor:
-    """Softmax attention; shapes as `linear_attention`. Masked queries give arbitrary finite values."""
-    del query_mask  # the result of a padded query is never read
+def full_attention(query: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None) -> Tensor:
+    """Softmax attention: query `[B,h,L,d]`, key and value `[B,h,S,d]`, mask bool `[B,S]` -> `[B,h,L,d]`."""
     scores = (query @ key.transpose(2, 3)) / query.shape[3] ** 0.5
     if source_mask is not None:
         scores = scores.masked_fill(~source_mask[:, None, None, :], MASKED)
@@ -65,6 +103,7 @@ class LoFTREncoderLayer(nn.Module):
         self.n_heads = n_heads
         self.attention = attention
         self.windows = False  # whether its inputs are many small windows, for `window_attention`
+        self.attend = LinearAttention(n_heads)
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.k_proj = nn.Linear(d_model, d_model, bias=False)
         self.v_proj = nn.Linear(d_model, d_model, bias=False)
@@ -79,27 +118,25 @@ class LoFTREncoderLayer(nn.Module):
         batch, length, channels = x.shape
         return x.view(batch, length, self.n_heads, channels // self.n_heads).transpose(1, 2)
 
-    def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value; linear layers of the same input as one product."""
-        q, k, v = self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
-        if x is source:
-            query, key, value = F.linear(x, torch.cat([q, k, v])).chunk(3, dim=2)
-        else:
-            query, (key, value) = self.q_proj(x), F.linear(source, torch.cat([k, v])).chunk(2, dim=2)
-        return query, key, value
-
     def forward(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
         """x `[B,L,C]`, source `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> `[B,L,C]`."""
-        message = self.norm1(self.merge(self._attend(x, source, x_mask, source_mask)))
-        return x + self.norm2(self.mlp(torch.cat([x, message], dim=2)))
+        message = self.norm1(self._message(x, source, x_mask, source_mask))
+        return x + self.norm2(self._mix(x, message))
 
-    def _attend(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
-        projected = self._project(x, source)
-        if self.windows and self.attention == "linear":
-            return window_attention(*projected, n_heads=self.n_heads)
-        attend = linear_attention if self.attention == "linear" else full_attention
-        query, key, value = (self._heads(y) for y in projected)
-        return attend(query, key, value, x_mask, source_mask).transpose(1, 2).reshape(x.shape)
+    def _mix(self, x: Tensor, message: Tensor) -> Tensor:
+        """`mlp([x, message])`. The first layer's halves are two products, so that nothing is joined before them."""
+        weight, channels = self.get_parameter("mlp.0.weight"), x.shape[2]
+        return self.mlp[1:](F.linear(x, weight[:, :channels]) + F.linear(message, weight[:, channels:]))
+
+    def _message(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
+        """`merge(attention(x, source))`, `[B,L,C]`."""
+        query, key, value = self.q_proj(x), self.k_proj(source), self.v_proj(source)
+        if self.attention == "full":
+            heads = (self._heads(y) for y in (query, key, value))
+            return self.merge(full_attention(*heads, source_mask).transpose(1, 2).reshape(x.shape))
+        if self.windows:
+            return self.merge(window_attention(query, key, value, self.n_heads))
+        return self.attend((query, key, value), self.merge.weight, x_mask, source_mask)
 
 
 class LocalFeatureTransformer(nn.Module):

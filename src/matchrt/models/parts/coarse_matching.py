@@ -14,6 +14,12 @@ from matchrt.models.parts.masks import MASKED, PADDING
 
 # Without the softmax, the authors of EfficientLoFTR take matches whose similarity is above this.
 SATURATING_SIMILARITY = 25.0
+# The largest similarity of a pair of images becomes this before exponentials: sums of 65536 of them stay below 1e31.
+HEADROOM = 60.0
+# The smallest sum of exponentials, whose logarithm is finite.
+SMALLEST_SUM = 1e-37
+# The difference of two values of `Confidence.comparable` that counts as rounding: 0.006 % of a confidence.
+TIE = 3e-5
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,11 @@ def _both(rows: Tensor, columns: Tensor) -> Tensor:
     """`rows[:, :, None] & columns[:, None, :]` of bool `[B,h]` and `[B,w]`, as a matrix product.
 
     A product is a kernel of its own. TensorRT fuses anything lighter into each of its users, and there computes the
-    mask once for every channel: 0.3 ms for a grid of 4800 cells.
+    mask once for every channel: 0.2 ms for a grid of 4800 cells. It takes products over less than 16 values apart too,
+    so 15 of them are zeros.
     """
-    outside0, outside1 = (~rows).to(torch.float32)[:, :, None], (~columns).to(torch.float32)[:, None, :]
-    left = torch.cat([outside0, torch.ones_like(outside0)], 2)
-    return (left @ torch.cat([torch.ones_like(outside1), outside1], 1)) < 0.5
+    left = F.pad(rows.to(torch.float32)[:, :, None], (0, 15))
+    return left @ F.pad(columns.to(torch.float32)[:, None, :], (0, 0, 0, 15)) > 0.5
 
 
 @dataclass(frozen=True)
@@ -109,21 +115,31 @@ def _penalty(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def comparable(
-    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None
+    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None, shift: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` and `x1 @ x0.T` are their `similarity` and its transpose.
+    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` is their `similarity`, with `shift` less one number for each B.
 
-    Padding enters as channels of the product, which add PADDING, or twice that. A mask, even as two vectors, would cost
-    a pass over all L*S values. There are eight channels, because products in half precision run best with multiples of
-    eight.
+    That number is the largest similarity that the lengths of the features allow, less `HEADROOM`: no exponential of a
+    difference can overflow.
+    It enters as a channel of the product, and so does padding, which adds PADDING, or twice that. A mask, even as two
+    vectors, or a number, would cost a pass over all L*S values. There are eight channels, because products in half
+    precision run best with multiples of eight.
     """
     x0 = x0 * (1.0 / (x0.shape[2] * temperature))
-    if mask0 is None or mask1 is None:
+    channels0, channels1 = [], []
+    if shift:
+        squares0, squares1 = (x.square().sum(dim=2).amax(dim=1) for x in (x0, x1))
+        less = HEADROOM - (squares0 * squares1).sqrt()
+        channels0.append(less[:, None, None].expand(-1, x0.shape[1], 1))
+        channels1.append(torch.ones_like(x1[:, :, :1]))
+    if mask0 is not None and mask1 is not None:
+        outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
+        channels0 += [outside0 * PADDING, torch.ones_like(outside0)]
+        channels1 += [torch.ones_like(outside1), outside1 * PADDING]
+    if not channels0:
         return x0, x1
-    outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
-    one0, one1 = torch.ones_like(outside0), torch.ones_like(outside1)
-    rest0, rest1 = (torch.zeros_like(one).expand(-1, -1, 6) for one in (one0, one1))
-    return torch.cat([x0, outside0 * PADDING, one0, rest0], 2), torch.cat([x1, one1, outside1 * PADDING, rest1], 2)
+    rest0, rest1 = (x.new_zeros(1, 1, 1).expand(*x.shape[:2], 8 - len(channels0)) for x in (x0, x1))
+    return torch.cat([x0, *channels0, rest0], 2), torch.cat([x1, *channels1, rest1], 2)
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
@@ -135,40 +151,82 @@ def dual_softmax(scores: Tensor) -> Tensor:
 class Confidence:
     """The confidence of all pairs of cells, kept as values of the same order, because most of them are never needed.
 
-    order: float `[B,L,S]`; it grows with the confidence.
-    best0: int64 `[B,S]`, the best cell of image 0 for each cell of image 1.
-    value_of: computes confidences in 0..1 from values of `order`.
+    order: float `[B,L,S]`; within a row, it grows with the confidence.
+    rows: float `[B,L]`, what `order - rows[:, :, None]` needs to grow with the confidence everywhere; None for zeros.
+    value_of: computes confidences in 0..1 from values of that difference.
+    width0: columns of the grid of image 0.
     """
 
     order: Tensor
-    best0: Tensor
+    rows: Tensor | None
     value_of: Callable[[Tensor], Tensor]
+    width0: int
+
+    @property
+    def comparable(self) -> Tensor:
+        """Float `[B,L,S]`, growing with the confidence."""
+        return self.order if self.rows is None else self.order - self.rows[:, :, None]
 
     @property
     def values(self) -> Tensor:
         """The confidence of all pairs, `[B,L,S]`."""
-        return self.value_of(self.order)
+        return self.value_of(self.comparable)
+
+    def best_of_rows(self) -> tuple[Tensor, Tensor]:
+        """For each cell of image 0 the largest value of `comparable` `[B,L]`, and its cell of image 1, int64 `[B,L]`.
+
+        One operator finds both. Maximum and index apart are two passes over all pairs.
+        """
+        best, index = self.order.topk(1, dim=2)
+        best, index = best[:, :, 0], index[:, :, 0]
+        return (best if self.rows is None else best - self.rows), index
+
+    def best_of_columns(self) -> Tensor:
+        """For each cell of image 1 the largest value of `comparable`: `[B,S]`."""
+        return by_grid_rows(self.comparable, self.width0).amax(2).amax(1)
 
 
-def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> Confidence:
-    """`dual_softmax` of `scores [B,L,S]`, with `transposed [B,S,L]` computed beside it from the same features.
+def by_grid_rows(scores: Tensor, width: int) -> Tensor:
+    """`[B,L,S]` as `[B,h,width,S]`, so that a reduction over image 0 goes in two steps.
 
-    This computes its logarithm, 2 s - lse_row - lse_column, with every reduction along the last axis. A softmax along
-    the first axis makes GPUs read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the
-    matching.
+    Each step reduces an axis in the middle, which all engines do row by row. A reduction of the whole axis takes ONNX
+    Runtime ten times as long as one of the last axis.
     """
-    rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
-    best0 = (2 * transposed - rows[:, None, :]).argmax(dim=2)
-    return Confidence(2 * scores - rows[:, :, None] - columns[:, None, :], best0, torch.exp)
+    return scores.unflatten(1, (scores.shape[1] // width, width))
 
 
-def log_sum_exp(scores: Tensor) -> Tensor:
-    """The logarithm of the sum of exponentials over the last axis: `[...,N] -> [...]`.
+def log_sums(scores: Tensor, sum_of_columns: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The logarithms `[...,L]` and `[...,S]` of the sums of exponentials of `scores [...,L,S]`, at most `HEADROOM`.
 
-    The maximum is taken out here, because engines need not do so in an operator of that name.
+    sum_of_columns: sums `[...,L,S]` over L.
+
+    The exponentials are computed once, for rows and columns, and no maximum of a row is subtracted. An exponential is
+    zero where a similarity is 147 below `HEADROOM`. A row or column of nothing else gets a sum that is too large, hence
+    confidences that are too small. Any other is exact.
     """
-    most = scores.amax(dim=-1)
-    return most + (scores - most[..., None]).exp().sum(dim=-1).log()
+    exponentials = scores.exp()
+    sums = exponentials.sum(dim=-1), sum_of_columns(exponentials)
+    rows, columns = (x.clamp(min=SMALLEST_SUM).log() for x in sums)
+    return rows, columns
+
+
+def shifted(scores: Tensor) -> Tensor:
+    """`scores [...,L,S]` less one number for each matrix, so that the largest becomes zero."""
+    return scores - scores.amax(dim=-1).amax(dim=-1)[..., None, None]
+
+
+def fast_dual_softmax(scores: Tensor, width0: int) -> Confidence:
+    """`dual_softmax` of `scores [B,L,S]`, which are at most `HEADROOM`; image 0 has `width0` columns of cells.
+
+    It computes half of the logarithm of the confidence, s - lse_row / 2 - lse_column / 2, so that no pass over all
+    pairs is needed to double the similarity.
+    """
+    rows, columns = log_sums(scores, lambda x: by_grid_rows(x, width0).sum(2).sum(1))
+    return Confidence(scores - columns[:, None, :] / 2, rows / 2, _of_half_logarithms, width0)
+
+
+def _of_half_logarithms(order: Tensor) -> Tensor:
+    return (2 * order).exp()
 
 
 class CoarseScores(nn.Module):
@@ -183,16 +241,17 @@ class CoarseScores(nn.Module):
         self.temperature = temperature
         self.softmax = softmax
 
-    def forward(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Confidence:
+    def forward(
+        self, x0: Tensor, x1: Tensor, width0: int, mask0: Tensor | None = None, mask1: Tensor | None = None
+    ) -> Confidence:
         """The confidence of the cells x0 `[B,L,C]` and x1 `[B,S,C]`.
 
+        width0: columns of the grid of image 0.
         mask0, mask1: bool `[B,L]`, `[B,S]`, False for padding; None if there is none.
         """
-        first, second = comparable(x0, x1, self.temperature, mask0, mask1)
-        scores, transposed = first @ second.transpose(1, 2), second @ first.transpose(1, 2)
-        if self.softmax:
-            return fast_dual_softmax(scores, transposed)
-        return Confidence(scores, transposed.argmax(dim=2), _saturating)
+        first, second = comparable(x0, x1, self.temperature, mask0, mask1, self.softmax)
+        scores = first @ second.transpose(1, 2)
+        return fast_dual_softmax(scores, width0) if self.softmax else Confidence(scores, None, _saturating, width0)
 
 
 def _saturating(similarity: Tensor) -> Tensor:
@@ -205,15 +264,15 @@ def select_matches(
 ) -> CoarseMatches:
     """The `max_matches` most confident matches that pass threshold, border and mutual test.
 
-    The mutual test compares indices and not values, because rows and columns come from kernels that round differently.
+    A match is mutual if its confidence is the largest of its column. Engines may compute the maxima of rows and of
+    columns in kernels that round differently, so `TIE` is allowed between them.
     The best column of a row decides, as in the official code: a row whose best cell is in the border has no match.
     """
-    order, best1 = confidence.order.max(dim=2)
+    order, best1 = confidence.best_of_rows()
     score, cells0 = confidence.value_of(order), order.shape[1]
     keep = score > config.threshold
     if config.mutual:
-        rows = torch.arange(cells0, device=score.device)
-        keep = keep & (confidence.best0.gather(1, best1) == rows[None])
+        keep = keep & (order >= confidence.best_of_columns().gather(1, best1) - TIE)
     interior1 = grid1.interior(config.border, score.device).expand(score.shape[0], -1)
     keep = keep & grid0.interior(config.border, score.device) & interior1.gather(1, best1)
     score = torch.where(keep, score, torch.zeros_like(score))
