@@ -97,7 +97,7 @@ def test_stages(vectors: Any, weights: dict[str, Tensor], case: str) -> None:
     x0, x1 = transformer(x0, x1)
     _assert_close(vectors, f"{case}/coarse0", x0.permute(0, 3, 1, 2))
     _assert_close(vectors, f"{case}/coarse1", x1.permute(0, 3, 1, 2))
-    _assert_close(vectors, f"{case}/conf", network.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), x0.shape[2]).values[0])
+    _assert_close(vectors, f"{case}/conf", network.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (x0.shape[2], x1.shape[2])).values[0])
     windows = network.windows(x0, x1, stages, _cells(vectors, case))
     for index in (0, 1):
         _assert_close(vectors, f"{case}/fine_unfold{index}", windows[index][0])
@@ -175,7 +175,7 @@ def _check_masked_stages(
     _assert_close(anything, f"{case}/coarse1", x1.permute(0, 3, 1, 2))
     cells = (x.flatten(1, 2) for x in (x0, x1))
     masks = (grid.mask() for grid in grids)
-    confidence = network.coarse_matching(*cells, grids[0].width, *masks).values
+    confidence = network.coarse_matching(*cells, (grids[0].width, grids[1].width), *masks).values
     # Two runs of the official code differ by 1e-4 here.
     name = f"{case}/conf"
     gap = np.abs(confidence[0].numpy().ravel()[anything[f"{name}.idx"]] - anything[f"{name}.val"]).max()

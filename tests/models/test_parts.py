@@ -101,7 +101,7 @@ def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
     grid = Grid(9, 11, *valid)
     scores = torch.randn(1, 99, 99) * 4
     config = CoarseMatchConfig(threshold=0.005, border=1, mutual=mutual)
-    matches = select_matches(fast_dual_softmax(scores, 11), grid, grid, config, 128)
+    matches = select_matches(fast_dual_softmax(scores, 11, 11), grid, grid, config, 128)
     count = int((matches.scores > 0).sum())
     found = {(int(i), int(j)) for i, j in zip(matches.index0[0, :count], matches.index1[0, :count], strict=True)}
     expected = _brute_force(dual_softmax(scores)[0], grid, config)
@@ -115,7 +115,7 @@ def test_selection_keeps_the_best_when_slots_are_few() -> None:
     torch.manual_seed(1)
     grid, config = Grid(9, 11), CoarseMatchConfig(threshold=0.0, border=0)
     scores = torch.randn(1, 99, 99) * 4
-    confidence = fast_dual_softmax(scores, 11)
+    confidence = fast_dual_softmax(scores, 11, 11)
     all_matches = select_matches(confidence, grid, grid, config, 128)
     few = select_matches(confidence, grid, grid, config, 5)
     assert few.scores[0].tolist() == all_matches.scores[0, :5].tolist()
@@ -126,7 +126,7 @@ def test_both_ways_to_the_confidence_agree() -> None:
     scores = torch.randn(1, 70, 90) * 8
     scores[:, 60:] += MASKED
     scores[..., 80:] += MASKED
-    fast = fast_dual_softmax(scores, 10)
+    fast = fast_dual_softmax(scores, 10, 9)
     expected = dual_softmax(scores)[:, :60, :80]
     assert torch.allclose(fast.values[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
     best, index = fast.best_of_rows()

@@ -65,7 +65,7 @@ def match(net: LoFTR, path0: Path, path1: Path, settings: Settings) -> tuple[Poi
     coarse1, fine1 = net.backbone(image1)
     tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
     scores = net.similarity(tokens0, tokens1)
-    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3])
+    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3], coarse1.shape[3])
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=settings.threshold), 8192)
     keep = found.scores[0] > 0

@@ -40,7 +40,7 @@ def score_pairs(net: LoFTR, pairs: Pairs, threshold: float, amp: bool) -> tuple[
         tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
     assert fine0 is not None and fine1 is not None
     scores = net.similarity(tokens0.float(), tokens1.float())
-    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3])
+    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3], coarse1.shape[3])
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=threshold, border=BORDER), SLOTS)
     del confidence

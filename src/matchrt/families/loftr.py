@@ -246,7 +246,7 @@ _LINEAR = Rule(
     "fp16",
     "matrix products, on tensor cores; also the softmax of full attention, which no published weights use",
     (
-        Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Add", "Relu")),
+        Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess**"), ("MatMul", "Add", "Relu")),
         Nodes(_COARSE),
     ),
 )
@@ -271,9 +271,17 @@ _LAST_MLP = (
     "features that are compared next: with the three bits behind fp8's point, these six products lose 2.0 % of the "
     "matches, of 3.1 % that all products of matrices together lose, for 3 % of the arithmetic; int8 is finer"
 )
+# The halves of the first layer of an MLP are products of the module around it.
+_LAST_MLPS = tuple(f"loftr_coarse.layers.{layer}{module}" for layer in (6, 7) for module in ("", ".mlp.*"))
 LOFTR_INT8 = QuantRules(
     "loftr",
     (
+        QuantRule(
+            "merge",
+            False,
+            "a product of weights and of a small matrix that sums over all cells: no arithmetic to save",
+            (Nodes(("loftr_coarse.layers.*.attend",), ("MatMul",)),),
+        ),
         QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
         QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), kinds=("uint8",)),
         QuantRule(
@@ -289,14 +297,14 @@ LOFTR_INT8 = QuantRules(
             "last-mlp",
             True,
             _LAST_MLP,
-            (Nodes(("loftr_coarse.layers.6.mlp.*", "loftr_coarse.layers.7.mlp.*"), ("MatMul", "Gemm")),),
+            (Nodes(_LAST_MLPS, ("MatMul", "Gemm")),),
             kinds=("int8", "uint8"),
         ),
         QuantRule(
             "linear",
             True,
             reasons.LINEAR,
-            (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess.*"), ("MatMul", "Gemm")),),
+            (Nodes(("loftr_coarse.layers.**", "loftr_fine.layers.**", "fine_preprocess**"), ("MatMul", "Gemm")),),
         ),
         QuantRule("similarity", False, reasons.SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
         QuantRule("masks", False, reasons.MASKS, (Nodes(("network",), ("MatMul",)),)),

@@ -82,7 +82,7 @@ def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
     used = window0.shape[3] - regress
     scores = (window0[..., :used] * scale) @ (window1[..., :used] * scale).transpose(2, 3)
     scores = shifted(scores)
-    rows, columns = log_sums(scores, lambda x: x.sum(dim=2))
+    rows, columns = log_sums(scores)
     order = scores - rows[..., :, None] / 2 - columns[..., None, :] / 2
     return order.unflatten(3, (WINDOW + 2, WINDOW + 2))[..., 1:-1, 1:-1].flatten(3)
 

@@ -93,7 +93,7 @@ class ELoFTR(nn.Module):
         grid0, grid1 = self.grid(x0, size0), self.grid(x1, size1)
         x0, x1 = self.loftr_coarse(x0, x1, grid0.valid(), grid1.valid())
         masks = grid0.mask(), grid1.mask()
-        confidence = self.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), grid0.width, *masks)
+        confidence = self.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (grid0.width, grid1.width), *masks)
         matches = self.select(confidence, grid0, grid1, max_matches)
         cells = (matches.index0, matches.index1)
         windows = self.windows(x0, x1, stages, cells)

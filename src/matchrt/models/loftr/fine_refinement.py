@@ -41,8 +41,10 @@ class FinePreprocess(nn.Module):
         """windows `[B,K,W*W,Cf]`, tokens `[B,L,Cc]`, cells `[B,K]` -> `[B*K,W*W,Cf]`."""
         first = torch.arange(tokens.shape[0], device=cells.device)[:, None] * tokens.shape[1]
         picked = F.embedding(first + cells, tokens.flatten(0, 1))
-        context = self.down_proj(picked)[:, :, None].expand(-1, -1, windows.shape[2], -1)
-        return self.merge_feat(torch.cat([windows, context], dim=3)).flatten(0, 1)
+        # The halves of the layer are two products: that of the cell is computed once for all pixels of a window.
+        weight, channels = self.merge_feat.weight, windows.shape[3]
+        context = F.linear(self.down_proj(picked), weight[:, channels:], self.merge_feat.bias)
+        return (F.linear(windows, weight[:, :channels]) + context[:, :, None]).flatten(0, 1)
 
 
 class FineRefinement(nn.Module):

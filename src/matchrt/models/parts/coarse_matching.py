@@ -151,21 +151,29 @@ def dual_softmax(scores: Tensor) -> Tensor:
 class Confidence:
     """The confidence of all pairs of cells, kept as values of the same order, because most of them are never needed.
 
-    order: float `[B,L,S]`; within a row, it grows with the confidence.
-    rows: float `[B,L]`, what `order - rows[:, :, None]` needs to grow with the confidence everywhere; None for zeros.
+    similarity: float `[B,L,S]`.
+    rows: float `[B,L]`, columns: float `[B,S]`; `similarity - rows[:, :, None] - columns[:, None, :]` grows with the
+        confidence. None for zeros.
     value_of: computes confidences in 0..1 from values of that difference.
-    width0: columns of the grid of image 0.
+    width0, width1: columns of the grids of both images.
     """
 
-    order: Tensor
+    similarity: Tensor
     rows: Tensor | None
+    columns: Tensor | None
     value_of: Callable[[Tensor], Tensor]
     width0: int
+    width1: int
+
+    @property
+    def within_rows(self) -> Tensor:
+        """Float `[B,L,S]`, growing with the confidence within a row."""
+        return self.similarity if self.columns is None else self.similarity - self.columns[:, None, :]
 
     @property
     def comparable(self) -> Tensor:
         """Float `[B,L,S]`, growing with the confidence."""
-        return self.order if self.rows is None else self.order - self.rows[:, :, None]
+        return self.within_rows if self.rows is None else self.within_rows - self.rows[:, :, None]
 
     @property
     def values(self) -> Tensor:
@@ -175,38 +183,41 @@ class Confidence:
     def best_of_rows(self) -> tuple[Tensor, Tensor]:
         """For each cell of image 0 the largest value of `comparable` `[B,L]`, and its cell of image 1, int64 `[B,L]`.
 
-        One operator finds both. Maximum and index apart are two passes over all pairs.
+        The search has two steps: the best row of image 1's grid, and the best cell in it. An operator that finds the
+        place of a maximum takes much longer than one that finds its value, and must have all values in memory.
         """
-        best, index = self.order.topk(1, dim=2)
-        best, index = best[:, :, 0], index[:, :, 0]
-        return (best if self.rows is None else best - self.rows), index
+        batch, cells0, cells1 = self.similarity.shape
+        width, height = self.width1, cells1 // self.width1
+        best = self.within_rows.unflatten(2, (height, width)).amax(dim=3)
+        row = best.topk(1, dim=2)[1][:, :, 0]
+        first = torch.arange(batch * cells0, device=row.device).reshape(batch, cells0) * height
+        cells = F.embedding(row + first, self.similarity.reshape(-1, width))
+        if self.columns is not None:
+            first = torch.arange(batch, device=row.device)[:, None] * height
+            cells = cells - F.embedding(row + first, self.columns.reshape(-1, width))
+        value, column = (found[:, :, 0] for found in cells.topk(1, dim=2))
+        return (value if self.rows is None else value - self.rows), row * width + column
 
     def best_of_columns(self) -> Tensor:
-        """For each cell of image 1 the largest value of `comparable`: `[B,S]`."""
-        return by_grid_rows(self.comparable, self.width0).amax(2).amax(1)
+        """For each cell of image 1 the largest value of `comparable`: `[B,S]`.
+
+        There are two steps, each over an axis in the middle, which all engines reduce row by row. A reduction of the
+        whole axis takes ONNX Runtime ten times as long.
+        """
+        cells0 = self.similarity.shape[1]
+        return self.comparable.unflatten(1, (cells0 // self.width0, self.width0)).amax(2).amax(1)
 
 
-def by_grid_rows(scores: Tensor, width: int) -> Tensor:
-    """`[B,L,S]` as `[B,h,width,S]`, so that a reduction over image 0 goes in two steps.
-
-    Each step reduces an axis in the middle, which all engines do row by row. A reduction of the whole axis takes ONNX
-    Runtime ten times as long as one of the last axis.
-    """
-    return scores.unflatten(1, (scores.shape[1] // width, width))
-
-
-def log_sums(scores: Tensor, sum_of_columns: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The logarithms `[...,L]` and `[...,S]` of the sums of exponentials of `scores [...,L,S]`, at most `HEADROOM`.
-
-    sum_of_columns: sums `[...,L,S]` over L.
 
     The exponentials are computed once, for rows and columns, and no maximum of a row is subtracted. An exponential is
     zero where a similarity is 147 below `HEADROOM`. A row or column of nothing else gets a sum that is too large, hence
-    confidences that are too small. Any other is exact.
+    confidences that are too small. Any other is exact. The sum of columns is a product, which reads memory row by row.
     """
     exponentials = scores.exp()
-    sums = exponentials.sum(dim=-1), sum_of_columns(exponentials)
-    rows, columns = (x.clamp(min=SMALLEST_SUM).log() for x in sums)
+    columns = (scores.new_ones(1, scores.shape[-2]) @ exponentials)[..., 0, :]
+    rows, columns = (x.clamp(min=SMALLEST_SUM).log() for x in (exponentials.sum(dim=-1), columns))
     return rows, columns
 
 
@@ -215,14 +226,14 @@ def shifted(scores: Tensor) -> Tensor:
     return scores - scores.amax(dim=-1).amax(dim=-1)[..., None, None]
 
 
-def fast_dual_softmax(scores: Tensor, width0: int) -> Confidence:
-    """`dual_softmax` of `scores [B,L,S]`, which are at most `HEADROOM`; image 0 has `width0` columns of cells.
+def fast_dual_softmax(scores: Tensor, width0: int, width1: int) -> Confidence:
+    """`dual_softmax` of `scores [B,L,S]`, which are at most `HEADROOM`; width0, width1: columns of the grids.
 
     It computes half of the logarithm of the confidence, s - lse_row / 2 - lse_column / 2, so that no pass over all
     pairs is needed to double the similarity.
     """
-    rows, columns = log_sums(scores, lambda x: by_grid_rows(x, width0).sum(2).sum(1))
-    return Confidence(scores - columns[:, None, :] / 2, rows / 2, _of_half_logarithms, width0)
+    rows, columns = log_sums(scores)
+    return Confidence(scores, rows / 2, columns / 2, _of_half_logarithms, width0, width1)
 
 
 def _of_half_logarithms(order: Tensor) -> Tensor:
@@ -242,16 +253,16 @@ class CoarseScores(nn.Module):
         self.softmax = softmax
 
     def forward(
-        self, x0: Tensor, x1: Tensor, width0: int, mask0: Tensor | None = None, mask1: Tensor | None = None
+        self, x0: Tensor, x1: Tensor, widths: tuple[int, int], mask0: Tensor | None = None, mask1: Tensor | None = None
     ) -> Confidence:
         """The confidence of the cells x0 `[B,L,C]` and x1 `[B,S,C]`.
 
-        width0: columns of the grid of image 0.
+        widths: columns of the grids of both images.
         mask0, mask1: bool `[B,L]`, `[B,S]`, False for padding; None if there is none.
         """
         first, second = comparable(x0, x1, self.temperature, mask0, mask1, self.softmax)
         scores = first @ second.transpose(1, 2)
-        return fast_dual_softmax(scores, width0) if self.softmax else Confidence(scores, None, _saturating, width0)
+        return fast_dual_softmax(scores, *widths) if self.softmax else Confidence(scores, None, None, _saturating, *widths)
 
 
 def _saturating(similarity: Tensor) -> Tensor:
