@@ -28,9 +28,20 @@ def feature_map(x: Tensor) -> Tensor:
 
 
 def same_head(channels: int, n_heads: int, like: Tensor) -> Tensor:
-    """`[channels, n_heads]`: 1 where a channel belongs to a head, else 0."""
+    """`[channels, channels]`: 1 where two channels belong to one head, else 0."""
     head = torch.arange(channels, device=like.device) // (channels // n_heads)
-    return (head[:, None] == torch.arange(n_heads, device=like.device)[None]).to(like.dtype)
+    return (head[:, None] == head[None]).to(like.dtype)
+
+
+def normalised(query: Tensor, sums: Tensor, n_heads: int, mask: Tensor | None) -> Tensor:
+    """Features of queries `[B,L,C]` divided by their products with the keys' means `[B,1,C]`, head by head.
+
+    Dividing the queries instead of the messages makes one kernel on GPUs of what follows the projection of queries.
+    """
+    normaliser = (query * sums).unflatten(2, (n_heads, -1)).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
+    if mask is not None:
+        normaliser = normaliser + (~mask)[:, :, None, None].to(query.dtype) * LARGEST
+    return (query.unflatten(2, (n_heads, -1)) / normaliser).flatten(2)
 
 
 class LinearAttention(nn.Module):
@@ -63,14 +74,12 @@ def linear_attention(
     q, k = feature_map(query), feature_map(key)
     if source_mask is not None:
         k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
-    heads = same_head(k.shape[2], n_heads, k)
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
-    share = heads / k.shape[1]
-    normaliser = (q @ (k.sum(dim=1)[:, :, None] * share)).clamp(min=SMALLEST)
-    if query_mask is not None:
-        normaliser = normaliser + (~query_mask)[:, :, None].to(q.dtype) * LARGEST
-    q = (q.unflatten(2, (n_heads, -1)) / normaliser[..., None]).flatten(2)
-    return q @ (((k.transpose(1, 2) @ value) * (share @ heads.T)) @ merge.T)
+    length, channels = k.shape[1:]
+    same = same_head(channels, n_heads, k) / length
+    q = normalised(q, k.sum(dim=1, keepdim=True) / length, n_heads, query_mask)
+    # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
+    return q @ (merge @ ((value.transpose(1, 2) @ k) * same)).transpose(1, 2)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
@@ -80,11 +89,11 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) ->
     is more arithmetic, but in matrices that fill a tensor core. Matrices of single heads are 16 x 25, and take GPUs
     five times as long.
     """
-    heads = same_head(query.shape[2], n_heads, query)
-    same = heads @ heads.T / value.shape[1]
+    length, channels = key.shape[1:]
+    same = same_head(channels, n_heads, key) / length
     q, k = feature_map(query), feature_map(key)
-    normaliser = ((q * k.sum(dim=1, keepdim=True)) @ same).clamp(min=SMALLEST)
-    return (q @ ((k.transpose(1, 2) @ value) * same)) / normaliser
+    q = normalised(q, k.sum(dim=1, keepdim=True) / length, n_heads, None)
+    return q @ ((k.transpose(1, 2) @ value) * same)
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None) -> Tensor:
