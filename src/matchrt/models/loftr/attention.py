@@ -77,7 +77,9 @@ def linear_attention(
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
     length, channels = k.shape[1:]
     same = same_head(channels, n_heads, k) / length
-    q = normalised(q, k.sum(dim=1, keepdim=True) / length, n_heads, query_mask)
+    # A product, because GPUs transpose keys before they sum over an axis that is not the last.
+    means = (k.new_ones(1, length) / length) @ k
+    q = normalised(q, means, n_heads, query_mask)
     # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
     return q @ (merge @ ((value.transpose(1, 2) @ k) * same)).transpose(1, 2)
 

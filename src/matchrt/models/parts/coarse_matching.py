@@ -262,7 +262,9 @@ class CoarseScores(nn.Module):
         """
         first, second = comparable(x0, x1, self.temperature, mask0, mask1, self.softmax)
         scores = first @ second.transpose(1, 2)
-        return fast_dual_softmax(scores, *widths) if self.softmax else Confidence(scores, None, None, _saturating, *widths)
+        return (
+            fast_dual_softmax(scores, *widths) if self.softmax else Confidence(scores, None, None, _saturating, *widths)
+        )
 
 
 def _saturating(similarity: Tensor) -> Tensor:
