@@ -97,11 +97,8 @@ def test_stages(vectors: Any, weights: dict[str, Tensor], case: str) -> None:
     x0, x1 = transformer(x0, x1)
     _assert_close(vectors, f"{case}/coarse0", x0.permute(0, 3, 1, 2))
     _assert_close(vectors, f"{case}/coarse1", x1.permute(0, 3, 1, 2))
-    _assert_close(
-        vectors,
-        f"{case}/conf",
-        network.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (x0.shape[2], x1.shape[2])).values[0],
-    )
+    confidence = network.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (x0.shape[2], x1.shape[2]))
+    _assert_close(vectors, f"{case}/conf", confidence.values[0])
     windows = network.windows(x0, x1, stages, _cells(vectors, case))
     for index in (0, 1):
         _assert_close(vectors, f"{case}/fine_unfold{index}", windows[index][0])

@@ -84,7 +84,7 @@ def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
     scores = shifted(scores)
     rows, columns = log_sums(scores)
     order = scores - rows[..., :, None] / 2 - columns[..., None, :] / 2
-    return order.unflatten(3, (WINDOW + 2, WINDOW + 2))[..., 1:-1, 1:-1].flatten(3)
+    return order.reshape(*order.shape[:3], WINDOW + 2, WINDOW + 2)[..., 1:-1, 1:-1].flatten(3)
 
 
 def neighbourhood_offset(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 from matchrt.models.parts.masks import MASKED
 
-# The smallest normaliser, for a source of padding only. The paper's code adds 1e-6 to a sum over thousands of positions.
-# That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
+# The smallest normaliser, for a source of padding only. The paper's code adds 1e-6 to a sum over thousands of
+# positions. That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
 SMALLEST = 1e-4
 # Makes the message of a masked query zero.
 LARGEST = 1e30
@@ -33,15 +33,17 @@ def same_head(channels: int, n_heads: int, like: Tensor) -> Tensor:
     return (head[:, None] == head[None]).to(like.dtype)
 
 
-def normalised(query: Tensor, sums: Tensor, n_heads: int, mask: Tensor | None) -> Tensor:
+def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) -> Tensor:
     """Features of queries `[B,L,C]` divided by their products with the keys' means `[B,1,C]`, head by head.
 
     Dividing the queries instead of the messages makes one kernel on GPUs of what follows the projection of queries.
     """
-    normaliser = (query * sums).unflatten(2, (n_heads, -1)).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
+    batch, length, channels = query.shape
+    by_head = (batch, length, n_heads, channels // n_heads)
+    normaliser = (query * means).reshape(by_head).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
     if mask is not None:
         normaliser = normaliser + (~mask)[:, :, None, None].to(query.dtype) * LARGEST
-    return (query.unflatten(2, (n_heads, -1)) / normaliser).flatten(2)
+    return (query.reshape(by_head) / normaliser).flatten(2)
 
 
 class LinearAttention(nn.Module):
@@ -143,8 +145,8 @@ class LoFTREncoderLayer(nn.Module):
         """`merge(attention(x, source))`, `[B,L,C]`."""
         query, key, value = self.q_proj(x), self.k_proj(source), self.v_proj(source)
         if self.attention == "full":
-            heads = (self._heads(y) for y in (query, key, value))
-            return self.merge(full_attention(*heads, source_mask).transpose(1, 2).reshape(x.shape))
+            message = full_attention(self._heads(query), self._heads(key), self._heads(value), source_mask)
+            return self.merge(message.transpose(1, 2).reshape(x.shape))
         if self.windows:
             return self.merge(window_attention(query, key, value, self.n_heads))
         return self.attend((query, key, value), self.merge.weight, x_mask, source_mask)

@@ -186,9 +186,10 @@ class Confidence:
         The search has two steps: the best row of image 1's grid, and the best cell in it. An operator that finds the
         place of a maximum takes much longer than one that finds its value, and must have all values in memory.
         """
-        batch, cells0, cells1 = self.similarity.shape
-        width, height = self.width1, cells1 // self.width1
-        best = self.within_rows.unflatten(2, (height, width)).amax(dim=3)
+        batch, cells0, _ = self.similarity.shape
+        width = self.width1
+        best = self.within_rows.reshape(batch, cells0, -1, width).amax(dim=3)
+        height = best.shape[2]
         row = best.topk(1, dim=2)[1][:, :, 0]
         first = torch.arange(batch * cells0, device=row.device).reshape(batch, cells0) * height
         cells = F.embedding(row + first, self.similarity.reshape(-1, width))
@@ -204,8 +205,8 @@ class Confidence:
         There are two steps, each over an axis in the middle, which all engines reduce row by row. A reduction of the
         whole axis takes ONNX Runtime ten times as long.
         """
-        cells0 = self.similarity.shape[1]
-        return self.comparable.unflatten(1, (cells0 // self.width0, self.width0)).amax(2).amax(1)
+        batch, _, cells1 = self.similarity.shape
+        return self.comparable.reshape(batch, -1, self.width0, cells1).amax(2).amax(1)
 
 
 def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
