@@ -271,8 +271,6 @@ _LAST_MLP = (
     "features that are compared next: with the three bits behind fp8's point, these six products lose 2.0 % of the "
     "matches, of 3.1 % that all products of matrices together lose, for 3 % of the arithmetic; int8 is finer"
 )
-# The halves of the first layer of an MLP are products of the module around it.
-_LAST_MLPS = tuple(f"loftr_coarse.layers.{layer}{module}" for layer in (6, 7) for module in ("", ".mlp.*"))
 LOFTR_INT8 = QuantRules(
     "loftr",
     (
@@ -297,7 +295,7 @@ LOFTR_INT8 = QuantRules(
             "last-mlp",
             True,
             _LAST_MLP,
-            (Nodes(_LAST_MLPS, ("MatMul", "Gemm")),),
+            (Nodes(("loftr_coarse.layers.6.mlp.*", "loftr_coarse.layers.7.mlp.*"), ("MatMul", "Gemm")),),
             kinds=("int8", "uint8"),
         ),
         QuantRule(

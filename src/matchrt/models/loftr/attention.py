@@ -12,8 +12,6 @@ from matchrt.models.parts.masks import MASKED
 # The smallest normaliser, for a source of padding only. The paper's code adds 1e-6 to a sum over thousands of
 # positions. That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
 SMALLEST = 1e-4
-# Makes the message of a masked query zero.
-LARGEST = 1e30
 
 # Query `[B,L,C]`, key `[B,S,C]` and value `[B,S,C]`.
 Projected = tuple[Tensor, Tensor, Tensor]
@@ -41,9 +39,8 @@ def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) 
     batch, length, channels = query.shape
     by_head = (batch, length, n_heads, channels // n_heads)
     normaliser = (query * means).reshape(by_head).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
-    if mask is not None:
-        normaliser = normaliser + (~mask)[:, :, None, None].to(query.dtype) * LARGEST
-    return (query.reshape(by_head) / normaliser).flatten(2)
+    factor = 1.0 / normaliser if mask is None else mask[:, :, None, None].to(query.dtype) / normaliser
+    return (query.reshape(by_head) * factor).flatten(2)
 
 
 class LinearAttention(nn.Module):
@@ -78,12 +75,12 @@ def linear_attention(
         k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
     length, channels = k.shape[1:]
-    same = same_head(channels, n_heads, k) / length
+    same = same_head(channels, n_heads, k)
     # A product, because GPUs transpose keys before they sum over an axis that is not the last.
     means = (k.new_ones(1, length) / length) @ k
     q = normalised(q, means, n_heads, query_mask)
     # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
-    return q @ (merge @ ((value.transpose(1, 2) @ k) * same)).transpose(1, 2)
+    return q @ (merge @ ((value.transpose(1, 2) @ k) * same / length)).transpose(1, 2)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
@@ -108,6 +105,15 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, source_mask: Tenso
     return scores.softmax(dim=3) @ value
 
 
+class JoinedLinear(nn.Linear):
+    """A linear layer without bias of two tensors of equal width, side by side."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """`[...,C]` and `[...,C]` -> `[...,D]`. There are two products, so that nothing is joined before them."""
+        channels = first.shape[-1]
+        return F.linear(first, self.weight[:, :channels]) + F.linear(second, self.weight[:, channels:])
+
+
 class LoFTREncoderLayer(nn.Module):
     """One layer: `m = norm1(merge(attention(x, source)))`, `x + norm2(mlp([x, m]))`; no biases but the norms'."""
 
@@ -122,7 +128,7 @@ class LoFTREncoderLayer(nn.Module):
         self.v_proj = nn.Linear(d_model, d_model, bias=False)
         self.merge = nn.Linear(d_model, d_model, bias=False)
         self.mlp = nn.Sequential(
-            nn.Linear(2 * d_model, 2 * d_model, bias=False), nn.ReLU(), nn.Linear(2 * d_model, d_model, bias=False)
+            JoinedLinear(2 * d_model, 2 * d_model, bias=False), nn.ReLU(), nn.Linear(2 * d_model, d_model, bias=False)
         )
         self.norm1 = nn.LayerNorm(d_model, eps=norm_eps)
         self.norm2 = nn.LayerNorm(d_model, eps=norm_eps)
@@ -134,12 +140,7 @@ class LoFTREncoderLayer(nn.Module):
     def forward(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
         """x `[B,L,C]`, source `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> `[B,L,C]`."""
         message = self.norm1(self._message(x, source, x_mask, source_mask))
-        return x + self.norm2(self._mix(x, message))
-
-    def _mix(self, x: Tensor, message: Tensor) -> Tensor:
-        """`mlp([x, message])`. The first layer's halves are two products, so that nothing is joined before them."""
-        weight, channels = self.get_parameter("mlp.0.weight"), x.shape[2]
-        return self.mlp[1:](F.linear(x, weight[:, :channels]) + F.linear(message, weight[:, channels:]))
+        return x + self.norm2(self.mlp[1:](self.mlp[0](x, message)))
 
     def _message(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
         """`merge(attention(x, source))`, `[B,L,C]`."""
