@@ -39,8 +39,8 @@ def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) 
     batch, length, channels = query.shape
     by_head = (batch, length, n_heads, channels // n_heads)
     normaliser = (query * means).reshape(by_head).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
-    factor = 1.0 / normaliser if mask is None else mask[:, :, None, None].to(query.dtype) / normaliser
-    return (query.reshape(by_head) * factor).flatten(2)
+    query = (query.reshape(by_head) / normaliser).flatten(2)
+    return query if mask is None else query * mask[:, :, None].to(query.dtype)
 
 
 class LinearAttention(nn.Module):
