@@ -195,7 +195,7 @@ def test_fp8_leaves_the_last_layers_mlp(small: EngineFile) -> None:
 
     assert not held(TENSORRT_FP8) and held(TENSORRT) == held(TENSORRT_MATRICES) == held(ONNXRUNTIME) == last
     taken = planned(small, TENSORRT_FP8).selection.products
-    assert {"loftr_coarse.layers.5.mlp.2/MatMul_0", "loftr_coarse.layers.7.merge/MatMul_0"} <= set(taken)
+    assert {"loftr_coarse.layers.5.mlp.2/MatMul_0", "loftr_coarse.layers.7.q_proj/MatMul_0"} <= set(taken)
 
 
 def test_styles() -> None:
