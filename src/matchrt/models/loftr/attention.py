@@ -108,7 +108,7 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, source_mask: Tenso
 class JoinedLinear(nn.Linear):
     """A linear layer without bias of two tensors of equal width, side by side."""
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
         """`[...,C]` and `[...,C]` -> `[...,D]`. There are two products, so that nothing is joined before them."""
         channels = first.shape[-1]
         return F.linear(first, self.weight[:, :channels]) + F.linear(second, self.weight[:, channels:])
