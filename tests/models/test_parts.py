@@ -15,7 +15,15 @@ from matchrt.models.loftr.attention import full_attention, linear_attention, win
 from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.fine_refinement import FineRefinement, gather_windows
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
-from matchrt.models.parts.coarse_matching import Grid, dual_softmax, fast_dual_softmax, rows_and_columns, select_matches
+from matchrt.models.parts.coarse_matching import (
+    Confidence,
+    Grid,
+    dual_softmax,
+    fast_dual_softmax,
+    rows_and_columns,
+    select_matches,
+)
+from matchrt.models.parts.coarse_matching_once import OneProduct
 from matchrt.models.parts.config import CoarseMatchConfig
 from matchrt.models.parts.masks import MASKED
 
@@ -95,13 +103,14 @@ def _brute_force(confidence: torch.Tensor, grid: Grid, config: CoarseMatchConfig
 
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
-def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_selection_equals_its_definition(mutual: bool, padded: bool, once: bool) -> None:
     torch.manual_seed(1)
     valid = (torch.tensor([7]), torch.tensor([8])) if padded else (None, None)
     grid = Grid(9, 11, *valid)
     scores = torch.randn(1, 99, 99) * 4
     config = CoarseMatchConfig(threshold=0.005, border=1, mutual=mutual)
-    matches = select_matches(fast_dual_softmax(scores, 11, 11), grid, grid, config, 128)
+    matches = select_matches(_fast(scores, (11, 11), once), grid, grid, config, 128)
     count = int((matches.scores > 0).sum())
     found = {(int(i), int(j)) for i, j in zip(matches.index0[0, :count], matches.index1[0, :count], strict=True)}
     expected = _brute_force(dual_softmax(scores)[0], grid, config)
@@ -111,28 +120,38 @@ def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
     assert bool((scores[1:] <= scores[:-1]).all()) and not scores[count:].any()
 
 
-def test_selection_keeps_the_best_when_slots_are_few() -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_selection_keeps_the_best_when_slots_are_few(once: bool) -> None:
     torch.manual_seed(1)
     grid, config = Grid(9, 11), CoarseMatchConfig(threshold=0.0, border=0)
     scores = torch.randn(1, 99, 99) * 4
-    confidence = fast_dual_softmax(scores, 11, 11)
+    confidence = _fast(scores, (11, 11), once)
     all_matches = select_matches(confidence, grid, grid, config, 128)
     few = select_matches(confidence, grid, grid, config, 5)
     assert few.scores[0].tolist() == all_matches.scores[0, :5].tolist()
 
 
-def test_both_ways_to_the_confidence_agree() -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_all_ways_to_the_confidence_agree(once: bool) -> None:
     torch.manual_seed(2)
     scores = torch.randn(1, 70, 90) * 8
     scores[:, 60:] += MASKED
     scores[..., 80:] += MASKED
-    fast = fast_dual_softmax(scores, 10, 9)
+    fast = _fast(scores, (10, 9), once)
     expected = dual_softmax(scores)[:, :60, :80]
-    assert torch.allclose(fast.values[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
+    assert torch.allclose(fast.value_of(fast.order)[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
     best, index = fast.best_of_rows()
     assert torch.equal(index[:, :60], expected.argmax(2))
     assert torch.allclose(fast.value_of(best)[:, :60], expected.amax(2), rtol=1e-4)
-    assert torch.allclose(fast.value_of(fast.best_of_columns())[:, :80], expected.amax(1), rtol=1e-4)
+    mutual = fast.mutual(best, index)[0, :60]
+    assert mutual.tolist() == [int(expected[0, :, j].argmax()) == i for i, j in enumerate(index[0, :60])]
+    assert 5 < int(mutual.sum()) < 60
+
+
+def _fast(scores: torch.Tensor, widths: tuple[int, int], once: bool) -> Confidence:
+    if once:
+        return OneProduct.of(scores, widths, True, lambda order: order)
+    return fast_dual_softmax(scores, scores.transpose(1, 2))
 
 
 def test_rows_and_columns() -> None:

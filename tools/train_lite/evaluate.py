@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
-from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches, shifted
+from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches
 from matchrt.models.parts.config import CoarseMatchConfig
 
 Points = NDArray[np.float64]
@@ -65,7 +65,7 @@ def match(net: LoFTR, path0: Path, path1: Path, settings: Settings) -> tuple[Poi
     coarse1, fine1 = net.backbone(image1)
     tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
     scores = net.similarity(tokens0, tokens1)
-    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3], coarse1.shape[3])
+    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=settings.threshold), 8192)
     keep = found.scores[0] > 0

@@ -8,7 +8,7 @@ import torch
 
 from matchrt.models.loftr.network import LoFTR
 from matchrt.models.loftr.resnet_fpn import run_backbone
-from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches, shifted
+from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches
 from matchrt.models.parts.config import CoarseMatchConfig
 from tools.train_lite.pairs import STRIDE, Pairs, Recipe, Shape, make_pairs
 from tools.train_lite.tiles import Pool
@@ -40,7 +40,7 @@ def score_pairs(net: LoFTR, pairs: Pairs, threshold: float, amp: bool) -> tuple[
         tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
     assert fine0 is not None and fine1 is not None
     scores = net.similarity(tokens0.float(), tokens1.float())
-    confidence = fast_dual_softmax(shifted(scores), coarse0.shape[3], coarse1.shape[3])
+    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
     grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
     found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=threshold, border=BORDER), SLOTS)
     del confidence

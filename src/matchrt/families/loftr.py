@@ -194,7 +194,7 @@ _SELECTION = Rule(
     "fp32",
     "thresholds, maxima and the order of scores: in fp16, equal scores would be ordered by index",
     (
-        Nodes(_NETWORK, ("Sub", "ReduceMax", "Greater", "GreaterOrEqual", "TopK", "ConstantOfShape", "Exp")),
+        Nodes(_NETWORK, ("Sub", "ReduceMax", "ArgMax", "Greater", "GreaterOrEqual", "TopK", "ConstantOfShape", "Exp")),
         Nodes(_NETWORK, ("Where",), operands=("network/Exp_*",)),
     ),
 )

@@ -85,7 +85,7 @@ def torch_stages(network: TorchLoFTR, pair: PairInput, max_matches: int) -> Torc
     # `dual_softmax` is the formula itself. `fast_dual_softmax` subtracts large sums, which costs digits.
     stages |= {"similarity": scores.numpy(), "confidence": torch_matching.dual_softmax(scores).numpy()}
     exact: Stages = {"confidence": torch_matching.dual_softmax(scores.double()).numpy()}
-    fast = torch_matching.fast_dual_softmax(torch_matching.shifted(scores), grids[0].width, grids[1].width)
+    fast = torch_matching.fast_dual_softmax(scores, scores.transpose(1, 2))
     matches = torch_matching.select_matches(fast, grids[0], grids[1], network.config.match, max_matches)
     count = int((matches.scores > 0).sum())
     cells = matches.index0[:, :count], matches.index1[:, :count]

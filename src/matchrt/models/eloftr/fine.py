@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.eloftr.config import ELoFTRConfig
-from matchrt.models.parts.coarse_matching import log_sums, rows_and_columns, shifted
-from matchrt.models.parts.masks import MASKED
+from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
 
 WINDOW = 8  # pixels along a side of a coarse cell
 _HALF_WINDOW = 6  # the cell's pixels and one more around them depend on so many half-resolution pixels along a side
@@ -73,18 +72,18 @@ def pixel_windows(windows: Tensor, margin: int) -> Tensor:
 
 
 def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
-    """First stage: half the logarithms `[B,K,64,64]` of the confidence between the pixels of both cells.
+    """First stage: logarithms `[B,K,64,64]` of the confidence between the pixels of both cells.
 
     window0 `[B,K,64,C]`, window1 `[B,K,100,C]`: its margin counts in the softmax. The last `regress` channels do not.
-    Half of them, and the exponentials once, as in `fast_dual_softmax`.
+    Dual softmax as in `fast_dual_softmax`: of the similarity and, in a product of its own, its transpose.
     """
     scale = window0.shape[3] ** -0.5
     used = window0.shape[3] - regress
-    scores = (window0[..., :used] * scale) @ (window1[..., :used] * scale).transpose(2, 3)
-    scores = shifted(scores)
-    rows, columns = log_sums(scores)
-    order = scores - rows[..., :, None] / 2 - columns[..., None, :] / 2
-    return order.reshape(*order.shape[:3], WINDOW + 2, WINDOW + 2)[..., 1:-1, 1:-1].flatten(3)
+    first, second = window0[..., :used] * scale, window1[..., :used] * scale
+    scores, transposed = first @ second.transpose(2, 3), second @ first.transpose(2, 3)
+    rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
+    order = 2 * scores - rows[..., :, None] - columns[..., None, :]
+    return order.unflatten(3, (WINDOW + 2, WINDOW + 2))[..., 1:-1, 1:-1].flatten(3)
 
 
 def neighbourhood_offset(
@@ -139,12 +138,9 @@ class FineMatching(nn.Module):
 
     def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell), offset `[B,K,2]`, margin `[B,K]`."""
-        order = window_order(window0, window1, self.regress).flatten(2)
-        best, pair = order.topk(1, dim=2)
+        best, pair = window_order(window0, window1, self.regress).flatten(2).topk(2, dim=2)
         pixel0, pixel1 = rows_and_columns(pair[..., 0], WINDOW**2)
-        # Engines do not return the margin, and so do not search for the second best pixel.
-        second = order.scatter(2, pair, MASKED).amax(dim=2)
-        margin = 1.0 - (2 * (second - best[..., 0])).exp()
+        margin = 1.0 - (best[..., 1] - best[..., 0]).exp()
         return pixel0, pixel1, neighbourhood_offset(window0, window1, pixel0, pixel1, self.regress), margin
 
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.parts.coarse_matching_once import OneProduct
 from matchrt.models.parts.config import CoarseMatchConfig
 from matchrt.models.parts.masks import MASKED, PADDING
 
 # Without the softmax, the authors of EfficientLoFTR take matches whose similarity is above this.
 SATURATING_SIMILARITY = 25.0
-# The largest similarity of a pair of images becomes this before exponentials: sums of 65536 of them stay below 1e31.
-HEADROOM = 60.0
-# The smallest sum of exponentials, whose logarithm is finite.
-SMALLEST_SUM = 1e-37
-# The difference of two values of `Confidence.comparable` that counts as rounding: 0.006 % of a confidence.
-TIE = 3e-5
 
 
 @dataclass(frozen=True)
@@ -115,31 +111,21 @@ def _penalty(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def comparable(
-    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None, shift: bool = True
+    x0: Tensor, x1: Tensor, temperature: float, mask0: Tensor | None, mask1: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` is their `similarity`, with `shift` less one number for each B.
+    """x0 `[B,L,C]` and x1 `[B,S,C]` so that `x0 @ x1.T` and `x1 @ x0.T` are their `similarity` and its transpose.
 
-    That number is the largest similarity that the lengths of the features allow, less `HEADROOM`: no exponential of a
-    difference can overflow.
-    It enters as a channel of the product, and so does padding, which adds PADDING, or twice that. A mask, even as two
-    vectors, or a number, would cost a pass over all L*S values. There are eight channels, because products in half
-    precision run best with multiples of eight.
+    Padding enters as channels of the product, which add PADDING, or twice that. A mask, even as two vectors, would cost
+    a pass over all L*S values. There are eight channels, because products in half precision run best with multiples of
+    eight.
     """
     x0 = x0 * (1.0 / (x0.shape[2] * temperature))
-    channels0, channels1 = [], []
-    if shift:
-        squares0, squares1 = (x.square().sum(dim=2).amax(dim=1) for x in (x0, x1))
-        less = HEADROOM - (squares0 * squares1).sqrt()
-        channels0.append(less[:, None, None].expand(-1, x0.shape[1], 1))
-        channels1.append(torch.ones_like(x1[:, :, :1]))
-    if mask0 is not None and mask1 is not None:
-        outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
-        channels0 += [outside0 * PADDING, torch.ones_like(outside0)]
-        channels1 += [torch.ones_like(outside1), outside1 * PADDING]
-    if not channels0:
+    if mask0 is None or mask1 is None:
         return x0, x1
-    rest0, rest1 = (x.new_zeros(1, 1, 1).expand(*x.shape[:2], 8 - len(channels0)) for x in (x0, x1))
-    return torch.cat([x0, *channels0, rest0], 2), torch.cat([x1, *channels1, rest1], 2)
+    outside0, outside1 = ((~mask)[:, :, None].to(x0.dtype) for mask in (mask0, mask1))
+    one0, one1 = torch.ones_like(outside0), torch.ones_like(outside1)
+    rest0, rest1 = (torch.zeros_like(one).expand(-1, -1, 6) for one in (one0, one1))
+    return torch.cat([x0, outside0 * PADDING, one0, rest0], 2), torch.cat([x1, one1, outside1 * PADDING, rest1], 2)
 
 
 def dual_softmax(scores: Tensor) -> Tensor:
@@ -147,98 +133,74 @@ def dual_softmax(scores: Tensor) -> Tensor:
     return scores.softmax(dim=1) * scores.softmax(dim=2)
 
 
-@dataclass(frozen=True)
-class Confidence:
-    """The confidence of all pairs of cells, kept as values of the same order, because most of them are never needed.
-
-    similarity: float `[B,L,S]`.
-    rows: float `[B,L]`, columns: float `[B,S]`; `similarity - rows[:, :, None] - columns[:, None, :]` grows with the
-        confidence. None for zeros.
-    value_of: computes confidences in 0..1 from values of that difference.
-    width0, width1: columns of the grids of both images.
-    """
-
-    similarity: Tensor
-    rows: Tensor | None
-    columns: Tensor | None
-    value_of: Callable[[Tensor], Tensor]
-    width0: int
-    width1: int
+class Confidence(Protocol):
+    """The confidence of all pairs of cells, kept as values of the same order, because most of them are never needed."""
 
     @property
-    def within_rows(self) -> Tensor:
-        """Float `[B,L,S]`, growing with the confidence within a row."""
-        return self.similarity if self.columns is None else self.similarity - self.columns[:, None, :]
+    def order(self) -> Tensor:
+        """Float `[B,L,S]`, which grows with the confidence."""
+        ...
 
-    @property
-    def comparable(self) -> Tensor:
-        """Float `[B,L,S]`, growing with the confidence."""
-        return self.within_rows if self.rows is None else self.within_rows - self.rows[:, :, None]
-
-    @property
-    def values(self) -> Tensor:
-        """The confidence of all pairs, `[B,L,S]`."""
-        return self.value_of(self.comparable)
+    def value_of(self, order: Tensor) -> Tensor:
+        """Confidences in 0..1 of values of `order`, of any shape."""
+        ...
 
     def best_of_rows(self) -> tuple[Tensor, Tensor]:
-        """For each cell of image 0 the largest value of `comparable` `[B,L]`, and its cell of image 1, int64 `[B,L]`.
+        """For each cell of image 0 the largest value of `order` `[B,L]`, and its cell of image 1, int64 `[B,L]`."""
+        ...
 
-        The search has two steps: the best row of image 1's grid, and the best cell in it. An operator that finds the
-        place of a maximum takes much longer than one that finds its value, and must have all values in memory.
-        """
-        batch, cells0, _ = self.similarity.shape
-        width = self.width1
-        best = self.within_rows.reshape(batch, cells0, -1, width).amax(dim=3)
-        height = best.shape[2]
-        row = best.topk(1, dim=2)[1][:, :, 0]
-        first = torch.arange(batch * cells0, device=row.device).reshape(batch, cells0) * height
-        cells = F.embedding(row + first, self.similarity.reshape(-1, width))
-        if self.columns is not None:
-            first = torch.arange(batch, device=row.device)[:, None] * height
-            cells = cells - F.embedding(row + first, self.columns.reshape(-1, width))
-        value, column = (found[:, :, 0] for found in cells.topk(1, dim=2))
-        return (value if self.rows is None else value - self.rows), row * width + column
-
-    def best_of_columns(self) -> Tensor:
-        """For each cell of image 1 the largest value of `comparable`: `[B,S]`.
-
-        There are two steps, each over an axis in the middle, which all engines reduce row by row. A reduction of the
-        whole axis takes ONNX Runtime ten times as long.
-        """
-        batch, _, cells1 = self.similarity.shape
-        return self.comparable.reshape(batch, -1, self.width0, cells1).amax(2).amax(1)
+    def mutual(self, best: Tensor, best1: Tensor) -> Tensor:
+        """Bool `[B,L]`: whether each cell of image 0 is the best one of its best cell; from `best_of_rows`."""
+        ...
 
 
-def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithms `[...,L]` and `[...,S]` of the sums of exponentials of `scores [...,L,S]`, at most `HEADROOM`.
+@dataclass(frozen=True)
+class TwoProducts:
+    """Confidences of a similarity that was computed twice, once transposed, so that all reductions are of rows.
 
-    The exponentials are computed once, for rows and columns, and no maximum of a row is subtracted. An exponential is
-    zero where a similarity is 147 below `HEADROOM`. A row or column of nothing else gets a sum that is too large, hence
-    confidences that are too small. Any other is exact. The sum of columns is a product, which reads memory row by row.
+    order: float `[B,L,S]`; it grows with the confidence.
+    best0: int64 `[B,S]`, the best cell of image 0 for each cell of image 1.
+    value: computes confidences in 0..1 from values of `order`.
     """
-    exponentials = scores.exp()
-    columns = (scores.new_ones(1, scores.shape[-2]) @ exponentials)[..., 0, :]
-    rows, columns = (x.clamp(min=SMALLEST_SUM).log() for x in (exponentials.sum(dim=-1), columns))
-    return rows, columns
+
+    order: Tensor
+    best0: Tensor
+    value: Callable[[Tensor], Tensor]
+
+    def value_of(self, order: Tensor) -> Tensor:
+        """See `Confidence`."""
+        return self.value(order)
+
+    def best_of_rows(self) -> tuple[Tensor, Tensor]:
+        """See `Confidence`."""
+        best, best1 = self.order.max(dim=2)
+        return best, best1
+
+    def mutual(self, best: Tensor, best1: Tensor) -> Tensor:
+        """See `Confidence`. It compares cells and not values: rows and columns come from kernels that round apart."""
+        rows = torch.arange(best1.shape[1], device=best1.device)
+        return self.best0.gather(1, best1) == rows[None]
 
 
-def shifted(scores: Tensor) -> Tensor:
-    """`scores [...,L,S]` less one number for each matrix, so that the largest becomes zero."""
-    return scores - scores.amax(dim=-1).amax(dim=-1)[..., None, None]
+def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> TwoProducts:
+    """`dual_softmax` of `scores [B,L,S]`, with `transposed [B,S,L]` computed beside it from the same features.
 
-
-def fast_dual_softmax(scores: Tensor, width0: int, width1: int) -> Confidence:
-    """`dual_softmax` of `scores [B,L,S]`, which are at most `HEADROOM`; width0, width1: columns of the grids.
-
-    It computes half of the logarithm of the confidence, s - lse_row / 2 - lse_column / 2, so that no pass over all
-    pairs is needed to double the similarity.
+    This computes its logarithm, 2 s - lse_row - lse_column, with every reduction along the last axis. A softmax along
+    the first axis makes GPUs read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the
+    matching.
     """
-    rows, columns = log_sums(scores)
-    return Confidence(scores, rows / 2, columns / 2, _of_half_logarithms, width0, width1)
+    rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
+    best0 = (2 * transposed - rows[:, None, :]).argmax(dim=2)
+    return TwoProducts(2 * scores - rows[:, :, None] - columns[:, None, :], best0, torch.exp)
 
 
-def _of_half_logarithms(order: Tensor) -> Tensor:
-    return (2 * order).exp()
+def log_sum_exp(scores: Tensor) -> Tensor:
+    """The logarithm of the sum of exponentials over the last axis: `[...,N] -> [...]`.
+
+    The maximum is taken out here, because engines need not do so in an operator of that name.
+    """
+    most = scores.amax(dim=-1)
+    return most + (scores - most[..., None]).exp().sum(dim=-1).log()
 
 
 class CoarseScores(nn.Module):
@@ -260,12 +222,19 @@ class CoarseScores(nn.Module):
 
         widths: columns of the grids of both images.
         mask0, mask1: bool `[B,L]`, `[B,S]`, False for padding; None if there is none.
+
+        A dynamic graph, whose sizes the exporter does not know, is the one that runs on CPUs: it computes the
+        similarity once. A static one is made for GPUs, which compute a second product faster than they read the first
+        one across its rows.
         """
-        first, second = comparable(x0, x1, self.temperature, mask0, mask1, self.softmax)
+        first, second = comparable(x0, x1, self.temperature, mask0, mask1)
         scores = first @ second.transpose(1, 2)
-        return (
-            fast_dual_softmax(scores, *widths) if self.softmax else Confidence(scores, None, None, _saturating, *widths)
-        )
+        if not isinstance(x0.shape[1], int):
+            return OneProduct.of(scores, widths, self.softmax, _saturating)
+        transposed = second @ first.transpose(1, 2)
+        if self.softmax:
+            return fast_dual_softmax(scores, transposed)
+        return TwoProducts(scores, transposed.argmax(dim=2), _saturating)
 
 
 def _saturating(similarity: Tensor) -> Tensor:
@@ -278,15 +247,13 @@ def select_matches(
 ) -> CoarseMatches:
     """The `max_matches` most confident matches that pass threshold, border and mutual test.
 
-    A match is mutual if its confidence is the largest of its column. Engines may compute the maxima of rows and of
-    columns in kernels that round differently, so `TIE` is allowed between them.
     The best column of a row decides, as in the official code: a row whose best cell is in the border has no match.
     """
     order, best1 = confidence.best_of_rows()
     score, cells0 = confidence.value_of(order), order.shape[1]
     keep = score > config.threshold
     if config.mutual:
-        keep = keep & (order >= confidence.best_of_columns().gather(1, best1) - TIE)
+        keep = keep & confidence.mutual(order, best1)
     interior1 = grid1.interior(config.border, score.device).expand(score.shape[0], -1)
     keep = keep & grid0.interior(config.border, score.device) & interior1.gather(1, best1)
     score = torch.where(keep, score, torch.zeros_like(score))
@@ -305,7 +272,7 @@ def select_pairs(
     A cell may have several matches. The result is exact, and two steps avoid sorting all pairs. A run is a cell of
     image 0 with one row of image 1's grid; each of the K best pairs is in one of the K runs with the largest maxima.
     """
-    values = confidence.values
+    values = confidence.value_of(confidence.order)
     batch, cells0, _ = values.shape
     rows, length = grid1.height, grid1.width
     interior0 = grid0.interior(config.border, values.device)[:, :, None]
