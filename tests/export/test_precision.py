@@ -98,12 +98,12 @@ def test_types_are_where_the_rules_put_them(graph: onnx.ModelProto) -> None:
     types = element_types(model)
     wanted = {
         ("Conv", "backbone.**"): TensorProto.FLOAT16,
-        ("MatMul", "loftr_coarse.layers.*.merge"): TensorProto.FLOAT16,
-        ("Elu", "loftr_coarse.layers.*"): TensorProto.FLOAT,
+        ("MatMul", "loftr_coarse.layers.*.q_proj"): TensorProto.FLOAT16,
+        ("Exp", "loftr_coarse.layers.*.attend"): TensorProto.FLOAT,
         ("LayerNormalization", "**"): TensorProto.FLOAT16,
         ("Exp", "coarse_matching"): TensorProto.FLOAT,
         ("TopK", "network"): TensorProto.FLOAT,
-        ("ReduceSum", "loftr_coarse.layers.*"): TensorProto.FLOAT,
+        ("ReduceSum", "loftr_coarse.layers.*.attend"): TensorProto.FLOAT,
     }
     for (op, module), kind in wanted.items():
         found = _nodes(model, op, module)
@@ -119,7 +119,8 @@ def test_weights_change_type_with_their_users(half: tuple[onnx.ModelProto, tuple
     # Nothing is stored in half and cast to float any more, and the file is half of a float32 one.
     stored = {i.name for i in model.graph.initializer}
     assert not [n for n in _nodes(model, "Cast") if n.input[0] in stored]
-    assert model.ByteSize() < 5.2e6
+    # Besides, 0.9 MB of the coarse attention stay float32: which channels belong to one head.
+    assert model.ByteSize() < 6.3e6
 
 
 def test_nothing_leaves_fp16_in_the_fine_transformer(half: tuple[onnx.ModelProto, tuple[PassRecord, ...]]) -> None:

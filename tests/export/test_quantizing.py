@@ -116,7 +116,8 @@ def test_no_cast_separates_what_one_kernel_computes(
         assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT}, node.name
     results = {node.output[0] for node in products}
     relus = [node for node in model.graph.node if node.op_type == "Relu" and node.input[0] in results]
-    assert relus and {types[node.output[0]] for node in relus} == {TensorProto.FLOAT}
+    assert relus or not style.convolutions  # those of MLPs follow the sum of two products
+    assert {types[node.output[0]] for node in relus} <= {TensorProto.FLOAT}
 
 
 def test_a_float16_scale_is_refused(small: EngineFile, ranges: dict[str, tuple[float, float]]) -> None:
@@ -158,7 +159,7 @@ def test_matches_survive(small: EngineFile, ranges: dict[str, tuple[float, float
     # One small pair is not what the limits are for; a broken graph keeps nothing.
     agreement = verdict.verification.agreement
     assert agreement.expected > 100 and agreement.share(1.0) > 0.9, agreement
-    assert model.ByteSize() < 0.9 * len(small.data)
+    assert model.ByteSize() < 0.95 * len(small.data)
 
 
 def test_a_saturated_scale_is_stopped(small: EngineFile, ranges: dict[str, tuple[float, float]]) -> None:
@@ -194,7 +195,7 @@ def test_fp8_leaves_the_last_layers_mlp(small: EngineFile) -> None:
 
     assert not held(TENSORRT_FP8) and held(TENSORRT) == held(TENSORRT_MATRICES) == held(ONNXRUNTIME) == last
     taken = planned(small, TENSORRT_FP8).selection.products
-    assert {"loftr_coarse.layers.5.mlp.2/MatMul_0", "loftr_coarse.layers.7.merge/MatMul_0"} <= set(taken)
+    assert {"loftr_coarse.layers.5.mlp.2/MatMul_0", "loftr_coarse.layers.7.q_proj/MatMul_0"} <= set(taken)
 
 
 def test_styles() -> None:

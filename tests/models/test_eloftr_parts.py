@@ -12,7 +12,7 @@ from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import half_windows, pixel_windows
 from matchrt.models.eloftr.rotary import rotated_rows
-from matchrt.models.parts.coarse_matching import Confidence, Grid, comparable, dual_softmax, select_pairs, similarity
+from matchrt.models.parts.coarse_matching import Grid, TwoProducts, comparable, dual_softmax, select_pairs, similarity
 from matchrt.models.parts.config import CoarseMatchConfig
 
 TINY = ELoFTRConfig(widths=(8, 8, 16, 32), blocks=(1, 1, 1, 1), n_heads=2, layer_pairs=2, fine_regress=4)
@@ -27,7 +27,7 @@ def test_all_pairs_are_the_best_of_all_pairs(mutual_best: bool) -> None:
     grid0, grid1 = Grid(8, 12), Grid(12, 8, torch.tensor([12, 8]), torch.tensor([8, 4]))
     confidence = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(3)) ** (8 if mutual_best else 1)
     config = CoarseMatchConfig(threshold=0.3, border=1, mutual=False)
-    matches = select_pairs(Confidence(confidence, torch.zeros(0), lambda order: order), grid0, grid1, config, 200)
+    matches = select_pairs(TwoProducts(confidence, torch.zeros(0), lambda order: order), grid0, grid1, config, 200)
     for index in range(2):
         inside0, inside1 = grid0.interior(1, confidence.device)[0], grid1.interior(1, confidence.device)[index]
         allowed = confidence[index] * inside0[:, None] * inside1
@@ -41,7 +41,7 @@ def test_all_pairs_are_the_best_of_all_pairs(mutual_best: bool) -> None:
 
 def test_all_pairs_with_more_slots_than_pairs() -> None:
     config = CoarseMatchConfig(threshold=0.0, border=1, mutual=False)
-    confidence = Confidence(torch.full((1, 16, 16), 0.5), torch.zeros(0), lambda order: order)
+    confidence = TwoProducts(torch.full((1, 16, 16), 0.5), torch.zeros(0), lambda order: order)
     matches = select_pairs(confidence, Grid(4, 4), Grid(4, 4), config, 100)
     pairs = {(int(i), int(j)) for i, j, s in zip(matches.index0[0], matches.index1[0], matches.scores[0], strict=True)
              if s > 0}  # fmt: skip

@@ -15,7 +15,15 @@ from matchrt.models.loftr.attention import full_attention, linear_attention, win
 from matchrt.models.loftr.config import LOFTR_LITE, LoFTRConfig, TransformerConfig
 from matchrt.models.loftr.fine_refinement import FineRefinement, gather_windows
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
-from matchrt.models.parts.coarse_matching import Grid, dual_softmax, fast_dual_softmax, rows_and_columns, select_matches
+from matchrt.models.parts.coarse_matching import (
+    Confidence,
+    Grid,
+    dual_softmax,
+    fast_dual_softmax,
+    rows_and_columns,
+    select_matches,
+)
+from matchrt.models.parts.coarse_matching_once import OneProduct
 from matchrt.models.parts.config import CoarseMatchConfig
 from matchrt.models.parts.masks import MASKED
 
@@ -36,8 +44,15 @@ def test_linear_attention_is_the_normalised_kernel_sum() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(1, 2, 7, 4), torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4)
     weights = (F.elu(q) + 1) @ (F.elu(k) + 1).transpose(2, 3)
-    expected = (weights / (weights.sum(3, keepdim=True) + 1e-6)) @ v
-    assert torch.allclose(linear_attention(q, k, v, None, None), expected, atol=1e-5)
+    expected = _joined((weights / (weights.sum(3, keepdim=True) + 1e-6)) @ v)
+    merge = torch.randn(8, 8)
+    found = linear_attention((_joined(q), _joined(k), _joined(v)), 2, merge, None, None)
+    assert torch.allclose(found, F.linear(expected, merge), atol=1e-5)
+
+
+def _joined(heads: torch.Tensor) -> torch.Tensor:
+    """`[B,h,L,d]` as `[B,L,C]`."""
+    return heads.transpose(1, 2).flatten(2)
 
 
 @pytest.mark.parametrize("width", [4, 16])
@@ -45,7 +60,7 @@ def test_full_attention_is_the_scaled_softmax(width: int) -> None:
     """softmax(q k / sqrt(d)) v, written out for every query and head, and as torch's own operator computes it."""
     torch.manual_seed(0)
     q, k, v = (2 * torch.randn(1, 2, length, width) for length in (7, 9, 9))
-    found = full_attention(q, k, v, None, None)
+    found = full_attention(q, k, v, None)
     for head in range(2):
         for query in range(7):
             weights = [math.exp(float(q[0, head, query] @ k[0, head, j]) / math.sqrt(width)) for j in range(9)]
@@ -54,13 +69,17 @@ def test_full_attention_is_the_scaled_softmax(width: int) -> None:
     assert torch.allclose(found, F.scaled_dot_product_attention(q, k, v), atol=1e-5)
 
 
-@pytest.mark.parametrize("attend", [linear_attention, full_attention])
-def test_masked_source_equals_shorter_source(attend) -> None:  # type: ignore[no-untyped-def]
+def test_masked_source_equals_shorter_source() -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(1, 2, 7, 4), torch.randn(1, 2, 9, 4), torch.randn(1, 2, 9, 4)
     mask = torch.arange(9)[None] < 6
-    masked = attend(q, k, v, torch.ones(1, 7, dtype=torch.bool), mask)
-    assert torch.allclose(masked, attend(q, k[:, :, :6], v[:, :, :6], None, None), atol=1e-5)
+    shorter = full_attention(q, k[:, :, :6], v[:, :, :6], None)
+    assert torch.allclose(full_attention(q, k, v, mask), shorter, atol=1e-5)
+    q, k, v, merge = _joined(q), _joined(k), _joined(v), torch.randn(8, 8)
+    shorter = linear_attention((q, k[:, :6], v[:, :6]), 2, merge, None, None)
+    inside = torch.arange(7)[None] < 5
+    found = linear_attention((q, k, v), 2, merge, inside, mask)
+    assert torch.allclose(found[:, :5], shorter[:, :5], atol=1e-5) and float(found[:, 5:].abs().max()) < 1e-20
 
 
 def _brute_force(confidence: torch.Tensor, grid: Grid, config: CoarseMatchConfig) -> set[tuple[int, int]]:
@@ -84,13 +103,14 @@ def _brute_force(confidence: torch.Tensor, grid: Grid, config: CoarseMatchConfig
 
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("padded", [True, False])
-def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_selection_equals_its_definition(mutual: bool, padded: bool, once: bool) -> None:
     torch.manual_seed(1)
     valid = (torch.tensor([7]), torch.tensor([8])) if padded else (None, None)
     grid = Grid(9, 11, *valid)
     scores = torch.randn(1, 99, 99) * 4
     config = CoarseMatchConfig(threshold=0.005, border=1, mutual=mutual)
-    matches = select_matches(fast_dual_softmax(scores, scores.transpose(1, 2)), grid, grid, config, 128)
+    matches = select_matches(_fast(scores, (11, 11), once), grid, grid, config, 128)
     count = int((matches.scores > 0).sum())
     found = {(int(i), int(j)) for i, j in zip(matches.index0[0, :count], matches.index1[0, :count], strict=True)}
     expected = _brute_force(dual_softmax(scores)[0], grid, config)
@@ -100,25 +120,38 @@ def test_selection_equals_its_definition(mutual: bool, padded: bool) -> None:
     assert bool((scores[1:] <= scores[:-1]).all()) and not scores[count:].any()
 
 
-def test_selection_keeps_the_best_when_slots_are_few() -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_selection_keeps_the_best_when_slots_are_few(once: bool) -> None:
     torch.manual_seed(1)
     grid, config = Grid(9, 11), CoarseMatchConfig(threshold=0.0, border=0)
     scores = torch.randn(1, 99, 99) * 4
-    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
+    confidence = _fast(scores, (11, 11), once)
     all_matches = select_matches(confidence, grid, grid, config, 128)
     few = select_matches(confidence, grid, grid, config, 5)
     assert few.scores[0].tolist() == all_matches.scores[0, :5].tolist()
 
 
-def test_both_ways_to_the_confidence_agree() -> None:
+@pytest.mark.parametrize("once", [False, True])
+def test_all_ways_to_the_confidence_agree(once: bool) -> None:
     torch.manual_seed(2)
     scores = torch.randn(1, 70, 90) * 8
     scores[:, 60:] += MASKED
     scores[..., 80:] += MASKED
-    fast = fast_dual_softmax(scores, scores.transpose(1, 2))
+    fast = _fast(scores, (10, 9), once)
     expected = dual_softmax(scores)[:, :60, :80]
-    assert torch.allclose(fast.values[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
-    assert torch.equal(fast.best0[:, :80], expected.argmax(1))
+    assert torch.allclose(fast.value_of(fast.order)[:, :60, :80], expected, rtol=1e-4, atol=1e-9)
+    best, index = fast.best_of_rows()
+    assert torch.equal(index[:, :60], expected.argmax(2))
+    assert torch.allclose(fast.value_of(best)[:, :60], expected.amax(2), rtol=1e-4)
+    mutual = fast.mutual(best, index)[0, :60]
+    assert mutual.tolist() == [int(expected[0, :, j].argmax()) == i for i, j in enumerate(index[0, :60])]
+    assert 5 < int(mutual.sum()) < 60
+
+
+def _fast(scores: torch.Tensor, widths: tuple[int, int], once: bool) -> Confidence:
+    if once:
+        return OneProduct.of(scores, widths, True, lambda order: order)
+    return fast_dual_softmax(scores, scores.transpose(1, 2))
 
 
 def test_rows_and_columns() -> None:
@@ -204,8 +237,7 @@ def test_config_rejects_what_does_not_fit() -> None:
 def test_attention_within_windows_is_linear_attention() -> None:
     torch.manual_seed(6)
     parts = [torch.randn(30, 25, 32) for _ in range(3)]
-    heads = (part.unflatten(2, (8, 4)).transpose(1, 2) for part in parts)
-    expected = linear_attention(*heads, None, None).transpose(1, 2).flatten(2)
+    expected = linear_attention((parts[0], parts[1], parts[2]), 8, torch.eye(32), None, None)
     assert torch.allclose(window_attention(*parts, n_heads=8), expected, atol=1e-6)
 
 

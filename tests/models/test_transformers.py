@@ -47,9 +47,7 @@ def test_coarse_scores() -> None:
     pair = shifted_pair(160, 192, (32, 32))
     images = torch.stack([torch.from_numpy(image)[None].float() / 255 for image in pair])
     x0, x1 = ours.loftr_coarse(*ours.coarse(ours.features(images[:1], images[1:])))
-    actual, expected = (
-        ours.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2)).values,
-        _their_confidence(theirs, images),
-    )
+    found = ours.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (x0.shape[2], x1.shape[2]))
+    actual, expected = found.value_of(found.order), _their_confidence(theirs, images)
     assert actual.shape == expected.shape and float(expected.max()) > 1e-2
     assert float((actual - expected).abs().max() / expected.max()) <= SCORES

@@ -57,7 +57,9 @@ class Toy(nn.Module):
     ) -> MatchTensors:
         """As the networks of matchrt."""
         grid0, grid1 = self.grid(image0, size0), self.grid(image1, size1)
-        confidence = self.coarse_matching(self.tokens(image0), self.tokens(image1), grid0.mask(), grid1.mask())
+        confidence = self.coarse_matching(
+            self.tokens(image0), self.tokens(image1), (grid0.width, grid1.width), grid0.mask(), grid1.mask()
+        )
         found = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
         keypoints = []
         for cells, grid in ((found.index0, grid0), (found.index1, grid1)):

@@ -10,52 +10,109 @@ from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 from matchrt.models.parts.halves import halves
 from matchrt.models.parts.masks import MASKED
 
-# Keeps the message of a masked query, 0 / 0, at zero. The paper's code adds 1e-6 to a sum over thousands of positions.
-# That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
+# The smallest normaliser, for a source of padding only. The paper's code adds 1e-6 to a sum over thousands of
+# positions. That changes no other result beyond rounding, but half precision cannot hold its reciprocal.
 SMALLEST = 1e-4
+
+# Query `[B,L,C]`, key `[B,S,C]` and value `[B,S,C]`.
+Projected = tuple[Tensor, Tensor, Tensor]
+
+
+def feature_map(x: Tensor) -> Tensor:
+    """elu(x) + 1, of which all values are positive: the larger of x + 1 and exp(x), which is taken up to zero.
+
+    ONNX Runtime computes these four operators faster than Elu; GPUs compute either in one kernel.
+    """
+    return torch.maximum(x + 1.0, x.clamp(max=0.0).exp())
+
+
+def same_head(channels: int, n_heads: int, like: Tensor) -> Tensor:
+    """`[channels, channels]`: 1 where two channels belong to one head, else 0."""
+    head = torch.arange(channels, device=like.device) // (channels // n_heads)
+    return (head[:, None] == head[None]).to(like.dtype)
+
+
+def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) -> Tensor:
+    """Features of queries `[B,L,C]` divided by their products with the keys' means `[B,1,C]`, head by head.
+
+    Dividing the queries instead of the messages makes one kernel on GPUs of what follows the projection of queries.
+    """
+    batch, length, channels = query.shape
+    by_head = (batch, length, n_heads, channels // n_heads)
+    normaliser = (query * means).reshape(by_head).sum(dim=3, keepdim=True).clamp(min=SMALLEST)
+    query = (query.reshape(by_head) / normaliser).flatten(2)
+    return query if mask is None else query * mask[:, :, None].to(query.dtype)
+
+
+class LinearAttention(nn.Module):
+    """`linear_attention`. It is a module, so that its nodes have its name in a graph."""
+
+    def __init__(self, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+
+    def forward(
+        self, projected: Projected, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+    ) -> Tensor:
+        """See `linear_attention`."""
+        return linear_attention(projected, self.n_heads, merge, query_mask, source_mask)
 
 
 def linear_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+    projected: Projected, n_heads: int, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
 ) -> Tensor:
-    """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020).
+    """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020), and the layer after it.
 
-    query `[B,h,L,d]`, key and value `[B,h,S,d]`, masks bool `[B,L]` and `[B,S]` -> `[B,h,L,d]`.
+    projected: query `[B,L,C]`, key and value `[B,S,C]`. merge: `[C,C]`, the weights of the linear layer. Masks bool
+    `[B,L]` and `[B,S]`. Returns `[B,L,C]`.
+
+    Heads are not taken apart: products are of all channels, and entries that belong to two heads become zero. The
+    queries are divided by their normaliser, not the messages, so that the sum over the source and the linear layer
+    become one small matrix, and nothing as long as the images is written in between.
     """
-    q, k = F.elu(query) + 1.0, F.elu(key) + 1.0
-    if query_mask is not None:
-        q = q * query_mask[:, None, :, None].to(q.dtype)
+    query, key, value = projected
+    q, k = feature_map(query), feature_map(key)
     if source_mask is not None:
-        k = k * source_mask[:, None, :, None].to(k.dtype)  # this takes the values of padding out too
+        k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
-    k = k / value.shape[2]
-    normaliser = (q @ k.sum(dim=2)[..., None]).clamp(min=SMALLEST)
-    return (q @ (k.transpose(2, 3) @ value)) / normaliser
+    length, channels = k.shape[1:]
+    same = same_head(channels, n_heads, k)
+    # A product, because GPUs transpose keys before they sum over an axis that is not the last.
+    means = (k.new_ones(1, length) / length) @ k
+    q = normalised(q, means, n_heads, query_mask)
+    # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
+    return q @ (merge @ ((value.transpose(1, 2) @ k) * same / length)).transpose(1, 2)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
-    """`linear_attention` within thousands of small windows: query, key, value `[N,S,C]` -> `[N,S,C]`, no masks.
+    """Linear attention within thousands of small windows: query, key, value `[N,S,C]` -> `[N,S,C]`, no masks.
 
     Products are of all channels instead of each head's own, and entries that belong to two heads are set to zero. This
     is more arithmetic, but in matrices that fill a tensor core. Matrices of single heads are 16 x 25, and take GPUs
     five times as long.
     """
-    head = torch.arange(query.shape[2], device=query.device) // (query.shape[2] // n_heads)
-    same = (head[:, None] == head[None, :]).to(query.dtype)
-    q, k = F.elu(query) + 1.0, (F.elu(key) + 1.0) / value.shape[1]
-    normaliser = ((q * k.sum(dim=1, keepdim=True)) @ same).clamp(min=SMALLEST)
-    return (q @ ((k.transpose(1, 2) @ value) * same)) / normaliser
+    length, channels = key.shape[1:]
+    same = same_head(channels, n_heads, key) / length
+    q, k = feature_map(query), feature_map(key)
+    q = normalised(q, k.sum(dim=1, keepdim=True) / length, n_heads, None)
+    return q @ ((k.transpose(1, 2) @ value) * same)
 
 
-def full_attention(
-    query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
-) -> Tensor:
-    """Softmax attention; shapes as `linear_attention`. Masked queries give arbitrary finite values."""
-    del query_mask  # the result of a padded query is never read
+def full_attention(query: Tensor, key: Tensor, value: Tensor, source_mask: Tensor | None) -> Tensor:
+    """Softmax attention: query `[B,h,L,d]`, key and value `[B,h,S,d]`, mask bool `[B,S]` -> `[B,h,L,d]`."""
     scores = (query @ key.transpose(2, 3)) / query.shape[3] ** 0.5
     if source_mask is not None:
         scores = scores.masked_fill(~source_mask[:, None, None, :], MASKED)
     return scores.softmax(dim=3) @ value
+
+
+class JoinedLinear(nn.Linear):
+    """A linear layer without bias of two tensors of equal width, side by side."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
+        """`[...,C]` and `[...,C]` -> `[...,D]`. There are two products, so that nothing is joined before them."""
+        channels = first.shape[-1]
+        return F.linear(first, self.weight[:, :channels]) + F.linear(second, self.weight[:, channels:])
 
 
 class LoFTREncoderLayer(nn.Module):
@@ -66,12 +123,13 @@ class LoFTREncoderLayer(nn.Module):
         self.n_heads = n_heads
         self.attention = attention
         self.windows = False  # whether its inputs are many small windows, for `window_attention`
+        self.attend = LinearAttention(n_heads)
         self.q_proj = nn.Linear(d_model, d_model, bias=False)
         self.k_proj = nn.Linear(d_model, d_model, bias=False)
         self.v_proj = nn.Linear(d_model, d_model, bias=False)
         self.merge = nn.Linear(d_model, d_model, bias=False)
         self.mlp = nn.Sequential(
-            nn.Linear(2 * d_model, 2 * d_model, bias=False), nn.ReLU(), nn.Linear(2 * d_model, d_model, bias=False)
+            JoinedLinear(2 * d_model, 2 * d_model, bias=False), nn.ReLU(), nn.Linear(2 * d_model, d_model, bias=False)
         )
         self.norm1 = nn.LayerNorm(d_model, eps=norm_eps)
         self.norm2 = nn.LayerNorm(d_model, eps=norm_eps)
@@ -80,27 +138,20 @@ class LoFTREncoderLayer(nn.Module):
         batch, length, channels = x.shape
         return x.view(batch, length, self.n_heads, channels // self.n_heads).transpose(1, 2)
 
-    def _project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value; linear layers of the same input as one product."""
-        q, k, v = self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
-        if x is source:
-            query, key, value = F.linear(x, torch.cat([q, k, v])).chunk(3, dim=2)
-        else:
-            query, (key, value) = self.q_proj(x), F.linear(source, torch.cat([k, v])).chunk(2, dim=2)
-        return query, key, value
-
     def forward(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
         """x `[B,L,C]`, source `[B,S,C]`, masks bool `[B,L]`, `[B,S]` -> `[B,L,C]`."""
-        message = self.norm1(self.merge(self._attend(x, source, x_mask, source_mask)))
-        return x + self.norm2(self.mlp(torch.cat([x, message], dim=2)))
+        message = self.norm1(self._message(x, source, x_mask, source_mask))
+        return x + self.norm2(self.mlp[1:](self.mlp[0](x, message)))
 
-    def _attend(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
-        projected = self._project(x, source)
-        if self.windows and self.attention == "linear":
-            return window_attention(*projected, n_heads=self.n_heads)
-        attend = linear_attention if self.attention == "linear" else full_attention
-        query, key, value = (self._heads(y) for y in projected)
-        return attend(query, key, value, x_mask, source_mask).transpose(1, 2).reshape(x.shape)
+    def _message(self, x: Tensor, source: Tensor, x_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
+        """`merge(attention(x, source))`, `[B,L,C]`."""
+        query, key, value = self.q_proj(x), self.k_proj(source), self.v_proj(source)
+        if self.attention == "full":
+            message = full_attention(self._heads(query), self._heads(key), self._heads(value), source_mask)
+            return self.merge(message.transpose(1, 2).reshape(x.shape))
+        if self.windows:
+            return self.merge(window_attention(query, key, value, self.n_heads))
+        return self.attend((query, key, value), self.merge.weight, x_mask, source_mask)
 
 
 class LocalFeatureTransformer(nn.Module):

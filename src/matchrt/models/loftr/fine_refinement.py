@@ -20,13 +20,13 @@ def gather_windows(features: Tensor, cells: Tensor, grid_width: int, stride: int
     batch, channels = features.shape[:2]
     padded = F.pad(features, (radius, radius, radius, radius))
     width = padded.shape[3]
-    flat = padded.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+    flat = padded.permute(0, 2, 3, 1).reshape(-1, channels)
     row, column = rows_and_columns(cells, grid_width)
     corner = row * (stride * width) + column * stride
     offset = torch.arange(window, device=cells.device)
     offsets = (offset[:, None] * width + offset[None, :]).reshape(-1)
-    index = (corner[:, :, None] + offsets).reshape(batch, -1, 1).expand(-1, -1, channels)
-    return flat.gather(1, index).reshape(batch, cells.shape[1], window * window, channels)
+    first = torch.arange(batch, device=cells.device)[:, None] * (padded.shape[2] * width)
+    return F.embedding((first + corner)[:, :, None] + offsets, flat)
 
 
 class FinePreprocess(nn.Module):
@@ -39,9 +39,12 @@ class FinePreprocess(nn.Module):
 
     def forward(self, windows: Tensor, tokens: Tensor, cells: Tensor) -> Tensor:
         """windows `[B,K,W*W,Cf]`, tokens `[B,L,Cc]`, cells `[B,K]` -> `[B*K,W*W,Cf]`."""
-        picked = tokens.gather(1, cells[:, :, None].expand(-1, -1, tokens.shape[2]))
-        context = self.down_proj(picked)[:, :, None].expand(-1, -1, windows.shape[2], -1)
-        return self.merge_feat(torch.cat([windows, context], dim=3)).flatten(0, 1)
+        first = torch.arange(tokens.shape[0], device=cells.device)[:, None] * tokens.shape[1]
+        picked = F.embedding(first + cells, tokens.flatten(0, 1))
+        # The halves of the layer are two products: that of the cell is computed once for all pixels of a window.
+        weight, channels = self.merge_feat.weight, windows.shape[3]
+        context = F.linear(self.down_proj(picked), weight[:, channels:], self.merge_feat.bias)
+        return (F.linear(windows, weight[:, :channels]) + context[:, :, None]).flatten(0, 1)
 
 
 class FineRefinement(nn.Module):

@@ -107,7 +107,7 @@ class LoFTR(nn.Module):
         grid0, grid1 = self.grid(coarse0, size0), self.grid(coarse1, size1)
         mask0, mask1 = grid0.mask(), grid1.mask()
         tokens0, tokens1 = self.encode_coarse(coarse0, coarse1, mask0, mask1)
-        confidence = self.coarse_matching(tokens0, tokens1, mask0, mask1)
+        confidence = self.coarse_matching(tokens0, tokens1, (grid0.width, grid1.width), mask0, mask1)
         matches = select_matches(confidence, grid0, grid1, self.config.match, max_matches)
         keypoints0, keypoints1 = self.pixels(matches.index0, grid0), self.pixels(matches.index1, grid1)
         if fine0 is not None and fine1 is not None:
