@@ -243,7 +243,7 @@ _REFINER_INPUT = Rule(
     "refiner-input",
     "fp16",
     "features, sampled features, embedded displacements and correlations, all of order 1 to 10, are joined in one type",
-    (Nodes(_REFINER, ("Concat", "Pad")), Nodes(("decoder.conv_refiner.*.disp_emb",))),
+    (Nodes(_REFINER, ("Concat", "Pad")),),
 )
 _SAMPLING = Rule(
     "sampling",
@@ -255,7 +255,7 @@ _REFINER_BLOCKS = Rule(
     "refiner-blocks",
     "fp16",
     "most of the decoder's arithmetic, on tensor cores",
-    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.**")),),
+    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.*")),),
 )
 _MATCH_DECODER = Rule(
     "match-decoder",
@@ -286,14 +286,14 @@ ROMA_INT8 = QuantRules(
         QuantRule(
             "stem", False, reasons.STEM, (Nodes(("encoder.cnn.layers.0", "dinov2.patch_embed.proj"), ("Conv",)),)
         ),
-        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**", "decoder.proj.**"), ("Conv",)),)),
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**",), ("Conv",)),)),
         QuantRule(
             "linear",
             True,
             reasons.LINEAR,
             (
                 Nodes(
-                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**"),
+                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**", "decoder.proj.*"),
                     ("MatMul", "Gemm"),
                 ),
             ),
@@ -309,13 +309,13 @@ ROMA_INT8 = QuantRules(
             "anchors",
             False,
             "the logits of 4096 anchors, the largest of which decides",
-            (Nodes(("decoder.embedding_decoder.to_out",), ("MatMul", "Gemm")),),
+            (Nodes(("decoder.embedding_decoder.to_out.*",), ("MatMul", "Gemm")),),
         ),
         QuantRule(
             "refiner-input",
             False,
             "features, displacements and correlations side by side, which have different scales in one tensor",
-            (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.disp_emb"), ("Conv",)),),
+            (Nodes(("decoder.conv_refiner.*.block1.**",), ("Conv",)),),
         ),
         QuantRule("flow", False, reasons.COORDINATES, (Nodes(("decoder.conv_refiner.*.out_conv",), ("Conv",)),)),
         QuantRule(
