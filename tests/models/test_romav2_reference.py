@@ -141,7 +141,7 @@ def test_the_correlation_of_the_first_release_gives_another_warp(
     vectors: np.lib.npyio.NpzFile, network: RoMaV2
 ) -> None:
     """Version 2.0.0 correlates with features that are warped twice: its warp must be told apart from ours."""
-    network.config = RoMaV2Config()
+    network.config = RoMaV2Config(symmetric=True)
     estimate = network(*images(vectors, (128, 192)).split(1))
     # Every fourth pixel of both axes, from the third on.
     ours, theirs = estimate.warp[0, :, 2::4, 2::4].permute(1, 2, 0).numpy(), vectors["rect_v200/warp_AB_sub"]
@@ -153,7 +153,7 @@ def test_the_correlation_of_the_first_release_gives_another_warp(
 @torch.inference_mode()
 def test_one_direction_is_the_first_of_both(vectors: np.lib.npyio.NpzFile, network: RoMaV2) -> None:
     pair = images(vectors, (64, 96)).split(1)
-    network.config = RoMaV2Config()
+    network.config = RoMaV2Config(symmetric=True)
     both = network(*pair)
     network.config = RoMaV2Config(symmetric=False)
     one = network(*pair)
@@ -163,7 +163,7 @@ def test_one_direction_is_the_first_of_both(vectors: np.lib.npyio.NpzFile, netwo
 
 @torch.inference_mode()
 def test_pairs_of_a_batch_do_not_mix(vectors: np.lib.npyio.NpzFile, network: RoMaV2) -> None:
-    network.config = RoMaV2Config()
+    network.config = RoMaV2Config(symmetric=True)
     first, second = images(vectors, (64, 96)).split(1)
     both = network(torch.cat([first, second]), torch.cat([second, second.flip(3)]))
     alone = network(first, second)

@@ -78,8 +78,9 @@ class RoMaV2Config:
     vgg: channels of the convolutions of the stages at 1/1, 1/2 and 1/4.
     refiners: one for each of the scales 4, 2, 1.
     refiner_blocks: blocks of each refiner behind its first.
-    symmetric: match both ways; False matches image 0 to image 1 only. What one direction gives is the same.
+    symmetric: match both ways; False matches image 0 to image 1 only, with the same result for that direction.
     threshold: the smallest overlap of a match, 0..1.
+    volume_pixels: see `RoMaConfig`.
 
     Error: ValueError if the values do not go together.
     """
@@ -91,8 +92,9 @@ class RoMaV2Config:
     vgg: tuple[tuple[int, ...], ...] = ((64,) * 2, (128,) * 2, (256,) * 4)
     refiners: tuple[RefinerConfig, ...] = _REFINERS
     refiner_blocks: int = 8
-    symmetric: bool = True
+    symmetric: bool = False
     threshold: float = 0.05
+    volume_pixels: int = 8192
 
     def __post_init__(self) -> None:
         if tuple(r.scale for r in self.refiners) != (4, 2, 1):

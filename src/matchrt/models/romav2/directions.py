@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from matchrt.models.roma.decoder import swapped
+from matchrt.models.roma.feature_map import FeatureMap
 
 
 def matched_from(x: Tensor, symmetric: bool) -> Tensor:
@@ -18,11 +18,12 @@ def matched_from(x: Tensor, symmetric: bool) -> Tensor:
 
 def matched_to(x: Tensor, symmetric: bool) -> Tensor:
     """The images `[D, ...]` that these are matched to."""
-    return swapped(x) if symmetric else x.chunk(2)[1]
+    first, second = x.chunk(2)
+    return torch.cat([second, first]) if symmetric else second
 
 
-def partners(images: int, symmetric: bool, device: torch.device) -> Tensor:
-    """The number in the batch of `images` of each image that is matched to, int32 `[D]`."""
-    pairs = images // 2
-    numbers = [*range(pairs, images), *range(pairs)] if symmetric else [*range(pairs, images)]
-    return torch.tensor(numbers, dtype=torch.int32, device=device)
+def both_sides(features: FeatureMap, symmetric: bool) -> tuple[FeatureMap, FeatureMap]:
+    """`matched_from` and `matched_to` of feature maps. Nothing is copied."""
+    pairs = features.count // 2
+    count = features.count if symmetric else pairs
+    return features.part(0, count), features.part(pairs, count)

@@ -20,13 +20,17 @@ class RoMaV2Graph(EngineGraph):
 
     size: (height, width) of image0 and image1, in whose pixels keypoints are.
     coarse: (height, width) of coarse0 and coarse1; None if there are none.
+    published: keep the network's published form.
 
     Rotations and embedded positions are constants of the graph. The export is checked by the dense outputs; engines
     have them on request.
     """
 
-    def __init__(self, network: RoMaV2, max_matches: int, size: Size, coarse: Size | None) -> None:
-        super().__init__(deployed(network.eval()), max_matches)
+    def __init__(
+        self, network: RoMaV2, max_matches: int, size: Size, coarse: Size | None, published: bool = False
+    ) -> None:
+        network = network.eval()
+        super().__init__(network if published else deployed(network), max_matches)
         self.inputs = ("image0", "image1") if coarse is None else ("image0", "image1", "coarse0", "coarse1")
         self.outputs = (*OUTPUTS, *DENSE_OUTPUTS)
         with torch.no_grad():

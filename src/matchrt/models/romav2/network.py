@@ -46,7 +46,10 @@ class RoMaV2(nn.Module):
         self.matcher = Matcher(config)
         channels = {2**index: stage[-1] for index, stage in enumerate(config.vgg)}
         self.refiners = nn.ModuleDict(
-            {str(r.scale): Refiner(channels[r.scale], r, config.refiner_blocks) for r in config.refiners}
+            {
+                str(r.scale): Refiner(channels[r.scale], r, config.refiner_blocks, config.volume_pixels)
+                for r in config.refiners
+            }
         )
         self.refiner_features = VGGPyramid(config.vgg)
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from matchrt.models.roma.config import RefinerConfig, Size
 from matchrt.models.roma.decoder import Probe, resize
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import pixel_grid
-from matchrt.models.romav2.directions import matched_from, partners
-from matchrt.models.romav2.sampling import RowCorrelation, RowSample
+from matchrt.models.roma.local_correlation import LocalCorrelation
+from matchrt.models.roma.sampling import BilinearSample
+from matchrt.models.romav2.directions import both_sides
 
 # Side of the images, in pixels, in which displacements are measured before they are embedded.
 DISPLACEMENT_SIDE = 512.0
@@ -57,7 +59,7 @@ class RefinerBlock(nn.Module):
         super().__init__()
         self.conv_depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.norm: nn.Module = nn.BatchNorm2d(channels)
-        self.conv_pointwise = nn.Conv2d(channels, channels, 1)
+        self.conv_pointwise: nn.Module = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B,C,h,w] -> [B,C,h,w]`."""
@@ -67,32 +69,53 @@ class RefinerBlock(nn.Module):
 class Refiner(nn.Module):
     """One scale's refiner, under the names of the published file."""
 
-    def __init__(self, channels: int, config: RefinerConfig, blocks: int) -> None:
+    def __init__(self, channels: int, config: RefinerConfig, blocks: int, volume_pixels: int) -> None:
         super().__init__()
         self.config = config
         width = config.channels
         self.proj = nn.Linear(channels, config.features)
-        self.sample = RowSample()
-        self.correlation = RowCorrelation(config.radius) if config.radius else None
+        self.sample = BilinearSample()
+        self.correlation = LocalCorrelation(config.radius, volume_pixels) if config.radius else None
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
         self.block1 = RefinerBlock(width)
         self.hidden_blocks = nn.ModuleList(RefinerBlock(width) for _ in range(blocks))
         self.warp_head = nn.Conv2d(width, 2, 1)
         self.confidence_head = nn.Conv2d(width, 4, 1)
+        # Both heads as one, in the deployed form.
+        self.merged_heads: nn.Conv2d | None = None
+
+    def embedding(self, warp: Tensor, image: Size) -> Tensor:
+        """The displacement, embedded: rows `[D,h*w,displacement]` in the warp's type; arguments as in `forward`.
+
+        It is two multiplications for each value and no product of matrices, whose depth would be 2.
+        """
+        height, width = warp.shape[2:]
+        displacement = (warp - pixel_grid(height, width, warp.device)).flatten(2)[..., None]
+        across, along = self.disp_emb.weight.flatten(1).unbind(1)
+        sides = image[1] / DISPLACEMENT_SIDE, image[0] / DISPLACEMENT_SIDE
+        bias = self.disp_emb.bias
+        assert bias is not None
+        return displacement[:, 0] * (sides[0] * across) + displacement[:, 1] * (sides[1] * along) + bias
 
     def inputs(self, features: Tensor, warp: Tensor, image: Size, symmetric: bool) -> Tensor:
         """The input `[D,width,h,w]` of the convolutions; arguments as in `forward`, warp as in `Estimate`."""
-        images, _, height, width = features.shape
-        rows = self.proj(features.flatten(2).transpose(1, 2))
-        table, query = rows.reshape(-1, rows.shape[2]), matched_from(rows, symmetric)
-        where = partners(images, symmetric, warp.device)
-        displacement = warp - pixel_grid(height, width, warp.device)
-        pixels = displacement * warp.new_tensor([s / DISPLACEMENT_SIDE for s in reversed(image)]).reshape(1, 2, 1, 1)
-        parts = [query, self.sample(table, warp, where, (height, width))]
+        size = (features.shape[2], features.shape[3])
+        projected = FeatureMap.of_rows(self.proj(FeatureMap.of(features).rows), size)
+        first, second = both_sides(projected, symmetric)
+        rows, sampled = first.rows, self.sample(second, warp)
+        if rows.shape[2] > self.config.features:
+            rows, sampled = rows[..., : self.config.features], sampled[..., : self.config.features]
+        parts = [rows, sampled, self.embedding(warp, image).to(rows.dtype)]
         if self.correlation is not None:
-            parts.append(self.correlation(query, table, warp, where, (height, width)).to(query.dtype))
-        first, second, *window = (part.transpose(1, 2).unflatten(2, (height, width)) for part in parts)
-        return torch.cat([first, second, self.disp_emb(pixels).to(query.dtype), *window], dim=1)
+            parts.append(self.correlation(first, second, warp).to(rows.dtype))
+        return torch.cat(parts, dim=2).transpose(1, 2).reshape(warp.shape[0], -1, *size)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`[D,width,h,w]` -> corrections of the warp `[D,2,h,w]` and of overlap and precision `[D,4,h,w]`."""
+        if self.merged_heads is not None:
+            out = self.merged_heads(x).float()
+            return out[:, :2], out[:, 2:]
+        return self.warp_head(x).float(), self.confidence_head(x).float()
 
     def forward(
         self, features: Tensor, start: Estimate, image: Size, symmetric: bool, probe: Probe | None = None
@@ -100,13 +123,13 @@ class Refiner(nn.Module):
         """Corrects an estimate.
 
         features: `[2B,C,h,w]` of all images of the pass. start: of the features' size. image: (height, width) of the
-        images in pixels. symmetric: see `directions`.
+        images in pixels. symmetric: see `directions`. `proj` may give more channels than configured: padding.
         """
         x = first = self.inputs(features, start.warp, image, symmetric)
         x = block1 = self.block1(x)
         for block in self.hidden_blocks:
             x = block(x)
-        moved, sure = self.warp_head(x).float(), self.confidence_head(x).float()
+        moved, sure = self.heads(x)
         if probe is not None:
             stages = {"in": first, "block1": block1, "trunk": x, "dwarp": moved, "dconf_raw": sure}
             for name, value in stages.items():
