@@ -192,7 +192,7 @@ _POSITIONS = Rule(
     "pixel positions up to 1280: fp16 values are a pixel apart there",
     (
         Nodes(("refiners.*.sample.positions", "refiners.*.correlation.positions")),
-        Nodes(_REFINER, ("Sub", "Mul", "Div", "Add", "Cast", "Exp", "Log", "Softplus")),
+        Nodes(_REFINER, ("Sub", "Mul", "Add")),
     ),
 )
 _INTERPOLATION = Rule(
@@ -205,7 +205,7 @@ _HEADS = Rule(
     "heads",
     "fp32",
     "the refiners' last layer, the warp, the overlap and the precision: these are summed over all scales and returned",
-    (Nodes(("refiners.*.merged_heads", "refiners.*.warp_head", "refiners.*.confidence_head", "network")),),
+    (Nodes(("refiners.*.merged_heads", "refiners.*.precision", "network")),),
 )
 _REFINER_INPUT = Rule(
     "refiner-input",
@@ -278,7 +278,7 @@ ROMAV2_INT8 = QuantRules(
             "head",
             False,
             "a twelfth of the arithmetic, and every error of its features is one of the first warp",
-            (Nodes(("matcher.head.**",), ("Conv", "ConvTranspose", "MatMul", "Gemm")),),
+            (Nodes(("matcher.head.**",), ("Conv",)),),
         ),
         QuantRule(
             "refiner-input",
@@ -290,7 +290,7 @@ ROMAV2_INT8 = QuantRules(
             "flow",
             False,
             reasons.COORDINATES,
-            (Nodes(("refiners.*.merged_heads", "refiners.*.warp_head", "refiners.*.confidence_head"), ("Conv",)),),
+            (Nodes(("refiners.*.merged_heads",), ("Conv",)),),
         ),
         QuantRule(
             "refiner-blocks",
@@ -299,12 +299,6 @@ ROMAV2_INT8 = QuantRules(
             (Nodes(("refiners.*.hidden_blocks.**",), ("Conv",)),),
         ),
         QuantRule("correlation", False, reasons.SIMILARITY, (Nodes(("refiners.*.correlation",), ("MatMul",)),)),
-        QuantRule(
-            "rest",
-            False,
-            "positions and sampled features",
-            (Nodes(("network", "graph", "f", "matcher", "refiners.*"), ("MatMul", "Gemm", "Conv")),),
-        ),
     ),
     reasons.FLOAT_PARTS,
 )

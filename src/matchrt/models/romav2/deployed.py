@@ -37,7 +37,8 @@ def deployed(network: RoMaV2) -> RoMaV2:
             module.norm = nn.Identity()
     for refiner in result.refiners.values():
         assert isinstance(refiner, Refiner)
-        refiner.proj = _padded(refiner.proj)
+        if refiner.correlation is None:  # a correlation divides by the root of the number of channels
+            refiner.proj = _padded(refiner.proj)
         _merge_heads(refiner)
     layers = result.refiner_features.layers
     for index in range(len(layers) - 1):

@@ -66,6 +66,16 @@ class RefinerBlock(nn.Module):
         return self.conv_pointwise(F.relu(self.norm(self.conv_depthwise(x))))
 
 
+class PrecisionFactor(nn.Module):
+    """Three numbers of a pixel to a precision matrix: the square of a triangular factor, which is never singular."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """`[D,3,h,w]`: the factor's diagonal before its bounds, and what is below -> p00, p10, p11 `[D,3,h,w]`."""
+        first, second = (F.softplus(raw[:, i : i + 1]) + SMALLEST for i in (0, 2))
+        below = raw[:, 1:2]
+        return torch.cat([first * first, first * below, below * below + second * second], dim=1)
+
+
 class Refiner(nn.Module):
     """One scale's refiner, under the names of the published file."""
 
@@ -81,6 +91,7 @@ class Refiner(nn.Module):
         self.hidden_blocks = nn.ModuleList(RefinerBlock(width) for _ in range(blocks))
         self.warp_head = nn.Conv2d(width, 2, 1)
         self.confidence_head = nn.Conv2d(width, 4, 1)
+        self.precision = PrecisionFactor()
         # Both heads as one, in the deployed form.
         self.merged_heads: nn.Conv2d | None = None
 
@@ -136,13 +147,6 @@ class Refiner(nn.Module):
                 probe(f"r{self.config.scale}_{name}", value)
         height, width = features.shape[2:]
         unit = moved.new_tensor([1 / (REFINE_UNIT * width), 1 / (REFINE_UNIT * height)]).reshape(1, 2, 1, 1)
-        gained = _precision(sure[:, 1:])
+        gained = self.precision(sure[:, 1:])
         precision = gained if start.precision is None else start.precision + gained
         return Estimate(start.warp + moved * unit, start.logit + sure[:, :1], precision)
-
-
-def _precision(raw: Tensor) -> Tensor:
-    """The triangular factor's three numbers `[D,3,h,w]`, before their bounds, to p00, p10, p11 of its square."""
-    first, second = (F.softplus(raw[:, i : i + 1]) + SMALLEST for i in (0, 2))
-    below = raw[:, 1:2]
-    return torch.cat([first * first, first * below, below * below + second * second], dim=1)
