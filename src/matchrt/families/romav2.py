@@ -62,10 +62,12 @@ class RoMaV2Family(DenseFamily):
         from matchrt.models.romav2.matcher import TEMPERATURE
         from matchrt.models.romav2.rotary import periods
 
+        backbone, view = self.config.dinov3, self.config.multi_view
         return {
-            "temperature": lambda shape: torch.full(shape, TEMPERATURE),
-            "scale of positions": torch.ones,
-            "periods": lambda shape: periods(4 * shape[0]).float() if len(shape) == 1 else torch.empty(0),
+            "temperature": lambda shape: torch.tensor(TEMPERATURE),
+            "scale of positions": lambda shape: torch.tensor(1.0),
+            "backbone's periods": lambda shape: periods(backbone.dim // backbone.heads).float(),
+            "matcher's periods": lambda shape: periods(view.dim // view.heads).float(),
         }
 
     def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
@@ -107,7 +109,7 @@ def romav2_keys(config: RoMaV2Config) -> KeyMap:
     rules: list[KeyRule] = [
         *(Keep(f"f.{name}") for name in ("cls_token", "storage_tokens", "patch_embed.proj.*", "norm.*")),
         Drop("f.mask_token", _MASK),
-        Constant("f.rope_embed.periods", "periods"),
+        Constant("f.rope_embed.periods", "backbone's periods"),
     ]
     for block in range(config.dinov3.depth):
         module = f"f.blocks.{block}"
@@ -120,7 +122,7 @@ def romav2_keys(config: RoMaV2Config) -> KeyMap:
         Keep("matcher.omega"),
         Constant("matcher.temp", "temperature"),
         Constant("matcher.scale", "scale of positions"),
-        Constant("matcher.mv_vit.rope_embed.periods", "periods"),
+        Constant("matcher.mv_vit.rope_embed.periods", "matcher's periods"),
         *(Keep(f"matcher.mv_vit.{name}") for name in ("projector.*", "blocks.**", "norm.*", "output_projector.*")),
         Keep("matcher.head.**"),
         Keep("refiners.**"),
