@@ -48,7 +48,13 @@ MATCHANYTHING_ROMA = RoMaConfig(imagenet=False, scale_rule="relative")
 
 @dataclass(frozen=True)
 class RoMaFamily(DenseFamily):
-    """RoMa with one configuration; see `DenseFamily`."""
+    """RoMa with one configuration; see `DenseFamily`.
+
+    config: the network's configuration.
+    size: (height, width) of the images in the last pass, in pixels.
+    coarse: (height, width) of the images in the first pass, in pixels; None if there is only one pass.
+    name: the family's name.
+    """
 
     config: RoMaConfig
     size: Size = (864, 864)

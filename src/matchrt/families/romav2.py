@@ -37,7 +37,13 @@ BLOCKS = 24
 
 @dataclass(frozen=True)
 class RoMaV2Family(DenseFamily):
-    """RoMa v2 with one configuration; see `DenseFamily`."""
+    """RoMa v2 with one configuration; see `DenseFamily`.
+
+    config: the network's configuration.
+    size: (height, width) of the images in the last pass, in pixels.
+    coarse: (height, width) of the images in the first pass, in pixels; None if there is only one pass.
+    name: the family's name.
+    """
 
     config: RoMaV2Config
     size: Size = (640, 640)
