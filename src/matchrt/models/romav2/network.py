@@ -27,7 +27,8 @@ from matchrt.models.romav2.rotary import Rotation
 class Tables:
     """What depends on the grid of patches only.
 
-    backbone: rotation of DINOv3's tokens. matcher: rotation of one image's patches in the matcher.
+    backbone: rotation of DINOv3's tokens.
+    matcher: rotation of one image's patches in the matcher.
     positions: `[N, 2 * frequencies]`, the embedded positions of the patches.
     """
 
