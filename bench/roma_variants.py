@@ -115,7 +115,7 @@ def _linear(conv: nn.Module) -> nn.Module:
 def stencils(network: RoMa) -> None:
     """The refiners' depthwise convolutions as stencils on rows."""
     for refiner in network.decoder.conv_refiner.values():
-        refiner.hidden_blocks = StencilBlocks(list(refiner.hidden_blocks))
+        refiner.hidden_blocks = nn.Sequential(StencilBlocks(list(refiner.hidden_blocks)))
 
 
 class PerImage(nn.Module):

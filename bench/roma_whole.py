@@ -46,6 +46,8 @@ OPSET, MATCHES = 18, 2048
 SMOOTH, RANDOM = 0.001, 1.0
 # Constants of more bytes are weights, unless they compress to a small part of themselves, as pixel grids do.
 LARGE, COMPRESSIBLE = 16384, 0.2
+# Values of a weight that are looked at.
+SAMPLE = 65536
 
 
 class Mixed(RoMaGraph):
@@ -127,9 +129,10 @@ def skeleton(model: Any) -> bytes:
         if weight.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
             continue
         values = numpy_helper.to_array(weight)
-        if values.nbytes <= LARGE or len(zlib.compress(values.tobytes(), 1)) < COMPRESSIBLE * values.nbytes:
+        sample = values.ravel()[:SAMPLE]
+        if values.nbytes <= LARGE or len(zlib.compress(sample.tobytes(), 1)) < COMPRESSIBLE * sample.nbytes:
             continue
-        wide = values.astype(np.float64)
+        wide = sample.astype(np.float64)
         weight.ClearField("raw_data")
         weight.doc_string = json.dumps({"mean": float(wide.mean()), "deviation": float(wide.std())})
     return zlib.compress(model.SerializeToString(), 6)
