@@ -37,7 +37,7 @@ from matchrt.export.precision import apply
 from matchrt.export.to_onnx import drop_dense
 from matchrt.families.roma import ROMA
 from matchrt.models.roma.config import Size
-from matchrt.models.roma.decoder import Flow
+from matchrt.models.roma.decoder import Flow, RoMaDecoder
 from matchrt.models.roma.engine_graph import RoMaGraph
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.network import RoMa
@@ -50,27 +50,35 @@ LARGE, COMPRESSIBLE = 16384, 0.2
 SAMPLE = 65536
 
 
+class MixedDecoder(RoMaDecoder):
+    """The decoder with a coarse flow that is mixed with a smooth one."""
+
+    def coarse_match(self, *arguments: Any) -> Flow:  # type: ignore[override]
+        """As in `RoMaDecoder`."""
+        flow, mix = super().coarse_match(*arguments), self.share[0]
+        height, width = flow.flow.shape[2:]
+        smooth = 0.9 * pixel_grid(height, width, mix.device) + 0.03
+        return Flow(mix * flow.flow + (1 - mix) * smooth, flow.certainty)
+
+
 class Mixed(RoMaGraph):
     """The engine's graph with the input `mix`."""
 
-    def forward(self, image0: Tensor, image1: Tensor, coarse0: Tensor, coarse1: Tensor, mix: Tensor) -> Any:  # type: ignore[override]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # A list, because exporters refuse tensors that become attributes of modules.
+        self.network.decoder.share = [None]
+        self.network.decoder.__class__ = MixedDecoder
+
+    def forward(  # type: ignore[override]
+        self, image0: Tensor, image1: Tensor, coarse0: Tensor, coarse1: Tensor, mix: Tensor
+    ) -> Any:
         """The engine's outputs."""
-        network = self.network
-        assert isinstance(network, RoMa)
-        decoder = network.decoder
-        match = decoder.coarse_match
-
-        def mixed(*arguments: Any) -> Flow:
-            flow = match(*arguments)
-            height, width = flow.flow.shape[2:]
-            smooth = 0.9 * pixel_grid(height, width, mix.device) + 0.03
-            return Flow(mix * flow.flow + (1 - mix) * smooth, flow.certainty)
-
-        decoder.coarse_match = mixed
-        try:
-            return super().forward(image0, image1, coarse0, coarse1)
-        finally:
-            del decoder.coarse_match
+        share = self.network.decoder.share
+        share[0] = mix
+        result = super().forward(image0, image1, coarse0, coarse1)
+        share[0] = None
+        return result
 
 
 def graph_of(forms: list[str], coarse: Size, fine: Size) -> Mixed:
