@@ -2,7 +2,7 @@
 
 Sampling and correlation read whole pixels at places that the flow gives. A map `[B,C,H,W]` has the channels of a pixel
 H * W values apart. Compilers do not lay such a map out anew before they read it: they fuse the transposition into the
-gather, which then reads single values (../shared/PERFORMANCE.md has figures). So maps are made as rows, by products
+gather, which then reads single values (docs/models/roma.md). So maps are made as rows, by products
 that write them, and stay rows up to the input of the convolutions.
 """
 

@@ -17,7 +17,8 @@ class Projection(nn.Sequential):
 
     def forward(self, features: FeatureMap) -> FeatureMap:
         """Projects each pixel."""
-        return FeatureMap.of(super().forward(features.planes()))
+        convolution, norm = self
+        return FeatureMap.of(norm(convolution(features.planes())))
 
 
 class RowProjection(nn.Linear):
