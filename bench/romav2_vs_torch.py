@@ -6,7 +6,8 @@
 `prepare` exports the network with random weights, writes fp16 into the graph, and takes the weights out of the file,
 which leaves a few megabytes. `run` makes the same weights from the same seed, puts them back, builds an engine for the
 GPU that is there, and times all three on the GPU's clock; the engine's warp is compared with that of torch in float32.
-So a borrowed GPU waits for no export. `run` needs torch, onnx and tensorrt_rtx, and matchrt's source.
+So a borrowed GPU waits for no export. Building takes about two minutes there, and torch.compile another two or three.
+`run` needs torch, onnx and tensorrt_rtx, and matchrt's source.
 
 With random weights the first warp jumps from pixel to pixel, which is the worst case for gathers. A trained network's
 is smooth. `--flow smooth` replaces it by the identity and a twentieth of it, in all three alike; `--flow random` leaves
@@ -21,13 +22,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from roma_rtx import Engine, build, interleaved
 from torch import Tensor
 
 from matchrt.models.roma.grid import pixel_grid
@@ -152,59 +153,6 @@ def prepare(arguments: argparse.Namespace) -> None:
     print(f"{arguments.graph}: {left / 1e6:.1f} MB without the weights")
 
 
-def build(trt: Any, model: bytes, target: str | None) -> bytes:
-    """A TensorRT-RTX plan, for the GPU here or for a compute capability such as SM89."""
-    log = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(log)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model):
-        raise SystemExit("; ".join(parser.get_error(i).desc() for i in range(parser.num_errors)))
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    if target is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise SystemExit("the builder gave no plan")
-    return bytes(plan)
-
-
-class Engine:
-    """A plan as a captured CUDA graph with buffers of its own."""
-
-    def __init__(self, trt: Any, plan: bytes, images: list[Tensor]) -> None:
-        self.engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
-        self.context = self.engine.create_execution_context()
-        kinds = {
-            trt.DataType.FLOAT: torch.float32,
-            trt.DataType.INT32: torch.int32,
-            trt.DataType.INT64: torch.int64,
-            trt.DataType.UINT8: torch.uint8,
-        }
-        self.tensors: dict[str, Tensor] = {}
-        for index in range(self.engine.num_io_tensors):
-            name = self.engine.get_tensor_name(index)
-            shape, kind = tuple(self.engine.get_tensor_shape(name)), kinds[self.engine.get_tensor_dtype(name)]
-            self.tensors[name] = torch.zeros(shape, dtype=kind, device="cuda")
-            self.context.set_tensor_address(name, self.tensors[name].data_ptr())
-        for index, image in enumerate(images):
-            self.tensors[f"image{index}"].copy_(image)
-        torch.cuda.synchronize()
-        stream = torch.cuda.Stream()
-        for _ in range(3):
-            self.context.execute_async_v3(stream.cuda_stream)
-        stream.synchronize()
-        self.captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.captured, stream=stream):
-            self.context.execute_async_v3(stream.cuda_stream)
-
-    def __call__(self) -> None:
-        """Runs it once."""
-        self.captured.replay()
-
-
 def textures(size: int) -> list[Tensor]:
     """Two uint8 images `[1,size,size,3]`, the second one shifted."""
     generator = torch.Generator().manual_seed(1)
@@ -214,20 +162,6 @@ def textures(size: int) -> list[Tensor]:
         noise += torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic") / 3
     first = (noise.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1)
     return [first.contiguous(), first.roll((7, 12), (1, 2)).contiguous()]
-
-
-def timed(call: Callable[[], Any], runs: int) -> float:
-    """The median of milliseconds on the GPU's clock."""
-    times = []
-    for turn in range(5 + runs):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        if turn >= 5:
-            times.append(float(begin.elapsed_time(end)))
-    return median(times)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -269,12 +203,11 @@ def measure(
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Times and memory of all three, and how far the engine's warp is from torch's in float32."""
-    images = textures(size)
-    engine = Engine(trt, plan, images)
-    milliseconds = {"engine": timed(engine, arguments.runs)}
-    tell(f"engine {milliseconds['engine']:.2f} ms")
-    memory = {"engine": (engine.engine.device_memory_size_v2 + len(plan)) / 1e6}
-    images = [image.cuda() for image in images]
+    images = [image.cuda() for image in textures(size)]
+    engine = Engine(trt, plan, {f"image{index}": image for index, image in enumerate(images)})
+    engine.run()
+    tell(f"the engine alone: {interleaved({'engine': engine.run}, arguments.runs)['engine']:.2f} ms")
+    memory = {"engine": engine.scratch_mb + len(plan) / 1e6}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     published = RoMaV2Graph(network, MATCHES, (size, size), None, published=True).eval().cuda()
     with torch.inference_mode():
@@ -289,19 +222,24 @@ def measure(
     subjects: dict[str, Callable[..., Any]] = {"torch eager": published}
     if not arguments.no_compile:
         subjects["torch.compile"] = torch.compile(published)
-    for name, module in subjects.items():
 
-        def call(module: Callable[..., Any] = module) -> Any:
+    def half(module: Callable[..., Any]) -> Callable[[], Any]:
+        def call() -> Any:
             with torch.inference_mode(), torch.autocast("cuda", torch.float16):
                 return module(*images)
 
-        call()
-        tell(f"{name}: first run done")
+        return call
+
+    calls: dict[str, Callable[[], Any]] = {"engine": engine.run}
+    for name, module in subjects.items():
+        calls[name] = half(module)
+        calls[name]()
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        milliseconds[name] = timed(call, arguments.runs)
+        calls[name]()
         memory[name] = torch.cuda.max_memory_allocated() / 1e6
-        tell(f"{name} {milliseconds[name]:.2f} ms")
-    milliseconds["engine, again"] = timed(engine, arguments.runs)
+        tell(f"{name}: first runs done")
+    milliseconds = interleaved(calls, arguments.runs)
     return document | {"gpu": torch.cuda.get_device_name(), "gpu_ms": milliseconds, "memory_mb": memory}
 
 
