@@ -187,7 +187,7 @@ def run(arguments: argparse.Namespace) -> None:
     tell(f"plan of {len(plan) / 1e6:.0f} MB")
     document: dict[str, Any] = {**facts, "plan_mb": len(plan) / 1e6, "torch": torch.__version__, "rtx": trt.__version__}
     if not arguments.build_only:
-        document |= measure(trt, plan, network, graph, arguments, size, tell)
+        document |= measure(trt, plan, network, arguments, size, tell)
     print(json.dumps(document, indent=1))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
@@ -197,7 +197,6 @@ def measure(
     trt: Any,
     plan: bytes,
     network: RoMaV2,
-    graph: RoMaV2Graph,
     arguments: argparse.Namespace,
     size: int,
     tell: Callable[[str], None],
