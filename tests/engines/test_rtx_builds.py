@@ -9,6 +9,7 @@ import cv2
 import onnx
 import pytest
 from onnx import helper
+from support import romav2
 from support.commands import CommandLine
 from support.pictures import texture
 from support.random_engines import random_engine, shallow
@@ -35,7 +36,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed 
 pytestmark = pytest.mark.slow
 TARGETS = ("8.0", "8.9")
 # Small sizes (height, width) where 64x64 is too small for a family.
-SIZES = {"roma": (168, 168), "eloftr": (128, 128)}
+SIZES = {"roma": (168, 168), "romav2": (96, 128), "eloftr": (128, 128)}
 # Models whose graph is another's but for constants.
 ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor", "roma-indoor": "roma-outdoor"}
 
@@ -56,6 +57,8 @@ def export_small(spec: ModelSpec, folder: Path) -> Path:
     """The model's ONNX engine at a small size, of RoMa and EfficientLoFTR also with a small network."""
     if spec.family.name == "roma":
         spec = replace(spec, family=RoMaFamily(_tiny(spec.family.config), coarse=(112, 112)))
+    if spec.family.name == "romav2":
+        spec = replace(romav2.TINY_SPEC, family=replace(romav2.TINY_SPEC.family, coarse=(64, 96)))
     if spec.family.name == "eloftr":
         spec = shallow(spec, 1)
     return random_engine(spec, folder, SIZES.get(spec.family.name, (64, 64)))

@@ -25,19 +25,19 @@ def test_every_line_of_the_table_is_a_family_of_that_name() -> None:
 
 
 def test_unknown_families_are_named_errors() -> None:
-    with pytest.raises(MatchRTError, match="loftr, roma, eloftr") as caught:
+    with pytest.raises(MatchRTError, match="loftr, roma, romav2, eloftr") as caught:
         family_of("superglue")
     assert caught.value.code == "family-unknown" and find_family("superglue") is None
 
 
-def test_only_roma_refuses_tf32() -> None:
-    assert {family.name: family.tf32 for family in families()} == {"loftr": True, "roma": False, "eloftr": True}
+def test_dense_networks_refuse_tf32() -> None:
+    assert {family.name for family in families() if not family.tf32} == {"roma", "romav2"}
 
 
 def test_dense_outputs_are_those_of_the_graph() -> None:
     from matchrt.models.roma import engine_graph
 
-    assert [family.name for family in families() if family.dense] == ["roma"]
+    assert [family.name for family in families() if family.dense] == ["roma", "romav2"]
     assert engine_graph.DENSE_OUTPUTS == DENSE_OUTPUTS
 
 

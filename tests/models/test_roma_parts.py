@@ -11,6 +11,7 @@ from support.roma import TINY, tiny_roma
 from matchrt.models.roma.config import RoMaConfig
 from matchrt.models.roma.deployed import deployed
 from matchrt.models.roma.dinov2 import resample_position
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.gaussian_process import cosine_kernel
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.local_correlation import LocalCorrelation
@@ -31,7 +32,8 @@ def _flow(batch: int, height: int, width: int, reach: float = 1.3) -> torch.Tens
 def test_sampling_is_grid_sample(reach: float) -> None:
     features, flow = torch.randn(2, 7, 9, 13), _flow(2, 5, 6, reach)
     expected = F.grid_sample(features, flow.permute(0, 2, 3, 1), align_corners=False)
-    assert torch.allclose(BilinearSample()(features, flow), expected, atol=1e-5)
+    sampled = BilinearSample()(FeatureMap.of(features), flow)
+    assert torch.allclose(FeatureMap.of_rows(sampled, (5, 6)).planes(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("volume_pixels", [0, 10**6])
@@ -45,7 +47,8 @@ def test_local_correlation_is_its_definition(radius: int, volume_pixels: int) ->
             moved = flow + torch.tensor([2 * dx / 10, 2 * dy / 8]).reshape(1, 2, 1, 1)
             sampled = F.grid_sample(features1, moved.permute(0, 2, 3, 1), align_corners=False)
             expected.append((features0 * sampled).sum(dim=1) / 6**0.5)
-    actual = LocalCorrelation(radius, volume_pixels)(features0, features1, flow)
+    window = LocalCorrelation(radius, volume_pixels)(FeatureMap.of(features0), FeatureMap.of(features1), flow)
+    actual = FeatureMap.of_rows(window, (8, 10)).planes()
     assert torch.allclose(actual, torch.stack(expected, dim=1), atol=1e-4)
 
 

@@ -12,8 +12,10 @@ from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.families.definition import ModelSpec
 from matchrt.families.eloftr import ELoFTRFamily
 from matchrt.families.roma import RoMaFamily
+from matchrt.families.romav2 import RoMaV2Family
 from matchrt.manifest import Profile, Source, manifest_path
 from support.roma import roma_files, roma_state
+from support.romav2 import romav2_file, romav2_state
 from support.weights import coarse_loftr_state, sharp_state
 
 
@@ -25,6 +27,9 @@ def random_weights(spec: ModelSpec, folder: Path) -> tuple[Path, Path | None]:
         torch.save(own, first)
         torch.save(dinov2, second)
         return first, second
+    if isinstance(spec.family, RoMaV2Family):
+        torch.save(romav2_file(romav2_state(spec.family.config), spec), first)
+        return first, None
     torch.save(coarse_loftr_state() if spec.name == "coarse-loftr" else sharp_state(spec.family.create()), first)
     return first, None
 

@@ -52,7 +52,10 @@ def build(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Preset, for models that have some (RoMa): official (default), fast or low-memory."),
+        typer.Option(
+            help="Preset, for models that have some. RoMa: official (default), fast or low-memory; RoMa v2: base "
+            "(default), precise, fast or turbo."
+        ),
     ] = None,
     coarse: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of the first pass, for models in two passes (RoMa).")

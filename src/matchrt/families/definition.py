@@ -32,6 +32,7 @@ class ModelSpec:
     default_score: confidence (0..1) from which matches are mostly right, if that is above the threshold that engines
         are built with.
     published: the files that hold these weights, each of them all; `matchrt download` takes the first.
+    unless_published: what to know of a checkpoint that is none of these files, byte by byte; empty if there is nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelSpec:
     weights: str | None = None
     default_score: float = 0.0
     published: tuple[PublishedFile, ...] = ()
+    unless_published: str = ""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,12 @@ class Fused:
     difference: float
 
 
-# Computes the network's tensors from the parts, by the recipe's names. Raises ValueError if the parts do not fit.
+class RejectedPartsError(ValueError):
+    """The parts have values that show another variant of the network."""
+
+
+# Computes the network's tensors from the parts, by the recipe's names. Raises ValueError if the parts do not fit, and
+# RejectedPartsError if their values say that they are another network's.
 Recipe = Callable[[Mapping[str, "Tensor"]], Fused]
 
 
@@ -113,9 +118,10 @@ class Fuse:
 
 @dataclass(frozen=True)
 class Tied:
-    """Tensors that training keeps equal to the last bit, because they are added to the same sum.
+    """Tensors that are equal to the last bit in honest files.
 
-    Such are the biases of the last norms of branches that meet: they begin at zero and get the same gradients.
+    Such are the biases of the last norms of branches that meet in a sum: they begin at zero and get the same gradients.
+    Constants of several layers are others.
 
     patterns: one for each of the tensors; `*` stands for the same part in all of them.
     """

@@ -246,6 +246,28 @@ ROMA_INDOOR = PublishedFile(
     ),
     md5="349a17aaa21883bb164b1a5884febb21",
 )
+ROMAV2 = PublishedFile(
+    name="romav2.0.1.pt",
+    title="RoMa v2's weights, of version 2.0.1",
+    page="https://github.com/Parskatt/RoMaV2/releases/tag/v2.0.1",
+    addresses=(
+        Address(
+            "https://github.com/Parskatt/RoMaV2/releases/download/v2.0.1/romav2.0.1.pt",
+            "the author, on GitHub",
+        ),
+    ),
+    licence=Licence(
+        "MIT and the DINOv3 License",
+        _READ,
+        "read",
+        "By the author's README all but DINOv3 is MIT. The file holds weights of DINOv3, so it and what is made of it, "
+        "engines too, fall most likely under Meta's DINOv3 License: pass them on under that agreement only, with a "
+        "copy of it; acknowledge DINOv3 in publications; no military or ITAR use, nuclear use, espionage or weapons, "
+        "and no reverse engineering. It ends if you sue Meta over it. Commercial use is not excluded.",
+    ),
+    bytes=1_095_883_548,
+    sha256="1557dec0d21b62366465f7ff4d5fdf228cc695d0582e196ad2b80e05230828b7",
+)
 DINOV2_FACEBOOK = PublishedFile(
     name="dinov2_vitl14_pretrain.pth",
     title="DINOv2 ViT-L/14 of Facebook",

@@ -21,6 +21,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "loftr": "matchrt.families.loftr:LOFTR_FAMILY",
         "roma": "matchrt.families.roma:ROMA_FAMILY",
+        "romav2": "matchrt.families.romav2:ROMAV2_FAMILY",
         "eloftr": "matchrt.families.eloftr:ELOFTR_FAMILY",
     }
 )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matchrt.errors import MatchRTError
 from matchrt.families import published_files, reasons
-from matchrt.families.base import Preprocess, configured
+from matchrt.families.base import Preprocess
 from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
+from matchrt.families.dense import DenseFamily
 from matchrt.families.dinov2 import DINOV2_FILE
 from matchrt.families.keymap import Keep, KeyMap
 from matchrt.families.published import PublishedFile
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
-from matchrt.manifest import MatchContract
 from matchrt.models.roma.config import RoMaConfig, Size
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from matchrt.models.parts.engine_graph import EngineGraph
 
@@ -50,8 +47,8 @@ MATCHANYTHING_ROMA = RoMaConfig(imagenet=False, scale_rule="relative")
 
 
 @dataclass(frozen=True)
-class RoMaFamily:
-    """RoMa with one configuration; see `Family`.
+class RoMaFamily(DenseFamily):
+    """RoMa with one configuration; see `DenseFamily`.
 
     config: the network's configuration.
     size: (height, width) of the images in the last pass, in pixels.
@@ -69,49 +66,11 @@ class RoMaFamily:
         """The stride of the grid that needs most memory: features and local correlations at 1/8."""
         return self.config.refiners[1].scale
 
-    def with_options(self, preset: Mapping[str, object], given: Mapping[str, object]) -> RoMaFamily:
-        """The family with its options `coarse`, (height, width) of the first pass, and `single_pass`, which leaves one.
-
-        preset, given: see `Family`. Errors: preset-size, size-syntax.
-        """
-        if given.get("single_pass") and given.get("coarse") is not None:
-            raise MatchRTError(
-                "preset-size",
-                "--coarse is the size of the first of two passes, but --single-pass leaves only one pass.",
-                "Give one of the two options.",
-            )
-        if given.get("single_pass"):
-            return replace(self, coarse=None)
-        coarse = given.get("coarse")
-        return replace(self, coarse=_size(preset.get("coarse") if coarse is None else coarse))
-
-    def with_matching(self, threshold: float | None, mutual: bool | None) -> RoMaFamily:
-        """See `Family`. mutual: match both directions and join them, as the official code does, or only 0 to 1.
-
-        Error: threshold-range.
-        """
-        config = self.config
-        if threshold is not None:
-            if not 0.0 <= threshold < 1.0:
-                raise MatchRTError(
-                    "threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.05."
-                )
-            config = replace(config, threshold=threshold)
-        return replace(self, config=config if mutual is None else replace(config, symmetric=mutual))
-
-    def at(self, height: int, width: int) -> RoMaFamily:
-        """The family for an input of that size: the size of the last pass is part of the graph."""
-        return replace(self, size=(height, width))
-
     def create(self) -> nn.Module:
         """See `Family`."""
         from matchrt.models.roma.network import RoMa
 
         return RoMa(self.config)
-
-    def constants(self) -> Mapping[str, Callable[[tuple[int, ...]], Tensor]]:
-        """No constants, because checkpoints contain none."""
-        return {}
 
     def graph(self, network: nn.Module, max_matches: int, published: bool = False) -> EngineGraph:
         """See `Family`. There is only one form, because position embeddings and sizes are part of the graph."""
@@ -121,29 +80,6 @@ class RoMaFamily:
 
         assert isinstance(network, RoMa)
         return RoMaGraph(network, max_matches, self.size, self.coarse)
-
-    def probing(self, network: nn.Module) -> AbstractContextManager[None]:
-        """See `Family`."""
-        from matchrt.models.roma.network import RoMa
-
-        assert isinstance(network, RoMa)
-        return configured(network, threshold=0.0)
-
-    def match_contract(self, max_matches: int, default_score: float) -> MatchContract:
-        """See `Family`. `mutual` says that both directions are matched and joined; there is no mutual test."""
-        config = self.config
-        return MatchContract(max_matches, config.threshold, 0, config.symmetric, self.coarse_stride, default_score)
-
-
-def _size(value: object) -> Size | None:
-    """The option `coarse` as (height, width). Error: size-syntax."""
-    if value is None:
-        return None
-    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value):
-        return value[0], value[1]
-    raise MatchRTError(
-        "size-syntax", f"The option coarse {value!r} is not (height, width).", "Give a pair such as (560, 560)."
-    )
 
 
 # Models and presets. docs/models/roma.md says what the presets cost.
@@ -243,7 +179,7 @@ _REFINER_INPUT = Rule(
     "refiner-input",
     "fp16",
     "features, sampled features, embedded displacements and correlations, all of order 1 to 10, are joined in one type",
-    (Nodes(_REFINER, ("Concat", "Pad")), Nodes(("decoder.conv_refiner.*.disp_emb",))),
+    (Nodes(_REFINER, ("Concat", "Pad")),),
 )
 _SAMPLING = Rule(
     "sampling",
@@ -255,7 +191,7 @@ _REFINER_BLOCKS = Rule(
     "refiner-blocks",
     "fp16",
     "most of the decoder's arithmetic, on tensor cores",
-    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.**")),),
+    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.*")),),
 )
 _MATCH_DECODER = Rule(
     "match-decoder",
@@ -286,14 +222,14 @@ ROMA_INT8 = QuantRules(
         QuantRule(
             "stem", False, reasons.STEM, (Nodes(("encoder.cnn.layers.0", "dinov2.patch_embed.proj"), ("Conv",)),)
         ),
-        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**", "decoder.proj.**"), ("Conv",)),)),
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**",), ("Conv",)),)),
         QuantRule(
             "linear",
             True,
             reasons.LINEAR,
             (
                 Nodes(
-                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**"),
+                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**", "decoder.proj.*"),
                     ("MatMul", "Gemm"),
                 ),
             ),
@@ -309,13 +245,13 @@ ROMA_INT8 = QuantRules(
             "anchors",
             False,
             "the logits of 4096 anchors, the largest of which decides",
-            (Nodes(("decoder.embedding_decoder.to_out",), ("MatMul", "Gemm")),),
+            (Nodes(("decoder.embedding_decoder.to_out.*",), ("MatMul", "Gemm")),),
         ),
         QuantRule(
             "refiner-input",
             False,
             "features, displacements and correlations side by side, which have different scales in one tensor",
-            (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.disp_emb"), ("Conv",)),),
+            (Nodes(("decoder.conv_refiner.*.block1.**",), ("Conv",)),),
         ),
         QuantRule("flow", False, reasons.COORDINATES, (Nodes(("decoder.conv_refiner.*.out_conv",), ("Conv",)),)),
         QuantRule(

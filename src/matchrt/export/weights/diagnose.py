@@ -168,7 +168,7 @@ def diagnose(path: Path, model: str, second_file: Path | None = None, selection:
         closest=closest,
         state=state,
         verdict=verdict,
-        notes=notes(whole, report),
+        notes=notes(spec, whole, report),
         next_command=command,
         second=second,
     )

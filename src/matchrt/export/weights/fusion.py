@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from matchrt.export.weights.report import Entry, Fate
-from matchrt.families.keymap import Fuse, Fused
+from matchrt.families.keymap import Fuse, Fused, RejectedPartsError
 
 # Relative to the largest output. A fusion whose result differs by more did not compute the same.
 MAX_DIFFERENCE = 1e-5
@@ -83,6 +83,8 @@ def _fused(group: Group, expected: Mapping[str, Tensor], origin: Mapping[str, En
         raise _UnfitError("type-mismatched", f"not fused into {rule.target}: {odd[0]} is no floating-point tensor")
     try:
         fused = rule.recipe(group.parts)
+    except RejectedPartsError as error:
+        raise _UnfitError("rejected", f"not fused into {rule.target}: {error}") from error
     except ValueError as error:
         raise _UnfitError("shape-mismatched", f"not fused into {rule.target}: {error}") from error
     for name, tensor in fused.tensors.items():

@@ -75,6 +75,7 @@ def _fits(stored: StoredCheckpoint) -> dict[str, Any]:
     """The models that the checkpoint fits, and the account for the closest one."""
     try:
         from matchrt.export.weights.network import fitting_models, notes, own_part
+        from matchrt.families.registry import get_spec
     except ModuleNotFoundError as error:
         nothing = dict.fromkeys(("models", "closest", "account"))
         return {"prefix": "", **nothing, "problems": [], "notes": [], "lacks": str(error.name)}
@@ -87,7 +88,7 @@ def _fits(stored: StoredCheckpoint) -> dict[str, Any]:
         "models": [name for name, report in reports.items() if report.complete],
         "closest": closest,
         "account": best.summary(),
-        "notes": list(notes(checkpoint, best)),
+        "notes": list(notes(get_spec(closest), checkpoint, best)),
         "problems": _problems(best),
         "lacks": None,
     }

@@ -43,7 +43,7 @@ class LoadedNetwork:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about what else the checkpoint holds than the network, and how to take it."""
-        return notes(self.checkpoint, self.report)
+        return notes(self.spec, self.checkpoint, self.report)
 
     @property
     def weights_sha256(self) -> str:
@@ -148,15 +148,28 @@ def own_part(checkpoint: Checkpoint, entries: Iterable[Entry]) -> Checkpoint:
     return Checkpoint(**{**vars(checkpoint), "tensors": tensors, "tensors_sha256": digest_tensors(tensors)})
 
 
-def notes(checkpoint: Checkpoint, report: LoadReport) -> tuple[str, ...]:
-    """Sentences about what else the file holds than the network, and how to take it. Raises nothing."""
-    said = report.notes()
+def notes(spec: ModelSpec, checkpoint: Checkpoint, report: LoadReport) -> tuple[str, ...]:
+    """Sentences about what else the file holds than the network, how to take it, and what names cannot tell of it.
+
+    Raises OSError if the file is gone.
+    """
+    said = (*report.notes(), *_unpublished(spec, checkpoint, report))
     if state_dict_is_averaged((checkpoint.wrapper, *checkpoint.ignored)):
         return (*said, "The entry 'state_dict' holds the running average of the weights; the last ones are in another.")
     averaged = [name for name in checkpoint.ignored if is_averaged(name)]
     if not averaged or checkpoint.averaged:
         return said
     return (*said, f"The entry '{averaged[0]}' may hold a running average of the weights; --ema takes it.")
+
+
+def _unpublished(spec: ModelSpec, checkpoint: Checkpoint, report: LoadReport) -> tuple[str, ...]:
+    if not spec.unless_published or not report.complete:
+        return ()
+    sha256 = checkpoint.file_sha256
+    if any(sha256 == file.sha256 for file in spec.published):
+        return ()
+    known = " or ".join(file.name for file in spec.published)
+    return (f"The file has sha256 {sha256}, which is not that of {known}. {spec.unless_published}",)
 
 
 def account_files(

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.roma.config import RoMaConfig, Size
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.gaussian_process import GaussianProcess
 from matchrt.models.roma.match_decoder import MatchDecoder, anchors_to_flow
+from matchrt.models.roma.projection import Projection
 from matchrt.models.roma.refiner import ConvRefiner
 
-Pyramid = Mapping[int, Tensor]
+Pyramid = Mapping[int, FeatureMap]
 # Called with the name of a stage and its result, for tests and measurements.
 Probe = Callable[[str, Tensor], None]
 COARSE, FINE = (16, 8, 4, 2, 1), (8, 4, 2, 1)
@@ -53,30 +54,25 @@ class RoMaDecoder(nn.Module):
         self.embedding_decoder = MatchDecoder(config.gp.dim + coarse.features, config.match_decoder)
         self.gps = nn.ModuleDict({"16": GaussianProcess(config.gp)})
         channels = {16: config.dinov2.dim, **{2**i: stage[-1] for i, stage in enumerate(config.vgg)}}
-        self.proj = nn.ModuleDict(
-            {
-                str(r.scale): nn.Sequential(nn.Conv2d(channels[r.scale], r.features, 1), nn.BatchNorm2d(r.features))
-                for r in config.refiners
-            }
-        )
+        self.proj = nn.ModuleDict({str(r.scale): Projection(channels[r.scale], r.features) for r in config.refiners})
         self.conv_refiner = nn.ModuleDict(
             {str(r.scale): ConvRefiner(r, config.refiner_blocks, config.volume_pixels) for r in config.refiners}
         )
 
-    def project(self, pyramid: Pyramid) -> dict[int, Tensor]:
-        """Projects the features `[B,C,H/s,W/s]` of each scale s to the refiners' width."""
+    def project(self, pyramid: Pyramid) -> dict[int, FeatureMap]:
+        """Projects the features of each scale to the refiners' width."""
         return {scale: self.proj[str(scale)](features) for scale, features in pyramid.items()}
 
-    def coarse_match(self, features0: Tensor, features1: Tensor, probe: Probe | None = None) -> Flow:
-        """Global matching of the projected features `[B,C,h,w]` of both images' patches."""
-        posterior = self.gps["16"](features0, features1)
-        logits, certainty = self.embedding_decoder(posterior.to(features0.dtype), features0)
+    def coarse_match(self, features0: FeatureMap, features1: FeatureMap, probe: Probe | None = None) -> Flow:
+        """Global matching of the projected features of both images' patches."""
+        posterior, rows, size = self.gps["16"](features0, features1), features0.rows, features0.size
+        logits, certainty = self.embedding_decoder(posterior.to(rows.dtype), rows)
+        certainty = certainty.reshape(-1, 1, *size)
         if probe is not None:
-            probe("gp_posterior", posterior)
+            probe("gp_posterior", FeatureMap.of_rows(posterior, size).planes())
             probe("gm_logits", logits)
             probe("gm_certainty_logit", certainty)
-        height, width = features0.shape[2:]
-        return Flow(anchors_to_flow(logits, height, width), certainty.float())
+        return Flow(anchors_to_flow(logits, *size), certainty.float())
 
     def refine(
         self,
@@ -89,18 +85,17 @@ class RoMaDecoder(nn.Module):
         """Refines the flow from the pyramids' coarsest scale to scale 1, and returns every scale's result.
 
         start: the flow to begin with, of any size.
-        pyramid0, pyramid1: projected features `[B,C,H/s,W/s]` by scale s, of the images matched from and matched to.
+        pyramid0, pyramid1: projected features by scale, of the images matched from and matched to.
         scale_factor: factor of the displacement embedding.
         probe: called with every stage's result; None for none.
         """
-        height, width = pyramid0[1].shape[2:]
+        height, width = pyramid0[1].size
         current = start
         results: dict[int, Flow] = {}
         for scale in sorted(pyramid0, reverse=True):
             features = pyramid0[scale]
-            size = (features.shape[2], features.shape[3])
-            if tuple(current.flow.shape[2:]) != size:
-                current = current.resized(size)
+            if tuple(current.flow.shape[2:]) != features.size:
+                current = current.resized(features.size)
             refiner = self.conv_refiner[str(scale)]
             delta, certainty = refiner(features, pyramid1[scale], current.flow, scale_factor)
             if probe is not None:
@@ -110,9 +105,3 @@ class RoMaDecoder(nn.Module):
             current = Flow(current.flow + delta * unit.reshape(1, 2, 1, 1), current.certainty + certainty)
             results[scale] = current
         return results
-
-
-def swapped(x: Tensor) -> Tensor:
-    """The batch [A, B] as [B, A], along the first dimension."""
-    first, second = x.chunk(2)
-    return torch.cat([second, first])

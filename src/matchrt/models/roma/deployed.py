@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from matchrt.models.roma.match_decoder import TwoHeads
 from matchrt.models.roma.network import RoMa
+from matchrt.models.roma.projection import Projection, RowProjection
 from matchrt.models.roma.refiner import ConvRefiner
 
 # Channels of the padded refiners are multiples of it.
@@ -31,10 +33,17 @@ def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
     shared = {id(p): p for part in (network.dinov2, network.decoder.embedding_decoder) for p in part.parameters()}
     result = copy.deepcopy(network, memo=dict(shared))
     _fold_norms(result)
-    for refiner in result.decoder.conv_refiner.values():
+    decoder = result.decoder
+    for scale, projection in decoder.proj.items():
+        assert isinstance(projection, Projection) and isinstance(projection[0], nn.Conv2d)
+        decoder.proj[scale] = RowProjection(projection[0])
+    for refiner in decoder.conv_refiner.values():
         assert isinstance(refiner, ConvRefiner)
         if refiner.config.radius:
             _pad(refiner, multiple)
+        _merge_last(refiner)
+    assert isinstance(decoder.embedding_decoder.to_out, nn.Linear)
+    decoder.embedding_decoder.to_out = TwoHeads(decoder.embedding_decoder.to_out)
     return result.eval()
 
 
@@ -59,6 +68,21 @@ def _pad(refiner: ConvRefiner, multiple: int) -> None:
         block[0] = _padded(block[0], extra, 0)
         block[3] = _padded(block[3], extra, extra)
     refiner.out_conv = _padded(refiner.out_conv, 0, extra)
+
+
+def _merge_last(refiner: ConvRefiner) -> None:
+    """Makes one convolution of the last block's 1x1 and the output's 1x1: nothing is between them."""
+    block = refiner.hidden_blocks[-1]
+    assert isinstance(block, nn.Sequential)
+    inner, outer = block[3], refiner.out_conv
+    assert isinstance(inner, nn.Conv2d) and inner.bias is not None and outer.bias is not None
+    merged = nn.Conv2d(inner.in_channels, outer.out_channels, 1)
+    weight = outer.weight.flatten(1).double()
+    with torch.no_grad():
+        merged.weight.copy_((weight @ inner.weight.flatten(1).double())[:, :, None, None])
+        merged.bias.copy_(weight @ inner.bias.double() + outer.bias)  # type: ignore[union-attr]
+    block[3] = nn.Identity()
+    refiner.out_conv = merged
 
 
 def _padded(conv: nn.Module, outputs: int, inputs: int) -> nn.Conv2d:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from matchrt.models.roma.config import GPConfig
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.spd_solve import solve_spd
 
@@ -36,13 +37,11 @@ class GaussianProcess(nn.Module):
         embedded = torch.cos(8.0 * math.pi * self.pos_conv(grid))
         return embedded.flatten(2).transpose(1, 2)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x `[B,C,h,w]` of image 0, y `[B,C,k,l]` of image 1 -> `[B,dim,h,w]`."""
-        batch, _, height, width = x.shape
-        queries, support = x.flatten(2).transpose(1, 2).float(), y.flatten(2).transpose(1, 2).float()
+    def forward(self, x: FeatureMap, y: FeatureMap) -> Tensor:
+        """Features of image 0 and image 1 -> rows `[B,h*w,dim]`, one for each pixel of x."""
+        queries, support = x.rows.float(), y.rows.float()
         config = self.config
         covariance = cosine_kernel(support, support, config.temperature)
-        targets = self.embedding(y.shape[2], y.shape[3]).expand(batch, -1, -1)
+        targets = self.embedding(*y.size).expand(support.shape[0], -1, -1)
         weights = solve_spd(covariance, targets, config.noise, BLOCK)
-        mean = cosine_kernel(queries, support, config.temperature) @ weights
-        return mean.transpose(1, 2).reshape(batch, config.dim, height, width)
+        return cosine_kernel(queries, support, config.temperature) @ weights

@@ -11,10 +11,13 @@ products. Two ways to the products:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from matchrt.models.roma.sampling import corner, inside, rows
+from matchrt.models.roma.feature_map import FeatureMap
+from matchrt.models.roma.sampling import corner, inside
 
 
 class WindowPositions(nn.Module):
@@ -59,35 +62,33 @@ class LocalCorrelation(nn.Module):
         self.positions = WindowPositions(radius)
         self.interpolate = WindowInterpolation()
 
-    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor) -> Tensor:
-        """`sum_c f0 * f1(flow + displacement) / sqrt(C)` -> `[B,(2r+1)^2,h,w]`, row by row of the window; 0 outside.
+    def forward(self, features0: FeatureMap, features1: FeatureMap, flow: Tensor) -> Tensor:
+        """`sum_c f0 * f1(flow + displacement) / sqrt(C)` -> `[B,h*w,(2r+1)^2]`, row by row of the window; 0 outside.
 
-        features0, features1: `[B,C,h,w]` and `[B,C,H,W]`. flow: normalised positions in image 1, `[B,2,h,w]`.
+        flow: normalised positions in image 1 of the pixels of features0, `[B,2,h,w]`.
         """
-        batch, channels, height, width = features0.shape
-        map_height, map_width = features1.shape[2:]
-        x, y, seen, right, down = self.positions(flow, map_height, map_width)
-        query = features0.flatten(2).transpose(1, 2) * channels**-0.5
-        small = max(height * width, map_height * map_width) <= self.volume_pixels
+        x, y, seen, right, down = self.positions(flow, *features1.size)
+        rows = features0.rows
+        query = rows * rows.shape[2] ** -0.5
+        small = max(math.prod(features0.size), math.prod(features1.size)) <= self.volume_pixels
         products = (_volume_products if small else _gather_products)(query, features1, x, y)
-        window = self.interpolate(products, seen, right, down)
-        return window.flatten(2).transpose(1, 2).reshape(batch, -1, height, width)
+        return self.interpolate(products, seen, right, down).flatten(2)
 
 
-def _volume_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _volume_products(query: Tensor, features: FeatureMap, x: Tensor, y: Tensor) -> Tensor:
     """query `[B,N,C]`, pixels x and y `[B,N,S]` -> products `[B,N,S,S]`, rows of the window first."""
-    height, width = features.shape[2:]
-    volume = query @ features.flatten(2)
+    height, width = features.size
+    volume = query @ features.rows.transpose(1, 2)
     cells = y.clamp(0, height - 1)[..., None] * width + x.clamp(0, width - 1)[:, :, None]
     return volume.gather(2, cells.flatten(2).to(torch.int64)).reshape(cells.shape)
 
 
-def _gather_products(query: Tensor, features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _gather_products(query: Tensor, features: FeatureMap, x: Tensor, y: Tensor) -> Tensor:
     """The same as `_volume_products`, without correlating all pairs."""
     batch, count, channels = query.shape
-    table, side = rows(features), x.shape[2]
-    height, width = features.shape[2:]
-    first = torch.arange(batch, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
+    table, side = features.table, x.shape[2]
+    height, width = features.size
+    first = features.starts()[:, None, None]
     # One clamp for all rows: with equal clamps, the exporter's optimiser names bounds twice, and the graph is invalid.
     columns, starts = x.clamp(0, width - 1), y.clamp(0, height - 1) * width + first
     lines = []

@@ -16,14 +16,39 @@ class MatchDecoder(nn.Module):
     def __init__(self, dim: int, config: MatchDecoderConfig) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(Block(dim, config.heads, 4, 1e-5, False, False) for _ in range(config.depth)))
-        self.to_out = nn.Linear(dim, config.anchors**2 + 1)
+        self.to_out: nn.Linear | TwoHeads = nn.Linear(dim, config.anchors**2 + 1)
 
     def forward(self, posterior: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior `[B,D,h,w]`, features `[B,C,h,w]` -> anchor logits `[B,h*w,A]`, certainty logit `[B,1,h,w]`."""
-        x = torch.cat([posterior, features], dim=1)
-        batch, _, height, width = x.shape
-        out = self.to_out(self.blocks(x.flatten(2).transpose(1, 2)))
-        return out[..., :-1], out[..., -1].reshape(batch, 1, height, width)
+        """Posterior `[B,N,D]`, features `[B,N,C]` -> anchor logits `[B,N,A]`, certainty logit `[B,N,1]`."""
+        x = self.blocks(torch.cat([posterior, features], dim=2))
+        if isinstance(self.to_out, TwoHeads):
+            return self.to_out(x)
+        out = self.to_out(x)
+        return out[..., :-1], out[..., -1:]
+
+
+class TwoHeads(nn.Module):
+    """The last layer as two products: 4097 columns fill no tile of a tensor core, and the last would be cut off again.
+
+    linear: the layer, whose last row gives the certainty. Its weights are shared, not copied.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.anchors = _rows_of(linear, slice(None, -1))
+        self.certainty = _rows_of(linear, slice(-1, None))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B,N,C]` -> anchor logits `[B,N,A]`, certainty logit `[B,N,1]`."""
+        return self.anchors(x), self.certainty(x)
+
+
+def _rows_of(linear: nn.Linear, outputs: slice) -> nn.Linear:
+    weight, bias = linear.weight.detach()[outputs], linear.bias.detach()[outputs]
+    with torch.device("meta"):
+        part = nn.Linear(weight.shape[1], weight.shape[0])
+    part.weight, part.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return part
 
 
 def anchors_to_flow(logits: Tensor, height: int, width: int) -> Tensor:

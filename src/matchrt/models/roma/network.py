@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from matchrt.models.roma.config import RoMaConfig, Size
-from matchrt.models.roma.decoder import FINE, Flow, Probe, RoMaDecoder, resize, swapped
+from matchrt.models.roma.decoder import FINE, Flow, Probe, RoMaDecoder, resize
 from matchrt.models.roma.dinov2 import DINOv2
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.vgg import VGGPyramid
 
@@ -68,19 +69,18 @@ class RoMa(nn.Module):
         """(rows, columns) of patches of an image of `size`, (height, width) in pixels."""
         return size[0] // self.config.dinov2.patch, size[1] // self.config.dinov2.patch
 
-    def encode_coarse(self, images: Tensor, position: Tensor | None = None) -> dict[int, Tensor]:
+    def encode_coarse(self, images: Tensor, position: Tensor | None = None) -> dict[int, FeatureMap]:
         """`[B,3,H,W]`, normalised -> features at 16 (patches of 14 pixels), 8, 4, 2, 1.
 
         position: `self.dinov2.position` of the grid, computed here when absent.
         """
         grid = self.patch_grid((images.shape[2], images.shape[3]))
         tokens = self.dinov2(images, self.dinov2.position(grid) if position is None else position)[:, 1:]
-        patches = tokens.transpose(1, 2).reshape(images.shape[0], -1, *grid)
-        return {16: patches, **self.encoder.cnn(images)}
+        return {16: FeatureMap.of_rows(tokens, grid), **self.encode_fine(images)}
 
-    def encode_fine(self, images: Tensor) -> dict[int, Tensor]:
+    def encode_fine(self, images: Tensor) -> dict[int, FeatureMap]:
         """`[B,3,H,W]`, normalised -> features at 8, 4, 2, 1."""
-        return self.encoder.cnn(images)
+        return {scale: FeatureMap.of(features) for scale, features in self.encoder.cnn(images).items()}
 
     def scale_factors(self, coarse: Size, fine: Size | None) -> tuple[float, float]:
         """Factors of the displacement embedding in the two passes; see `RoMaConfig.scale_rule`.
@@ -92,12 +92,15 @@ class RoMa(nn.Module):
             return _side(coarse) / TRAINING_SIDE, _side(last) / TRAINING_SIDE
         return 1.0, _side(last) / _side(coarse)
 
-    def _pairs(self, pyramid: dict[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """Features of [A, B] to those of the images matched from and of the images matched to."""
-        if self.config.symmetric:
-            return pyramid, {scale: swapped(features) for scale, features in pyramid.items()}
-        halves = {scale: features.chunk(2) for scale, features in pyramid.items()}
-        return {s: h[0] for s, h in halves.items()}, {s: h[1] for s, h in halves.items()}
+    def pairs(self, pyramid: dict[int, FeatureMap]) -> tuple[dict[int, FeatureMap], dict[int, FeatureMap]]:
+        """Features of [A, B] to those of the images matched from and of the images matched to.
+
+        These are [A, B] and [B, A], or A and B if only one direction is matched.
+        """
+        half = {scale: features.count // 2 for scale, features in pyramid.items()}
+        count = {scale: features.count if self.config.symmetric else half[scale] for scale, features in pyramid.items()}
+        first = {scale: features.part(0, count[scale]) for scale, features in pyramid.items()}
+        return first, {scale: features.part(half[scale], count[scale]) for scale, features in pyramid.items()}
 
     def coarse_pass(
         self, images: Tensor, scale_factor: float, position: Tensor | None = None, probe: Probe | None = None
@@ -107,17 +110,17 @@ class RoMa(nn.Module):
         projected = self.decoder.project(pyramid)
         if probe is not None:
             for scale, features in pyramid.items():
-                probe(f"features{scale}", features)
+                probe(f"features{scale}", features.planes())
             for scale, features in projected.items():
-                probe(f"proj{scale}", features)
-        first, second = self._pairs(projected)
+                probe(f"proj{scale}", features.planes())
+        first, second = self.pairs(projected)
         start = self.decoder.coarse_match(first[16], second[16], probe)
         return self.decoder.refine(start, first, second, scale_factor, probe)
 
     def upsample_pass(self, images: Tensor, start: Flow, scale_factor: float) -> dict[int, Flow]:
         """`images [2B,3,H,W]` at the finer size; start: the coarse pass's result at scale 1."""
         pyramid = self.encode_fine(images)
-        first, second = self._pairs(self.decoder.project({scale: pyramid[scale] for scale in FINE}))
+        first, second = self.pairs(self.decoder.project({scale: pyramid[scale] for scale in FINE}))
         return self.decoder.refine(start, first, second, scale_factor)
 
     def forward(

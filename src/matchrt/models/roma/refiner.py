@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.roma.config import RefinerConfig
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.local_correlation import LocalCorrelation
 from matchrt.models.roma.sampling import BilinearSample
@@ -41,21 +42,36 @@ class ConvRefiner(nn.Module):
         # Zero channels after the correlations; see `deployed`.
         self.padding = 0
 
-    def inputs(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> Tensor:
-        """The input `[B,channels,h,w]` of the convolutions; arguments as in `forward`."""
+    def embedding(self, flow: Tensor, scale_factor: float) -> Tensor:
+        """The displacement `flow - pixel_grid`, embedded: rows `[B,h*w,displacement]` in the flow's type.
+
+        It is two multiplications for each value and no product of matrices, whose depth would be 2.
+        """
         height, width = flow.shape[2:]
-        warped = self.sample(features1, flow)
-        displacement = flow - pixel_grid(height, width, flow.device)
-        embedded = self.disp_emb(DISPLACEMENT_GAIN * scale_factor * displacement)
-        parts = [features0, warped, embedded.to(features0.dtype)]
+        displacement = (flow - pixel_grid(height, width, flow.device)).flatten(2)[..., None]
+        weight, bias = self.disp_emb.weight, self.disp_emb.bias
+        assert bias is not None
+        across, along = (DISPLACEMENT_GAIN * scale_factor * weight.flatten(1)).unbind(1)
+        return displacement[:, 0] * across + displacement[:, 1] * along + bias
+
+    def inputs(self, features0: FeatureMap, features1: FeatureMap, flow: Tensor, scale_factor: float) -> Tensor:
+        """The input `[B,channels,h,w]` of the convolutions; arguments as in `forward`."""
+        batch, _, height, width = flow.shape
+        rows, warped = features0.rows, self.sample(features1, flow)
+        if rows.shape[2] > self.config.features:
+            rows, warped = rows[..., : self.config.features], warped[..., : self.config.features]
+        parts = [rows, warped, self.embedding(flow, scale_factor).to(rows.dtype)]
         if self.correlation is not None:
             window = self.correlation(features0, features1, flow)
-            parts.append(F.pad(window, (0, 0, 0, 0, 0, self.padding)).to(features0.dtype))
-        return torch.cat(parts, dim=1)
+            parts.append(F.pad(window, (0, self.padding)).to(rows.dtype))
+        return torch.cat(parts, dim=2).transpose(1, 2).reshape(batch, -1, height, width)
 
-    def forward(self, features0: Tensor, features1: Tensor, flow: Tensor, scale_factor: float) -> tuple[Tensor, Tensor]:
-        """features0, features1 `[B,C,h,w]`, flow `[B,2,h,w]` normalised -> corrections `[B,2,h,w]` and `[B,1,h,w]`.
+    def forward(
+        self, features0: FeatureMap, features1: FeatureMap, flow: Tensor, scale_factor: float
+    ) -> tuple[Tensor, Tensor]:
+        """Maps of size h x w, flow `[B,2,h,w]` normalised -> corrections `[B,2,h,w]` and `[B,1,h,w]`.
 
+        features0, features1: projected features; channels beyond the configured ones are padding.
         `RoMaDecoder.REFINE_UNIT` gives the unit of the flow's correction.
         """
         x = self.inputs(features0, features1, flow, scale_factor)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import to_pixels
 
 
@@ -52,30 +53,23 @@ def inside(index: Tensor, length: int) -> Tensor:
     return ((index >= 0) & (index < length)).float()
 
 
-def rows(features: Tensor) -> Tensor:
-    """`[B,C,H,W] -> [B*H*W, C]`: one contiguous row of channels for each pixel."""
-    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-
-
-def row_index(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
-    """Index into `rows` of the pixels (x, y), int32 `[B,...]`; those outside are clamped to the edge."""
-    first = torch.arange(x.shape[0], device=x.device, dtype=torch.int32) * (height * width)
-    cells = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-    return cells + first.reshape(-1, *([1] * (x.ndim - 1)))
-
-
 class BilinearPositions(nn.Module):
     """The four pixels around each query, and their weights."""
 
-    def forward(self, flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """flow `[B,2,h,w]` -> index into `rows`, int32 `[B,N,4]`, and weights, float32 `[B,N,4]`, 0 outside."""
+    def forward(self, flow: Tensor, features: FeatureMap) -> tuple[Tensor, Tensor]:
+        """flow `[B,2,h,w]` -> index into `features.table`, int32 `[B,N,4]`, and weights, float32 `[B,N,4]`, 0 outside.
+
+        The index of a pixel outside is that of one at the edge.
+        """
+        height, width = features.size
         at = corner(flow, height, width, margin=0)
         x = torch.stack([at.x, at.x + 1, at.x, at.x + 1], dim=2)
         y = torch.stack([at.y, at.y, at.y + 1, at.y + 1], dim=2)
         across = torch.stack([1 - at.right, at.right, 1 - at.right, at.right], dim=2)
         along = torch.stack([1 - at.down, 1 - at.down, at.down, at.down], dim=2)
         weights = across * along * inside(x, width) * inside(y, height)
-        return row_index(x, y, height, width), weights
+        cells = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        return cells + features.starts()[:, None, None], weights
 
 
 class BilinearSample(nn.Module):
@@ -85,10 +79,9 @@ class BilinearSample(nn.Module):
         super().__init__()
         self.positions = BilinearPositions()
 
-    def forward(self, features: Tensor, flow: Tensor) -> Tensor:
-        """`features [B,C,H,W]` at the normalised positions `flow [B,2,h,w]` -> `[B,C,h,w]`; zeros outside."""
-        batch, channels, height, width = features.shape
-        index, weights = self.positions(flow, height, width)
-        taps = rows(features).index_select(0, index.flatten()).reshape(batch, -1, 4, channels)
-        sampled = (taps * weights[..., None].to(taps.dtype)).sum(dim=2)
-        return sampled.transpose(1, 2).reshape(batch, channels, flow.shape[2], flow.shape[3])
+    def forward(self, features: FeatureMap, flow: Tensor) -> Tensor:
+        """`features` at the normalised positions `flow [B,2,h,w]` -> rows `[B,h*w,C]`; zeros outside."""
+        index, weights = self.positions(flow, features)
+        table = features.table
+        taps = table.index_select(0, index.flatten()).reshape(*index.shape, table.shape[1])
+        return (taps * weights[..., None].to(taps.dtype)).sum(dim=2)

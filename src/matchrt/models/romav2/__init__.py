@@ -1,0 +1,1 @@
+"""RoMa v2 in torch (Edstedt et al., 2025)."""
