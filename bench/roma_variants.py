@@ -216,7 +216,7 @@ def _masked(attention: nn.Module) -> Callable[[Tensor], Tensor]:
         batch, tokens, channels = x.shape
         qkv = attention.qkv(x).reshape(batch, tokens, 3, attention.heads, channels // attention.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention.mask)
+        attended = F.scaled_dot_product_attention(query, key, value, attention.mask, scale=attention.scale)
         return attention.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
 
     return forward
