@@ -191,35 +191,6 @@ def folded_scales(network: RoMa) -> None:
         block.ls1 = block.ls2 = nn.Identity()
 
 
-def plain_attention(network: RoMa) -> None:
-    """DINOv2: one scaling of the query, folded into its weights, and written-out products and softmax."""
-    for block in network.dinov2.blocks:
-        attention = block.attn
-        width = attention.proj.in_features
-        head = width // attention.heads
-        factor = torch.ones(3 * width)
-        factor[:width] = head**-0.5
-        attention.qkv.weight = nn.Parameter(attention.qkv.weight.detach() * factor[:, None])
-        attention.qkv.bias = nn.Parameter(attention.qkv.bias.detach() * factor)
-        block.attn = WrittenAttention(attention)
-
-
-class WrittenAttention(nn.Module):
-    """The attention whose query is scaled already."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.heads, self.qkv, self.proj = attention.heads, attention.qkv, attention.proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B,N,C] -> [B,N,C]`."""
-        batch, tokens, channels = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        attended = (query @ key.transpose(2, 3)).softmax(dim=3) @ value
-        return self.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
-
-
 def flat_tokens(network: RoMa) -> None:
     """DINOv2: 1664 tokens instead of 1601, so that rows fill tiles; the added keys are masked out."""
     model = network.dinov2
@@ -245,7 +216,7 @@ def _masked(attention: nn.Module) -> Callable[[Tensor], Tensor]:
         batch, tokens, channels = x.shape
         qkv = attention.qkv(x).reshape(batch, tokens, 3, attention.heads, channels // attention.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention.mask)
+        attended = F.scaled_dot_product_attention(query, key, value, attention.mask, scale=attention.scale)
         return attention.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
 
     return forward
@@ -323,7 +294,6 @@ VARIANTS = {
     "half-out": Variant(half_output, ("refiner",), "the refiners' last layer in half precision"),
     "planes": Variant(planes_input, ("refiner",), "the refiners' input joined as planes"),
     "folded": Variant(folded_scales, ("dinov2",), "layer scales in the weights"),
-    "plain": Variant(plain_attention, ("dinov2",), "the attention's scale in the weights, attention written out"),
     "tokens64": Variant(flat_tokens, ("dinov2",), "a multiple of 64 tokens"),
     "gp160c": Variant(process(160, True), ("gp", "coarse-match"), "Gaussian process: one product a step"),
     "gp320": Variant(process(320, False), ("gp",), "Gaussian process: blocks of 320 rows"),

@@ -191,7 +191,7 @@ _REFINER_BLOCKS = Rule(
     "refiner-blocks",
     "fp16",
     "most of the decoder's arithmetic, on tensor cores",
-    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.*")),),
+    (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.**")),),
 )
 _MATCH_DECODER = Rule(
     "match-decoder",
@@ -229,7 +229,7 @@ ROMA_INT8 = QuantRules(
             reasons.LINEAR,
             (
                 Nodes(
-                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**", "decoder.proj.*"),
+                    ("dinov2.blocks.**", "decoder.embedding_decoder.blocks.**", "decoder.proj.**"),
                     ("MatMul", "Gemm"),
                 ),
             ),

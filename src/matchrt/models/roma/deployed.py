@@ -18,6 +18,7 @@ from matchrt.models.roma.match_decoder import TwoHeads
 from matchrt.models.roma.network import RoMa
 from matchrt.models.roma.projection import Projection, RowProjection
 from matchrt.models.roma.refiner import ConvRefiner
+from matchrt.models.roma.transformer import Attention, Block
 
 # Channels of the padded refiners are multiples of it.
 MULTIPLE = 64
@@ -26,7 +27,8 @@ MULTIPLE = 64
 def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
     """A network in evaluation mode with folded norms and padded refiners; `network` is not changed.
 
-    DINOv2's and the match decoder's weights are shared with it, not copied. Error: ValueError in training mode.
+    DINOv2's and the match decoder's weights are shared with it, except those of queries, keys and values. Error:
+    ValueError in training mode.
     """
     if network.training:
         raise ValueError("folding norms needs a network in evaluation mode")
@@ -34,14 +36,16 @@ def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
     result = copy.deepcopy(network, memo=dict(shared))
     _fold_norms(result)
     decoder = result.decoder
-    for scale, projection in decoder.proj.items():
-        assert isinstance(projection, Projection) and isinstance(projection[0], nn.Conv2d)
-        decoder.proj[scale] = RowProjection(projection[0])
-    for refiner in decoder.conv_refiner.values():
+    for scale, refiner in decoder.conv_refiner.items():
         assert isinstance(refiner, ConvRefiner)
         if refiner.config.radius:
+            # The other scales only sample. There, laying the encoder's maps out as rows costs more than it gains.
+            decoder.proj[scale] = _row_projection(decoder.proj[scale])
             _pad(refiner, multiple)
         _merge_last(refiner)
+    for block in (*result.dinov2.blocks, *decoder.embedding_decoder.blocks):
+        assert isinstance(block, Block)
+        _scale_queries(block.attn)
     assert isinstance(decoder.embedding_decoder.to_out, nn.Linear)
     decoder.embedding_decoder.to_out = TwoHeads(decoder.embedding_decoder.to_out)
     return result.eval()
@@ -57,6 +61,23 @@ def _fold_norms(module: nn.Module) -> None:
             if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
                 child[index] = fuse_conv_bn_eval(first, second)
                 child[index + 1] = nn.Identity()
+
+
+def _row_projection(projection: nn.Module) -> RowProjection:
+    assert isinstance(projection, Projection) and isinstance(projection[0], nn.Conv2d)
+    return RowProjection(projection[0])
+
+
+def _scale_queries(attention: Attention) -> None:
+    """Puts the attention's factor into the rows of `qkv` that give the queries."""
+    qkv = attention.qkv
+    factor = torch.ones(qkv.out_features)
+    factor[: qkv.in_features] = attention.scale
+    scaled = nn.Linear(1, 1, bias=qkv.bias is not None)
+    scaled.weight = nn.Parameter(qkv.weight.detach() * factor[:, None])
+    if qkv.bias is not None:
+        scaled.bias = nn.Parameter(qkv.bias.detach() * factor)
+    attention.qkv, attention.scale = scaled, 1.0
 
 
 def _pad(refiner: ConvRefiner, multiple: int) -> None:

@@ -15,13 +15,19 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
+        # The factor of the products of queries and keys; 1 where `qkv` has it in its weights (`deployed`).
+        self.scale = (dim // heads) ** -0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B,N,C] -> [B,N,C]`."""
         batch, tokens, channels = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        if self.scale == 1.0:
+            # Written out, because exporters write two multiplications into the operator, each a pass of its own.
+            attended = (query @ key.transpose(2, 3)).softmax(dim=3) @ value
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return self.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
 
 
