@@ -51,7 +51,12 @@ def sampled(name: str, tensor: torch.Tensor) -> dict[str, np.ndarray]:
     flat = tensor.detach().numpy().ravel()
     index = np.random.default_rng(zlib.crc32(name.encode())).integers(0, flat.size, min(SAMPLES, flat.size))
     most = np.abs(flat).max()
-    return {f"{name}.shape": np.array(tensor.shape), f"{name}.idx": index, f"{name}.val": flat[index], f"{name}.most": most}
+    return {
+        f"{name}.shape": np.array(tensor.shape),
+        f"{name}.idx": index,
+        f"{name}.val": flat[index],
+        f"{name}.most": most,
+    }
 
 
 def run(network: Any, case: str, images: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from matchrt.models.parts.coarse_matching import Grid
 from matchrt.models.parts.match_tensors import MatchTensors
-from matchrt.models.xoftr.backbone import normalised, run_backbone
-from matchrt.models.xoftr.coarse_matching import select_either
+from matchrt.models.xoftr.backbone import ImageNormalisation, run_backbone
 from matchrt.models.xoftr.deployed import deployed
 from matchrt.models.xoftr.network import XoFTR
 
@@ -74,13 +73,13 @@ def test_it_has_the_tensors_of_the_checkpoints(vectors: Any, network: XoFTR) -> 
 @torch.inference_mode()
 def test_stages(vectors: Any, network: XoFTR, case: str) -> None:
     inputs = _inputs(vectors, case)
-    taps = run_backbone(network.backbone, normalised(inputs[0], inputs[2]), normalised(inputs[1], inputs[3]))
+    taps = run_backbone(network.backbone, *(network.normalisation(inputs[i], inputs[i + 2]) for i in (0, 1)))
     for level, first, second in zip(("coarse", "middle", "fine"), *taps, strict=True):
         _assert_close(vectors, f"{case}/{level}", second if case == "uneven" else torch.cat([first, second]))
     grids = _grids(network, (taps[0][0], taps[1][0]), inputs)
     masks = grids[0].mask(), grids[1].mask()
     tokens = network.encode_coarse(taps[0][0], taps[1][0], *masks)
-    found = select_either(network.coarse_matching(*tokens, *masks), *grids, network.config.match, 600)
+    found = network.selection(network.coarse_matching(*tokens, *masks), *grids, network.config.match, 600)
     count = int((found.scores > 0).sum())
     chosen = zip(found.index0[0, :count].tolist(), found.index1[0, :count].tolist(), strict=True)
     theirs = vectors[f"{case}/cells"]
@@ -126,7 +125,7 @@ def test_one_cell_may_have_several_matches(vectors: Any) -> None:
 @torch.inference_mode()
 def test_an_image_of_one_grey_gives_finite_outputs(network: XoFTR) -> None:
     grey = torch.full((1, 1, 64, 64), 0.5)
-    assert not normalised(grey, None).isnan().any()
+    assert not network.normalisation(grey, None).isnan().any()
     out = network(grey, grey, max_matches=64)
     assert all(bool(values.isfinite().all()) for values in (out.keypoints0, out.keypoints1, out.scores))
 
@@ -134,10 +133,11 @@ def test_an_image_of_one_grey_gives_finite_outputs(network: XoFTR) -> None:
 def test_mean_and_deviation_are_of_the_valid_part() -> None:
     image = torch.rand(2, 1, 24, 32, generator=torch.Generator().manual_seed(0))
     sizes = torch.tensor([[16, 24], [24, 8]])
-    out = normalised(image, sizes)
+    normalisation = ImageNormalisation()
+    out = normalisation(image, sizes)
     for index, (height, width) in enumerate(sizes.tolist()):
         inside = out[index, 0, :height, :width]
         assert abs(float(inside.mean())) < 1e-5 and abs(float(inside.std()) - 1.0) < 1e-4
-        alone = normalised(image[index : index + 1, :, :height, :width], None)
+        alone = normalisation(image[index : index + 1, :, :height, :width], None)
         assert torch.allclose(inside, alone[0, 0], atol=1e-5)
         assert float(out[index].abs().sum()) == pytest.approx(float(inside.abs().sum()))

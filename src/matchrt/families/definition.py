@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from matchrt.families.base import Family, Preprocess
 from matchrt.families.keymap import KeyMap
 from matchrt.families.published import PublishedFile
 from matchrt.families.rules import PrecisionRules, QuantRules
 from matchrt.families.second_file import SecondFile
+
+# For whom a model is. `speed`: for those who need matches in milliseconds, or have no GPU.
+Use = Literal["outdoor", "indoor", "cross-modal", "thermal", "speed"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class ModelSpec:
     default_score: confidence (0..1) from which matches are mostly right, if that is above the threshold that engines
         are built with.
     published: the files that hold these weights, each of them all; `matchrt download` takes the first.
+    suits: for which images or purposes it is, the main one first.
     """
 
     name: str
@@ -46,6 +51,7 @@ class ModelSpec:
     weights: str | None = None
     default_score: float = 0.0
     published: tuple[PublishedFile, ...] = ()
+    suits: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True)

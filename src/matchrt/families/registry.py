@@ -22,6 +22,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "loftr": "matchrt.families.loftr:LOFTR_FAMILY",
         "roma": "matchrt.families.roma:ROMA_FAMILY",
         "eloftr": "matchrt.families.eloftr:ELOFTR_FAMILY",
+        "xoftr": "matchrt.families.xoftr:XOFTR_FAMILY",
     }
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from matchrt.errors import MatchRTError
 from matchrt.families import published_files, reasons
-from matchrt.families.base import Preprocess, configured
+from matchrt.families.base import Preprocess, configured, require_threshold
 from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
 from matchrt.families.dinov2 import DINOV2_FILE
 from matchrt.families.keymap import Keep, KeyMap
@@ -92,11 +92,7 @@ class RoMaFamily:
         """
         config = self.config
         if threshold is not None:
-            if not 0.0 <= threshold < 1.0:
-                raise MatchRTError(
-                    "threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.05."
-                )
-            config = replace(config, threshold=threshold)
+            config = replace(config, threshold=require_threshold(threshold, 0.05))
         return replace(self, config=config if mutual is None else replace(config, symmetric=mutual))
 
     def at(self, height: int, width: int) -> RoMaFamily:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from matchrt.models.loftr.resnet_fpn import ResNetFPN
 
@@ -28,27 +28,29 @@ class XoFTRBackbone(ResNetFPN):
         return coarse, quarter, half
 
 
-def normalised(image: Tensor, size: Tensor | None) -> Tensor:
-    """Takes its own mean from each image `[B,1,H,W]` and divides it by its own standard deviation.
-
-    size: int `[B,2]`, valid height and width in pixels; None for no padding.
+class ImageNormalisation(nn.Module):
+    """Takes its own mean from each image, and divides it by its own standard deviation. It has no weights.
 
     The authors' test code pads no image, so that mean and deviation are the image's own. Here padding must not change
     them either: they are taken over the valid part. The padding becomes zero, which is the mean grey and what
     convolutions see beyond the edge of an unpadded image.
     """
-    height, width = image.shape[2:]
-    if size is None:
-        inside, count = None, torch.tensor(float(height * width), device=image.device)
-    else:
-        inside, count = _valid(height, width, size), (size[:, 0] * size[:, 1]).to(image.dtype).reshape(-1, 1, 1, 1)
-        image = image * inside
-    centred = image - image.sum(dim=(2, 3), keepdim=True) / count
-    if inside is not None:
-        centred = centred * inside
-    # The deviation of a sample, as torch computes it: one less than the number of pixels.
-    deviation = ((centred * centred).sum(dim=(2, 3), keepdim=True) / (count - 1.0)).sqrt()
-    return centred / (deviation + _SMALLEST_DEVIATION)
+
+    def forward(self, image: Tensor, size: Tensor | None) -> Tensor:
+        """`[B,1,H,W]` -> the same shape. size: int `[B,2]`, valid height and width in pixels; None for no padding."""
+        height, width = image.shape[2:]
+        if size is None:
+            return _scaled(image, image.mean(dim=(2, 3), keepdim=True), None, height * width)
+        inside = _valid(height, width, size)
+        count = size.to(torch.float32).prod(dim=1).reshape(-1, 1, 1, 1)
+        return _scaled(image, (image * inside).sum(dim=(2, 3), keepdim=True) / count, inside, count)
+
+
+def _scaled(image: Tensor, mean: Tensor, inside: Tensor | None, count: Tensor | int) -> Tensor:
+    centred = image - mean if inside is None else (image - mean) * inside
+    # The deviation of a sample, as torch computes it: over one less than the number of pixels.
+    variance = (centred * centred).sum(dim=(2, 3), keepdim=True) / (count - 1)
+    return centred / (variance.sqrt() + _SMALLEST_DEVIATION)
 
 
 def _valid(height: int, width: int, size: Tensor) -> Tensor:

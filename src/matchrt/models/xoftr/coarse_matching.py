@@ -48,32 +48,39 @@ def _choice(scores: Tensor) -> Choice:
     return Choice(best, 1.0 / (scores - most[..., None]).exp().sum(dim=2))
 
 
-def select_either(
-    choices: tuple[Choice, Choice], grid0: Grid, grid1: Grid, config: CoarseMatchConfig, max_matches: int
-) -> CoarseMatches:
-    """The `max_matches` most probable pairs of cells that either side has chosen, within threshold and border.
+class EitherSelection(nn.Module):
+    """Takes the pairs of cells that either side has chosen. It has no weights."""
 
-    The candidates are a pair for each cell of image 0, and then one for each cell of image 1. A pair that both have
-    chosen is taken once, with the larger of its probabilities. With `config.mutual`, only these pairs are taken.
-    """
-    from0, from1 = choices
-    (batch, cells0), cells1 = from0.best.shape, from1.best.shape[1]
-    device = from0.best.device
-    own0, own1 = (torch.arange(count, device=device).expand(batch, -1) for count in (cells0, cells1))
-    mutual0 = from1.best.gather(1, from0.best) == own0
-    mutual1 = from0.best.gather(1, from1.best) == own1
-    other = from1.probability.gather(1, from0.best)
-    score0 = torch.where(mutual0, torch.maximum(from0.probability, other), from0.probability)
-    score1 = torch.where(mutual1, torch.zeros_like(from1.probability), from1.probability)
-    if config.mutual:
-        score0, score1 = torch.where(mutual0, score0, torch.zeros_like(score0)), torch.zeros_like(score1)
-    score = torch.cat([score0, score1], dim=1)
-    index0, index1 = torch.cat([own0, from1.best], dim=1), torch.cat([from0.best, own1], dim=1)
-    inside0 = grid0.interior(config.border, device).expand(batch, -1).gather(1, index0)
-    inside1 = grid1.interior(config.border, device).expand(batch, -1).gather(1, index1)
-    score = torch.where((score > config.threshold) & inside0 & inside1, score, torch.zeros_like(score))
-    # Zero slots after the candidates keep top-K valid if there are fewer than K.
-    score = torch.cat([score, score.new_zeros(batch, max_matches)], dim=1)
-    scores, chosen = score.topk(max_matches, dim=1)
-    chosen = chosen.clamp(max=cells0 + cells1 - 1)
-    return CoarseMatches(index0.gather(1, chosen), index1.gather(1, chosen), scores)
+    def forward(
+        self,
+        choices: tuple[Choice, Choice],
+        grid0: Grid,
+        grid1: Grid,
+        config: CoarseMatchConfig,
+        max_matches: int,
+    ) -> CoarseMatches:
+        """The `max_matches` most probable pairs within threshold and border.
+
+        The candidates are a pair for each cell of image 0, and then one for each cell of image 1. A pair that both have
+        chosen is taken once, with the larger of its probabilities. With `config.mutual`, only these pairs are taken.
+        """
+        from0, from1 = choices
+        (batch, cells0), cells1 = from0.best.shape, from1.best.shape[1]
+        device = from0.best.device
+        own0, own1 = (torch.arange(count, device=device).expand(batch, -1) for count in (cells0, cells1))
+        mutual0 = from1.best.gather(1, from0.best) == own0
+        mutual1 = from0.best.gather(1, from1.best) == own1
+        other = torch.maximum(from0.probability, from1.probability.gather(1, from0.best))
+        score0 = torch.where(mutual0, other, 0.0 if config.mutual else from0.probability)
+        alone1 = torch.zeros_like(mutual1) if config.mutual else ~mutual1
+        score1 = torch.where(alone1, from1.probability, 0.0)
+        score = torch.cat([score0, score1], dim=1)
+        index0, index1 = torch.cat([own0, from1.best], dim=1), torch.cat([from0.best, own1], dim=1)
+        inside0 = grid0.interior(config.border, device).expand(batch, -1).gather(1, index0)
+        inside1 = grid1.interior(config.border, device).expand(batch, -1).gather(1, index1)
+        score = torch.where((score > config.threshold) & inside0 & inside1, score, 0.0)
+        # Zero slots after the candidates keep top-K valid if there are fewer than K.
+        score = torch.cat([score, score.new_zeros(batch, max_matches)], dim=1)
+        scores, chosen = score.topk(max_matches, dim=1)
+        chosen = chosen.clamp(max=cells0 + cells1 - 1)
+        return CoarseMatches(index0.gather(1, chosen), index1.gather(1, chosen), scores)

@@ -1,4 +1,4 @@
-"""XoFTR in a form that engines run faster: a dense first convolution, and channels that fill tensor cores.
+"""XoFTR in a form that engines run faster: a dense first convolution, channels that fill tensor cores, a folded norm.
 
 Nothing here changes a result beyond rounding: the added weights are zero, and so are the values that they compute.
 """
@@ -9,6 +9,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from matchrt.models.loftr.deployed import aligned
 from matchrt.models.parts.grey_convolution import GreyConvolution
@@ -25,7 +26,11 @@ def deployed(network: XoFTR) -> XoFTR:
     backbone.conv1 = GreyConvolution(backbone.conv1)  # type: ignore[assignment]
     result.backbone = backbone
     # The features at 1/4 have channels that are zero now, and this convolution alone reads them, besides the backbone.
-    result.fine_process.out_conv_m = _with_inputs(network.fine_process.out_conv_m, wider.block_dims[1])
+    fine = result.fine_process
+    fine.out_conv_m = _with_inputs(fine.out_conv_m, wider.block_dims[1])
+    point, depthwise, norm = fine.conv_merge
+    assert isinstance(depthwise, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    fine.conv_merge = nn.Sequential(point, fuse_conv_bn_eval(depthwise.eval(), norm.eval()))
     return result.eval()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,7 @@ class FineProcess(nn.Module):
         self.self_attn_f = WindowSelfAttention(fine, config.fine_heads, pre_position=True)
         self.cross_attn_f = WindowCrossAttention(fine, config.fine_heads)
         self.down_proj_m_f = nn.Linear(middle, fine, bias=False)
+        self.cut = WindowCut()
 
     def forward(self, taps: tuple[Taps, Taps], tokens: Pair, cells: Pair) -> Pair:
         """The windows `[B*K,25,C]` of both images; every argument is a pair, of image 0 and image 1.
@@ -50,23 +53,35 @@ class FineProcess(nn.Module):
         tokens: the coarse features `[B,L,C]` after the transformer.
         cells: int64 `[B,K]`, the matched cells.
         """
-        parts = [self._cut(*item) for item in zip(taps, tokens, cells, strict=True)]
+        if taps[0][0].shape == taps[1][0].shape:  # one batch, which GPUs compute faster
+            parts = [
+                self._cut([torch.cat(maps) for maps in zip(*taps, strict=True)], torch.cat(tokens), torch.cat(cells))
+            ]
+        else:
+            parts = [self._cut(*item) for item in zip(taps, tokens, cells, strict=True)]
         coarse, middle, fine = (torch.cat(level) for level in zip(*parts, strict=True))
         middle0, middle1 = self.cross_attn_m(*self.self_attn_m(middle, coarse).chunk(2))
         coarser = self.down_proj_m_f(torch.cat([middle0, middle1]))
         first, second = self.cross_attn_f(*self.self_attn_f(fine, coarser).chunk(2))
         return first, second
 
-    def _cut(self, taps: Taps, tokens: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One image's `[B*K,1,C]`, `[B*K,9,C]` and `[B*K,25,C]` at the matched cells."""
+    def _cut(self, taps: Sequence[Tensor], tokens: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`[B*K,1,C]`, `[B*K,9,C]` and `[B*K,25,C]` of one image or of a batch of both, at the matched cells."""
         before, quarter, half = taps
-        height, width = before.shape[2:]
-        after = tokens.transpose(1, 2).unflatten(2, (height, width))
-        merged = self.conv_merge(torch.cat([after, before], dim=1)).flatten(2).transpose(1, 2)
-        coarse = merged.gather(1, cells[:, :, None].expand(-1, -1, merged.shape[2]))[:, :, None]
-        middle = gather_windows(self.out_conv_m(quarter), cells, width, MIDDLE_RATIO, MIDDLE_WINDOW)
-        fine = gather_windows(self.out_conv_f(half), cells, width, FINE_RATIO, FINE_WINDOW)
-        return coarse.flatten(0, 1), middle.flatten(0, 1), fine.flatten(0, 1)
+        after = tokens.transpose(1, 2).unflatten(2, before.shape[2:])
+        merged = self.conv_merge(torch.cat([after, before], dim=1))
+        return self.cut(merged, self.out_conv_m(quarter), self.out_conv_f(half), cells)
+
+
+class WindowCut(nn.Module):
+    """Cuts the windows of the matched cells out of the maps. A module without weights, for its name in a graph."""
+
+    def forward(self, coarse: Tensor, middle: Tensor, fine: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps `[B,C,h,w]` at 1/8, 1/4, 1/2 and cells int64 `[B,K]` -> `[B*K,1,C]`, `[B*K,9,C]`, `[B*K,25,C]`."""
+        width = coarse.shape[3]
+        maps = ((coarse, 1, 1), (middle, MIDDLE_RATIO, MIDDLE_WINDOW), (fine, FINE_RATIO, FINE_WINDOW))
+        one, few, many = (gather_windows(x, cells, width, ratio, side).flatten(0, 1) for x, ratio, side in maps)
+        return one, few, many
 
 
 class FineMatching(nn.Module):

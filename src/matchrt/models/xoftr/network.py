@@ -14,8 +14,8 @@ from matchrt.models.loftr.attention import LocalFeatureTransformer
 from matchrt.models.loftr.position import sine_encoding, sine_frequencies
 from matchrt.models.parts.coarse_matching import CoarseMatches, Grid, rows_and_columns
 from matchrt.models.parts.match_tensors import MatchTensors, finished
-from matchrt.models.xoftr.backbone import Taps, XoFTRBackbone, normalised, run_backbone
-from matchrt.models.xoftr.coarse_matching import CoarseChoices, select_either
+from matchrt.models.xoftr.backbone import ImageNormalisation, Taps, XoFTRBackbone, run_backbone
+from matchrt.models.xoftr.coarse_matching import CoarseChoices, EitherSelection
 from matchrt.models.xoftr.config import XoFTRConfig
 from matchrt.models.xoftr.fine import FINE_RATIO, FINE_STRIDE, FineMatching, FineProcess
 
@@ -28,11 +28,13 @@ class XoFTR(nn.Module):
     def __init__(self, config: XoFTRConfig) -> None:
         super().__init__()
         self.config = config
+        self.normalisation = ImageNormalisation()
         self.backbone = XoFTRBackbone(config.block_dims)
         self.loftr_coarse = LocalFeatureTransformer(config.coarse)
         frequencies = sine_frequencies(config.coarse.d_model, fixed_divisor=True)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.coarse_matching = CoarseChoices(config.coarse.d_model, config.match.temperature)
+        self.selection = EitherSelection()
         self.fine_process = FineProcess(config)
         self.fine_matching = FineMatching(config.block_dims[0])
 
@@ -65,22 +67,24 @@ class XoFTR(nn.Module):
         max_matches: K, the match slots of each pair. The K most probable pairs of cells are refined, and those whose
             best pair of pixels is below the threshold are no matches.
         """
-        taps = run_backbone(self.backbone, normalised(image0, size0), normalised(image1, size1))
+        taps = run_backbone(self.backbone, self.normalisation(image0, size0), self.normalisation(image1, size1))
         grid0, grid1 = self.grid(taps[0][0], size0), self.grid(taps[1][0], size1)
         mask0, mask1 = grid0.mask(), grid1.mask()
         tokens = self.encode_coarse(taps[0][0], taps[1][0], mask0, mask1)
         choices = self.coarse_matching(*tokens, mask0, mask1)
-        found = select_either(choices, grid0, grid1, self.config.match, max_matches)
+        found = self.selection(choices, grid0, grid1, self.config.match, max_matches)
         return self.refine(taps, tokens, found, (grid0, grid1))
 
-    def refine(self, taps: tuple[Taps, Taps], tokens: Pair, found: CoarseMatches, grids: tuple[Grid, Grid]) -> MatchTensors:
+    def refine(
+        self, taps: tuple[Taps, Taps], tokens: Pair, found: CoarseMatches, grids: tuple[Grid, Grid]
+    ) -> MatchTensors:
         """The matches of the pairs of cells, best first; their score is the confidence of the best pair of pixels."""
         cells = (found.index0, found.index1)
         windows = self.fine_process(taps, tokens, cells)
         shape = cells[0].shape
         *offsets, confidence, margin = (part.unflatten(0, shape) for part in self.fine_matching(*windows))
         keep = (found.scores > 0) & (confidence > self.config.fine_threshold)
-        scores, order = torch.where(keep, confidence, torch.zeros_like(confidence)).topk(shape[1], dim=1)
+        scores, order = torch.where(keep, confidence, 0.0).topk(shape[1], dim=1)
         points = [
             (_corner(index, grid.width) + offset) * FINE_STRIDE
             for index, grid, offset in zip(cells, grids, offsets, strict=True)

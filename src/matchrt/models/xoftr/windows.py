@@ -134,7 +134,5 @@ class WindowCrossAttention(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
         """x0 and x1 `[N,L,C]` -> the same shapes."""
         messages = self.cross_attn(self.norm1(x0), self.norm1(x1))
-        first, second = (
-            x + self.gamma * self.norm2(self.mlp(x, m)) for x, m in zip((x0, x1), messages, strict=True)
-        )
+        first, second = (x + self.gamma * self.norm2(self.mlp(x, m)) for x, m in zip((x0, x1), messages, strict=True))
         return first, second
