@@ -17,9 +17,9 @@ from support.xoftr import random_state, random_xoftr
 from matchrt import Matcher
 from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.errors import MatchRTError
+from matchrt.export import precision
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
-from matchrt.export import precision
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.registry import get_spec
@@ -123,7 +123,9 @@ def test_fp16_claims_every_node(static_graph: onnx.ModelProto) -> None:
     assert records
     inputs = sample_inputs(input_contract(XOFTR_INPUT, ExportOptions(*SIZE)), 8)[0]
     exact, half = run_onnx(static_graph, inputs), run_onnx(model, inputs)
-    found = [{tuple(row) for row in np.round(out["keypoints0"][0, : int(out["num_matches"][0])])} for out in (exact, half)]
+    found = [
+        {tuple(row) for row in np.round(out["keypoints0"][0, : int(out["num_matches"][0])])} for out in (exact, half)
+    ]
     assert len(found[0] & found[1]) >= 0.9 * len(found[0])
 
 

@@ -21,7 +21,7 @@ import torch
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.network import LoadedNetwork
 from matchrt.families.base import Preprocess
-from matchrt.manifest import InputContract, Profile
+from matchrt.manifest import SIZELESS, InputContract, Profile
 from matchrt.models.parts.engine_graph import OUTPUTS
 
 OPSET = 18
@@ -77,7 +77,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         )
     channels, kernel, batch = preprocess.channels, preprocess.kernel, options.batch
     if options.profile is None:
-        if preprocess.static == "pad-square" and options.height != options.width:
+        if preprocess.static in ("pad-square", "square") and options.height != options.width:
             raise MatchRTError(
                 "size-square",
                 f"This model pads images to a square; {options.height}x{options.width} is not a square.",
@@ -155,7 +155,7 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
     if options.profile is None:
         shape = (options.batch, options.height, options.width, channels)
         images = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
-        if preprocess.static == "stretch":  # no padding, hence no valid sizes
+        if preprocess.static in SIZELESS:
             coarse = None if options.coarse is None else (options.batch, *options.coarse, channels)
             copies = [] if coarse is None else [torch.zeros(coarse, dtype=torch.uint8) for _ in range(2)]
             return (*images, *copies), None

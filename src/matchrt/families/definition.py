@@ -37,6 +37,7 @@ class ModelSpec:
         are built with.
     published: the files that hold these weights, each of them all; `matchrt download` takes the first.
     suits: for which images or purposes it is, the main one first.
+    presets: named settings of this model, of which the first is the default; empty for those of the family.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ModelSpec:
     default_score: float = 0.0
     published: tuple[PublishedFile, ...] = ()
     suits: tuple[Use, ...] = ()
+    presets: tuple[Preset, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class FamilyDefinition:
     models: the variants of the family.
     fp16: which nodes compute in fp16; None if there are no fp16 engines.
     int8: which products are quantized; None if there are no int8 engines.
-    presets: named settings, of which the first is the default; empty if the models' own size is the default.
+    presets: named settings of models that have none of their own, of which the first is the default; empty if the
+        models' own size is the default.
     options: names that `BuildRequest.family_options` may have for this family; `Family.with_options` interprets them.
     dense: whether engines have the dense outputs on request (`manifest.DENSE_OUTPUTS`).
     second_file: the file of weights that the checkpoints lack; None if the checkpoint holds all.

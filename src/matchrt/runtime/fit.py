@@ -8,7 +8,7 @@ Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,9 +24,12 @@ from matchrt.manifest import InputContract, Kernel
 MAX_ENLARGEMENT = 2.0
 # Eight cells of 8 px. Networks with a coarse grid drop matches in a border of up to two cells on each side.
 MIN_NETWORK_SIDE = 64
+# A large image is padded to a square of at most so many times its pixels.
+MAX_SQUARE, LARGE_SIDE = 8, 4096
 
 UInt8Array = npt.NDArray[np.uint8]
 _PILLOW = {"lanczos": PILImage.Resampling.LANCZOS, "bicubic": PILImage.Resampling.BICUBIC}
+_ALIASED = {"bicubic-aliased": cv2.INTER_CUBIC, "bilinear-aliased": cv2.INTER_LINEAR}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Fit:
     resized_width: columns of the resized image, pixels.
     canvas_height: rows of the network's input, pixels.
     canvas_width: columns of the network's input, pixels.
+    padding: rows below and columns right of the original, zeros, that are added before it is resized; the scales and
+        the resized size are those of the padded original.
     """
 
     scale_x: float
@@ -47,11 +52,13 @@ class Fit:
     resized_width: int
     canvas_height: int
     canvas_width: int
+    padding: tuple[int, int] = (0, 0)
 
     @property
     def original_hw(self) -> tuple[int, int]:
         """(height, width) in pixels of the image that this fit was made for."""
-        return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+        height, width = round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+        return height - self.padding[0], width - self.padding[1]
 
     @property
     def canvas_hw(self) -> tuple[int, int]:
@@ -98,6 +105,8 @@ def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int
     canvas = (contract.height, contract.width)
     if contract.fitting == "stretch":
         return _fit(_positive(image_hw, "image"), canvas, canvas)
+    if contract.fitting == "square":
+        return fit_square(image_hw, canvas)
     if contract.fitting == "pad-square":
         return fit_pad_square(image_hw, contract.height, contract.divisor)
     return fit_letterbox(image_hw, canvas, contract.divisor)
@@ -108,7 +117,29 @@ def fit_coarse(image_hw: tuple[int, int], contract: InputContract) -> Fit | None
 
     image_hw: (height, width) of the image, pixels. Error: fit-size.
     """
-    return None if contract.coarse is None else _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+    if contract.coarse is None:
+        return None
+    if contract.fitting == "square":
+        return fit_square(image_hw, contract.coarse)
+    return _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+
+
+def fit_square(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Fit:
+    """GIM's rule: zeros right and below make the image a square, which is then resized to the whole canvas.
+
+    image_hw, canvas_hw: (height, width) of the image and of the canvas, pixels.
+    Error: fit-size if a size is not positive, or if the square of a large image would be MAX_SQUARE times the image.
+    """
+    height, width = _positive(image_hw, "image")
+    side = max(height, width)
+    if side > LARGE_SIDE and side > MAX_SQUARE * min(height, width):
+        raise MatchRTError(
+            "fit-size",
+            f"An image of {width}x{height} pixels is too narrow for a model that pads images to squares.",
+            "Cut it into parts, or resize it first.",
+        )
+    whole = _fit((side, side), canvas_hw, canvas_hw)
+    return replace(whole, padding=(side - height, side - width))
 
 
 def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
@@ -221,7 +252,7 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
     C is 1 or 3.
     kernel: `area-linear` averages over areas along a side that shrinks (no aliasing), and interpolates linearly along a
         side that grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink. `bicubic-aliased`
-        is OpenCV's, which does not.
+        and `bilinear-aliased` are OpenCV's, which do not.
     Error: fit-mismatch if the image is not of the size that the fit was made for.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[:2] != fit.original_hw:
@@ -229,6 +260,10 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
             "fit-mismatch",
             f"The image is {pixels.dtype} {pixels.shape}; the fit is for uint8 of height, width {fit.original_hw}.",
             "Make the fit from the size of this image.",
+        )
+    if any(fit.padding):
+        pixels = np.asarray(
+            cv2.copyMakeBorder(pixels, 0, fit.padding[0], 0, fit.padding[1], cv2.BORDER_CONSTANT), np.uint8
         )
     resized = _resize(pixels, fit.resized_height, fit.resized_width, kernel)
     if resized.ndim == 2:
@@ -242,8 +277,8 @@ def apply_fit(pixels: UInt8Array, fit: Fit, kernel: Kernel = "area-linear") -> U
 
 def _resize(pixels: UInt8Array, height: int, width: int, kernel: Kernel) -> UInt8Array:
     """Shrinks first, then enlarges: INTER_AREA stops averaging as soon as one of its two sides grows."""
-    if kernel == "bicubic-aliased":
-        return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    if kernel in _ALIASED:
+        return np.asarray(cv2.resize(pixels, (width, height), interpolation=_ALIASED[kernel]), np.uint8)
     if kernel != "area-linear":
         return np.array(PILImage.fromarray(pixels).resize((width, height), _PILLOW[kernel]))
     down = (min(height, pixels.shape[0]), min(width, pixels.shape[1]))

@@ -68,7 +68,7 @@ class FineProcess(nn.Module):
     def _cut(self, taps: Sequence[Tensor], tokens: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`[B*K,1,C]`, `[B*K,9,C]` and `[B*K,25,C]` of one image or of a batch of both, at the matched cells."""
         before, quarter, half = taps
-        after = tokens.transpose(1, 2).unflatten(2, before.shape[2:])
+        after = tokens.transpose(1, 2).reshape(before.shape)
         merged = self.conv_merge(torch.cat([after, before], dim=1))
         return self.cut(merged, self.out_conv_m(quarter), self.out_conv_f(half), cells)
 

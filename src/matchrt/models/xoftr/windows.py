@@ -47,7 +47,8 @@ class _Heads(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """`[N,L,C]` -> `[N,h,L,C/h]`."""
-        return x.unflatten(2, (self.heads, x.shape[2] // self.heads)).transpose(1, 2)
+        count, length, channels = x.shape
+        return x.reshape(count, length, self.heads, channels // self.heads).transpose(1, 2)
 
     @staticmethod
     def join(x: Tensor) -> Tensor:
