@@ -302,7 +302,7 @@ _MINIMA_LICENCE = Licence(
     "Apache-2.0",
     _READ,
     "read",
-    "The licence of the authors' repository (LSXI7/MINIMA), as others report it.",
+    "By the badge in the README of the authors' repository (LSXI7/MINIMA), which does not mention the weights.",
     commercial=True,
 )
 
@@ -351,7 +351,8 @@ _XOFTR_LICENCE = Licence(
     "Apache-2.0",
     _READ,
     "read",
-    "The licence of the authors' repository (OnderT/XoFTR), as others report it.",
+    "The authors' repository (OnderT/XoFTR) is Apache-2.0, and does not mention the weights. They were pre-trained on "
+    "KAIST's multispectral images, whose terms have not been checked here.",
     commercial=True,
 )
 XOFTR = (
@@ -388,8 +389,8 @@ GIM_ROMA = PublishedFile(
         "MIT",
         _READ,
         "read",
-        "The licence of the authors' repository (xuelunshen/gim), as others report it.",
-        commercial=True,
+        "The authors' README: the repository is MIT, and the model is provided for research purposes only; who uses it "
+        "for anything else has to secure the rights (xuelunshen/gim).",
     ),
     sha256="0568a39fa9154bc60ab67badf1a49d4da7860761f87eb2149dc5e9daa02e5a05",
 )

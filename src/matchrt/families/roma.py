@@ -225,7 +225,7 @@ ROMA_MODELS = (
         _roma(
             "gim-roma",
             GIM_ROMA,
-            "MIT",
+            "MIT, and by the README for research purposes only",
             "gim_roma_100h.ckpt from the authors' weights linked from github.com/xuelunshen/gim",
             "RoMa trained on videos of the internet by GIM, dense; padded to squares, 672 and 1344",
             published_files.GIM_ROMA,
