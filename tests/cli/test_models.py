@@ -14,10 +14,10 @@ NOT_COMMERCIAL = {
     "loftr-indoor": "ScanNet",
     "loftr-indoor-new": "ScanNet",
     "roma-indoor": "ScanNet",
-    "matchanything-roma": "registered",
-    "matchanything-eloftr": "registered",
-    "eloftr": "registered",
-    "eloftr-opt": "registered",
+    "matchanything-roma": "organisations register",
+    "matchanything-eloftr": "organisations register",
+    "eloftr": "organisations register",
+    "eloftr-opt": "organisations register",
     "gim-roma": "research purposes only",
 }
 
@@ -57,6 +57,8 @@ def test_commercial_lists_what_is_stated_to_be_permitted(cli: CommandLine) -> No
     out = cli("models", "--commercial").out
     assert "DKM#42" in out and "(read 2026-11-27)" in out and "no legal advice" in out
     assert not any(f"  {name}  " in out for name in NOT_COMMERCIAL)
+    for name, reason in NOT_COMMERCIAL.items():
+        assert any(reason in file["licence"]["note"] for file in rows[name]["files"]), name
     assert "EfficientLoFTR" in out and "efficientloftr.safetensors" not in out
 
 
