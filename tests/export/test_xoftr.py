@@ -159,5 +159,7 @@ def test_build_match_and_verify(cli: CommandLine, checkpoint: Path, tmp_path: Pa
         found = matcher.match(*shifted_pair(128, 160, (16, 8)))
     moved = np.median(found.keypoints0 - found.keypoints1, axis=0)
     assert len(found) > 50 and np.abs(moved - (16, 8)).max() < 2
-    ran = cli("build", "xoftr", *common, "--precision", "fp16", "--output", half)
-    assert ran.code in (0, 1), ran.err
+    # With random weights many scores lie at the threshold, so the gate's 99 % may be missed by a match or two.
+    ran = cli("build", "xoftr", *common, "--precision", "fp16", "--accept-accuracy-loss", "--output", half)
+    assert ran.code == 0, ran.err
+    assert read_manifest(manifest_path(half)).checks["precision_kept"] >= 0.97
