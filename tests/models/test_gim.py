@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,6 @@ def test_certainty_is_zero_where_the_image_is_black(vectors: Any) -> None:
 
 
 def test_one_way_looks_at_the_first_image_only() -> None:
-    from dataclasses import replace
-
     with torch.device("meta"):
         one_way, plain = RoMa(replace(TINY, black=1 / 32, symmetric=False)), RoMa(TINY)
     images = torch.zeros(4, 3, 8, 8)
