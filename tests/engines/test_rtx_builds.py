@@ -38,7 +38,15 @@ TARGETS = ("8.0", "8.9")
 # Small sizes (height, width) where 64x64 is too small for a family.
 SIZES = {"roma": (168, 168), "romav2": (96, 128), "eloftr": (128, 128)}
 # Models whose graph is another's but for constants.
-ALIKE = {"loftr-indoor": "loftr-outdoor", "loftr-indoor-new": "loftr-outdoor", "roma-indoor": "roma-outdoor"}
+ALIKE = {
+    "loftr-indoor": "loftr-outdoor",
+    "loftr-indoor-new": "loftr-outdoor",
+    "minima-loftr": "loftr-outdoor",
+    "roma-indoor": "roma-outdoor",
+    "minima-roma": "roma-outdoor",
+    "minima-eloftr": "eloftr",
+    "minima-xoftr": "xoftr",
+}
 
 
 def no_gpu() -> bool:
@@ -50,7 +58,7 @@ def no_gpu() -> bool:
 
 def _tiny(config: RoMaConfig) -> RoMaConfig:
     """A small network with the rules of that one."""
-    return replace(TINY, imagenet=config.imagenet, scale_rule=config.scale_rule)
+    return replace(TINY, imagenet=config.imagenet, scale_rule=config.scale_rule, black=config.black)
 
 
 def export_small(spec: ModelSpec, folder: Path) -> Path:

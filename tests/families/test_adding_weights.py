@@ -65,7 +65,7 @@ def test_without_the_spec_the_file_is_refused(cli: CommandLine, aerial_file: Pat
 @pytest.mark.usefixtures("with_aerial")
 def test_one_spec_and_every_command_knows_the_model(cli: CommandLine, aerial_file: Path) -> None:
     listed = {entry["name"]: entry for entry in cli("models", "--json").json}
-    assert listed["coarse-aerial"]["licence"] == "CC-BY-4.0" and list(listed).index("coarse-aerial") == 5
+    assert listed["coarse-aerial"]["licence"] == "CC-BY-4.0" and list(listed).index("coarse-aerial") == 6
     assert "coarse-aerial" in cli("inspect", aerial_file).out
     ran = cli("diagnose", aerial_file, "--model", "coarse-aerial", "--json")
     assert ran.code == 0 and ran.json["explained"] and ran.json["fits"] == ["coarse-aerial"]

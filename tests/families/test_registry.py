@@ -25,7 +25,7 @@ def test_every_line_of_the_table_is_a_family_of_that_name() -> None:
 
 
 def test_unknown_families_are_named_errors() -> None:
-    with pytest.raises(MatchRTError, match="loftr, roma, romav2, eloftr") as caught:
+    with pytest.raises(MatchRTError, match="loftr, roma, romav2, eloftr, xoftr") as caught:
         family_of("superglue")
     assert caught.value.code == "family-unknown" and find_family("superglue") is None
 
@@ -71,9 +71,9 @@ _OWN = ("families", "models", "flax")
 
 def test_general_code_imports_no_network_and_compares_no_family() -> None:
     imports = re.compile(
-        r"(?:from|import) matchrt\.(?:models\.(?:loftr|eloftr|roma)|families\.(?:loftr|eloftr|roma|dinov2))"
+        r"(?:from|import) matchrt\.(?:models\.(?:loftr|eloftr|roma|xoftr)|families\.(?:loftr|eloftr|roma|xoftr|dinov2))"
     )
-    compares = re.compile(r"[=!]= *\"(?:loftr|eloftr|roma)\"|isinstance\([^)]*(?:LoFTR|RoMa|GridFamily)")
+    compares = re.compile(r"[=!]= *\"(?:loftr|eloftr|roma|xoftr)\"|isinstance\([^)]*(?:LoFTR|RoMa|GridFamily)")
     for path in SOURCE.rglob("*.py"):
         if path.relative_to(SOURCE).parts[0] not in _OWN:
             text = path.read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.dense import DenseMatches, balance, density, draw
+from matchrt.runtime.dense import DenseMatches, balance, density, draw, without_padding
+from matchrt.runtime.fit import fit_square
 from matchrt.runtime.match_data import ImageRef
 
 
@@ -57,6 +58,22 @@ def test_sample_is_reproducible_sorted_and_in_pixels() -> None:
     assert np.allclose(keypoints0[:, 0] + keypoints1[:, 0], 199.0, atol=1e-3)  # the warp mirrors x
     assert len(dense.sample(10**6)[2]) == int((certainty > 0).sum())
     assert len(_dense(np.zeros((8, 8))).sample(5)[2]) == 0
+
+
+def test_a_warp_of_padded_images_is_brought_back_to_the_images() -> None:
+    """Image 0 is 60 x 100 in a square of 100, image 1 fills its square."""
+    fits = fit_square((60, 100), (50, 50)), fit_square((80, 80), (50, 50))
+    dense = _dense(np.ones((50, 50)))
+    warp, certainty = without_padding(dense.warp, dense.certainty, fits)
+    back = DenseMatches(warp, certainty, ImageRef("a", 60, 100), ImageRef("b", 80, 80))
+    points0, points1 = back.to_pixels(warp)
+    columns, rows = np.meshgrid(np.arange(50), np.arange(50))
+    assert np.abs(points0 - np.stack([columns * 2 + 0.5, rows * 2 + 0.5], axis=2)).max() < 1e-4
+    assert np.abs(points1[..., 0] - ((49 - columns + 0.5) * 1.6 - 0.5)).max() < 1e-4
+    assert (certainty[:30] == 1).all() and (certainty[30:] == 0).all()
+    assert fits[0].to_original(np.array([[10.0, 20.0]])).tolist() == [[20.5, 40.5]]
+    inside = back.image0.holds(np.array([[99.4, 59.4], [99.6, 10.0], [10.0, 59.6], [-0.6, 0.0], [np.nan, 0.0]]))
+    assert inside.tolist() == [True, False, False, False, True]
 
 
 def test_sample_needs_a_count() -> None:

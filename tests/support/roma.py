@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from matchrt.families import registry
+from matchrt.families.definition import ModelSpec
 from matchrt.families.roma import ROMA_FAMILY, RoMaFamily
 from matchrt.models.roma.config import DINOv2Config, GPConfig, MatchDecoderConfig, RefinerConfig, RoMaConfig
 from matchrt.models.roma.network import RoMa
@@ -32,7 +33,11 @@ TINY = RoMaConfig(
 )
 
 
-TINY_FAMILY = replace(ROMA_FAMILY, models=tuple(replace(spec, family=RoMaFamily(TINY)) for spec in ROMA_FAMILY.models))
+def _tiny(spec: ModelSpec) -> ModelSpec:
+    return replace(spec, family=RoMaFamily(replace(TINY, black=spec.family.config.black)))
+
+
+TINY_FAMILY = replace(ROMA_FAMILY, models=tuple(map(_tiny, ROMA_FAMILY.models)))
 
 
 def register_tiny(patch: pytest.MonkeyPatch) -> None:

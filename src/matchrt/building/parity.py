@@ -21,7 +21,7 @@ from matchrt.errors import InternalError
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.to_onnx import ExportOptions, export_onnx
 from matchrt.export.weights.network import LoadedNetwork
-from matchrt.manifest import InputContract, has_dense
+from matchrt.manifest import SIZELESS, InputContract, has_dense
 from matchrt.models.parts.engine_graph import PLAIN_INPUTS, EngineGraph
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -42,7 +42,7 @@ def sample_inputs(contract: InputContract, stride: int, seed: int = 0) -> list[A
         size = (contract.height, contract.width)
         pairs = [_pair(contract, stride, (size, size), seed + 100 * index) for index in range(contract.batch)]
         inputs = {name: np.concatenate([pair[name] for pair in pairs]) for name in PLAIN_INPUTS}
-        if contract.fitting == "stretch":
+        if contract.fitting in SIZELESS:
             return [inputs | _coarse_copies(inputs, contract.coarse)]
         narrower = (size[0], size[1] - contract.divisor)
         inputs["image1"][:, :, narrower[1] :] = 0

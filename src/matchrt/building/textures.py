@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from matchrt.bench.folder import PlainPair
 from matchrt.bench.pairs import JudgedPair
-from matchrt.manifest import InputContract
+from matchrt.manifest import SIZELESS, InputContract
 from matchrt.runtime.self_test.pair import view
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -37,8 +37,8 @@ def texture_pairs(contract: InputContract, stride: int, count: int = 3) -> list[
     stride: the coarse stride in pixels.
     The images have sizes that the engine does not scale. For static engines, the input is the same as that of
     `parity.sample_inputs`: the second image is narrower by one divisor, so that padding and masks take part. Engines
-    that stretch images get two images of the full size. Their coarse copies come from the engine's own resize, not from
-    the mean over areas that parity takes. For dynamic engines, one pair has the best size. The other pair has two
+    that take no valid sizes get two images of the full size. Their coarse copies come from the engine's own resize, not
+    from the mean over areas that parity takes. For dynamic engines, one pair has the best size. The other pair has two
     shapes with the long side of the best size. Parity also takes smaller shapes, but an engine would enlarge these.
     """
     found = []
@@ -56,7 +56,7 @@ def _sizes(contract: InputContract) -> list[tuple[Size, Size]]:
     if contract.profile is None:
         assert contract.height is not None and contract.width is not None
         height, width = contract.height, contract.width
-        narrower = width if contract.fitting == "stretch" else width - contract.divisor
+        narrower = width if contract.fitting in SIZELESS else width - contract.divisor
         return [((height, width), (height, narrower))] * contract.batch
     best, least, step = contract.profile.optimum, contract.profile.minimum, contract.divisor
     short = 1 if best[1] <= best[0] else 0

@@ -67,9 +67,26 @@ def parts_of(spec: ModelSpec) -> list[tuple[str, tuple[PublishedFile, ...]]]:
     return [part for part in parts if part[1]]
 
 
-def licence_json(licence: Licence) -> dict[str, str]:
+def permitted_parts(spec: ModelSpec) -> list[tuple[str, tuple[PublishedFile, ...]]] | None:
+    """`parts_of`, with only those files whose statements permit commercial use; None if a part has no such file.
+
+    Bundled weights have the licence of matchrt, and no parts.
+    """
+    if spec.weights is not None:
+        return []
+    parts = [(option, tuple(f for f in files if f.licence.commercial)) for option, files in parts_of(spec)]
+    return parts if parts and all(files for _, files in parts) else None
+
+
+def licence_json(licence: Licence) -> dict[str, str | bool]:
     """A licence as JSON values."""
-    return {"name": licence.name, "date": licence.date, "dated": licence.dated, "note": licence.note}
+    return {
+        "name": licence.name,
+        "date": licence.date,
+        "dated": licence.dated,
+        "note": licence.note,
+        "commercial": licence.commercial,
+    }
 
 
 def file_json(file: PublishedFile, folder: WeightsFolder) -> dict[str, Any]:

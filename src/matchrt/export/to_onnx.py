@@ -21,7 +21,7 @@ import torch
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export.weights.network import LoadedNetwork
 from matchrt.families.base import Preprocess
-from matchrt.manifest import InputContract, Profile
+from matchrt.manifest import SIZELESS, InputContract, Profile
 from matchrt.models.parts.engine_graph import MASKED_INPUTS, OUTPUTS
 
 OPSET = 18
@@ -79,7 +79,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
             f"--batch {options.batch} is outside 1..64, or above 1 in a dynamic engine.",
             "Use e.g. --batch 8 with --height and --width.",
         )
-    if options.any_batch and (options.batch == 1 or preprocess.static == "stretch"):
+    if options.any_batch and (options.batch == 1 or preprocess.static in SIZELESS):
         raise MatchRTError(
             "batch-range",
             f"--batch 1..{options.batch} is no range, or this model's graph takes a fixed number of pairs only.",
@@ -87,7 +87,7 @@ def input_contract(preprocess: Preprocess, options: ExportOptions) -> InputContr
         )
     channels, kernel, batch = preprocess.channels, preprocess.kernel, options.batch
     if options.profile is None:
-        if preprocess.static == "pad-square" and options.height != options.width:
+        if preprocess.static in ("pad-square", "square") and options.height != options.width:
             raise MatchRTError(
                 "size-square",
                 f"This model pads images to a square; {options.height}x{options.width} is not a square.",
@@ -176,7 +176,7 @@ def _example(options: ExportOptions, preprocess: Preprocess) -> tuple[tuple[torc
     if options.profile is None:
         shape = (options.batch, options.height, options.width, channels)
         images = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
-        if preprocess.static == "stretch":  # no padding, hence no valid sizes
+        if preprocess.static in SIZELESS:
             coarse = None if options.coarse is None else (options.batch, *options.coarse, channels)
             copies = [] if coarse is None else [torch.zeros(coarse, dtype=torch.uint8) for _ in range(2)]
             return (*images, *copies), None

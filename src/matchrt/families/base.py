@@ -193,7 +193,14 @@ def configured(network: nn.Module, **changes: Any) -> Iterator[None]:
 def adjusted(match: CoarseMatchConfig, threshold: float | None, mutual: bool | None) -> CoarseMatchConfig:
     """The rules with another threshold (0..1) or mutual test; None keeps a value. Error: threshold-range."""
     if threshold is not None:
-        if not 0.0 <= threshold < 1.0:
-            raise MatchRTError("threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.2.")
-        match = replace(match, threshold=threshold)
+        match = replace(match, threshold=require_threshold(threshold))
     return match if mutual is None else replace(match, mutual=mutual)
+
+
+def require_threshold(threshold: float, usual: float = 0.2) -> float:
+    """The threshold, if it is a share. usual: a value for the message. Error: threshold-range."""
+    if not 0.0 <= threshold < 1.0:
+        raise MatchRTError(
+            "threshold-range", f"Threshold {threshold} is outside 0..1.", f"Use a value such as {usual}."
+        )
+    return threshold

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from matchrt.families.base import Family, Preprocess
 from matchrt.families.keymap import KeyMap
 from matchrt.families.published import PublishedFile
 from matchrt.families.rules import PrecisionRules, QuantRules
 from matchrt.families.second_file import SecondFile
+
+# For whom a model is. `speed`: for those who need matches in milliseconds, or have no GPU.
+Use = Literal["outdoor", "indoor", "cross-modal", "thermal", "speed"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class ModelSpec:
         are built with.
     published: the files that hold these weights, each of them all; `matchrt download` takes the first.
     unless_published: what to know of a checkpoint that is none of these files, byte by byte; empty if there is nothing.
+    suits: for which images or purposes it is, the main one first.
+    presets: named settings of this model, of which the first is the default; empty for those of the family.
     """
 
     name: str
@@ -48,6 +54,8 @@ class ModelSpec:
     default_score: float = 0.0
     published: tuple[PublishedFile, ...] = ()
     unless_published: str = ""
+    suits: tuple[Use, ...] = ()
+    presets: tuple[Preset, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ class FamilyDefinition:
     models: the variants of the family.
     fp16: which nodes compute in fp16; None if there are no fp16 engines.
     int8: which products are quantized; None if there are no int8 engines.
-    presets: named settings, of which the first is the default; empty if the models' own size is the default.
+    presets: named settings of models that have none of their own, of which the first is the default; empty if the
+        models' own size is the default.
     options: names that `BuildRequest.family_options` may have for this family; `Family.with_options` interprets them.
     dense: whether engines have the dense outputs on request (`manifest.DENSE_OUTPUTS`).
     second_file: the file of weights that the checkpoints lack; None if the checkpoint holds all.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from matchrt.errors import MatchRTError
-from matchrt.families.base import configured
+from matchrt.families.base import configured, require_threshold
 from matchrt.manifest import MatchContract
 
 if TYPE_CHECKING:
@@ -65,11 +65,7 @@ class DenseFamily:
         """
         config = self.config
         if threshold is not None:
-            if not 0.0 <= threshold < 1.0:
-                raise MatchRTError(
-                    "threshold-range", f"Threshold {threshold} is outside 0..1.", "Use a value such as 0.05."
-                )
-            config = replace(config, threshold=threshold)
+            config = replace(config, threshold=require_threshold(threshold, 0.05))
         return replace(self, config=config if mutual is None else replace(config, symmetric=mutual))
 
     def at(self: FamilyT, height: int, width: int) -> FamilyT:

@@ -190,6 +190,7 @@ def _models() -> tuple[ModelSpec, ...]:
             origin,
             "EfficientLoFTR, full configuration",
             published=published_files.ELOFTR,
+            suits=("outdoor", "speed"),
         ),
         ModelSpec(
             "eloftr-opt",
@@ -202,6 +203,7 @@ def _models() -> tuple[ModelSpec, ...]:
             origin,
             "EfficientLoFTR, the authors' optimised configuration: no dual softmax",
             published=published_files.ELOFTR,
+            suits=("speed", "outdoor"),
         ),
         ModelSpec(
             "matchanything-eloftr",
@@ -215,6 +217,21 @@ def _models() -> tuple[ModelSpec, ...]:
             "or model.safetensors of zju-community/matchanything_eloftr",
             "EfficientLoFTR trained across modalities by MatchAnything; one-to-many matches",
             published=published_files.MATCHANYTHING_ELOFTR,
+            suits=("cross-modal",),
+        ),
+        ModelSpec(
+            "minima-eloftr",
+            full,
+            ELOFTR_KEYS,
+            ELOFTR_INPUT,
+            480,
+            640,
+            "Apache-2.0",
+            "minima_eloftr.ckpt from the authors' weights linked from github.com/LSXI7/MINIMA",
+            "EfficientLoFTR trained across modalities by MINIMA; its authors ship no loader, so threshold 0.2 and "
+            "scale of positions are EfficientLoFTR's and unofficial",
+            published=(published_files.MINIMA_ELOFTR,),
+            suits=("cross-modal", "speed"),
         ),
     )
 

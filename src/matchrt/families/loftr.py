@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from matchrt.families import published_files, reasons
 from matchrt.families.base import GridFamily, Preprocess
-from matchrt.families.definition import FamilyDefinition, ModelSpec
+from matchrt.families.definition import FamilyDefinition, ModelSpec, Use
 from matchrt.families.keymap import Constant, Drop, Keep, KeyMap, Reject, Tied
 from matchrt.families.published import PublishedFile
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
@@ -24,6 +24,7 @@ COARSE_LOFTR_INPUT = Preprocess(channels=1, divisor=16)
 LOFTR_OUTDOOR = LoFTRConfig()
 LOFTR_INDOOR = LOFTR_OUTDOOR
 LOFTR_INDOOR_NEW = LoFTRConfig(fixed_position_divisor=True)
+MINIMA_LOFTR = LOFTR_INDOOR_NEW
 COARSE_LOFTR = LoFTRConfig(
     initial_dim=8,
     block_dims=(8, 16, 32, 32),
@@ -107,10 +108,21 @@ COARSE_LOFTR_KEYS = KeyMap(
 _OFFICIAL = "the authors' weights folder linked from github.com/zju3dv/LoFTR"
 
 
-def _loftr(name: str, network: LoFTRConfig, file: PublishedFile, description: str) -> ModelSpec:
-    origin, family = f"{file.name} from {_OFFICIAL}", LoFTRFamily(network)
+def _loftr(
+    name: str, network: LoFTRConfig, file: PublishedFile, description: str, use: Use, origin: str = _OFFICIAL
+) -> ModelSpec:
     return ModelSpec(
-        name, family, LOFTR_KEYS, LOFTR_INPUT, 480, 640, "Apache-2.0", origin, description, published=(file,)
+        name,
+        LoFTRFamily(network),
+        LOFTR_KEYS,
+        LOFTR_INPUT,
+        480,
+        640,
+        "Apache-2.0",
+        f"{file.name} from {origin}",
+        description,
+        published=(file,),
+        suits=(use,),
     )
 
 
@@ -127,14 +139,24 @@ LOFTR_MODELS = (
         "small LoFTR for CPUs, bundled",
         weights="loftr-lite.safetensors",
         default_score=0.4,  # chosen on held-out training tiles: docs/models/loftr-lite.md
+        suits=("speed", "outdoor", "indoor"),
     ),
-    _loftr("loftr-outdoor", LOFTR_OUTDOOR, published_files.LOFTR_OUTDOOR, "LoFTR trained on MegaDepth"),
-    _loftr("loftr-indoor", LOFTR_INDOOR, published_files.LOFTR_INDOOR, "LoFTR trained on ScanNet"),
+    _loftr("loftr-outdoor", LOFTR_OUTDOOR, published_files.LOFTR_OUTDOOR, "LoFTR trained on MegaDepth", "outdoor"),
+    _loftr("loftr-indoor", LOFTR_INDOOR, published_files.LOFTR_INDOOR, "LoFTR trained on ScanNet", "indoor"),
     _loftr(
         "loftr-indoor-new",
         LOFTR_INDOOR_NEW,
         published_files.LOFTR_INDOOR_NEW,
         "LoFTR trained on ScanNet with the position encoding of the paper",
+        "indoor",
+    ),
+    _loftr(
+        "minima-loftr",
+        MINIMA_LOFTR,
+        published_files.MINIMA_LOFTR,
+        "LoFTR trained across modalities by MINIMA",
+        "cross-modal",
+        "the authors' weights linked from github.com/LSXI7/MINIMA",
     ),
     ModelSpec(
         "coarse-loftr",
@@ -147,6 +169,7 @@ LOFTR_MODELS = (
         "LoFTR_teacher.pt or LoFTR_no_teacher.pt from github.com/Kolkir/Coarse_LoFTR_TRT",
         "coarse-only LoFTR at 1/16 for low-end devices",
         published=published_files.COARSE_LOFTR,
+        suits=("speed",),
     ),
 )
 
@@ -162,7 +185,7 @@ _POSITION_CODES = Rule(
     "arguments of sine and cosine reach 256, where fp16 values are 0.125 to 0.25 radians apart",
     (Nodes(_NETWORK, ("Range", "Sin", "Cos")), Nodes(_NETWORK, ("Mul",), operands=("network/Range_*",))),
 )
-_POSITION_ADD = Rule(
+POSITION_ADD = Rule(
     "position-add",
     "fp16",
     "a sum of two features of order 1",
@@ -251,11 +274,13 @@ _LINEAR = Rule(
     ),
 )
 
+# The rules of the coarse transformer, which XoFTR has too.
+TRANSFORMER_FP16 = (_NORMS, _ATTENTION, _RESIDUAL, _LINEAR)
 
 LOFTR_FP16 = PrecisionRules(
     "loftr",
     (
-        *(_POSITION_ADD, _POSITION_CODES),
+        *(POSITION_ADD, _POSITION_CODES),
         *(_COARSE_MATCHING, _MASKS, _SELECTION, _COORDINATES, _IMAGE),
         *(_SOFT_ARGMAX, _NORMS, _ATTENTION, _RESIDUAL, _FINE_ATTENTION, _CONVOLUTION, _LINEAR),
     ),

@@ -64,7 +64,7 @@ def configure(spec: ModelSpec, request: ModelRequest) -> ConfiguredModel:
     """Applies a request to a model. Errors: option-model, preset-unknown, and those of the family's options."""
     definition = family_of(spec.family.name)
     _require_taken(spec, definition, request)
-    preset = _preset(definition, request.preset)
+    preset = _preset(spec.presets or definition.presets, request.preset)
     size = (spec.height, spec.width) if preset is None else preset.size
     height = size[0] if request.height is None else request.height
     width = size[1] if request.width is None else request.width
@@ -75,14 +75,14 @@ def configure(spec: ModelSpec, request: ModelRequest) -> ConfiguredModel:
     return ConfiguredModel(replace(spec, family=family), height, width, mutual)
 
 
-def _preset(definition: FamilyDefinition, name: str | None) -> Preset | None:
-    """The preset of that name; without a name the default, None if the family has no presets. Error: preset-unknown."""
+def _preset(presets: tuple[Preset, ...], name: str | None) -> Preset | None:
+    """The preset of that name; without a name the default, None if there are no presets. Error: preset-unknown."""
     if name is None:
-        return definition.presets[0] if definition.presets else None
-    for preset in definition.presets:
+        return presets[0] if presets else None
+    for preset in presets:
         if preset.name == name:
             return preset
-    known = ", ".join(preset.name for preset in definition.presets)
+    known = ", ".join(preset.name for preset in presets)
     raise MatchRTError("preset-unknown", f"There is no preset '{name}'.", f"Known presets: {known}.")
 
 

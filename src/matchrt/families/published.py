@@ -17,12 +17,15 @@ class Licence:
     date: ISO date.
     dated: what the date says: `since` when the licence holds, or when its statement was `read`.
     note: what else somebody has to know before they use the file; one to three sentences.
+    commercial: whether this statement permits commercial use of the file and nothing that is known speaks against it.
+        False also where that is unclear; the note says why.
     """
 
     name: str
     date: str
     dated: Literal["since", "read"]
     note: str
+    commercial: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.dated} {self.date})"

@@ -40,7 +40,11 @@ def _kornia(name: str) -> tuple[Address, Address]:
 
 _LOFTR_REPOSITORY = "https://github.com/zju3dv/LoFTR"
 _LOFTR_LICENCE = Licence(
-    "Apache-2.0", _READ, "read", "The authors' repository is Apache-2.0. It does not mention the weights."
+    "Apache-2.0",
+    _READ,
+    "read",
+    "The authors' repository is Apache-2.0. It does not mention the weights.",
+    commercial=True,
 )
 _SCANNET_LICENCE = Licence(
     "Apache-2.0",
@@ -91,7 +95,13 @@ def _coarse(name: str, title: str, sha256: str) -> PublishedFile:
         addresses=(
             Address(f"https://raw.githubusercontent.com/{repository}/{commit}/weights/{name}", "the author, on GitHub"),
         ),
-        licence=Licence("Apache-2.0", _READ, "read", "The licence of the author's repository, which holds the file."),
+        licence=Licence(
+            "Apache-2.0",
+            _READ,
+            "read",
+            "The licence of the author's repository, which holds the file.",
+            commercial=True,
+        ),
         bytes=1_759_819,
         sha256=sha256,
     )
@@ -227,7 +237,11 @@ ROMA_OUTDOOR = PublishedFile(
     page=_ROMA_PAGE,
     addresses=_roma("roma_outdoor.pth", "cmzpa"),
     licence=Licence(
-        "MIT", _READ, "read", "The author calls the weights that were trained on MegaDepth MIT (Parskatt/DKM#42)."
+        "MIT",
+        _READ,
+        "read",
+        "The author calls the weights that were trained on MegaDepth MIT (Parskatt/DKM#42).",
+        commercial=True,
     ),
     bytes=445_647_516,
     sha256="c7a45c80d41ad788a63c641d1b686d7cb3f297f40097c6f4e75039889e5cc8ba",
@@ -279,7 +293,9 @@ DINOV2_FACEBOOK = PublishedFile(
         ),
         Address("https://osf.io/tmj5c/download", "a copy on osf.io"),
     ),
-    licence=Licence("Apache-2.0", _READ, "read", "Code and weights, by the authors' README and model card."),
+    licence=Licence(
+        "Apache-2.0", _READ, "read", "Code and weights, by the authors' README and model card.", commercial=True
+    ),
     bytes=1_217_586_395,
     sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
 )
@@ -295,8 +311,108 @@ DINOV2_HUGGING_FACE = PublishedFile(
             "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
         ),
     ),
-    licence=Licence("Apache-2.0", _READ, "read", "By the card of facebook/dinov2-large."),
+    licence=Licence("Apache-2.0", _READ, "read", "By the card of facebook/dinov2-large.", commercial=True),
     bytes=1_217_522_888,
     sha256="399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
 )
 DINOV2 = (DINOV2_FACEBOOK, DINOV2_HUGGING_FACE)
+
+
+# MINIMA: networks of this table, trained across modalities.
+
+_MINIMA_LICENCE = Licence(
+    "Apache-2.0",
+    _READ,
+    "read",
+    "By the badge in the README of the authors' repository (LSXI7/MINIMA), which does not mention the weights.",
+    commercial=True,
+)
+
+
+def _minima(name: str, title: str, size: int, sha256: str | None = None) -> PublishedFile:
+    release = "https://github.com/LSXI7/storage/releases"
+    return PublishedFile(
+        name=name,
+        title=title,
+        page=f"{release}/tag/MINIMA",
+        addresses=(
+            Address(f"{release}/download/MINIMA/{name}", "the authors, on GitHub"),
+            _hugging_face("lsxi77777/MINIMA", name, "the authors, on Hugging Face"),
+        ),
+        licence=_MINIMA_LICENCE,
+        bytes=size,
+        sha256=sha256,
+    )
+
+
+MINIMA_LOFTR = _minima(
+    "minima_loftr.ckpt",
+    "MINIMA's LoFTR",
+    46_350_788,
+    "810d19773ff898ba04a68c99a3eff9c112210bf884214bd76aec885e83b0e257",
+)
+MINIMA_ROMA = _minima(
+    "minima_roma.pth",
+    "MINIMA's RoMa",
+    445_638_463,
+    "17f3923bd780e8f1450792706e0643f70c8864ad11bf5fd4f2b54714bac23538",
+)
+MINIMA_ELOFTR = _minima("minima_eloftr.ckpt", "MINIMA's EfficientLoFTR", 64_369_865)
+MINIMA_XOFTR = _minima(
+    "minima_xoftr.ckpt",
+    "MINIMA's XoFTR",
+    44_484_144,
+    "551eaa814713b3c60ca380eda022be9b7609e51737302e12370f8943a1e864d7",
+)
+
+
+# XoFTR.
+
+_XOFTR_DRIVE = "1oRkEGsLpPIxlulc6a7c2q5H1XTNbfkVj"
+_XOFTR_LICENCE = Licence(
+    "Apache-2.0",
+    _READ,
+    "read",
+    "The authors' repository (OnderT/XoFTR) is Apache-2.0, and does not mention the weights. They were pre-trained on "
+    "KAIST's multispectral images, whose terms have not been checked here.",
+    commercial=True,
+)
+XOFTR = (
+    PublishedFile(
+        name="weights_xoftr_640.ckpt",
+        title="XoFTR's weights for images of 640 pixels",
+        page=_drive_page(_XOFTR_DRIVE),
+        addresses=(_drive(_XOFTR_DRIVE),),
+        licence=_XOFTR_LICENCE,
+        bytes=44_486_099,
+        sha256="6e7f24e553f76746ef49061bf44c7d11252e56057470d1421bcd4e6506af3a67",
+    ),
+    PublishedFile(
+        name="xoftr_640.safetensors",
+        title="the same weights, as vismatch offers them",
+        page="https://huggingface.co/vismatch/xoftr",
+        addresses=(_hugging_face("vismatch/xoftr", "xoftr_640.safetensors", "vismatch, on Hugging Face", "d8ee7d89"),),
+        licence=_XOFTR_LICENCE,
+        bytes=44_419_304,
+        sha256="4d5ed62e8b41f862ecc5c660e31f1c450402966623d6a28e85acf7fbd794cc69",
+    ),
+)
+
+
+# GIM.
+
+_GIM_DRIVE = "1OGNbJdw9zn5zHC4WNQ0IMqdGCS0HMUfe"
+GIM_ROMA = PublishedFile(
+    name="gim_roma_100h.ckpt",
+    title="GIM's RoMa, trained on 100 hours of video",
+    page=_drive_page(_GIM_DRIVE),
+    addresses=(_drive(_GIM_DRIVE),),
+    licence=Licence(
+        "MIT",
+        _READ,
+        "read",
+        "The authors' README: the repository is MIT, and the model is provided for research purposes only; who uses it "
+        "for anything else has to secure the rights (xuelunshen/gim).",
+    ),
+    sha256="0568a39fa9154bc60ab67badf1a49d4da7860761f87eb2149dc5e9daa02e5a05",
+)

@@ -23,6 +23,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "roma": "matchrt.families.roma:ROMA_FAMILY",
         "romav2": "matchrt.families.romav2:ROMAV2_FAMILY",
         "eloftr": "matchrt.families.eloftr:ELOFTR_FAMILY",
+        "xoftr": "matchrt.families.xoftr:XOFTR_FAMILY",
     }
 )
 

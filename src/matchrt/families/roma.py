@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from matchrt.families import published_files, reasons
 from matchrt.families.base import Preprocess
-from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset
+from matchrt.families.definition import FamilyDefinition, ModelSpec, Preset, Use
 from matchrt.families.dense import DenseFamily
 from matchrt.families.dinov2 import DINOV2_FILE
 from matchrt.families.keymap import Keep, KeyMap
@@ -31,6 +31,8 @@ ROMA_INPUT = Preprocess(
     coarse=(560, 560),
     coarse_divisor=COARSE_DIVISOR,
 )
+# What GIM's authors do; docs/models/roma.md has the details.
+GIM_INPUT = replace(ROMA_INPUT, static="square", kernel="bilinear-aliased", coarse=(672, 672))
 ROMA_KEYS = KeyMap(
     (
         Keep("encoder.cnn.layers.**"),
@@ -44,6 +46,7 @@ ROMA_KEYS = KeyMap(
 
 ROMA = RoMaConfig()
 MATCHANYTHING_ROMA = RoMaConfig(imagenet=False, scale_rule="relative")
+GIM_ROMA = RoMaConfig(imagenet=False, scale_rule="relative", black=1 / 32)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,27 @@ class RoMaFamily(DenseFamily):
 
 # Models and presets. docs/models/roma.md says what the presets cost.
 
+ROMA_PRESETS = (
+    Preset("official", (864, 864), True, "as published: 560 and 864, both ways", {"coarse": (560, 560)}),
+    Preset("fast", (560, 560), False, "560 without the upsample pass, image 0 to image 1 only", {"coarse": None}),
+    Preset("low-memory", (448, 448), False, "280 and 448, image 0 to image 1 only", {"coarse": (280, 280)}),
+)
+GIM_PRESETS = (
+    Preset("official", (1344, 1344), True, "as published: 672 and 1344, both ways", {"coarse": (672, 672)}),
+    Preset("fast", (672, 672), False, "672 without the upsample pass, image 0 to image 1 only", {"coarse": None}),
+    Preset("low-memory", (448, 448), False, "280 and 448, image 0 to image 1 only", {"coarse": (280, 280)}),
+)
 _ROMA = "the release `roma` of github.com/Parskatt/storage"
 
 
 def _roma(
-    name: str, network: RoMaConfig, licence: str, origin: str, description: str, file: PublishedFile
+    name: str,
+    network: RoMaConfig,
+    licence: str,
+    origin: str,
+    description: str,
+    file: PublishedFile,
+    suits: tuple[Use, ...],
 ) -> ModelSpec:
     return ModelSpec(
         name,
@@ -101,6 +120,7 @@ def _roma(
         origin,
         description,
         published=(file,),
+        suits=suits,
     )
 
 
@@ -112,6 +132,7 @@ ROMA_MODELS = (
         f"roma_outdoor.pth from {_ROMA}",
         "RoMa trained on MegaDepth, dense",
         published_files.ROMA_OUTDOOR,
+        ("outdoor",),
     ),
     _roma(
         "roma-indoor",
@@ -120,6 +141,7 @@ ROMA_MODELS = (
         f"roma_indoor.pth from {_ROMA}",
         "RoMa trained on ScanNet, dense",
         published_files.ROMA_INDOOR,
+        ("indoor",),
     ),
     _roma(
         "matchanything-roma",
@@ -128,12 +150,32 @@ ROMA_MODELS = (
         "matchanything_roma.ckpt from the authors' weights linked from github.com/zju3dv/MatchAnything",
         "RoMa trained across modalities by MatchAnything, dense",
         published_files.MATCHANYTHING_ROMA,
+        ("cross-modal",),
     ),
-)
-ROMA_PRESETS = (
-    Preset("official", (864, 864), True, "as published: 560 and 864, both ways", {"coarse": (560, 560)}),
-    Preset("fast", (560, 560), False, "560 without the upsample pass, image 0 to image 1 only", {"coarse": None}),
-    Preset("low-memory", (448, 448), False, "280 and 448, image 0 to image 1 only", {"coarse": (280, 280)}),
+    _roma(
+        "minima-roma",
+        ROMA,
+        "Apache-2.0",
+        "minima_roma.pth from the authors' weights linked from github.com/LSXI7/MINIMA",
+        "RoMa trained across modalities by MINIMA, dense",
+        published_files.MINIMA_ROMA,
+        ("cross-modal",),
+    ),
+    replace(
+        _roma(
+            "gim-roma",
+            GIM_ROMA,
+            "MIT, and by the README for research purposes only",
+            "gim_roma_100h.ckpt from the authors' weights linked from github.com/xuelunshen/gim",
+            "RoMa trained on videos of the internet by GIM, dense; padded to squares, 672 and 1344",
+            published_files.GIM_ROMA,
+            ("outdoor", "indoor"),
+        ),
+        preprocess=GIM_INPUT,
+        height=1344,
+        width=1344,
+        presets=GIM_PRESETS,
+    ),
 )
 
 # Rules of fp16. Their effect was measured: docs/models/roma.md.

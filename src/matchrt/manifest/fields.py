@@ -23,8 +23,10 @@ DENSE_OUTPUTS = ("warp", "certainty")
 ROW_BYTES = 20
 # The largest values with which the images of a self-test are made in 32-bit integers.
 _MAX_SHIFT, _MAX_CONTRAST = 1 << 20, 1 << 16
-Fitting = Literal["letterbox", "aspect", "pad-square", "stretch"]
-Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased"]
+Fitting = Literal["letterbox", "aspect", "pad-square", "square", "stretch"]
+# Fittings whose static engines take no valid sizes: nothing is padded, or the network finds the padding by itself.
+SIZELESS: frozenset[Fitting] = frozenset({"square", "stretch"})
+Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased", "bilinear-aliased"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ class InputContract:
         letterbox    aspect ratio kept, top-left corner, zeros right and below
         aspect       the image's own aspect ratio, no padding; dynamic engines
         pad-square   sides cut down to multiples of `divisor`, then zeros right and below to a square
+        square       zeros right and below make the image a square, and the square is resized
         stretch      to the input's size, whatever the aspect ratio
     kernel: the filter of the resize (`runtime.fit.apply_fit`):
         area-linear  OpenCV, averaging areas to shrink and linear to enlarge
         lanczos, bicubic  Pillow's, which average when they shrink
         bicubic-aliased  OpenCV's, four samples an axis whatever the factor
+        bilinear-aliased  OpenCV's, two samples an axis whatever the factor
     batch: the number of pairs in one run; with `any_batch`, the largest.
     height, width: of a static engine's input, pixels; None for a dynamic one.
     profile: the sizes that a dynamic engine takes; None for a static one.

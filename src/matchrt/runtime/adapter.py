@@ -19,7 +19,7 @@ from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
 from matchrt.runtime.backend import get_backend
-from matchrt.runtime.dense import DenseMatches
+from matchrt.runtime.dense import DenseMatches, without_padding
 from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
@@ -192,6 +192,10 @@ class PairAdapter:
             keypoints0 = first.fit.to_original(outputs["keypoints0"][row, :count])
             keypoints1 = second.fit.to_original(outputs["keypoints1"][row, :count])
             scores = outputs["scores"][row, :count]
+            if any(first.fit.padding) or any(second.fit.padding):
+                # The network knows no sizes, so some of its matches may end in the padding.
+                kept = first.ref.holds(keypoints0) & second.ref.holds(keypoints1)
+                keypoints0, keypoints1, scores = keypoints0[kept], keypoints1[kept], scores[kept]
         before = {"decode": first.decode_ms + second.decode_ms, "resize": first.resize_ms + second.resize_ms}
         spent = {**before, **timings, "to_pixels": (time.perf_counter() - start) * 1e3}
         notices = tuple(dict.fromkeys(image.notice for image in images if image.notice is not None))
@@ -214,6 +218,8 @@ class PairAdapter:
         require_dense(self.manifest)
         first, second = images
         warp, certainty = (outputs[name][row] for name in DENSE_OUTPUTS)
+        if any(first.fit.padding) or any(second.fit.padding):
+            warp, certainty = without_padding(warp, certainty, (first.fit, second.fit))
         return DenseMatches(warp, certainty, first.ref, second.ref)
 
     def _provenance(self, first: PreparedImage, second: PreparedImage) -> Provenance:

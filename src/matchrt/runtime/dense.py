@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from matchrt._util import atomic
 from matchrt.errors import MatchRTError
+from matchrt.runtime.fit import Fit
 from matchrt.runtime.match_data import ImageRef
 
 Array = npt.NDArray[Any]
@@ -96,6 +97,19 @@ class DenseMatches:
 def _pixels(points: Array, image: ImageRef) -> Array:
     size = np.array([image.width, image.height], np.float64)
     return np.asarray((points.astype(np.float64) + 1.0) * (size / 2.0) - 0.5, np.float32)
+
+
+def without_padding(warp: Array, certainty: Array, fits: tuple[Fit, Fit]) -> tuple[Array, Array]:
+    """A warp between images that were padded before they were resized, as one between the images themselves.
+
+    warp `[H, W or 2W, 4]`, certainty `[H, W or 2W]`: as in `DenseMatches`, but -1 and 1 are the edges of the padded
+    images. fits: of both images. Rows that begin or end in padding get certainty 0. Raises nothing.
+    """
+    sides = [side for fit in fits for side in (fit.original_hw[1], fit.original_hw[0])]
+    added = [rows for fit in fits for rows in (fit.padding[1], fit.padding[0])]
+    larger = np.array([(side + more) / side for side, more in zip(sides, added, strict=True)], np.float32)
+    result = (warp + np.float32(1.0)) * larger - np.float32(1.0)
+    return result, np.where(np.abs(result).max(axis=-1) > 1.0, np.float32(0.0), certainty)
 
 
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

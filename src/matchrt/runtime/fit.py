@@ -8,7 +8,7 @@ Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,8 @@ from matchrt.runtime.workspace import Workspace
 MAX_ENLARGEMENT = 2.0
 # Eight cells of 8 px. Networks with a coarse grid drop matches in a border of up to two cells on each side.
 MIN_NETWORK_SIDE = 64
+# A large image is padded to a square of at most so many times its pixels.
+MAX_SQUARE, LARGE_SIDE = 8, 4096
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -38,6 +40,8 @@ class Fit:
     resized_width: columns of the resized image, pixels.
     canvas_height: rows of the network's input, pixels.
     canvas_width: columns of the network's input, pixels.
+    padding: rows below and columns right of the original, zeros, that are added before it is resized; the scales and
+        the resized size are those of the padded original.
     """
 
     scale_x: float
@@ -46,11 +50,13 @@ class Fit:
     resized_width: int
     canvas_height: int
     canvas_width: int
+    padding: tuple[int, int] = (0, 0)
 
     @property
     def original_hw(self) -> tuple[int, int]:
         """(height, width) in pixels of the image that this fit was made for."""
-        return round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+        height, width = round(self.scale_y * self.resized_height), round(self.scale_x * self.resized_width)
+        return height - self.padding[0], width - self.padding[1]
 
     @property
     def canvas_hw(self) -> tuple[int, int]:
@@ -60,7 +66,17 @@ class Fit:
     @property
     def changes_nothing(self) -> bool:
         """Whether the resized image is the original, without padding."""
-        return self.scale_x == self.scale_y == 1.0 and self.canvas_hw == (self.resized_height, self.resized_width)
+        same = self.scale_x == self.scale_y == 1.0 and self.canvas_hw == (self.resized_height, self.resized_width)
+        return same and not any(self.padding)
+
+    def padded(self, pixels: UInt8Array) -> UInt8Array:
+        """An original `[H, W]` or `[H, W, C]` with the zeros of `padding`; itself if there are none. Raises nothing."""
+        if not any(self.padding):
+            return pixels
+        rows, columns = self.padding
+        return np.asarray(
+            cv2.copyMakeBorder(pixels, 0, rows, 0, columns, cv2.BORDER_CONSTANT, value=(0,) * 4), np.uint8
+        )
 
     def inside(self, canvas: UInt8Array) -> UInt8Array:
         """The part of a canvas `[H, W, C]` that the resized image fills, as a view. Raises nothing."""
@@ -119,6 +135,8 @@ def fit_image(image_hw: tuple[int, int], contract: InputContract, long_side: int
     canvas = (contract.height, contract.width)
     if contract.fitting == "stretch":
         return _fit(_positive(image_hw, "image"), canvas, canvas)
+    if contract.fitting == "square":
+        return fit_square(image_hw, canvas)
     if contract.fitting == "pad-square":
         return fit_pad_square(image_hw, contract.height, contract.divisor)
     return fit_letterbox(image_hw, canvas, contract.divisor)
@@ -129,7 +147,29 @@ def fit_coarse(image_hw: tuple[int, int], contract: InputContract) -> Fit | None
 
     image_hw: (height, width) of the image, pixels. Error: fit-size.
     """
-    return None if contract.coarse is None else _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+    if contract.coarse is None:
+        return None
+    if contract.fitting == "square":
+        return fit_square(image_hw, contract.coarse)
+    return _fit(_positive(image_hw, "image"), contract.coarse, contract.coarse)
+
+
+def fit_square(image_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Fit:
+    """GIM's rule: zeros right and below make the image a square, which is then resized to the whole canvas.
+
+    image_hw, canvas_hw: (height, width) of the image and of the canvas, pixels.
+    Error: fit-size if a size is not positive, or if the square of a large image would be MAX_SQUARE times the image.
+    """
+    height, width = _positive(image_hw, "image")
+    side = max(height, width)
+    if side > LARGE_SIDE and side > MAX_SQUARE * min(height, width):
+        raise MatchRTError(
+            "fit-size",
+            f"An image of {width}x{height} pixels is too narrow for a model that pads images to squares.",
+            "Cut it into parts, or resize it first.",
+        )
+    whole = _fit((side, side), canvas_hw, canvas_hw)
+    return replace(whole, padding=(side - height, side - width))
 
 
 def fit_pad_square(image_hw: tuple[int, int], side: int, divisor: int) -> Fit:
@@ -258,6 +298,7 @@ def apply_fit(
             f"The image is {pixels.dtype} {pixels.shape}; the fit is for uint8 of height, width {fit.original_hw}.",
             "Make the fit from the size of this image.",
         )
+    pixels = fit.padded(pixels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if out is None and fit.changes_nothing:

@@ -56,6 +56,11 @@ class ImageRef:
         """
         return stored_points(points, self._known(), self.height, self.width)
 
+    def holds(self, points: Float32Array) -> npt.NDArray[np.bool_]:
+        """Which points [N, 2] (x, y) are within the image's edges, bool [N]; NaN counts as within. Raises nothing."""
+        outside = (points < -0.5) | (points > np.array([self.width, self.height]) - 0.5)
+        return np.asarray(~outside.any(axis=1))
+
     def _known(self) -> int:
         if self.orientation is None:
             raise MatchRTError(

@@ -123,7 +123,8 @@ class _Filling:
         self._fit, self._out, self._inner = fit, out, fit.inside(out)
         self._later: tuple[UInt8Array, Order] | None = None
         self.job: Job | None = None
-        pixels, order, size = frame.pixels, frame.order, frame.pixels.shape[:2]
+        pixels, order = fit.padded(frame.pixels), frame.order
+        size = pixels.shape[:2]
         if self._inner.shape[:2] == size:
             self._later = pixels, order
         elif out.shape[2] == 1:

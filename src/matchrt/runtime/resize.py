@@ -2,7 +2,7 @@
 
 `area-linear` averages over areas along a side that shrinks (no aliasing), and interpolates linearly along a side that
 grows. `lanczos` and `bicubic` are Pillow's filters, which widen when they shrink (`runtime.filters`). `bicubic-aliased`
-is OpenCV's, which does not.
+and `bilinear-aliased` are OpenCV's, which do not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def resize_all(jobs: Sequence[Job], kernel: Kernel, workspace: Workspace) -> Non
         if kernel == "area-linear":
             _area_linear(job.pixels, job.out, workspace)
         else:
-            _by_opencv(job.pixels, job.out, cv2.INTER_CUBIC)
+            _by_opencv(job.pixels, job.out, cv2.INTER_LINEAR if kernel == "bilinear-aliased" else cv2.INTER_CUBIC)
 
 
 def _area_linear(pixels: UInt8Array, out: UInt8Array, workspace: Workspace) -> None:

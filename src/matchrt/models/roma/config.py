@@ -109,6 +109,8 @@ class RoMaConfig:
         area / coarse area) in the upsample pass. "absolute" (RoMa): sqrt(area / 560^2) in both.
     symmetric: match both ways in one batch, as the official code does; False matches image 0 to image 1 only.
     threshold: the smallest certainty of a match, 0..1.
+    black: pixels of the input whose red, green and blue are all below it have certainty 0; GIM marks padding so. 0 for
+        none.
     volume_pixels: pixels of the largest map for which a local correlation correlates all pairs, and gathers from the
         result. For larger maps it gathers features. 8192 pixels are 128 MB in half precision for each direction. The
         results are the same.
@@ -126,6 +128,7 @@ class RoMaConfig:
     scale_rule: ScaleRule = "absolute"
     symmetric: bool = True
     threshold: float = 0.05
+    black: float = 0.0
     volume_pixels: int = 8192
 
     def __post_init__(self) -> None:

@@ -135,23 +135,36 @@ class RoMa(nn.Module):
         size = (image0.shape[2], image0.shape[3])
         fine_size = None if fine0 is None else (fine0.shape[2], fine0.shape[3])
         coarse_factor, fine_factor = self.scale_factors(size, fine_size)
-        coarse = self.coarse_pass(self.normalised(torch.cat([image0, image1])), coarse_factor, position)
+        images = torch.cat([image0, image1])
+        coarse = self.coarse_pass(self.normalised(images), coarse_factor, position)
         result = coarse[1]
         if fine0 is not None and fine1 is not None:
-            images = self.normalised(torch.cat([fine0, fine1]))
-            result = self.upsample_pass(images, result, fine_factor)[1]
-        return self.finish(result, coarse[16].certainty)
+            images = torch.cat([fine0, fine1])
+            result = self.upsample_pass(self.normalised(images), result, fine_factor)[1]
+        return self.finish(result, coarse[16].certainty, self.black_pixels(images))
 
-    def finish(self, result: Flow, coarse_certainty: Tensor) -> DenseMatches:
+    def black_pixels(self, images: Tensor) -> Tensor | None:
+        """bool `[B or 2B,H,W]` of images `[2B,3,H,W]` in 0..1 that are matched from; None if black is like any colour.
+
+        The authors' code looks at the pixels of the image before it is resized, and takes the nearest one.
+        """
+        if not self.config.black:
+            return None
+        own = images if self.config.symmetric else images.chunk(2)[0]
+        return own.amax(dim=1) < self.config.black
+
+    def finish(self, result: Flow, coarse_certainty: Tensor, black: Tensor | None = None) -> DenseMatches:
         """The warp and certainty of a flow at scale 1.
 
         The fine certainty is corrected by the coarse one `[B,1,h,w]` (see ATTENUATION), matches outside of the image
-        get certainty 0, and the two directions are joined.
+        and those of `black` pixels get certainty 0, and the two directions are joined.
         """
         height, width = result.flow.shape[2:]
         doubt = resize(coarse_certainty, (height, width)).clamp(max=0.0)
         certainty = torch.sigmoid(result.certainty - ATTENUATION * doubt)[:, 0]
         outside = result.flow.abs().amax(dim=1) > 1.0
+        if black is not None:
+            outside = outside | black
         certainty = torch.where(outside, torch.zeros_like(certainty), certainty)
         target = result.flow.clamp(-1.0, 1.0).permute(0, 2, 3, 1)
         here = pixel_grid(height, width, target.device).permute(0, 2, 3, 1).expand(target.shape[0], -1, -1, -1)

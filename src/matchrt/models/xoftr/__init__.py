@@ -1,0 +1,1 @@
+"""XoFTR: its configuration, network and deployed form."""
