@@ -74,9 +74,9 @@ class Fit:
         if not any(self.padding):
             return pixels
         rows, columns = self.padding
-        return np.asarray(
-            cv2.copyMakeBorder(pixels, 0, rows, 0, columns, cv2.BORDER_CONSTANT, value=(0,) * 4), np.uint8
-        )
+        padded = np.zeros((pixels.shape[0] + rows, pixels.shape[1] + columns, *pixels.shape[2:]), np.uint8)
+        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return padded
 
     def inside(self, canvas: UInt8Array) -> UInt8Array:
         """The part of a canvas `[H, W, C]` that the resized image fills, as a view. Raises nothing."""

@@ -79,9 +79,10 @@ def frames_engine(
 def require_framable(manifest: EngineManifest, frames: FrameContract) -> None:
     """Raises an error unless frames can be put before an engine.
 
-    Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch, frames-sides.
+    Errors: frames-dynamic, frames-twice, frames-pixels, frames-batch, frames-sides, frames-model.
     """
     require_frames(frames, manifest.input.profile is not None, manifest.input.batch, manifest.input.any_batch)
+    require_fitting(manifest)
     if manifest.input.frames is not None:
         raise MatchRTError(
             "frames-twice",

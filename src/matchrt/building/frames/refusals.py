@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import FrameContract
+from matchrt.manifest import EngineManifest, FrameContract
 from matchrt.manifest.rules import LEAST_FRAME_SIDE
 
 # Beyond this a frame's tensor has a gigabyte.
@@ -43,6 +43,16 @@ def require_frames(frames: FrameContract, dynamic: bool, batch: int, any_batch: 
             "frames-pixels",
             "An engine for a range of frame sizes cannot take nv12: where its chroma begins depends on the size.",
             "Build one engine a size, --frames HxW --pixels nv12, or take other pixels.",
+        )
+
+
+def require_fitting(manifest: EngineManifest) -> None:
+    """Raises `frames-model` for an engine that pads images to a square before it resizes them."""
+    if manifest.input.fitting == "square":
+        raise MatchRTError(
+            "frames-model",
+            f"{manifest.model} pads images to a square before it resizes them, which engines for frames do not do.",
+            "Leave --frames out: the host prepares the images.",
         )
 
 

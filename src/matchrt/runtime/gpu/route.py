@@ -121,7 +121,8 @@ class FrameRoute:
 
     def __init__(self, manifest: EngineManifest, options: MatcherOptions) -> None:
         self._manifest, self._options = manifest, options
-        self._resizable = set(NAMES) <= {spec.name for spec in manifest.inputs}
+        # The kernels know no padding before the resize.
+        self._resizable = set(NAMES) <= {spec.name for spec in manifest.inputs} and manifest.input.fitting != "square"
         self._frames = manifest.input.frames if copies_frames(manifest) else None
         frames = self._frames
 
@@ -146,8 +147,8 @@ class FrameRoute:
         if not self._resizable and self._frames is None:
             raise MatchRTError(
                 "image-array",
-                f"This engine of {self._manifest.model} takes a range of frame sizes, with matrices from the host, and "
-                "no arrays on the GPU.",
+                f"This engine of {self._manifest.model} takes a range of frame sizes, with matrices from the host, or "
+                "pads images to a square before it resizes them: it takes no arrays on the GPU.",
                 "Pass the images as NumPy arrays or files, or build an engine for one size of frames, or without "
                 "--frames.",
             )
