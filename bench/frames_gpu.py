@@ -6,9 +6,10 @@ FOLDER has fp32 ONNX engines with their manifests: `plain.onnx`, and any number 
 from it by `matchrt build plain.onnx --frames 1080x1920 --pixels rgb --output FOLDER/rgb.onnx`. All are built for the
 backend, which takes a minute each, and run in turn on one pair. Times are medians in milliseconds:
 
-- match: `Matcher.match` of arrays in ordinary host memory, as a user calls it.
-- upload, gpu, download: of it, on the GPU's clock. What a frame in GPU memory costs is match less upload.
-- pinned: the session's run on frames that lie in its own page-locked memory, where it lends that.
+- host, pinned, on GPU: `Matcher.match` as a user calls it, of arrays in ordinary host memory, in page-locked memory,
+  and in GPU memory. The ordinary engine gets RGB, the others what their camera gives.
+- upload, gpu, download: of the first, on the GPU's clock. `gpu` of an engine for frames less that of the ordinary one
+  is what colours, resize and padding cost in the graph.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ def measure(engines: dict[str, Matcher], runs: int) -> None:
     pair = image_pair(*size)[:2]
     given = {name: [as_given(engine.manifest, pixels) for pixels in pair] for name, engine in engines.items()}
     compare(engines, given, size)
+    pairs = {name: everywhere(engine, given[name]) for name, engine in engines.items()}
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for turn in range(runs + 20):
         for name, engine in engines.items():
-            for what, spent in one_turn(engine, given[name]).items():
+            for what, spent in one_turn(engine, pairs[name]).items():
                 if turn >= 20:
                     found[name, what].append(spent)
-    columns = ("match", "upload", "gpu", "download", "pinned")
+    columns = ("host", "pinned", "on GPU", "upload", "gpu", "download")
     print(f"{'engine':12}" + "".join(f"{what:>10}" for what in columns) + "   medians, ms")
     for name in engines:
         cells = (statistics.median(found[name, what]) if found[name, what] else float("nan") for what in columns)
@@ -79,24 +81,30 @@ def as_given(manifest: EngineManifest, pixels: Any) -> Any:
     return pixels if frames is None else to_frame(Image(pixels, "image"), frames)
 
 
-def one_turn(engine: Matcher, given: list[Any]) -> dict[str, float]:
-    """One call as a user makes it, and one from the session's own memory."""
-    begun = time.perf_counter()
-    matches = engine.match(*given)
-    spent = {"match": (time.perf_counter() - begun) * 1e3}
-    spent |= {what: matches.timings[what] for what in ("upload", "gpu", "download") if what in matches.timings}
-    staging = getattr(engine.session, "staging", None)
-    if engine.manifest.input.frames is None or staging is None:
-        return spent
-    inputs = engine.adapter.inputs(*given)
-    lent = staging({name: array.shape for name, array in inputs.items()})
-    if lent is None:
-        return spent
-    for name, array in lent.items():
-        np.copyto(array, inputs[name])
-    begun = time.perf_counter()
-    engine.session.run(inputs | dict(lent))
-    return spent | {"pinned": (time.perf_counter() - begun) * 1e3}
+def everywhere(engine: Matcher, given: list[Any]) -> dict[str, list[Any]]:
+    """A pair by where it is."""
+    pairs = {"host": given}
+    if engine.session.asynchronous:
+        import torch
+
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in given]
+        pairs |= {
+            "pinned": [each.pin_memory().numpy() for each in tensors],
+            "on GPU": [each.cuda() for each in tensors],
+        }
+    return pairs
+
+
+def one_turn(engine: Matcher, pairs: dict[str, list[Any]]) -> dict[str, float]:
+    """A call as a user makes it for each place where the pair is."""
+    spent: dict[str, float] = {}
+    for place, pair in pairs.items():
+        begun = time.perf_counter()
+        matches = engine.match(*pair)
+        spent[place] = (time.perf_counter() - begun) * 1e3
+        if place == "host":
+            spent |= {what: matches.timings[what] for what in ("upload", "gpu", "download") if what in matches.timings}
+    return spent
 
 
 def compare(engines: dict[str, Matcher], given: dict[str, list[Any]], size: tuple[int, int]) -> None:
