@@ -30,7 +30,7 @@ from matchrt import Matcher, MatcherOptions, Matches, Nv12
 from matchrt.bench.agreement import PairMatches
 from matchrt.bench.latency import GPU, OVERHEAD, TOTAL, LatencyOptions, measure
 from matchrt.bench.scene import image_pair
-from matchrt.manifest import InputContract, Kernel
+from matchrt.manifest import HOST_KERNELS, InputContract, Kernel
 from matchrt.nvidia.device import current_gpu
 from matchrt.runtime.gpu.frames import upload
 from matchrt.runtime.gpu.frames.device_code import FrameKernels
@@ -178,7 +178,7 @@ def cases() -> Iterator[tuple[str, InputContract, Any, Any]]:
     grey = InputContract(1, 8, "letterbox", "area-linear", height=480, width=640)
     for height, width in ((480, 640), (720, 1280), (1080, 1920), (1200, 1600), (300, 250), (1001, 777)):
         yield f"{width}x{height} rgb to grey", grey, scene(height, width)[0], "rgb"
-    full, kernels = scene(1080, 1920)[0], get_args(Kernel)
+    full, kernels = scene(1080, 1920)[0], [kernel for kernel in get_args(Kernel) if kernel not in HOST_KERNELS]
     for kernel in kernels:
         colour = InputContract(3, 14, "stretch", kernel, height=560, width=560)
         yield f"1920x1080 rgb, {kernel}", colour, full, "rgb"

@@ -98,7 +98,7 @@ def test_graph_for_tensorrt(small: EngineFile, ranges: dict[str, tuple[float, fl
     quantised = {n.name.rpartition("/")[0] for n in graph.node if n.op_type in ("Conv", "MatMul")
                  and n.input[1].endswith("/dequantize")}  # fmt: skip
     floating = {"network", "coarse_matching", "fine_matching", "backbone.conv1", "backbone.layer1.0.conv1"}
-    assert not quantised & floating and {"backbone.layer2.0.conv1", "loftr_coarse.layers.0"} <= quantised
+    assert not quantised & floating and {"backbone.layer2.0.conv1", "loftr_coarse.layers.0.q_proj"} <= quantised
 
 
 @pytest.mark.parametrize("style", [TENSORRT, TENSORRT_MATRICES, TENSORRT_FP8])

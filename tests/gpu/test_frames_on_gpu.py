@@ -19,7 +19,7 @@ import pytest
 from matchrt import Matcher, MatcherOptions, Matches, MatchRTError, Nv12
 from matchrt.bench.scene import image_pair
 from matchrt.building.pipeline import BuildRequest, build
-from matchrt.manifest import InputContract, Kernel
+from matchrt.manifest import HOST_KERNELS, InputContract, Kernel
 from matchrt.nvidia.cuda import call, cuda_runtime
 from matchrt.runtime.engine_file import engine_path
 from matchrt.runtime.gpu.frames.device_code import FrameKernels
@@ -124,7 +124,7 @@ def test_camera_images_are_the_same_to_the_bit(kernels: FrameKernels, stream: St
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("kernel", get_args(Kernel))
+@pytest.mark.parametrize("kernel", [kernel for kernel in get_args(Kernel) if kernel not in HOST_KERNELS])
 @pytest.mark.parametrize("size", [(1080, 1920), (240, 320), (1200, 300), (2160, 3840)])
 def test_every_filter(
     kernels: FrameKernels, stream: Stream, kernel: Kernel, channels: int, size: tuple[int, int]

@@ -5,6 +5,7 @@ Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
 
 from matchrt.manifest.fields import (
     DENSE_OUTPUTS,
+    HOST_KERNELS,
     ROW_BYTES,
     SCHEMA,
     SIZELESS,
@@ -30,6 +31,7 @@ from matchrt.manifest.reading import manifest_path, read_manifest
 __all__ = [
     "DENSE_OUTPUTS",
     "FRAMES",
+    "HOST_KERNELS",
     "PIXELS",
     "ROW_BYTES",
     "SCHEMA",

@@ -27,6 +27,8 @@ Fitting = Literal["letterbox", "aspect", "pad-square", "square", "stretch"]
 # Fittings whose static engines take no valid sizes: nothing is padded, or the network finds the padding by itself.
 SIZELESS: frozenset[Fitting] = frozenset({"square", "stretch"})
 Kernel = Literal["area-linear", "lanczos", "bicubic", "bicubic-aliased", "bilinear-aliased"]
+# Kernels that only the host has: neither graphs for frames nor the kernels on GPUs.
+HOST_KERNELS: tuple[Kernel, ...] = ("bilinear-aliased",)
 
 
 @dataclass(frozen=True)

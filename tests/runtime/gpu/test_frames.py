@@ -15,7 +15,7 @@ from support.kernels_on_cpu import given_size
 from support.machines import Machine, install_cuda, make_engine
 
 from matchrt import MatcherOptions, MatchRTError, Nv12
-from matchrt.manifest import EngineManifest, InputContract, Kernel, Profile, TensorSpec
+from matchrt.manifest import HOST_KERNELS, EngineManifest, InputContract, Kernel, Profile, TensorSpec
 from matchrt.runtime.gpu.frames.device_code import FrameKernels
 from matchrt.runtime.gpu.frames.jobs import JOBS, POINTS
 from matchrt.runtime.gpu.frames.layouts import PixelLayout, layout_of, layout_of_nv12
@@ -24,7 +24,7 @@ from matchrt.runtime.gpu.frames.stage import MAX_PLANS, MAX_WEIGHTS, FrameStage
 from matchrt.runtime.preprocess import prepare_image
 
 Array = npt.NDArray[Any]
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+KERNELS: tuple[Kernel, ...] = tuple(kernel for kernel in get_args(Kernel) if kernel not in HOST_KERNELS)
 STATIC = InputContract(1, 8, "letterbox", "area-linear", height=96, width=128)
 COLOUR = replace(STATIC, channels=3)
 # Where sums end near a half, the last digit decides, as in tests/runtime/test_resize_weights.py.

@@ -12,7 +12,7 @@ from matchrt._util.digest import sha256_json
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.bench.scene import image_pair
-from matchrt.building.frames.refusals import require_frames
+from matchrt.building.frames.refusals import require_fitting, require_frames
 from matchrt.building.request import Progress, file_name
 from matchrt.building.self_test import make_self_test
 from matchrt.engines.build import Engine, GraphFacts, build_engine

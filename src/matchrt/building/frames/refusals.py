@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, FrameContract
+from matchrt.manifest import HOST_KERNELS, EngineManifest, FrameContract
 from matchrt.manifest.rules import LEAST_FRAME_SIDE
 
 # Beyond this a frame's tensor has a gigabyte.
@@ -47,8 +47,8 @@ def require_frames(frames: FrameContract, dynamic: bool, batch: int, any_batch: 
 
 
 def require_fitting(manifest: EngineManifest) -> None:
-    """Raises `frames-model` for an engine that pads images to a square before it resizes them."""
-    if manifest.input.fitting == "square":
+    """Raises `frames-model` for an engine that pads images to a square, or has a filter that only the host has."""
+    if manifest.input.fitting == "square" or manifest.input.kernel in HOST_KERNELS:
         raise MatchRTError(
             "frames-model",
             f"{manifest.model} pads images to a square before it resizes them, which engines for frames do not do.",

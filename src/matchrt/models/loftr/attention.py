@@ -32,6 +32,14 @@ def same_head(channels: int, n_heads: int, like: Tensor) -> Tensor:
     return (head[:, None] == head[None]).to(like.dtype)
 
 
+def own_heads(products: Tensor, n_heads: int) -> Tensor:
+    """`[B,C,C]` with zeros where two channels belong to different heads; the mask in the graph is `[h,h]` only."""
+    batch, channels, _ = products.shape
+    head = channels // n_heads
+    same = torch.eye(n_heads, device=products.device, dtype=products.dtype)[None, :, None, :, None]
+    return (products.reshape(batch, n_heads, head, n_heads, head) * same).reshape(products.shape)
+
+
 def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) -> Tensor:
     """Features of queries `[B,L,C]` divided by their products with the keys' means `[B,1,C]`, head by head.
 
@@ -75,13 +83,13 @@ def linear_attention(
     if source_mask is not None:
         k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
     # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
-    length, channels = k.shape[1:]
-    same = same_head(channels, n_heads, k)
+    length = k.shape[1]
     # A product, because GPUs transpose keys before they sum over an axis that is not the last.
     means = (k.new_ones(1, length) / length) @ k
     q = normalised(q, means, n_heads, query_mask)
     # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
-    return q @ (merge @ ((value.transpose(1, 2) @ k) * same / length)).transpose(1, 2)
+    both = own_heads(value.transpose(1, 2) @ k, n_heads) / length
+    return q @ (merge @ both).transpose(1, 2)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:

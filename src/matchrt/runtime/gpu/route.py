@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest
+from matchrt.manifest import HOST_KERNELS, EngineManifest
 from matchrt.runtime.gpu.arrays import GpuView, on_gpu, view_gpu_array, wait_for_all
 from matchrt.runtime.gpu.frames.copies import (
     CopyPlan,
@@ -121,8 +121,9 @@ class FrameRoute:
 
     def __init__(self, manifest: EngineManifest, options: MatcherOptions) -> None:
         self._manifest, self._options = manifest, options
-        # The kernels know no padding before the resize.
-        self._resizable = set(NAMES) <= {spec.name for spec in manifest.inputs} and manifest.input.fitting != "square"
+        self._resizable = (
+            set(NAMES) <= {spec.name for spec in manifest.inputs} and manifest.input.kernel not in HOST_KERNELS
+        )
         self._frames = manifest.input.frames if copies_frames(manifest) else None
         frames = self._frames
 
