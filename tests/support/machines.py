@@ -69,34 +69,41 @@ def install_cuda(monkeypatch: pytest.MonkeyPatch, cuda: CudaStub) -> None:
 
 
 def matcher_graph(
-    size: tuple[int, int] | None, channels: int = 1, slots: int = SLOTS, frames: FrameContract | None = None
+    size: tuple[int, int] | None,
+    channels: int = 1,
+    slots: int = SLOTS,
+    frames: FrameContract | None = None,
+    pairs: int = 1,
 ) -> bytes:
     """An ONNX file with the contract of an engine and nothing inside. size: None for a dynamic one.
 
-    frames: what it takes in place of images; they have one size each.
+    frames: what it takes in place of images; they have one size each. pairs: it takes any number up to that.
     """
+    rows = 1 if pairs == 1 else "pairs"
     if frames is None:
-        shapes = {f"image{i}": [1, *(size or (f"h{i}", f"w{i}")), channels] for i in (0, 1)}
+        shapes = {f"image{i}": [rows, *(size or (f"h{i}", f"w{i}")), channels] for i in (0, 1)}
     else:
         assert frames.sizes is not None
         shapes = {name: [1, *frames.shape(of)] for name, of in zip(FRAMES, frames.sizes, strict=True)}
     images = [helper.make_tensor_value_info(name, TensorProto.UINT8, shape) for name, shape in shapes.items()]
-    sizes = [helper.make_tensor_value_info(f"size{i}", TensorProto.INT32, [1, 2]) for i in (0, 1)]
+    sizes = [helper.make_tensor_value_info(f"size{i}", TensorProto.INT32, [rows, 2]) for i in (0, 1)]
     outputs = [
-        helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [1, slots, 2]),
-        helper.make_tensor_value_info("keypoints1", TensorProto.FLOAT, [1, slots, 2]),
-        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, slots]),
-        helper.make_tensor_value_info("num_matches", TensorProto.INT32, [1]),
+        helper.make_tensor_value_info("keypoints0", TensorProto.FLOAT, [rows, slots, 2]),
+        helper.make_tensor_value_info("keypoints1", TensorProto.FLOAT, [rows, slots, 2]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [rows, slots]),
+        helper.make_tensor_value_info("num_matches", TensorProto.INT32, [rows]),
     ]
     inputs = images + (sizes if size is not None and frames is None else [])
     graph = helper.make_graph([], "matcher", inputs, outputs)
     return bytes(helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]).SerializeToString())
 
 
-def graph_facts(size: tuple[int, int] | None, slots: int = SLOTS, frames: FrameContract | None = None) -> GraphFacts:
+def graph_facts(
+    size: tuple[int, int] | None, slots: int = SLOTS, frames: FrameContract | None = None, pairs: int = 1
+) -> GraphFacts:
     """What a manifest says of `matcher_graph`."""
     contract = (
-        InputContract(1, 8, "letterbox", "area-linear", height=size[0], width=size[1], frames=frames)
+        InputContract(1, 8, "letterbox", "area-linear", pairs, *size, frames=frames, any_batch=pairs > 1)
         if size is not None
         else InputContract(1, 8, "aspect", "area-linear", profile=PROFILE)
     )
@@ -118,14 +125,15 @@ def make_engine(
     options: BuilderOptions | None = None,
     slots: int = SLOTS,
     frames: FrameContract | None = None,
+    pairs: int = 1,
 ) -> EngineFile:
     """An engine built on the machine, static or (size None) dynamic, with that many slots for matches.
 
-    frames: what it takes in place of images; they have one size each.
+    frames: what it takes in place of images; they have one size each. pairs: it takes any number up to that.
     """
     builder = get_backend(machine.backend).builder(options or BuilderOptions())
-    graph = matcher_graph(size, slots=slots, frames=frames)
-    built = build_engine(graph, graph_facts(size, slots, frames), builder)
+    graph = matcher_graph(size, slots=slots, frames=frames, pairs=pairs)
+    built = build_engine(graph, graph_facts(size, slots, frames, pairs), builder)
     return EngineFile(Path("outdoor.engine"), built.data, built.manifest)
 
 

@@ -49,11 +49,11 @@ def verification_table(verdict: Verdict) -> Cells:
 def _row(
     name: str, pairs: tuple[VerifiedPair, ...], agreement: Agreement, accuracy: tuple[float, float] | None
 ) -> tuple[str, ...]:
-    # Of no matches, none can be lost: a share would prove nothing.
+    # Of no matches, none can be lost: a share would prove nothing, nor would a count.
     shares = (f"{agreement.share(pixels):.2%}" if agreement.expected else "-" for pixels in (0.5, 1.0, 3.0))
     rank = f"{agreement.rank:.4f}" if math.isfinite(agreement.rank) else ""
     right = "" if accuracy is None else f"{accuracy[1]:.4f} ({accuracy[1] - accuracy[0]:+.4f})"
-    count = f"{agreement.count_ratio:.2%}" if math.isfinite(agreement.count_ratio) else "none before"
+    count = f"{agreement.count_ratio:.2%}" if agreement.expected else "none before" if agreement.actual else "-"
     return name, str(len(pairs)), str(agreement.expected), *shares, count, rank, right
 
 

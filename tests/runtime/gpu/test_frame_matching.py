@@ -101,6 +101,16 @@ def test_arrays_on_the_gpu(machine: Machine, engine: Path, matcher: Matcher) -> 
             assert not host[0, int(kept.num_matches.to_host()[0]) :].any()
 
 
+def test_an_engine_for_any_number_of_pairs(machine: Machine, tmp_path: Path) -> None:
+    """It takes single pairs from everywhere."""
+    path = save_engine(make_engine(machine, pairs=4), tmp_path)
+    with Matcher(path, ON_GPU) as matcher:
+        for pair in pairs(3):
+            expected = by_the_host(path, *pair)
+            assert len(expected) and same(matcher.match(*pair), expected)
+            assert same(matcher.match(*(OnGpu(machine.cuda, image) for image in pair)), expected)
+
+
 def test_layouts_on_the_gpu(machine: Machine, engine: Path, matcher: Matcher) -> None:
     """Views, planes and a batch of one; arrays in another order of channels."""
     plain = colours(64, 96)

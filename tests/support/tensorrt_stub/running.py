@@ -95,7 +95,10 @@ class IExecutionContext(Recorded):
         return list(self._script.unresolved)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._shapes.get(name, self._engine._tensors[name][1])
+        """Outputs have as many rows as inputs; their other dimensions are fixed."""
+        known = self._engine._tensors[name][1]
+        rows = next(iter(self._shapes.values()), (-1,))[0]
+        return self._shapes.get(name, (rows, *known[1:]) if known[0] < 0 else known)
 
     def update_device_memory_size_for_shapes(self) -> int:
         return sum(math.prod(shape) for shape in self._shapes.values())
@@ -121,7 +124,7 @@ class IExecutionContext(Recorded):
         if self._cache is not None:
             shapes_text = ";".join(str(shape) for shape in self._shapes.values())
             self._cache._data = self._cache._data or f"{self._script.compiler} of {shapes_text}".encode()
-        addresses, shapes = dict(self._addresses), dict(self._shapes)
+        addresses, shapes = dict(self._addresses), {name: self.get_tensor_shape(name) for name in self._addresses}
         # As measured on a GPU: a context that was captured once goes on racing, outside graphs too.
         self._raced_in_a_graph |= self._script.races_in_graphs and cuda.capturing(stream_handle)
         races = self._raced_in_a_graph
@@ -133,8 +136,7 @@ class IExecutionContext(Recorded):
         self._script.cuda.require_memory(memory, size)
         arrays = {}
         for name, address in addresses.items():
-            dtype, shape = self._engine._tensors[name]
-            arrays[name] = self._view(address, np.dtype(dtype), shapes.get(name, shape))
+            arrays[name] = self._view(address, np.dtype(self._engine._tensors[name][0]), shapes[name])
         ctypes.memset(memory, 0x5A, size)  # scratch is scratch
         outputs = {name: arrays.pop(name) for name in list(arrays) if name not in self._engine._inputs}
         kernel(arrays, outputs)
