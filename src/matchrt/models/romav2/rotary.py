@@ -9,7 +9,7 @@ trained with these, so its tables are made in the same way, once, on the CPU. Th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from matchrt.models.roma.config import Size
 BASE = 100.0
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """What turns queries and keys.
+class Rotation(NamedTuple):
+    """What turns queries and keys. It is a tuple, because torch.compile 2.11 loses the fields of a frozen dataclass.
 
     cosine, sine: float32 `[N, D]` for N tokens and D channels of a head; channel j turns with channel j + D/2.
     """
