@@ -26,7 +26,7 @@ from matchrt.manifest import manifest_path
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.session import SessionOptions
 
-MODULES = ("backbone.layer1.0.conv1", "loftr_coarse.layers.2.mlp.0", "fine_preprocess.merge_feat")
+MODULES = ("backbone.layer1.0.conv1", "loftr_coarse.layers.2.mlp.0", "fine_preprocess.down_proj")
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,8 @@ def test_json(cli: CommandLine, place: Place) -> None:
     ran = cli("download", "coarse-loftr", "--accept-licence", "--json")
     (file,) = ran.json["files"]
     assert file["state"] == "downloaded" and file["sha256"] == place.file.sha256 and file["bytes"] == len(place.data)
-    assert file["licence"] == {"name": "CC-BY-4.0", "date": "2026-02-03", "dated": "since", "note": LICENCE.note}
+    stated = {"name": "CC-BY-4.0", "date": "2026-02-03", "dated": "since", "note": LICENCE.note, "commercial": False}
+    assert file["licence"] == stated
     assert file["address"] == place.server.url("/coarse.ckpt") and file["sha256_from"] == "published"
     assert ran.json["next"].startswith("matchrt build coarse-loftr --checkpoint ")
     assert cli("download", "coarse-loftr", "--json").json["files"][0]["state"] == "there"

@@ -163,6 +163,7 @@ ROMAV2_MODELS = (
         "RoMa v2, dense, with overlap and precision",
         published=(published_files.ROMAV2,),
         unless_published=_OLDER,
+        suits=("outdoor", "indoor"),
     ),
 )
 ROMAV2_PRESETS = (

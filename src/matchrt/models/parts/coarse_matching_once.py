@@ -28,10 +28,12 @@ class OneProduct:
     """Confidences of a similarity; see `coarse_matching.Confidence`.
 
     similarity: float `[B,L,S]`.
-    rows: float `[B,L]`, columns: float `[B,S]`; `similarity - rows[:, :, None] - columns[:, None, :]` grows with the
-        confidence. None for zeros.
+    rows: float `[B,L]`; None for zeros.
+    columns: float `[B,S]`; None for zeros. `similarity - rows[:, :, None] - columns[:, None, :]` grows with the
+        confidence.
     value: computes confidences in 0..1 from values of that difference.
-    width0, width1: columns of the grids of both images.
+    width0: columns of image 0's grid.
+    width1: columns of image 1's grid.
     """
 
     similarity: Tensor
