@@ -150,7 +150,7 @@ def test_all_ways_to_the_confidence_agree(once: bool) -> None:
 
 def _fast(scores: torch.Tensor, widths: tuple[int, int], once: bool) -> Confidence:
     if once:
-        return OneProduct.of(scores, widths, True, lambda order: order)
+        return OneProduct.of(scores, widths)
     return fast_dual_softmax(scores, scores.transpose(1, 2))
 
 

@@ -264,7 +264,7 @@ ROMA_INT8 = QuantRules(
         QuantRule(
             "stem", False, reasons.STEM, (Nodes(("encoder.cnn.layers.0", "dinov2.patch_embed.proj"), ("Conv",)),)
         ),
-        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**",), ("Conv",)),)),
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("encoder.cnn.**", "decoder.proj.**"), ("Conv",)),)),
         QuantRule(
             "linear",
             True,

@@ -40,7 +40,7 @@ class ELoFTR(nn.Module):
         self.config = config
         self.backbone = RepVGG(config.widths, config.blocks)
         self.loftr_coarse = AggregatedTransformer(config)
-        self.coarse_matching = CoarseScores(config.match.temperature, config.softmax)
+        self.coarse_matching = CoarseScores(config.match.temperature, config.match.narrow, config.softmax)
         self.fine_preprocess = FineFeatures(config)
         self.fine_windows = FineWindows()
         self.fine_matching = FineMatching(config.fine_regress)

@@ -94,4 +94,6 @@ LOFTR_LITE = LoFTRConfig(
     coarse=TransformerConfig(d_model=128, n_heads=4, layers=("self", "cross") * 4),
     fine=TransformerConfig(d_model=32, n_heads=2, layers=("self", "cross")),
     fixed_position_divisor=True,
+    # On nine pairs, the best similarities of rows and columns were 16 to 50.
+    match=CoarseMatchConfig(narrow=True),
 )

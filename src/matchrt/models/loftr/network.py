@@ -37,7 +37,7 @@ class LoFTR(nn.Module):
         self.loftr_coarse = LocalFeatureTransformer(config.coarse)
         frequencies = sine_frequencies(config.coarse.d_model, config.fixed_position_divisor)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.coarse_matching = CoarseScores(config.match.temperature)
+        self.coarse_matching = CoarseScores(config.match.temperature, config.match.narrow)
         if config.fine is not None:
             self.fine_preprocess = FinePreprocess(config.coarse.d_model, config.fine.d_model)
             self.loftr_fine = LocalFeatureTransformer(config.fine)

@@ -206,13 +206,15 @@ def log_sum_exp(scores: Tensor) -> Tensor:
 class CoarseScores(nn.Module):
     """The confidence between the cells of both images. It is a module, so that its nodes have its name in a graph.
 
+    narrow: see `CoarseMatchConfig`.
     softmax: False is EfficientLoFTR's optimised configuration. Its confidence is s / (s + 25) of the similarity s: from
         0 to 1, and 0.5 at the authors' threshold.
     """
 
-    def __init__(self, temperature: float, softmax: bool = True) -> None:
+    def __init__(self, temperature: float, narrow: bool = False, softmax: bool = True) -> None:
         super().__init__()
         self.temperature = temperature
+        self.narrow = narrow
         self.softmax = softmax
 
     def forward(
@@ -224,13 +226,13 @@ class CoarseScores(nn.Module):
         mask0, mask1: bool `[B,L]`, `[B,S]`, False for padding; None if there is none.
 
         A dynamic graph, whose sizes the exporter does not know, is the one that runs on CPUs: it computes the
-        similarity once. A static one is made for GPUs, which compute a second product faster than they read the first
-        one across its rows.
+        similarity once, if that is `narrow`. A static one is made for GPUs, which compute a second product faster than
+        they read the first one across its rows.
         """
         first, second = comparable(x0, x1, self.temperature, mask0, mask1)
         scores = first @ second.transpose(1, 2)
-        if not isinstance(x0.shape[1], int):
-            return OneProduct.of(scores, widths, self.softmax, _saturating)
+        if self.softmax and self.narrow and not isinstance(x0.shape[1], int):
+            return OneProduct.of(scores, widths)
         transposed = second @ first.transpose(1, 2)
         if self.softmax:
             return fast_dual_softmax(scores, transposed)

@@ -8,7 +8,6 @@ comes from a product or from reductions over an axis in the middle. GPUs are fas
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,51 +27,43 @@ class OneProduct:
     """Confidences of a similarity; see `coarse_matching.Confidence`.
 
     similarity: float `[B,L,S]`.
-    rows: float `[B,L]`; None for zeros.
-    columns: float `[B,S]`; None for zeros. `similarity - rows[:, :, None] - columns[:, None, :]` grows with the
+    rows: float `[B,L]`.
+    columns: float `[B,S]`. `similarity - rows[:, :, None] - columns[:, None, :]` is half the logarithm of the
         confidence.
-    value: computes confidences in 0..1 from values of that difference.
     width0: columns of image 0's grid.
     width1: columns of image 1's grid.
     """
 
     similarity: Tensor
-    rows: Tensor | None
-    columns: Tensor | None
-    value: Callable[[Tensor], Tensor]
+    rows: Tensor
+    columns: Tensor
     width0: int
     width1: int
 
     @classmethod
-    def of(
-        cls, scores: Tensor, widths: tuple[int, int], softmax: bool, value: Callable[[Tensor], Tensor]
-    ) -> OneProduct:
-        """The confidences of a similarity `scores [B,L,S]`.
-
-        softmax: the dual softmax. Otherwise they are `value` of the similarity itself.
+    def of(cls, scores: Tensor, widths: tuple[int, int]) -> OneProduct:
+        """The dual softmax of a similarity `scores [B,L,S]`. widths: columns of the grids of both images.
 
         It is half of the logarithm of the dual softmax, s - lse_row / 2 - lse_column / 2, so that no pass over all
         pairs is needed to double the similarity.
         """
-        if not softmax:
-            return cls(scores, None, None, value, *widths)
         moved = scores - (scores.amax(dim=2).amax(dim=1) - HEADROOM)[:, None, None]
         rows, columns = log_sums(moved)
-        return cls(moved, rows / 2, columns / 2, _of_half_logarithms, *widths)
+        return cls(moved, rows / 2, columns / 2, *widths)
 
     @property
     def within_rows(self) -> Tensor:
         """Float `[B,L,S]`, growing with the confidence within a row."""
-        return self.similarity if self.columns is None else self.similarity - self.columns[:, None, :]
+        return self.similarity - self.columns[:, None, :]
 
     @property
     def order(self) -> Tensor:
         """Float `[B,L,S]`, growing with the confidence."""
-        return self.within_rows if self.rows is None else self.within_rows - self.rows[:, :, None]
+        return self.within_rows - self.rows[:, :, None]
 
     def value_of(self, order: Tensor) -> Tensor:
         """Confidences in 0..1 of values of `order`."""
-        return self.value(order)
+        return (2 * order).exp()
 
     def best_of_rows(self) -> tuple[Tensor, Tensor]:
         """For each cell of image 0 the largest value of `order` `[B,L]`, and its cell of image 1, int64 `[B,L]`.
@@ -87,11 +78,10 @@ class OneProduct:
         row = best.topk(1, dim=2)[1][:, :, 0]
         first = torch.arange(batch * cells0, device=row.device).reshape(batch, cells0) * height
         cells = F.embedding(row + first, self.similarity.reshape(-1, width))
-        if self.columns is not None:
-            first = torch.arange(batch, device=row.device)[:, None] * height
-            cells = cells - F.embedding(row + first, self.columns.reshape(-1, width))
+        first = torch.arange(batch, device=row.device)[:, None] * height
+        cells = cells - F.embedding(row + first, self.columns.reshape(-1, width))
         value, column = (found[:, :, 0] for found in cells.topk(1, dim=2))
-        return (value if self.rows is None else value - self.rows), row * width + column
+        return value - self.rows, row * width + column
 
     def mutual(self, best: Tensor, best1: Tensor) -> Tensor:
         """Bool `[B,L]`: whether the confidence of each best cell is the largest of its column, too.
@@ -116,7 +106,3 @@ def log_sums(scores: Tensor) -> tuple[Tensor, Tensor]:
     columns = (scores.new_ones(1, scores.shape[1]) @ exponentials)[:, 0, :]
     rows, columns = (x.clamp(min=SMALLEST_SUM).log() for x in (exponentials.sum(dim=2), columns))
     return rows, columns
-
-
-def _of_half_logarithms(order: Tensor) -> Tensor:
-    return (2 * order).exp()
