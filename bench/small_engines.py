@@ -18,19 +18,19 @@ import json
 import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_variants import ThisGpu
 
 from matchrt.bench.scene import engine_inputs
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.tensorrt_builder import TensorRTBuilder
-from matchrt.manifest import EngineManifest, Portability, manifest_path, read_manifest
+from matchrt.manifest import EngineManifest, manifest_path, read_manifest
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.nvidia.modules import open_dialect
-from matchrt.nvidia.rtx import TensorRTRTX
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.opening import open_session
 from matchrt.runtime.session import Arrays, Session
@@ -39,22 +39,6 @@ WARM_UP = 30
 CLOSE = 0.5  # pixels
 # A GPU for which the vendor builds without one, for counting.
 COUNTED_FOR = "SM89"
-
-
-@dataclass(frozen=True)
-class ThisGpu(TensorRTRTX):
-    """TensorRT-RTX for the very GPU that is here, listed by the vendor or not; `matchrt build` has no such target."""
-
-    def configure(self, config: Any, options: BuilderOptions) -> None:
-        """One target: CURRENT."""
-        super().configure(config, options)
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(self.trt.ComputeCapability.CURRENT, 0)
-
-    def portability(self, options: BuilderOptions, here: str | None) -> Portability:
-        """This GPU and this version."""
-        del options
-        return Portability((here,) if here else (), False, "exact")
 
 
 def main() -> None:
