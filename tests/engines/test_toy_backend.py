@@ -39,6 +39,7 @@ class ToyBuilder:
     version: str | None = None
     tf32: bool = False
     rounds_products: bool = False
+    fuses_reductions: bool = False
 
     def runs_here(self) -> bool:
         return False

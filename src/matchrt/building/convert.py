@@ -142,6 +142,7 @@ def _convert_key(request: GraphRequest, judging: Sequence[JudgedPair], accept_lo
             "accepted_loss": accept_loss,
             "backend": builder.name,
             "exact_products": precision == "fp32" and builder.rounds_products,
+            "fuses_reductions": builder.fuses_reductions,
             "runtime": builder.identity(),
             # An engine that was judged by emulation elsewhere is judged itself where it can run.
             "runs_here": builder.runs_here(),

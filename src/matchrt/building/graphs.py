@@ -78,16 +78,33 @@ def write_graph(request: GraphRequest, store: EngineStore, tell: Progress) -> Gr
 
 
 def _fp32_graph(request: GraphRequest) -> Graph:
-    """The engine's own graph, whose products are split if the backend would round them."""
-    if not request.builder.rounds_products:
+    """The engine's own graph, changed as the backend needs it."""
+    builder = request.builder
+    if not (builder.rounds_products or builder.fuses_reductions):
         return Graph(request.file.data)
     import onnx
 
-    from matchrt.export.precision.exact_products import write_exact_products
+    model = onnx.load_model_from_string(request.file.data)
+    records: tuple[PassRecord, ...] = ()
+    if builder.rounds_products:
+        from matchrt.export.precision.exact_products import write_exact_products
 
-    model, records = write_exact_products(onnx.load_model_from_string(request.file.data))
+        model, records = write_exact_products(model)
+    return _finished(request, model, records)
+
+
+def _finished(
+    request: GraphRequest, model: onnx.ModelProto, records: tuple[PassRecord, ...], rounded: bool = False
+) -> Graph:
+    """The graph with what its backend needs, whatever the precision."""
     records = (*records, *_split_frames(request, model))
-    return Graph(model.SerializeToString(deterministic=True), records)
+    if request.builder.fuses_reductions:
+        from matchrt.export.passes.base import run_passes
+        from matchrt.export.passes.fused_argmax import FuseArgMax
+
+        model, fused = run_passes(model, [FuseArgMax()])
+        records = (*records, *(record for record in fused if record.changed))
+    return Graph(model.SerializeToString(deterministic=True), records, rounded)
 
 
 def _split_frames(request: GraphRequest, model: onnx.ModelProto) -> tuple[PassRecord, ...]:
@@ -106,8 +123,7 @@ def _fp16_graph(request: GraphRequest, tell: Progress) -> Graph:
     tell(f"writing {request.precision} into the graph", 0.0)
     manifest = request.file.manifest
     model, records = apply(onnx.load_model_from_string(request.file.data), request.precision, manifest.family)
-    records = (*records, *_split_frames(request, model))
-    return Graph(model.SerializeToString(deterministic=True), records, rounded=True)
+    return _finished(request, model, records, rounded=True)
 
 
 def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: EngineStore, tell: Progress) -> Graph:
@@ -124,8 +140,7 @@ def _quantized_graph(request: GraphRequest, pairs: CalibrationPairs, store: Engi
         lambda what, share: tell(what, 0.05 * share),
         partial(_choose_faster, request, timed, tell) if options.only_faster else None,
     )
-    records = (_calibration_record(options, pairs), *timed, *done.records, *_split_frames(request, done.model))
-    return Graph(done.model.SerializeToString(deterministic=True), records, rounded=True)
+    return _finished(request, done.model, (_calibration_record(options, pairs), *timed, *done.records), rounded=True)
 
 
 def _choose_faster(

@@ -28,6 +28,7 @@ class OnnxRuntimeBuilder:
     version: None, because the graph does not depend on the version.
     tf32: whether products are computed in TF32; they are not.
     rounds_products: whether the backend rounds the factors of fp32 products; it does not.
+    fuses_reductions: whether reductions and the arithmetic that they read become one kernel; they do not.
     """
 
     name: str = DEFAULT_BACKEND
@@ -35,6 +36,7 @@ class OnnxRuntimeBuilder:
     version: str | None = None
     tf32: bool = False
     rounds_products: bool = False
+    fuses_reductions: bool = False
 
     def runs_here(self) -> bool:
         """False: no GPU is needed, and the graph is judged before it becomes an engine."""

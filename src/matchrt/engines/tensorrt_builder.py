@@ -55,6 +55,11 @@ class TensorRTBuilder:
         """Whether the backend rounds the factors of fp32 products, as the dialect says."""
         return self.dialect.rounds_products(self.options)
 
+    @property
+    def fuses_reductions(self) -> bool:
+        """True: TensorRT generates such kernels."""
+        return True
+
     def runs_here(self) -> bool:
         """Whether the first GPU of this machine is one of those that the engine is for."""
         gpu = _gpu()

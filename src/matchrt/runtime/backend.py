@@ -78,6 +78,14 @@ class Builder(Protocol):
         """
         ...
 
+    @property
+    def fuses_reductions(self) -> bool:
+        """Whether the backend compiles reductions and the arithmetic that they read to one kernel.
+
+        The graph is then written with reductions where other operators would do (`export.passes.fused_argmax`).
+        """
+        ...
+
     def runs_here(self) -> bool:
         """Whether this machine has a GPU that its engines are for. Raises nothing."""
         ...

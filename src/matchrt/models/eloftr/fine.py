@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
 from matchrt.models.parts.halves import halves
+from matchrt.models.parts.stored import stored_integers
 
 WINDOW = 8  # pixels along a side of a coarse cell
 _HALF_WINDOW = 6  # the cell's pixels and one more around them depend on so many half-resolution pixels along a side
@@ -57,7 +58,10 @@ def half_windows(features: Tensor, cells: Tensor, grid_width: int) -> Tensor:
     columns = (column[:, :, None] * (WINDOW // 2) + offset).clamp(0, width - 1)
     index = rows[:, :, :, None] * width + columns[:, :, None, :]
     first = torch.arange(batch, device=cells.device)[:, None, None, None] * (height * width)
-    return F.embedding((index + first).flatten(2), flat)
+    index = (index + first).flatten(2)
+    if isinstance(height, int):  # a static graph is made for GPUs, which compute the index for every channel otherwise
+        index = stored_integers(index).long()
+    return F.embedding(index, flat)
 
 
 def pixel_windows(windows: Tensor, margin: int) -> Tensor:
@@ -139,8 +143,10 @@ class FineMatching(nn.Module):
 
     def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Chosen pixels int64 `[B,K]` of image 0 and 1 (row-major in the cell), offset `[B,K,2]`, margin `[B,K]`."""
-        best, pair = window_order(window0, window1, self.regress).flatten(2).topk(2, dim=2)
-        pixel0, pixel1 = rows_and_columns(pair[..., 0], WINDOW**2)
+        order = window_order(window0, window1, self.regress).flatten(2)
+        pixel0, pixel1 = rows_and_columns(order.argmax(dim=2), WINDOW**2)
+        # Engines have no margin, so their graphs have no such top-K either.
+        best = order.topk(2, dim=2).values
         margin = 1.0 - (best[..., 1] - best[..., 0]).exp()
         return pixel0, pixel1, neighbourhood_offset(window0, window1, pixel0, pixel1, self.regress), margin
 

@@ -82,14 +82,25 @@ def linear_attention(
     q, k = feature_map(query), feature_map(key)
     if source_mask is not None:
         k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
-    # Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
-    length = k.shape[1]
-    # A product, because GPUs transpose keys before they sum over an axis that is not the last.
+    means, matrix = _seen(k, value, n_heads, merge)
+    return normalised(q, means, n_heads, query_mask) @ matrix
+
+
+def _seen(k: Tensor, value: Tensor, n_heads: int, merge: Tensor) -> tuple[Tensor, Tensor]:
+    """What the queries see of a source: the keys' mean `[B,1,C]`, and `[B,C,C]`, which leads from queries to results.
+
+    Means over the source instead of sums: nothing grows with its length, so half precision can hold everything. A
+    static graph is made for GPUs, where the mean is one more column of the same product, beside zeros that fill up a
+    multiple of eight. CPUs are faster with two products, of which the larger one has the values first.
+    """
+    length, channels = k.shape[1:]
+    if isinstance(length, int):
+        one = F.pad(value.new_ones(1, 1, 1), (0, 7)).expand(value.shape[0], value.shape[1], -1)
+        both = k.transpose(1, 2) @ torch.cat([value, one], dim=2) / length
+        means, products = both[:, :, channels : channels + 1], both[:, :, :channels]
+        return means.transpose(1, 2), own_heads(products, n_heads) @ merge.transpose(0, 1)
     means = (k.new_ones(1, length) / length) @ k
-    q = normalised(q, means, n_heads, query_mask)
-    # Values are transposed, not keys: keys come from an elementwise kernel, which GPUs would split for that.
-    both = own_heads(value.transpose(1, 2) @ k, n_heads) / length
-    return q @ (merge @ both).transpose(1, 2)
+    return means, (merge @ (own_heads(value.transpose(1, 2) @ k, n_heads) / length)).transpose(1, 2)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from matchrt.models.parts.coarse_matching_once import OneProduct
 from matchrt.models.parts.config import CoarseMatchConfig
 from matchrt.models.parts.masks import MASKED, PADDING
+from matchrt.models.parts.stored import stored
 
 # Without the softmax, the authors of EfficientLoFTR take matches whose similarity is above this.
 SATURATING_SIMILARITY = 25.0
@@ -189,7 +190,8 @@ def fast_dual_softmax(scores: Tensor, transposed: Tensor) -> TwoProducts:
     the first axis makes GPUs read a matrix of 4800 x 4800 across its rows, which cost more than the rest of the
     matching.
     """
-    rows, columns = log_sum_exp(scores), log_sum_exp(transposed)
+    # Stored, or their logarithms are computed for every pair of cells.
+    rows, columns = stored(log_sum_exp(scores)), stored(log_sum_exp(transposed))
     best0 = (2 * transposed - rows[:, None, :]).argmax(dim=2)
     return TwoProducts(2 * scores - rows[:, :, None] - columns[:, None, :], best0, torch.exp)
 

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from matchrt.models.parts.stored import stored_integers
 from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.sampling import corner, inside
 
@@ -36,7 +37,7 @@ class WindowPositions(nn.Module):
         steps = torch.arange(-self.radius, self.radius + 2, device=flow.device, dtype=torch.int32)
         x, y = at.x[:, :, None] + steps, at.y[:, :, None] + steps
         seen = inside(y, height)[..., None] * inside(x, width)[:, :, None]
-        return x, y, seen, at.right, at.down
+        return stored_integers(x), stored_integers(y), seen, at.right, at.down
 
 
 class WindowInterpolation(nn.Module):

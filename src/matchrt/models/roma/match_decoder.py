@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from matchrt.models.parts.stored import stored
 from matchrt.models.roma.config import MatchDecoderConfig
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.roma.transformer import Block
@@ -68,13 +69,4 @@ def anchors_to_flow(logits: Tensor, height: int, width: int) -> Tensor:
     places = pixel_grid(side, side, logits.device).flatten(2)[0].transpose(0, 1)
     near = places.index_select(0, index.flatten()).reshape(*index.shape, 2)
     flow = (weights[..., None] * near).sum(dim=2) / weights.sum(dim=2, keepdim=True)
-    return _stored(flow).transpose(1, 2).reshape(-1, 2, height, width)
-
-
-def _stored(x: Tensor) -> Tensor:
-    """x itself, by way of an operator that is a kernel of its own: the larger one of each value and one less.
-
-    Compilers fuse everything lighter into whatever reads it. The coarse flow was then computed anew for each of the
-    256 pixels of a window, which took 2.3 ms on an H100.
-    """
-    return torch.stack([x, x - 1.0], dim=-1).topk(1, dim=-1).values[..., 0]
+    return stored(flow).transpose(1, 2).reshape(-1, 2, height, width)

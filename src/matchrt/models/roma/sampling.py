@@ -15,8 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from matchrt.models.parts.stored import stored, stored_integers
 from matchrt.models.roma.feature_map import FeatureMap
 from matchrt.models.roma.grid import to_pixels
+
+# From so many channels on, a kernel that writes positions costs less than computing them for every channel.
+STORED_CHANNELS = 32
+# float32 holds every integer up to this one.
+EXACT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,11 @@ class BilinearPositions(nn.Module):
         along = torch.stack([1 - at.down, 1 - at.down, at.down, at.down], dim=2)
         weights = across * along * inside(x, width) * inside(y, height)
         cells = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-        return cells + features.starts()[:, None, None], weights
+        index = cells + features.starts()[:, None, None]
+        rows, channels = features.table.shape
+        if channels >= STORED_CHANNELS and rows <= EXACT:
+            return stored_integers(index), stored(weights)
+        return index, weights
 
 
 class BilinearSample(nn.Module):
