@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from matchrt.serving.failures import bad_request
-from matchrt.serving.grpc_messages import message
 from matchrt.serving.tensors import (
     InferCall,
     Tensor,
@@ -51,9 +50,9 @@ def read_call(request: Any) -> InferCall:
     return InferCall(tensors, _parameters(request.parameters), wanted or None, request.id)
 
 
-def write_answer(model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:
-    """A ModelInferResponse with raw contents. Raises nothing."""
-    answer = message("ModelInferResponse")(model_name=model, model_version=version, id=call.request_id)
+def write_answer(answer: Any, model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:
+    """Fills an empty ModelInferResponse, with raw contents, and returns it. Raises nothing."""
+    answer.model_name, answer.model_version, answer.id = model, version, call.request_id
     for tensor in tensors:
         answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         answer.raw_output_contents.append(to_bytes(tensor))

@@ -12,7 +12,7 @@ from matchrt.serving.service import Job
 from matchrt.serving.tensors import InferCall, Tensor, Wanted
 from matchrt.serving.workers import Run
 
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 T = TypeVar("T")
 Write = Callable[[InferCall, list[Tensor], tuple[Wanted, ...]], T]
 
@@ -37,6 +37,7 @@ def infer_job(model: Model, call: Call, request: InferCall, write: Write[T]) -> 
     write: makes the answer of the request, the outputs that it asks for, in its order, and what it asks for.
     Errors: request-invalid, session-input, image-*.
     """
+    call.statistics = model.statistics
     limit_by_parameter(call, request.parameters)
     wanted = _wanted(request, model)
     job = model.job(request, call)
