@@ -27,8 +27,8 @@ LOGGER = logging.getLogger("matchrt.serving")
 _STREAMS = 8
 # Seconds that a stream may be open without a message.
 _QUIET = 60.0
-# What Triton's clients ask of streams: to mark the last answer to a request. Ours is always the last.
-_ASK_LAST, _IS_LAST = "triton_enable_empty_final_response", "triton_final_response"
+# The mark of the last answer to a request of a stream, for Triton's clients. Ours has one answer, which is the last.
+_IS_LAST = "triton_final_response"
 Answer = Callable[[str, InferCall, list[Tensor]], Any]
 
 
@@ -131,8 +131,8 @@ class Inference:
                 del raw
                 if ids is not None:
                     ids[:] = [request.id]
-                    request.parameters.pop(_ASK_LAST, None)
                 model = find(self._models, request.model_name, request.model_version)
+                call.statistics = model.statistics
                 asked = read_call(request)
             del request
 

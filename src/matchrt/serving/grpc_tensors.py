@@ -24,6 +24,8 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+# What Triton's clients send unasked: a wish for an empty answer at the end of several. A request has one answer here.
+_NO_WISH = "triton_enable_empty_final_response"
 # Numbers that are read at a time, so that other threads run meanwhile.
 _SLICE = 1 << 16
 
@@ -47,7 +49,9 @@ def read_call(request: Any) -> InferCall:
         else:
             tensors[name] = _typed(name, datatype, shape, entry.contents)
     wanted = tuple(Wanted(output.name, True) for output in request.outputs)
-    return InferCall(tensors, _parameters(request.parameters), wanted or None, request.id)
+    parameters = _parameters(request.parameters)
+    parameters.pop(_NO_WISH, None)
+    return InferCall(tensors, parameters, wanted or None, request.id)
 
 
 def write_answer(answer: Any, model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:

@@ -140,6 +140,7 @@ def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -
 async def _infer(request: Request, service: Service, model: Model) -> Response:
     body, header = body_of(request), request.headers.get(HEADER)
     call = Call(read_timeout(request, service.options.timeout))
+    call.statistics = model.statistics
 
     def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> tuple[bytes, int | None]:
         return write_answer(model.name, VERSION, asked, tensors, wanted)

@@ -37,7 +37,6 @@ def infer_job(model: Model, call: Call, request: InferCall, write: Write[T]) -> 
     write: makes the answer of the request, the outputs that it asks for, in its order, and what it asks for.
     Errors: request-invalid, session-input, image-*.
     """
-    call.statistics = model.statistics
     limit_by_parameter(call, request.parameters)
     wanted = _wanted(request, model)
     job = model.job(request, call)
