@@ -13,7 +13,7 @@ VARIABLE = "MATCHRT_PERF_ANALYZER_LIBRARIES"
 
 
 def environment() -> dict[str, str]:
-    """The environment in which it runs: with the libraries that it needs, where $MATCHRT_PERF_ANALYZER_LIBRARIES says."""
+    """The environment in which it runs: with the folder of libraries that the variable names, if it does."""
     folder = os.environ.get(VARIABLE)
     return {**os.environ, **({"LD_LIBRARY_PATH": folder} if folder else {})}
 

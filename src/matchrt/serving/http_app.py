@@ -18,9 +18,10 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.serving.call import Call
 from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
+from matchrt.serving.http_components import COMPONENTS
 from matchrt.serving.http_guard import App, Guard, body_of
 from matchrt.serving.http_json import json_response
-from matchrt.serving.http_match import add_match
+from matchrt.serving.http_match import add_match, match_schemas
 from matchrt.serving.http_schemas import ENGINES, METADATA, SERVER, inference, plain, plain_text, tidy
 from matchrt.serving.http_tensors import HEADER, read_call, write_answer
 from matchrt.serving.http_triton import add_triton
@@ -58,8 +59,9 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     add_match(app, service, models)
     _add_pages(app, service)
     _add_failures(app)
+    named = {**COMPONENTS, **match_schemas()}
     # Made once: it takes longer than a health check may wait.
-    schema = orjson.dumps(tidy(app.openapi(), models, service.options.token is not None))
+    schema = orjson.dumps(tidy(app.openapi(), named, models, service.options.token is not None))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

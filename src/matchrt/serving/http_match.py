@@ -18,7 +18,7 @@ from matchrt.runtime.matches import Matches
 from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
-from matchrt.serving.http_components import FILE, object_of, ref
+from matchrt.serving.http_components import FILE, Schema, object_of, ref
 from matchrt.serving.http_guard import body_of
 from matchrt.serving.http_multipart import read_boundary, read_parts
 from matchrt.serving.http_schemas import TIMEOUT, WORK, json_answer, takes
@@ -61,10 +61,15 @@ def add_match(app: FastAPI, service: Service, models: Mapping[str, Model]) -> No
 
 
 def _described() -> dict[str, Any]:
+    request = takes({"multipart/form-data": ref("MatchRequest")}, (TIMEOUT,))
+    return {**request, "responses": json_answer(ref("MatchAnswer"), WORK)}
+
+
+def match_schemas() -> dict[str, Schema]:
+    """The named schema of the endpoint's form, which is that of `MatchForm` with the files. Raises nothing."""
     files = {name: {**FILE, "description": words} for name, words in _FILES.items()}
     fields = {name: _without_null(field) for name, field in MatchForm.model_json_schema()["properties"].items()}
-    form = {"title": "MatchForm", **object_of(_FILES, **files, **fields)}
-    return {**takes({"multipart/form-data": form}, (TIMEOUT,)), "responses": json_answer(ref("MatchAnswer"), WORK)}
+    return {"MatchRequest": object_of(_FILES, **files, **fields)}
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from matchrt.serving.http_components import COMPONENTS, FILE, Schema, list_of, ref, whole
+from matchrt.serving.http_components import FILE, Schema, list_of, ref, whole
 from matchrt.serving.models import VERSION
 
 _LENGTH = "Inference-Header-Content-Length"
@@ -88,15 +88,16 @@ def index_request() -> dict[str, Any]:
     return {**takes(content, required=False), "responses": json_answer(list_of(ref("ModelState")), _SENT)}
 
 
-def tidy(schema: dict[str, Any], models: Iterable[str], token: bool) -> dict[str, Any]:
+def tidy(schema: dict[str, Any], named: Mapping[str, Schema], models: Iterable[str], token: bool) -> dict[str, Any]:
     """Corrects FastAPI's schema, in place, and returns it.
 
     It removes the status 422, which is 400 here, adds the named schemas, and describes the token if one is needed. If
-    not, it lists the models' names: the schema itself is shown to everybody.
+    not, it lists the models' names: the schema itself is shown to everybody. The names are examples, so that a client
+    that was generated from one service fits another.
     """
-    known = {"model": {} if token else {"enum": list(models)}, "version": {"enum": [VERSION]}}
+    known = {"model": {} if token else {"examples": list(models)}, "version": {"examples": [VERSION]}}
     parts = schema.setdefault("components", {})
-    parts["schemas"] = COMPONENTS
+    parts["schemas"] = dict(named)
     for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
