@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from importlib import resources
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -22,6 +20,7 @@ from matchrt.serving.http_components import COMPONENTS
 from matchrt.serving.http_guard import App, Guard, body_of
 from matchrt.serving.http_json import json_response
 from matchrt.serving.http_match import add_match, match_schemas
+from matchrt.serving.http_pages import add_pages
 from matchrt.serving.http_schemas import ENGINES, METADATA, SERVER, inference, plain, plain_text, tidy
 from matchrt.serving.http_tensors import HEADER, read_call, write_answer
 from matchrt.serving.http_triton import add_triton
@@ -57,7 +56,8 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
     add_triton(app, service, models)
     _add_protocol(app, service, models)
     add_match(app, service, models)
-    _add_pages(app, service)
+    _add_engines(app, service)
+    add_pages(app)
     _add_failures(app)
     named = {**COMPONENTS, **match_schemas()}
     # Made once: it takes longer than a health check may wait.
@@ -158,14 +158,7 @@ async def _infer(request: Request, service: Service, model: Model) -> Response:
     return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
-    folder = resources.files("matchrt.serving") / "pages"
-    pages = {
-        path: (folder / name).read_text(encoding="utf-8") for path, name in (("/", "try.html"), ("/docs", "docs.html"))
-    }
-    for path, text in pages.items():
-        app.get(path, include_in_schema=False, name=path)(_page(text))
-
+def _add_engines(app: FastAPI, service: Service) -> None:
     @app.get("/v1/engines", tags=["matching"], responses=ENGINES, response_class=Response)
     async def engines() -> Response:
         """The engines that are served, in the order in which they were named."""
@@ -182,17 +175,6 @@ def _engine(name: str, manifest: EngineManifest) -> dict[str, Any]:
         "max_matches": manifest.matching.max_matches,
         "default_score": manifest.matching.default_score,
     }
-
-
-def _page(text: str) -> Callable[[], Awaitable[HTMLResponse]]:
-    # The page may talk to its own server and show pictures that it has made. It loads nothing from elsewhere.
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
-    headers = {"Content-Security-Policy": f"{policy}connect-src 'self'; frame-ancestors 'none'; form-action 'none'"}
-
-    async def page() -> HTMLResponse:
-        return HTMLResponse(text, headers=headers)
-
-    return page
 
 
 def _add_failures(app: FastAPI) -> None:

@@ -17,6 +17,7 @@ from matchrt.errors import MatchRTError
 from matchrt.serving.admission import Admission
 from matchrt.serving.body import BODY, ENCODINGS, Body
 from matchrt.serving.failures import as_json, bad_request, http_status, lacks_memory, surprise, too_large
+from matchrt.serving.http_pages import PAGES
 from matchrt.serving.service import Service
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +30,7 @@ _Types = tuple[str | None, ...]
 LOGGER = logging.getLogger("matchrt.serving")
 # These need no token: the health checks, and pages without any data.
 _HEALTH = ("/v2/health/live", "/v2/health/ready")
-_OPEN = ("/", "/docs", "/openapi.json", *_HEALTH)
+_OPEN = (*PAGES, "/openapi.json", *_HEALTH)
 # The types of bodies. The protocol's bodies may have no type, or that which curl -d and urllib give to whatever they
 # send; they are read as JSON all the same.
 _FORM: _Types = ("multipart/form-data",)
