@@ -66,4 +66,11 @@ fetch("openapi.json").then((answer) => answer.json()).then((all) => {
     }
   for (const group of ["matching", "protocol", "triton", "health"])
     if (groups.has(group)) document.getElementById("list").append(node("h2", group), ...groups.get(group));
+  const schemas = Object.entries(all.components.schemas).map(([name, schema]) => {
+    const box = node("details"), head = node("summary");
+    head.append(node("code", name));
+    box.append(head, fields(schema, all));
+    return box;
+  });
+  document.getElementById("list").append(node("h2", "schemas"), ...schemas);
 });
