@@ -22,7 +22,7 @@ def find() -> tuple[str | None, str]:
     """The program, or why it does not run."""
     program = shutil.which("perf_analyzer", path=os.pathsep.join((str(Path(sys.executable).parent), os.defpath)))
     if program is None:
-        return None, "perf_analyzer is not installed (tritonclient before 2.46 brings it)"
+        return None, "perf_analyzer is not installed (the wheel of tritonclient 2.41 brings it)"
     ran = subprocess.run([program, "--version"], env=environment(), capture_output=True, text=True, check=False)
     if ran.returncode != 0 and "error while loading" in ran.stderr:
         missing = ran.stderr.partition("libraries: ")[2].partition(":")[0]
