@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 from support.chromium import Page, browsing, find
-from support.serving import Running
+from support.serving import Running, running
+from support.tiny_engines import tiny_engine
 
 # Where screenshots are kept to look at; else they go with the test's folder.
 SCREENSHOTS = "MATCHRT_SCREENSHOTS"
@@ -228,6 +229,24 @@ def test_a_format_that_the_browser_does_not_show(server: Running, pair: Any, pag
     assert "matches" in verdict and page.run(f"{at('canvas')}.hidden")
     assert page.wait(f"{at('picture')}.complete && {at('picture')}.naturalWidth") >= 2 * 160
     assert verdict in page.run(f"{at('picture')}.alt")
+
+
+def test_a_service_with_a_token(page: Page, pair: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    engine = tiny_engine(tmp_path)
+    with running(tmp_path, f"tiny={engine}", "--token-file", str(tmp_path / "token")) as server:
+        page.look(1200, 900)
+        page.call("Page.navigate", url=f"{server.url}/")
+        assert "token" in page.wait("document.getElementById('wrong')?.textContent")
+        assert not page.run(f"{at('tokenlabel')}.hidden")
+        page.run(f"{at('token')}.focus()")
+        page.call("Input.insertText", text="secret")
+        page.run(f"{at('token')}.blur()")
+        page.wait("document.querySelectorAll('#engine option').length == 1")
+        assert page.run(f"{at('wrong')}.textContent") == ""
+        choose(page, *pair.paths)
+        page.run(f"{at('score')}.value = '0'")
+        assert again(page).startswith("1 match")
 
 
 def test_the_keyboard_is_enough(server: Running, pair: Any, page: Page) -> None:

@@ -216,6 +216,25 @@ def test_a_stream_answers_every_message_in_order(monkeypatch: pytest.MonkeyPatch
     on_a_stream(monkeypatch, StubSession(), test)
 
 
+def test_our_own_mistakes_on_a_stream_tell_nothing_to_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = StubSession()
+
+    async def test(channel: Any, service: Any) -> None:
+        async def requests() -> AsyncIterator[bytes]:
+            for _ in range(2):
+                yield infer(id="a").SerializeToString()
+
+        session.failure = RuntimeError("/secret/path")
+        found = []
+        async for raw in streamed(channel, requests()):
+            found.append(message("ModelStreamInferResponse").FromString(raw))
+            session.failure = None
+        assert "RuntimeError" in found[0].error_message and "secret" not in found[0].error_message
+        assert found[0].infer_response.id == "a" and not found[1].error_message
+
+    on_a_stream(monkeypatch, session, test)
+
+
 async def status_of(call: Any) -> str:
     try:
         async for _ in call:

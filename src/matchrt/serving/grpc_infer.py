@@ -105,7 +105,9 @@ class Inference:
             raise
         except Exception as error:
             failure = error if isinstance(error, MatchRTError) else surprise(error)
-            if failure is not error and not lacks_memory(error):
+            if lacks_memory(error):
+                LOGGER.error("out of memory in ModelStreamInfer")
+            elif failure is not error:
                 LOGGER.exception("unexpected failure in ModelStreamInfer")
             status = grpc_status(failure)
             answer = message("ModelStreamInferResponse")(error_message=str(failure), infer_response={"id": ids[0]})

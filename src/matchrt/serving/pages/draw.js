@@ -42,21 +42,38 @@ function place(sizes, width) {
   return { scales: sizes.map((size) => height / size.height), corners: [[0, 0], [left, 0]], height: Math.round(height) };
 }
 
-// Draws the matches from a score on. Gives how many there are, how many of them are inliers, and how many are drawn.
-export function drawMatches(canvas, images, result, { least, view, width }) {
-  const sizes = [result.image0, result.image1];
-  const { scales, corners, height } = place(sizes, width);
-  const fine = Math.min(window.devicePixelRatio || 1, 2);
+let ground = { key: "", canvas: null };
+
+// Both images, scaled once for as long as nothing but the matches changes: large ones take long.
+function background(images, sizes, { scales, corners, height }, width, fine) {
+  const key = [...images.map((image) => image.src), width, fine].join(" ");
+  if (ground.key === key) return ground.canvas;
+  const canvas = document.createElement("canvas");
   canvas.width = Math.round(width * fine);
   canvas.height = Math.round(height * fine);
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
   const pen = canvas.getContext("2d");
   pen.scale(fine, fine);
   pen.fillStyle = DARK;
   pen.fillRect(0, 0, width, height);
   images.forEach((image, i) =>
     pen.drawImage(image, ...corners[i], sizes[i].width * scales[i], sizes[i].height * scales[i]));
+  ground = { key, canvas };
+  return canvas;
+}
+
+// Draws the matches from a score on. Gives how many there are, how many of them are inliers, and how many are drawn.
+export function drawMatches(canvas, images, result, { least, view, width }) {
+  const sizes = [result.image0, result.image1];
+  const placed = place(sizes, width), { scales, corners, height } = placed;
+  const fine = Math.min(window.devicePixelRatio || 1, 2);
+  const behind = background(images, sizes, placed, width, fine);
+  canvas.width = behind.width;
+  canvas.height = behind.height;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const pen = canvas.getContext("2d");
+  pen.drawImage(behind, 0, 0);
+  pen.scale(fine, fine);
 
   const points = [result.keypoints0, result.keypoints1].map((list, i) =>
     (index) => list[index].map((value, axis) => (value + 0.5) * scales[i] + corners[i][axis]));

@@ -59,7 +59,10 @@ function complain(text) {
 async function ask(path, options) {
   const answer = await fetch(path, { ...options, headers: headers() });
   const value = await answer.json().catch(() => null);
-  if (answer.status === 401) at("tokenlabel").hidden = false;
+  if (answer.status === 401) {
+    at("tokenlabel").hidden = false;
+    throw new Error("This service asks for a token, or for another one.");
+  }
   if (!answer.ok || value === null) {
     // A proxy in between may answer in its own words.
     throw new Error(value?.error ? `${value.error} ${value.remedy}` : `The service answered with status ${answer.status}.`);
@@ -130,7 +133,7 @@ function conceal() {
   at("save").removeAttribute("href");
   if (saved) URL.revokeObjectURL(saved);
   saved = null;
-  for (const name of ["verdict", "meaning", "drawn"]) at(name).textContent = "";
+  for (const name of ["verdict", "names", "meaning", "drawn"]) at(name).textContent = "";
   at("numbers").replaceChildren();
   at("warnings").replaceChildren();
   markCurrent();
@@ -143,6 +146,7 @@ function show(entry) {
   const { result, pair } = entry;
   const said = verdict(result);
   at("verdict").textContent = said.verdict;
+  at("names").textContent = names(entry);
   at("meaning").textContent = said.meaning;
   at("share").hidden = said.share === null;
   at("bar").style.width = `${100 * (said.share ?? 0)}%`;
@@ -167,6 +171,7 @@ function show(entry) {
 }
 
 const overlays = (result) => result.geometry?.kind === "homography" && result.geometry.found;
+const names = (entry) => entry.pair.map((one) => one.file.name).join(" and ");
 const view = () => document.querySelector("[name=view]:checked").value;
 
 function draw() {
@@ -183,7 +188,7 @@ function draw() {
   at("leastrow").hidden = !drawable || over;
   at("legend").hidden = over;
   at("savepicture").hidden = !drawable || over;
-  const words = `${at("verdict").textContent} ${pair.map((one) => one.file.name).join(" and ")}.`;
+  const words = `${at("verdict").textContent} ${names(current)}.`;
   const width = Math.floor(at("result").clientWidth);
   if (!drawable) {
     at("drawn").textContent = "The browser cannot show one of the images, so the service has drawn them: at most 200 lines.";
@@ -241,7 +246,7 @@ function list() {
   at("list").replaceChildren(...kept.map((entry) => {
     const item = element("li"), button = element("button");
     button.type = "button";
-    button.append(element("span", entry.pair.map((one) => one.file.name).join(" and ")));
+    button.append(element("span", names(entry)));
     button.append(element("small", `${entry.engine}: ${verdict(entry.result).verdict}`));
     button.addEventListener("click", () => show(entry));
     item.append(button);
