@@ -9,6 +9,7 @@ import pytest
 from support.perf_analyzer import analyze, find
 from support.serving import Running, running
 from support.tiny_engines import tiny_engine
+from support.triton_engines import several_pairs
 
 IMAGES = ("--shape", "image0:64,64,1", "--shape", "image1:64,64,1")
 # Short windows, and any spread: the test wants a figure, not a good one.
@@ -27,7 +28,8 @@ def program() -> str:
 @pytest.fixture(scope="module")
 def tiny(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("tiny")
-    with running(folder, f"tiny={tiny_engine(folder)}", "--queue", "8") as service:
+    engines = f"tiny={tiny_engine(folder)}", f"many={several_pairs(folder, 4, 32)}"
+    with running(folder, *engines, "--queue", "8") as service:
         yield service
 
 
@@ -39,8 +41,10 @@ def tiny(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
         ("tiny", "grpc", (*IMAGES, "--streaming")),
         ("tiny-engine", "http", ()),
         ("tiny-engine", "grpc", ()),
+        # Two pairs a request, to an engine of four.
+        ("many-engine", "grpc", ("-b", "2")),
     ],
-    ids=["http", "grpc", "stream", "engine-http", "engine-grpc"],
+    ids=["http", "grpc", "stream", "engine-http", "engine-grpc", "rows"],
 )
 def test_it_measures(program: str, tiny: Running, tmp_path: Path, model: str, way: str, more: tuple[str, ...]) -> None:
     port = tiny.http if way == "http" else tiny.grpc

@@ -13,9 +13,9 @@ from matchrt.manifest import TensorSpec, manifest_path, read_manifest
 from matchrt.runtime.engine_file import engine_path
 
 
-def rows_graph(batch: int) -> bytes:
+def rows_graph(batch: int, side: int = 4) -> bytes:
     """A graph of exactly `batch` rows, with the tensors of an engine of one match: each is the mean of an image."""
-    images = [helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [batch, 4, 4, 1]) for i in (0, 1)]
+    images = [helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [batch, side, side, 1]) for i in (0, 1)]
     shapes = {"scores": [batch, 1], "keypoints0": [batch, 1, 2], "keypoints1": [batch, 1, 2]}
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     outputs.append(helper.make_tensor_value_info("num_matches", TensorProto.INT32, [batch]))
@@ -48,15 +48,15 @@ def engine_of(folder: Path, data: bytes, **changes: Any) -> Path:
     return path
 
 
-def several_pairs(folder: Path, batch: int) -> Path:
-    """An engine of exactly `batch` pairs of 4x4 pixels."""
+def several_pairs(folder: Path, batch: int, side: int = 4) -> Path:
+    """An engine of exactly `batch` pairs of `side` times `side` pixels."""
     manifest = read_manifest(manifest_path(engine_path("loftr-lite")))
-    fixed = dataclasses.replace(manifest.input, batch=batch, divisor=4, height=4, width=4, profile=None)
+    fixed = dataclasses.replace(manifest.input, batch=batch, divisor=4, height=side, width=side, profile=None)
     shapes = {"scores": (batch, 1), "keypoints0": (batch, 1, 2), "keypoints1": (batch, 1, 2)}
     return engine_of(
-        folder, rows_graph(batch), input=fixed,
+        folder, rows_graph(batch, side), input=fixed,
         matching=dataclasses.replace(manifest.matching, max_matches=1, coarse_stride=4),
-        inputs=tuple(TensorSpec(f"image{i}", "uint8", (batch, 4, 4, 1)) for i in (0, 1)),
+        inputs=tuple(TensorSpec(f"image{i}", "uint8", (batch, side, side, 1)) for i in (0, 1)),
         outputs=(
             *(TensorSpec(name, "float32", shape) for name, shape in shapes.items()),
             TensorSpec("num_matches", "int32", (batch,)),
