@@ -164,6 +164,20 @@ def http_match(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
     return "POST", "/v1/match", body, {"Content-Type": kind}
 
 
+def http_triton(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
+    """A request to the routes of Triton's extensions."""
+    body = json.dumps({rng.choice(["ready", "x"]): rng.choice(ODD_VALUES)}).encode()
+    if rng.random() < 0.3:
+        body = broken_bytes(rng, body)
+    kind = rng.choice(["application/json"] * 4 + ["text/plain", "multipart/form-data; boundary=B"])
+    name = rng.choice(["loftr-lite", "loftr-lite-engine", "nothing", "stats", "%00", "a" * 300])
+    version = rng.choice(["", "/versions/1", "/versions/2", "/versions/"])
+    path = rng.choice(["/v2/repository/index"] * 3 + ["/v2/models/stats"])
+    if rng.random() < 0.5:
+        path = f"/v2/models/{name}{version}/{rng.choice(['config', 'stats'])}"
+    return rng.choice(["GET", "POST", "POST", "PUT"]), path, body, {"Content-Type": kind}
+
+
 def send_http(port: int, request: tuple[str, str, bytes, dict[str, str]]) -> str:
     """The answer's status."""
     method, path, body, headers = request
@@ -254,6 +268,18 @@ def send_grpc(channel: grpc.Channel, method: str, raw: bytes) -> str:
     return "OK"
 
 
+def send_stream(channel: grpc.Channel, messages: list[bytes]) -> str:
+    """Sends messages on one stream; each must get its answer, whatever is in it."""
+    try:
+        answers = list(channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter(messages), timeout=HANG_SECONDS))
+    except grpc.RpcError as error:
+        raise FuzzError(f"gRPC {error.code().name} ended a stream: {error.details()}") from error
+    if len(answers) != len(messages):
+        raise FuzzError(f"{len(messages)} messages of a stream got {len(answers)} answers")
+    failed = sum(bool(message("ModelStreamInferResponse").FromString(one).error_message) for one in answers)
+    return "ERRORS" if failed else "OK"
+
+
 # ----------------------------------------------------------------------------------------------------------------- run
 
 
@@ -264,6 +290,7 @@ def fuzz(
     rng = random.Random(seed)
     seen: collections.Counter[str] = collections.Counter()
     methods = ["ModelInfer"] * 12 + ["ModelMetadata", "ModelReady", "ServerLive", "ServerMetadata", "NoSuchMethod"]
+    methods += ["ModelConfig", "ModelStatistics", "RepositoryIndex"]
     with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
         expected = answer_of(channel)
         for number in range(count):
@@ -275,6 +302,11 @@ def fuzz(
                     seen["http " + send_http(http_port, http_match(rng))] += 1
                 elif kind < 0.6:
                     seen["raw " + send_raw(http_port, rng)] += 1
+                elif kind < 0.65:
+                    seen["http " + send_http(http_port, http_triton(rng))] += 1
+                elif kind < 0.7:
+                    messages = [broken_call(rng) for _ in range(rng.randint(0, 3))]
+                    seen["stream " + send_stream(channel, messages)] += 1
                 else:
                     seen["grpc " + send_grpc(channel, rng.choice(methods), broken_call(rng))] += 1
             except FuzzError as failure:

@@ -171,11 +171,21 @@ def test_names_and_numbers_are_tritons() -> None:
     """Every message, field and call of ours is in the protocol file that Triton's clients bring, with its number."""
     service_pb2 = pytest.importorskip("tritonclient.grpc").service_pb2
     from google.protobuf import descriptor_pb2
+    from tritonclient.grpc import model_config_pb2
 
     ours = descriptor_pb2.FileDescriptorSet.FromString(compiled()).file[0]
     theirs = descriptor_pb2.FileDescriptorProto()
-    service_pb2.DESCRIPTOR.CopyToProto(theirs)
+    # The first is the protocol, the second has its messages about a model's configuration.
+    for file in (service_pb2, model_config_pb2):
+        one = descriptor_pb2.FileDescriptorProto()
+        file.DESCRIPTOR.CopyToProto(one)
+        theirs.MergeFrom(one)
     assert ours.package == theirs.package
+
+    def compare_enums(mine: Any, other: Any) -> None:
+        enums = {entry.name: {value.name: value.number for value in entry.value} for entry in other.enum_type}
+        for entry in mine.enum_type:
+            assert {value.name: value.number for value in entry.value}.items() <= enums[entry.name].items()
 
     def compare(mine: Any, other: Any) -> None:
         known = {field.name: field for field in other.field}
@@ -184,6 +194,7 @@ def test_names_and_numbers_are_tritons() -> None:
             assert (field.number, field.type, field.label, field.type_name) == (
                 same.number, same.type, same.label, same.type_name,
             ), field.name  # fmt: skip
+        compare_enums(mine, other)
         nested = {entry.name: entry for entry in other.nested_type}
         for entry in mine.nested_type:
             compare(entry, nested[entry.name])
@@ -191,7 +202,13 @@ def test_names_and_numbers_are_tritons() -> None:
     messages = {entry.name: entry for entry in theirs.message_type}
     for entry in ours.message_type:
         compare(entry, messages[entry.name])
-    calls = {entry.name: (entry.input_type, entry.output_type) for entry in theirs.service[0].method}
+    compare_enums(ours, theirs)
+
+    def methods(file: Any) -> dict[str, tuple[Any, ...]]:
+        return {
+            one.name: (one.input_type, one.output_type, one.client_streaming, one.server_streaming)
+            for one in file.service[0].method
+        }
+
     assert ours.service[0].name == theirs.service[0].name
-    for entry in ours.service[0].method:
-        assert calls[entry.name] == (entry.input_type, entry.output_type)
+    assert methods(ours).items() <= methods(theirs).items()

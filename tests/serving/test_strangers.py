@@ -150,7 +150,7 @@ def test_short_memory_is_503_everywhere(monkeypatch: pytest.MonkeyPatch, where: 
         elif where == "answer":
             monkeypatch.setattr("matchrt.runtime.adapter.PairAdapter.matches", fails)
         elif where == "parse":
-            for module in ("http_match.read_parts", "http_app.read_call", "grpc_server.read_call"):
+            for module in ("http_match.read_parts", "http_app.read_call", "grpc_infer.read_call"):
                 monkeypatch.setattr(f"matchrt.serving.{module}", fails)
         else:
             monkeypatch.setattr(service._threads, "submit", no_thread)

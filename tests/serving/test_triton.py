@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
 from support.commands import CommandLine
+from support.triton_engines import engine_of, rows_graph, several_pairs
 
-from matchrt._util.digest import sha256_bytes
 from matchrt.export.rows import any_rows
-from matchrt.manifest import TensorSpec, manifest_path, read_manifest
 from matchrt.runtime.engine_file import engine_path
 from matchrt.serving.triton import TritonOptions, export_triton
 
@@ -27,41 +24,6 @@ def parsed(folder: Path) -> Any:
     from google.protobuf import text_format
 
     return text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-
-
-def rows_graph(batch: int) -> bytes:
-    """A graph of exactly `batch` rows, with the tensors of an engine of one match: each is the mean of an image."""
-    images = [helper.make_tensor_value_info(f"image{i}", TensorProto.UINT8, [batch, 4, 4, 1]) for i in (0, 1)]
-    shapes = {"scores": [batch, 1], "keypoints0": [batch, 1, 2], "keypoints1": [batch, 1, 2]}
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    outputs.append(helper.make_tensor_value_info("num_matches", TensorProto.INT32, [batch]))
-    nodes = []
-    for i in (0, 1):
-        nodes += [
-            helper.make_node("Cast", [f"image{i}"], [f"wide{i}"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", [f"wide{i}", "axes"], [f"mean{i}"], keepdims=0),
-            helper.make_node("Reshape", [f"mean{i}", "column"], ["scores" if i == 0 else "other"]),
-            helper.make_node("Concat", [("scores", "other")[i]] * 2, [f"twice{i}"], axis=1),
-            helper.make_node("Reshape", [f"twice{i}", "point"], [f"keypoints{i}"]),
-        ]
-    nodes += [
-        helper.make_node("Reshape", ["scores", "row"], ["counted"]),
-        helper.make_node("Cast", ["counted"], ["num_matches"], to=TensorProto.INT32),
-    ]
-    numbers = {"axes": [1, 2, 3], "column": [batch, 1], "point": [batch, 1, 2], "row": [batch]}
-    constants = [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in numbers.items()]
-    graph = helper.make_graph(nodes, "rows", images, outputs, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
-
-
-def engine_of(folder: Path, data: bytes, **changes: Any) -> Path:
-    """An engine file of those bytes, with the bundled engine's manifest but for the changes."""
-    manifest = read_manifest(manifest_path(engine_path("loftr-lite")))
-    path = folder / "own.onnx"
-    path.write_bytes(data)
-    fitting = {"engine_bytes": len(data), "engine_sha256": sha256_bytes(data), **changes}
-    dataclasses.replace(manifest, **fitting).write(manifest_path(path))
-    return path
 
 
 def test_the_bundled_engine(cli: CommandLine, tmp_path: Path) -> None:
@@ -85,18 +47,7 @@ def test_the_bundled_engine(cli: CommandLine, tmp_path: Path) -> None:
 
 
 def test_an_engine_of_several_pairs_gets_tritons_batcher(tmp_path: Path) -> None:
-    data = rows_graph(4)
-    manifest = read_manifest(manifest_path(engine_path("loftr-lite")))
-    fixed = dataclasses.replace(manifest.input, batch=4, divisor=4, height=4, width=4, profile=None)
-    shapes = {"scores": (4, 1), "keypoints0": (4, 1, 2), "keypoints1": (4, 1, 2)}
-    path = engine_of(
-        tmp_path, data, input=fixed, matching=dataclasses.replace(manifest.matching, max_matches=1, coarse_stride=4),
-        inputs=tuple(TensorSpec(f"image{i}", "uint8", (4, 4, 4, 1)) for i in (0, 1)),
-        outputs=(
-            *(TensorSpec(name, "float32", shape) for name, shape in shapes.items()),
-            TensorSpec("num_matches", "int32", (4,)),
-        ),
-    )  # fmt: skip
+    data, path = rows_graph(4), several_pairs(tmp_path, 4)
     folder = export_triton(path, tmp_path / "models", TritonOptions(name="many", queue_delay=500))
     found = parsed(folder)
     assert found.max_batch_size == 4 and list(found.dynamic_batching.preferred_batch_size) == [4]

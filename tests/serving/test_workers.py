@@ -41,7 +41,7 @@ def test_the_time_of_a_run_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -
 
     class Clock:
         monotonic = staticmethod(workers.time.monotonic)
-        perf_counter = staticmethod(itertools.count(0.0, 0.25).__next__)
+        perf_counter_ns = staticmethod(itertools.count(0, 250_000_000).__next__)
 
     monkeypatch.setattr(workers, "time", Clock)
     seen: list[tuple[int, float]] = []

@@ -90,9 +90,30 @@ class Page:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
+    def look(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        """Shows the page as on a screen of that size, in light or dark colours, or as on a phone."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )  # fmt: skip
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
+        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[colours])
+        # Two frames: one to lay it out, one in which its scripts have seen that.
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def press(self, key: str, code: int, text: str = "", shift: bool = False) -> None:
+        """Presses a key, as a person does."""
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
     def screenshot(self, path: Path) -> None:
-        """Writes a PNG of the page."""
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+        """Writes a PNG of the whole page."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        made = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(made["data"]))
 
 
 @contextmanager

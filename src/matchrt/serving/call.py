@@ -11,17 +11,22 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
 
 from matchrt.serving.failures import abandoned, too_late
+from matchrt.serving.statistics import ModelStatistics
 
 T = TypeVar("T")
 
 
 class Call:
-    """A deadline on the monotonic clock, and the run that the request waits for.
+    """A deadline on the monotonic clock, the run that the request waits for, and where the request is counted.
 
     seconds: how long the request may take from now.
+    begun: the time of its making, in nanoseconds of `time.perf_counter_ns`.
+    statistics: of the request's model, as soon as that is known.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.begun = time.perf_counter_ns()
+        self.statistics: ModelStatistics | None = None
         self._end = time.monotonic() + seconds
         self._gone = False
         self._run: Future[object] | None = None

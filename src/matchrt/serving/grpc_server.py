@@ -10,27 +10,26 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.json_format import ParseDict
 
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
-from matchrt.serving.admission import Admission, Place
-from matchrt.serving.body import LARGE, SECONDS, slow
-from matchrt.serving.call import Call
-from matchrt.serving.failures import abandoned, busy, grpc_status, lacks_memory, surprise
-from matchrt.serving.grpc_bounds import check_infer, check_small, damaged
+from matchrt.serving.admission import Admission
+from matchrt.serving.failures import grpc_status, lacks_memory, surprise
+from matchrt.serving.grpc_bounds import check_small
+from matchrt.serving.grpc_infer import Inference
 from matchrt.serving.grpc_messages import SERVICE, message
-from matchrt.serving.grpc_reading import InTurn
-from matchrt.serving.grpc_tensors import read_call, write_answer
+from matchrt.serving.grpc_reading import parse, read_whole
 from matchrt.serving.http_guard import require_token
-from matchrt.serving.infer import infer_job, model_metadata, server_metadata
+from matchrt.serving.infer import model_metadata, server_metadata
+from matchrt.serving.model_config import model_config, repository_index
 from matchrt.serving.models import VERSION, Model, find
-from matchrt.serving.service import Job, Service
-from matchrt.serving.tensors import InferCall, Tensor, Wanted
+from matchrt.serving.service import Service
 
 LOGGER = logging.getLogger("matchrt.serving")
 Handler = Callable[[Any], Awaitable[Any]]
 _OPEN = ("ServerLive", "ServerReady")
+_STREAM = "ModelStreamInfer"
 # Calls other than ModelInfer whose messages are read at the same time, and how long one may take.
 _SMALL_CALLS = 2
 _SMALL_SECONDS = 2.0
@@ -46,15 +45,17 @@ _IDLE = 60
 
 
 class GrpcService:
-    """The protocol's six calls. A MatchRTError that one raises becomes the call's status.
+    """The protocol's calls. A MatchRTError that one raises becomes the call's status.
 
-    Each is one message in both directions, as the protocol has it. Here the message is read when it is asked for, so
-    that a call first shows its token and gets a place. Until then gRPC's flow control keeps it with the client.
+    Each but the stream is one message in both directions, as the protocol has it. Here the message is read when it is
+    asked for, so that a call first shows its token and gets a place. Until then gRPC's flow control keeps it with the
+    client.
     """
 
     def __init__(self, service: Service, models: Mapping[str, Model]) -> None:
         self._service, self._models = service, models
         self._turns = asyncio.Lock()
+        self._inference = Inference(service, models, self._turns, service.options.max_body // _SHARE)
         self._small = Admission(_SMALL_CALLS, _SMALL_CALLS * service.options.max_body, service.trimmer.freed)
 
     async def server_live(self, context: Any) -> Any:
@@ -80,35 +81,23 @@ class GrpcService:
         request = await self._read_small("ModelMetadataRequest", context)
         return message("ModelMetadataResponse")(**model_metadata(find(self._models, request.name, request.version)))
 
-    async def model_infer(self, context: Any) -> bytes:
-        """Runs a model. Errors: model-not-served, request-invalid, those of `Service.run`."""
-        place = self._service.enter()
-        try:
-            received = [await _read(context, self._turns, place, SECONDS)]
-            left = context.time_remaining()
-            # If the caller set no deadline, grpc returns a very large number.
-            call = Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
+    async def model_config(self, context: Any) -> Any:
+        """Configuration of a model. Error: model-not-served."""
+        request = await self._read_small("ModelConfigRequest", context)
+        config = model_config(find(self._models, request.name, request.version), self._service.options)
+        return ParseDict({"config": config}, message("ModelConfigResponse")())
 
-            # Parsing a message may take long, so the request's own thread does it, and looks for the model.
-            def prepare() -> Job[bytes]:
-                raw = received.pop()
-                with call.alone(self._service.parsing if len(raw) >= LARGE else None):
-                    check_infer(raw)
-                    request = _parse("ModelInferRequest", raw)
-                    del raw
-                    model = find(self._models, request.model_name, request.model_version)
-                    asked = read_call(request)
-                del request
+    async def model_statistics(self, context: Any) -> Any:
+        """Statistics of a model, or of all where none is named. Error: model-not-served."""
+        request = await self._read_small("ModelStatisticsRequest", context)
+        asked = [find(self._models, request.name, request.version)] if request.name else list(self._models.values())
+        return message("ModelStatisticsResponse")(model_stats=[one.statistics.describe(VERSION) for one in asked])
 
-                def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> bytes:
-                    return bytes(write_answer(model.name, VERSION, asked, tensors).SerializeToString())
-
-                return infer_job(model, call, asked, write)
-
-            return await self._service.run(None, call, prepare, place)
-        finally:
-            if not place.used:
-                place.leave()
+    async def repository_index(self, context: Any) -> Any:
+        """All models, and whether they take requests."""
+        request = await self._read_small("RepositoryIndexRequest", context)
+        found = repository_index(self._models, self._service.ready, request.ready)
+        return message("RepositoryIndexResponse")(models=found)
 
     def handlers(self) -> Any:
         """The handlers of the methods, by their names, as grpc takes them."""
@@ -118,26 +107,31 @@ class GrpcService:
             "ModelReady": self.model_ready,
             "ServerMetadata": self.server_metadata,
             "ModelMetadata": self.model_metadata,
-            "ModelInfer": self.model_infer,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self.repository_index,
+            "ModelInfer": self._inference.once,
         }
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                # Of the kinds of calls, this one leaves it to the handler when the message is read.
-                name: grpc.stream_unary_rpc_method_handler(self._guarded(name, handler))
-                for name, handler in methods.items()
-            },
-        )
+        found = {
+            # Of the kinds of calls, this one leaves it to the handler when the message is read.
+            name: grpc.stream_unary_rpc_method_handler(self._guarded(name, handler))
+            for name, handler in methods.items()
+        }
+        found[_STREAM] = grpc.stream_stream_rpc_method_handler(self._guarded(_STREAM, self._inference.stream))
+        return grpc.method_handlers_generic_handler(SERVICE, found)
 
-    def _guarded(self, name: str, handler: Handler) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """The handler as a function that gives bytes; an exception that it raises becomes the call's status."""
+    def _guarded(self, name: str, handler: Handler) -> Callable[[Any, Any], Awaitable[bytes | None]]:
+        """The handler as a function that gives bytes; an exception that it raises becomes the call's status.
 
-        async def answer(_: Any, context: Any) -> bytes:
+        A stream's handler has written its answers itself, and gives None.
+        """
+
+        async def answer(_: Any, context: Any) -> bytes | None:
             start, status = time.perf_counter(), "OK"
             try:
                 self._require_token(name, context)
                 found = await handler(context)
-                return found if isinstance(found, bytes) else bytes(found.SerializeToString())
+                return found if found is None or isinstance(found, bytes) else bytes(found.SerializeToString())
             except asyncio.CancelledError:
                 status = "CANCELLED"
                 raise
@@ -152,7 +146,9 @@ class GrpcService:
                 failure = surprise(error)
                 status, text = grpc_status(failure), str(failure)
             finally:
-                self._service.metrics.answered("grpc", name, status, time.perf_counter() - start)
+                # Of a stream, each message is counted by itself.
+                if name != _STREAM or status != "OK":
+                    self._service.metrics.answered("grpc", name, status, time.perf_counter() - start)
             await context.abort(getattr(grpc.StatusCode, status), text)
             raise AssertionError("abort raises")
 
@@ -168,54 +164,11 @@ class GrpcService:
         """A message that has a name or two. Few are read at a time, since only a whole one shows its size."""
         place = self._small.enter()
         try:
-            raw = await _read(context, self._turns, place, _SMALL_SECONDS)
+            raw = await read_whole(context, self._turns, place, _SMALL_SECONDS)
         finally:
             place.leave()
         check_small(raw)
-        return _parse(name, raw)
-
-
-async def _read(context: Any, turns: asyncio.Lock, place: Place, seconds: float) -> bytes:
-    """The call's message. Errors: body-slow, request-invalid; server-busy if others got the place or hold too much."""
-
-    async def in_turn() -> Any:
-        return await InTurn(context.read(), turns)
-
-    # It is never cancelled, because grpc may still write into what it waits for. It ends when the call does.
-    work = asyncio.ensure_future(in_turn())
-    work.add_done_callback(lambda done: done.cancelled() or done.exception())
-    lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def give_up() -> None:
-        if not lost.done():
-            lost.set_result(None)
-
-    place.arriving(give_up)
-    try:
-        await asyncio.wait((work, lost), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        place.arrived()
-    if place.lost:
-        raise busy()
-    if not work.done():
-        raise slow()
-    try:
-        raw = work.result()
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] == "grpc":  # of the ways in which it says that the client has gone
-            raise abandoned() from None
-        raise
-    if not isinstance(raw, bytes):  # the client has ended its side without a message
-        raise damaged()
-    place.hold(len(raw))
-    return raw
-
-
-def _parse(name: str, raw: bytes) -> Any:
-    try:
-        return message(name).FromString(raw)
-    except DecodeError as error:
-        raise damaged() from error
+        return parse(name, raw)
 
 
 def make_server(service: Service, models: Mapping[str, Model], connections: int = 512) -> tuple[Any, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from matchrt.serving.failures import bad_request
-from matchrt.serving.grpc_messages import message
 from matchrt.serving.tensors import (
     InferCall,
     Tensor,
@@ -25,6 +24,8 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
+# What Triton's clients send unasked: a wish for an empty answer at the end of several. A request has one answer here.
+_NO_WISH = "triton_enable_empty_final_response"
 # Numbers that are read at a time, so that other threads run meanwhile.
 _SLICE = 1 << 16
 
@@ -48,12 +49,14 @@ def read_call(request: Any) -> InferCall:
         else:
             tensors[name] = _typed(name, datatype, shape, entry.contents)
     wanted = tuple(Wanted(output.name, True) for output in request.outputs)
-    return InferCall(tensors, _parameters(request.parameters), wanted or None, request.id)
+    parameters = _parameters(request.parameters)
+    parameters.pop(_NO_WISH, None)
+    return InferCall(tensors, parameters, wanted or None, request.id)
 
 
-def write_answer(model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:
-    """A ModelInferResponse with raw contents. Raises nothing."""
-    answer = message("ModelInferResponse")(model_name=model, model_version=version, id=call.request_id)
+def write_answer(answer: Any, model: str, version: str, call: InferCall, tensors: list[Tensor]) -> Any:
+    """Fills an empty ModelInferResponse, with raw contents, and returns it. Raises nothing."""
+    answer.model_name, answer.model_version, answer.id = model, version, call.request_id
     for tensor in tensors:
         answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         answer.raw_output_contents.append(to_bytes(tensor))

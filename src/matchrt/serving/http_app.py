@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from importlib import resources
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
 from matchrt.serving.call import Call
 from matchrt.serving.failures import as_json, bad_request, draining, http_status, surprise
+from matchrt.serving.http_components import COMPONENTS
 from matchrt.serving.http_guard import App, Guard, body_of
-from matchrt.serving.http_match import add_match
-from matchrt.serving.http_schemas import METADATA, SERVER, inference, plain, tidy
+from matchrt.serving.http_json import json_response
+from matchrt.serving.http_match import add_match, match_schemas
+from matchrt.serving.http_pages import add_pages
+from matchrt.serving.http_schemas import ENGINES, METADATA, SERVER, inference, plain, plain_text, tidy
 from matchrt.serving.http_tensors import HEADER, read_call, write_answer
+from matchrt.serving.http_triton import add_triton
 from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.infer import infer_job, model_metadata, server_metadata
 from matchrt.serving.metrics import CONTENT_TYPE
@@ -45,14 +48,20 @@ def make_app(service: Service, models: Mapping[str, Model]) -> App:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Generated clients name their functions so.
+        generate_unique_id_function=lambda route: route.name,
     )
     _add_health(app, service, models)
+    # Before the protocol's own routes: `/v2/models/stats` is no model.
+    add_triton(app, service, models)
     _add_protocol(app, service, models)
-    add_match(app, service)
-    _add_pages(app, service)
+    add_match(app, service, models)
+    _add_engines(app, service)
+    add_pages(app)
     _add_failures(app)
+    named = {**COMPONENTS, **match_schemas()}
     # Made once: it takes longer than a health check may wait.
-    schema = orjson.dumps(tidy(app.openapi(), models, service.options.token is not None))
+    schema = orjson.dumps(tidy(app.openapi(), named, models, service.options.token is not None))
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -95,7 +104,7 @@ def _add_health(app: FastAPI, service: Service, models: Mapping[str, Model]) -> 
         find(models, model, version)
         return ready()
 
-    @app.get("/metrics", tags=["health"], responses=plain(), response_class=Response)
+    @app.get("/metrics", tags=["health"], responses=plain_text(), response_class=Response)
     async def metrics() -> Response:
         """What Prometheus reads."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
@@ -105,19 +114,19 @@ def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -
     @app.get("/v2", tags=["protocol"], responses=SERVER, response_class=Response)
     async def server() -> Response:
         """Name, version and extensions of the server."""
-        return _json(server_metadata(__version__))
+        return json_response(server_metadata(__version__))
 
     one, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 
     @app.get(one, tags=["protocol"], responses=METADATA, response_class=Response)
     async def metadata(model: str) -> Response:
         """Inputs and outputs of a model."""
-        return _json(model_metadata(find(models, model)))
+        return json_response(model_metadata(find(models, model)))
 
     @app.get(versioned, tags=["protocol"], responses=METADATA, response_class=Response)
     async def version_metadata(model: str, version: str) -> Response:
         """The same of a version."""
-        return _json(model_metadata(find(models, model, version)))
+        return json_response(model_metadata(find(models, model, version)))
 
     @app.post(f"{one}/infer", tags=["protocol"], response_class=Response, **inference())
     async def model_infer(request: Request, model: str) -> Response:
@@ -133,6 +142,7 @@ def _add_protocol(app: FastAPI, service: Service, models: Mapping[str, Model]) -
 async def _infer(request: Request, service: Service, model: Model) -> Response:
     body, header = body_of(request), request.headers.get(HEADER)
     call = Call(read_timeout(request, service.options.timeout))
+    call.statistics = model.statistics
 
     def write(asked: InferCall, tensors: list[Tensor], wanted: tuple[Wanted, ...]) -> tuple[bytes, int | None]:
         return write_answer(model.name, VERSION, asked, tensors, wanted)
@@ -148,54 +158,44 @@ async def _infer(request: Request, service: Service, model: Model) -> Response:
     return Response(content, media_type="application/octet-stream", headers={HEADER: str(length)})
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
-    folder = resources.files("matchrt.serving") / "pages"
-    pages = {
-        path: (folder / name).read_text(encoding="utf-8") for path, name in (("/", "try.html"), ("/docs", "docs.html"))
-    }
-    for path, text in pages.items():
-        app.get(path, include_in_schema=False, name=path)(_page(text))
-
-    @app.get("/v1/engines", tags=["matching"], responses=plain(), response_class=Response)
+def _add_engines(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/engines", tags=["matching"], responses=ENGINES, response_class=Response)
     async def engines() -> Response:
-        """What can be asked, for pages."""
-        return _json([{"name": name, "model": one.manifest.model} for name, one in service.engines.items()])
+        """The engines that are served, in the order in which they were named."""
+        return json_response([_engine(name, one.manifest) for name, one in service.engines.items()])
 
 
-def _page(text: str) -> Callable[[], Awaitable[HTMLResponse]]:
-    # The page may talk to its own server and show pictures that it has made. It loads nothing from elsewhere.
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
-    headers = {"Content-Security-Policy": f"{policy}connect-src 'self'; frame-ancestors 'none'; form-action 'none'"}
-
-    async def page() -> HTMLResponse:
-        return HTMLResponse(text, headers=headers)
-
-    return page
+def _engine(name: str, manifest: EngineManifest) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": manifest.model,
+        "backend": manifest.backend,
+        "precision": manifest.precision,
+        "batch": manifest.input.batch,
+        "max_matches": manifest.matching.max_matches,
+        "default_score": manifest.matching.default_score,
+    }
 
 
 def _add_failures(app: FastAPI) -> None:
     @app.exception_handler(MatchRTError)
     async def expected(request: Request, error: MatchRTError) -> Response:
-        return _json(as_json(error), http_status(error))
+        return json_response(as_json(error), http_status(error))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         # The exception's text is not for strangers. The guard writes it to the log.
         failure = surprise(error)
-        return _json(as_json(failure), http_status(failure))
+        return json_response(as_json(failure), http_status(failure))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         codes = {404: "request-not-found", 405: "request-method"}
         failure = MatchRTError(codes.get(error.status_code, "request-invalid"), str(error.detail), "See /docs.")
-        return _json(as_json(failure), error.status_code, error.headers)
+        return json_response(as_json(failure), error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return _json(as_json(bad_request(f"{where[:80]}: {first['msg']}.", "See /docs.")), 400)
-
-
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")
+        return json_response(as_json(bad_request(f"{where[:80]}: {first['msg']}.", "See /docs.")), 400)

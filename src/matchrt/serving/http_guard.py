@@ -14,8 +14,10 @@ import orjson
 from starlette.requests import Request
 
 from matchrt.errors import MatchRTError
+from matchrt.serving.admission import Admission
 from matchrt.serving.body import BODY, ENCODINGS, Body
 from matchrt.serving.failures import as_json, bad_request, http_status, lacks_memory, surprise, too_large
+from matchrt.serving.http_pages import PAGES
 from matchrt.serving.service import Service
 
 Scope = MutableMapping[str, Any]
@@ -23,17 +25,20 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Types = tuple[str | None, ...]
 
 LOGGER = logging.getLogger("matchrt.serving")
 # These need no token: the health checks, and pages without any data.
 _HEALTH = ("/v2/health/live", "/v2/health/ready")
-_OPEN = ("/", "/docs", "/openapi.json", *_HEALTH)
-# The types of bodies by the route's end. No other route takes a body. The protocol's bodies may have no type, or that
-# which curl -d and urllib give to whatever they send; they are read as JSON all the same.
-_TYPES: dict[str, tuple[str | None, ...]] = {
-    "/v1/match": ("multipart/form-data",),
-    "/infer": ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", None),
-}
+_OPEN = (*PAGES, "/openapi.json", *_HEALTH)
+# The types of bodies. The protocol's bodies may have no type, or that which curl -d and urllib give to whatever they
+# send; they are read as JSON all the same.
+_FORM: _Types = ("multipart/form-data",)
+_JSON: _Types = ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", None)
+# Takes a body of a few words, and nothing of the engines: it has places and a limit of its own.
+_INDEX = "/v2/repository/index"
+_INDEX_BYTES = 65_536
+_INDEX_CALLS = 4
 # Methods that change nothing and run nothing.
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -44,6 +49,7 @@ class Guard:
     def __init__(self, app: App, service: Service) -> None:
         self._app, self._service = app, service
         self._turns = asyncio.Lock()
+        self._small = Admission(_INDEX_CALLS, _INDEX_CALLS * _INDEX_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -85,9 +91,10 @@ class Guard:
         async with self._turns:
             await asyncio.sleep(0)
 
-    async def _with_body(self, scope: Scope, types: tuple[str | None, ...], receive: Receive, send: Send) -> None:
+    async def _with_body(self, scope: Scope, types: _Types, receive: Receive, send: Send) -> None:
         """Everything that the head can show is refused before the request gets a place, and all else after."""
-        limit = self._service.options.max_body
+        index = scope["path"] == _INDEX
+        limit = min(self._service.options.max_body, _INDEX_BYTES) if index else self._service.options.max_body
         _require_type(scope, types)
         encoding = (_header(scope, b"content-encoding") or "identity").strip().lower()
         if encoding not in ENCODINGS:
@@ -95,7 +102,7 @@ class Guard:
         length = _header(scope, b"content-length")
         if length is not None and length.isdigit() and int(length[:20]) > limit:
             raise too_large(limit)
-        place = self._service.enter()
+        place = self._small.enter() if index else self._service.enter()
         try:
             body = Body(place, limit, encoding)
             await body.read(receive)
@@ -128,17 +135,17 @@ def require_token(given: str | None, token: str) -> None:
         )
 
 
-def _types_of(scope: Scope) -> tuple[str | None, ...] | None:
+def _types_of(scope: Scope) -> _Types | None:
     """The types of bodies that the route takes; None if it takes no body."""
     path: str = scope["path"]
     if scope["method"] != "POST":
         return None
     if path == "/v1/match":
-        return _TYPES["/v1/match"]
-    return _TYPES["/infer"] if path.startswith("/v2/models/") and path.endswith("/infer") else None
+        return _FORM
+    return _JSON if path == _INDEX or (path.startswith("/v2/models/") and path.endswith("/infer")) else None
 
 
-def _require_type(scope: Scope, types: tuple[str | None, ...]) -> None:
+def _require_type(scope: Scope, types: _Types) -> None:
     given = _header(scope, b"content-type")
     kind = None if given is None else given.partition(";")[0].strip().lower()
     if kind not in types:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +18,12 @@ from matchrt.runtime.matches import Matches
 from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
+from matchrt.serving.http_components import FILE, Schema, object_of, ref
 from matchrt.serving.http_guard import body_of
 from matchrt.serving.http_multipart import read_boundary, read_parts
-from matchrt.serving.http_schemas import WORK, json_answer
+from matchrt.serving.http_schemas import TIMEOUT, WORK, json_answer, takes
 from matchrt.serving.http_waiting import read_timeout, unless_gone
-from matchrt.serving.models import pair_job
+from matchrt.serving.models import Model, files_model, pair_job
 from matchrt.serving.options import Verify
 from matchrt.serving.service import Job, Service
 from matchrt.serving.workers import Run
@@ -30,35 +32,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 Picture = Literal["none", "png", "jpeg"]
-_POINTS = {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}}
-_SIZE = {"type": "object", "properties": {"height": {"type": "integer"}, "width": {"type": "integer"}}}
-_ANSWER = {
-    "type": "object",
-    "required": ["matches", "keypoints0", "keypoints1", "scores", "image0", "image1", "timings_ms", "provenance"],
-    "properties": {
-        "matches": {"type": "integer"},
-        "keypoints0": {**_POINTS, "description": "x, y in pixels of image0; its top-left pixel's centre is 0, 0"},
-        "keypoints1": {**_POINTS, "description": "the same of image1"},
-        "scores": {"type": "array", "items": {"type": "number"}, "description": "0..1, best first"},
-        "inliers": {"type": "array", "items": {"type": "boolean"}, "description": "with verify"},
-        "geometry": {"type": "object", "description": "with verify"},
-        "image0": _SIZE,
-        "image1": _SIZE,
-        "picture": {"type": "string", "description": "base64, with picture"},
-        "timings_ms": {
-            "type": "object",
-            "description": "decode: until both images were decoded; resize: from then until both were resized; "
-            "inference: the engine's run; to_pixels: scaling the matches back",
-        },
-        "provenance": {"type": "object"},
-    },
-}
-
-
-_FILES = {
-    "image0": {"type": "string", "format": "binary", "description": "An image file."},
-    "image1": {"type": "string", "format": "binary", "description": "The other one."},
-}
+# The form's fields that are files.
+_FILES = {"image0": "An image file.", "image1": "The other one."}
 
 
 class MatchForm(BaseModel):
@@ -70,31 +45,46 @@ class MatchForm(BaseModel):
     picture: Picture = Field("none", description="Draw the matches.")
 
 
-def add_match(app: FastAPI, service: Service) -> None:
-    """Adds the endpoint to the application."""
+def add_match(app: FastAPI, service: Service, models: Mapping[str, Model]) -> None:
+    """Adds the endpoint to the application. Raises nothing.
+
+    models: of the service, by name. A request counts in the statistics of the model that takes files.
+    """
 
     @app.post("/v1/match", tags=["matching"], response_class=Response, **_described())
     async def match(request: Request) -> Response:
         """Matches two images. Keypoints are pixels of the images as given, turned as EXIF says."""
         boundary = read_boundary(request.headers.get("content-type", ""))
         body, call = body_of(request), Call(read_timeout(request, service.options.timeout))
-        work = service.run(None, call, lambda: _job(service, call, body, boundary), body.place)
+        work = service.run(None, call, lambda: _job(service, models, call, body, boundary), body.place)
         return Response(await unless_gone(request, work), media_type="application/json")
 
 
 def _described() -> dict[str, Any]:
-    schema = MatchForm.model_json_schema()
-    schema = {**schema, "properties": {**_FILES, **schema["properties"]}, "required": list(_FILES)}
-    content = {"multipart/form-data": {"schema": schema}}
-    return {"openapi_extra": {"requestBody": {"required": True, "content": content}},
-            "responses": json_answer(_ANSWER, WORK)}  # fmt: skip
+    request = takes({"multipart/form-data": ref("MatchRequest")}, (TIMEOUT,))
+    return {**request, "responses": json_answer(ref("MatchAnswer"), WORK)}
 
 
-def _job(service: Service, call: Call, body: Body, boundary: bytes) -> Job[bytes]:
+def match_schemas() -> dict[str, Schema]:
+    """The named schema of the endpoint's form, which is that of `MatchForm` with the files. Raises nothing."""
+    files = {name: {**FILE, "description": words} for name, words in _FILES.items()}
+    fields = {name: _without_null(field) for name, field in MatchForm.model_json_schema()["properties"].items()}
+    return {"MatchRequest": object_of(_FILES, **files, **fields)}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field's schema for a form, which can leave a field out but cannot say null."""
+    kept = {key: value for key, value in field.items() if key not in ("anyOf", "default", "title")}
+    kinds = [kind for kind in field.get("anyOf", []) if kind.get("type") != "null"]
+    return {**(kinds[0] if kinds else {}), **kept, **({"default": d} if (d := field.get("default")) else {})}
+
+
+def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, boundary: bytes) -> Job[bytes]:
     """The job of a request. Errors: request-invalid, model-not-served, those of `Body.take` and `pair_job`."""
     with call.alone(service.parsing if body.large else None):
         files, form = _read_body(body.take(), boundary)
     engine = service.engine(form.engine)
+    call.statistics = models[files_model(engine.name)].statistics
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
     pair, images = pair_job(engine, read0, read1, form.min_score)
     # Images are large, so they are kept during the run only if they are drawn on.

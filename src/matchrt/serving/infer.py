@@ -12,7 +12,7 @@ from matchrt.serving.service import Job
 from matchrt.serving.tensors import InferCall, Tensor, Wanted
 from matchrt.serving.workers import Run
 
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 T = TypeVar("T")
 Write = Callable[[InferCall, list[Tensor], tuple[Wanted, ...]], T]
 

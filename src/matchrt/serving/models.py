@@ -29,6 +29,7 @@ from matchrt.runtime.session import check_inputs
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.service import Job, ServedEngine, Service
+from matchrt.serving.statistics import ModelStatistics
 from matchrt.serving.tensors import InferCall, Tensor, TensorInfo
 from matchrt.serving.workers import Run
 
@@ -66,6 +67,11 @@ class Model(Protocol):
         """The declared outputs."""
         ...
 
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Its counters."""
+        ...
+
     def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request as a job: it has rows for the engine, and makes the model's outputs from the engine's.
 
@@ -79,12 +85,16 @@ def models_of(service: Service) -> dict[str, Model]:
     models: dict[str, Model] = {}
     for engine in service.engines.values():
         batch = engine.manifest.input.batch
+        plain, files, own = engine.name, files_model(engine.name), f"{engine.name}-engine"
+        pixels = tuple(TensorInfo(f"image{i}", "UINT8", (-1, -1, -1)) for i in (0, 1))
+        whole_files = tuple(TensorInfo(f"image{i}", "BYTES", (1,)) for i in (0, 1))
         views: tuple[Model, ...] = (
-            PairModel(engine.name, engine, tuple(TensorInfo(f"image{i}", "UINT8", (-1, -1, -1)) for i in (0, 1))),
-            PairModel(f"{engine.name}-files", engine, tuple(TensorInfo(f"image{i}", "BYTES", (1,)) for i in (0, 1))),
+            PairModel(plain, engine, ModelStatistics(plain), pixels),
+            PairModel(files, engine, ModelStatistics(files), whole_files),
             EngineModel(
-                f"{engine.name}-engine",
+                own,
                 engine,
+                ModelStatistics(own),
                 tuple(TensorInfo.of(spec, batch) for spec in engine.manifest.inputs),
                 tuple(TensorInfo.of(spec, batch) for spec in engine.manifest.outputs),
             ),
@@ -94,6 +104,11 @@ def models_of(service: Service) -> dict[str, Model]:
                 raise MatchRTError("serve-name", f"Two models would be named '{model.name}'.", "Rename an engine.")
             models[model.name] = model
     return models
+
+
+def files_model(engine: str) -> str:
+    """The name of the model that takes image files, of an engine of that name."""
+    return f"{engine}-files"
 
 
 def find(models: Mapping[str, Model], name: str, version: str = VERSION) -> Model:
@@ -110,12 +125,14 @@ class PairModel:
 
     name: the model's name in the protocol.
     engine: what runs it.
+    statistics: its counters.
     inputs: the declared inputs: UINT8 `[H, W, C]`, or BYTES `[1]` for files.
     outputs: the declared outputs: keypoints FP32 `[N, 2]` in pixels of the images as given, and scores FP32 `[N]`.
     """
 
     name: str
     engine: ServedEngine
+    statistics: ModelStatistics
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...] = _MATCHES
 
@@ -138,12 +155,14 @@ class EngineModel:
 
     name: the model's name in the protocol.
     engine: what runs it.
+    statistics: its counters.
     inputs: the declared inputs, as the engine's manifest lists them.
     outputs: the declared outputs, likewise.
     """
 
     name: str
     engine: ServedEngine
+    statistics: ModelStatistics
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
 

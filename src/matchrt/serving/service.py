@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from matchrt.serving.helpers import Helpers
 from matchrt.serving.memory import Trimmer
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
+from matchrt.serving.statistics import Spent
 from matchrt.serving.workers import EngineWorkers, Rows, Run, rows_of_run
 from matchrt.store import EngineStore
 
@@ -126,6 +128,8 @@ class Service:
         self._admission = Admission(self.places, _BODIES * options.max_body, self.trimmer.freed)
         self._threads = ThreadPoolExecutor(self.places, thread_name_prefix="matchrt-request")
         self._draining = False
+        # Set when requests are taken no more, for whoever waits in the event loop for the next one.
+        self.draining = asyncio.Event()
         self.metrics.watch(lambda: self._taken, self.places)
 
     @property
@@ -175,6 +179,7 @@ class Service:
         Images that are still being decoded then fail with server-draining.
         """
         self._draining = True
+        self.draining.set()
         end = asyncio.get_running_loop().time() + self.options.drain
         while self._taken and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
@@ -200,12 +205,23 @@ class Service:
             call.check()
             chosen = job.engine or engine
             assert chosen is not None
-            return job.finish(call.wait(chosen.workers.submit(job.inputs)))
+            rows, prepared = len(next(iter(job.inputs.values()))), time.perf_counter_ns()
+            run = call.wait(chosen.workers.submit(job.inputs))
+            ran = time.perf_counter_ns()
+            result = job.finish(run)
+            if call.statistics is not None:
+                end = time.perf_counter_ns()
+                infer, queue = round(run.milliseconds * 1e6), max(run.began - prepared, 0)
+                spent = Spent(end - call.begun, queue, prepared - call.begun, infer, end - ran)
+                call.statistics.succeeded(spent, rows, run.execution)
+            return result
 
         def work_tidily() -> T:
             try:
                 return work()
             except BaseException as error:
+                if call.statistics is not None:
+                    call.statistics.failed(time.perf_counter_ns() - call.begun)
                 free_frames(error)
                 raise
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from matchrt.runtime.session import Session
 from matchrt.serving.failures import draining
+from matchrt.serving.statistics import Execution
 
 Rows = Mapping[str, npt.NDArray[Any]]
 
@@ -25,10 +26,14 @@ class Run:
 
     outputs: the engine's outputs for the request's rows, `[rows, ...]` by name.
     milliseconds: how long the run took.
+    began: when it began, in nanoseconds of `time.perf_counter_ns`.
+    execution: the run itself, which other requests may share.
     """
 
     outputs: dict[str, npt.NDArray[Any]]
     milliseconds: float
+    began: int
+    execution: Execution
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,12 @@ class EngineWorkers:
         return group
 
     def _run(self, session: Session, group: list[_Waiting]) -> None:
-        start = time.perf_counter()
+        start = time.perf_counter_ns()
         try:
             rows = sum(item.rows for item in group)
             fewest = rows_of_run(rows, self._batch, session.asynchronous) if self._any_batch else self._batch
             outputs = session.run(_stack(group, fewest))
-            milliseconds = (time.perf_counter() - start) * 1e3
+            milliseconds = (time.perf_counter_ns() - start) / 1e6
             # These are copies, because engines write their next results into the same memory.
             parts, first = [], 0
             for item in group:
@@ -142,8 +147,9 @@ class EngineWorkers:
                 item.result.set_exception(error)
             return
         self._seen(first, milliseconds)
+        execution = Execution(first)
         for item, own in zip(group, parts, strict=True):
-            item.result.set_result(Run(own, milliseconds))
+            item.result.set_result(Run(own, milliseconds, start, execution))
 
 
 def rows_of_run(rows: int, batch: int, on_gpu: bool) -> int:
