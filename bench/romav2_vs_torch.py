@@ -31,6 +31,7 @@ from onnx import numpy_helper
 from roma_rtx import Engine, build, interleaved
 from torch import Tensor
 
+from matchrt.models.roma.config import Size
 from matchrt.models.roma.grid import pixel_grid
 from matchrt.models.romav2.config import RoMaV2Config
 from matchrt.models.romav2.engine_graph import RoMaV2Graph
@@ -40,6 +41,20 @@ from matchrt.models.romav2.refiner import Estimate
 MATCHES = 2048
 # Weights of fewer bytes stay in the file.
 SMALL = 1 << 14
+
+
+class TimedGraph(RoMaV2Graph):
+    """Without the precision, which engines have on request: neither they nor torch compute it here."""
+
+    def __init__(self, network: RoMaV2, size: Size, published: bool = False) -> None:
+        super().__init__(network, MATCHES, size, None, published)
+        self.outputs = self.outputs[:-1]
+
+    def forward(
+        self, image0: Tensor, image1: Tensor, coarse0: Tensor | None = None, coarse1: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """See `RoMaV2Graph`."""
+        return super().forward(image0, image1, coarse0, coarse1)[:-1]
 
 
 class SmoothStart(RoMaV2):
@@ -129,7 +144,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     from matchrt.export.precision import apply
 
     size = (arguments.size, arguments.size)
-    graph = RoMaV2Graph(random_network(arguments.both_ways, arguments.flow), MATCHES, size, None).eval()
+    graph = TimedGraph(random_network(arguments.both_ways, arguments.flow), size).eval()
     images = tuple(torch.zeros(1, *size, 3, dtype=torch.uint8) for _ in range(2))
     program = torch.onnx.export(
         graph,
@@ -177,7 +192,7 @@ def run(arguments: argparse.Namespace) -> None:
     facts = {e.key: json.loads(e.value) for e in model.metadata_props if e.key != "weights"}
     size, both_ways = facts["size"], facts["both_ways"]
     network = random_network(both_ways, facts["flow"])
-    graph = RoMaV2Graph(network, MATCHES, (size, size), None).eval()
+    graph = TimedGraph(network, (size, size)).eval()
     refill(model, graph)
     tell("weights in the graph")
     data = model.SerializeToString()
@@ -208,7 +223,7 @@ def measure(
     tell(f"the engine alone: {interleaved({'engine': engine.run}, arguments.runs)['engine']:.2f} ms")
     memory = {"engine": engine.scratch_mb + len(plan) / 1e6}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    published = RoMaV2Graph(network, MATCHES, (size, size), None, published=True).eval().cuda()
+    published = TimedGraph(network, (size, size), published=True).eval().cuda()
     with torch.inference_mode():
         expected = published.tensors(*images)
     off = (engine.tensors["warp"] - expected["warp"]).abs().amax(dim=3) * size / 2

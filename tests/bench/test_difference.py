@@ -114,3 +114,15 @@ def test_dense_warps_are_compared_by_their_median_and_by_what_moved() -> None:
     assert not compare_dense(dense(), dense(certainty=0.89)).same
     assert compare_dense(dense(certainty=0.01), dense(9.0, certainty=0.01)).same  # nothing is sure: nothing to compare
     assert compare_dense(dense(), dense()).pixel_limit > MAX_PIXELS
+
+
+def test_precisions_are_compared_where_both_have_one() -> None:
+    def precise(*matrix: float) -> Outputs:
+        return {**dense(), "precision": np.full((1, 20, 40, 3), matrix, np.float32)}
+
+    base = precise(4.0, 1.0, 2.0)
+    assert compare_dense(base, precise(4.004, 1.001, 2.002)).same and compare_dense(base, dense()).same
+    assert not compare_dense(base, precise(4.04, 1.01, 2.02)).same
+    assert not compare_dense(base, precise(4.0, -1.0, 2.0)).same  # the same determinant, another direction
+    unsure = {**base, "certainty": np.zeros((1, 20, 40), np.float32)}
+    assert compare_dense(unsure, {**unsure, "precision": 2 * base["precision"]}).same

@@ -82,6 +82,7 @@ def test_contract(manifest: EngineManifest) -> None:
         "num_matches": ("int32", (1,)),
         "warp": ("float32", (1, 96, 256, 4)),
         "certainty": ("float32", (1, 96, 256)),
+        "precision": ("float32", (1, 96, 256, 3)),
     }
     assert manifest.input.coarse == (64, 96) and manifest.input.fitting == "stretch"
     assert manifest.matching.mutual and manifest.matching.threshold == 0.05
@@ -106,6 +107,9 @@ def test_the_warp_is_torchs(engine: Path, manifest: EngineManifest) -> None:
     inside = (expected.warp.abs().amax(dim=1) <= 1).numpy()
     overlap = np.concatenate(list(expected.overlap[:, 0].numpy() * inside), axis=1)
     assert np.abs(actual["certainty"][0] - overlap).max() <= 1e-3 and inside.any() and not inside.all()
+    assert expected.precision is not None
+    precision = np.concatenate(list(expected.precision.permute(0, 2, 3, 1).numpy()), axis=1)
+    assert np.abs(actual["precision"][0] - precision).max() <= 1e-3 * precision.max()
 
 
 def test_the_graph_has_what_engines_take(engine: Path) -> None:
@@ -119,6 +123,7 @@ def test_the_matcher_gives_pixels_of_the_images_as_given(engine: Path) -> None:
     with Matcher(engine) as matcher:
         matches, dense = matcher.match(image0, image1), matcher.match_dense(image0, image1)
     assert len(matches) and dense.warp.shape == (96, 256, 4)
+    assert dense.precision is not None and (np.linalg.eigvalsh(dense.precision) > 0).all()
     points0, points1 = dense.to_pixels(dense.warp.reshape(-1, 4))
     for points, found in ((points0, matches.keypoints0), (points1, matches.keypoints1)):
         assert points.min() >= -0.5 - 1e-3 and points[:, 0].max() <= 299.5 + 1e-3 and points[:, 1].max() <= 199.5 + 1e-3

@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.commands import CommandLine
 from support.pictures import shifted_pair
+from support.quantised import check_quantised
 from support.xoftr import random_state, random_xoftr
 
 from matchrt import Matcher
@@ -20,6 +21,8 @@ from matchrt.errors import MatchRTError
 from matchrt.export import precision
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
+from matchrt.export.quantization.quantize import plan_quantization
+from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
 from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
 from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.registry import get_spec
@@ -130,6 +133,13 @@ def test_fp16_claims_every_node(static_graph: onnx.ModelProto) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("style", [ONNXRUNTIME, TENSORRT])
+def test_int8(static_graph: onnx.ModelProto, style: QuantStyle) -> None:
+    inputs = sample_inputs(input_contract(XOFTR_INPUT, ExportOptions(*SIZE)), 8, seed=5)
+    check_quantised(static_graph, "xoftr", inputs, style)
+
+
+@pytest.mark.slow
 def test_dynamic_graphs_take_any_size(loaded: LoadedNetwork) -> None:
     config = loaded.spec.family.config
     layers = replace(config.coarse, layers=("self", "cross"))
@@ -137,6 +147,7 @@ def test_dynamic_graphs_take_any_size(loaded: LoadedNetwork) -> None:
     options = ExportOptions(*SIZE, max_matches=300, profile=Profile((64, 64), SIZE, (256, 256)))
     model = run_passes(export_onnx(shallow, options), standard_passes())[0]
     precision.apply(model, "fp16", "xoftr")
+    plan_quantization(model, "xoftr", ONNXRUNTIME)  # some rule knows every product
     whole, moved = shifted_pair(256, 256, (16, 8))
     for first, second in (((128, 160), (128, 160)), ((64, 232), (136, 80))):
         inputs = {"image0": whole[: first[0], : first[1]], "image1": moved[: second[0], : second[1]]}

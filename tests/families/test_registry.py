@@ -12,7 +12,7 @@ import pytest
 import matchrt
 from matchrt.errors import MatchRTError
 from matchrt.families.registry import FAMILIES, families, family_of, find_family, model_specs
-from matchrt.manifest import DENSE_OUTPUTS
+from matchrt.manifest import DENSE_OUTPUTS, PRECISION_OUTPUT
 
 SOURCE = Path(matchrt.__file__).parent
 
@@ -36,9 +36,10 @@ def test_dense_networks_refuse_tf32() -> None:
 
 def test_dense_outputs_are_those_of_the_graph() -> None:
     from matchrt.models.roma import engine_graph
+    from matchrt.models.romav2 import engine_graph as romav2
 
     assert [family.name for family in families() if family.dense] == ["roma", "romav2"]
-    assert engine_graph.DENSE_OUTPUTS == DENSE_OUTPUTS
+    assert engine_graph.DENSE_OUTPUTS == DENSE_OUTPUTS and romav2.PRECISION_OUTPUT == PRECISION_OUTPUT
 
 
 def test_error_codes_of_second_files_are_documented() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from support.romav2 import published_state
 
 from matchrt.models.romav2.config import RoMaV2Config
+from matchrt.models.romav2.dense import dense_matches
 from matchrt.models.romav2.network import RoMaV2
 from matchrt.models.romav2.refiner import Estimate
 from matchrt.models.romav2.rotary import periods, rotation
@@ -134,6 +135,20 @@ def results(case: Case, estimate: Estimate) -> None:
         for name, value in last.items():
             case.compare(f"{name}_{direction}", value[row].permute(1, 2, 0))
         case.compare(f"precision_{direction}", matrix[row])
+
+
+@torch.inference_mode()
+def test_dense_outputs_are_the_official_ones(vectors: np.lib.npyio.NpzFile, network: RoMaV2) -> None:
+    """Both directions side by side; warps are clamped and certainties 0 outside, precisions are as they are."""
+    network.config = RoMaV2Config(symmetric=True)
+    pair = images(vectors, (128, 192))
+    dense, precision = dense_matches(network(pair[:1], pair[1:]), True)
+    assert dense.warp.shape == (1, 128, 384, 4) and precision.shape == (1, 128, 384, 3)
+    case = Case(vectors, "rect")
+    for direction, half in zip(DIRECTIONS, precision[0].split(192, dim=1), strict=True):
+        matrix = torch.stack([half[..., [0, 1]], half[..., [1, 2]]], dim=-2)
+        case.compare(f"precision_{direction}", matrix)
+    assert len(case.worst) == 2 and max(case.worst.values()) <= RELATIVE
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from support.serving_stub import StubSession, manifest
 
 from matchrt import Matcher, MatcherOptions, MatchRTError
 from matchrt.manifest import TensorSpec
+from matchrt.manifest.contract import check_contract
 from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.engine_file import read_engine
 
@@ -72,6 +73,37 @@ def test_a_dense_warp_is_read_by_row() -> None:
     with pytest.raises(MatchRTError) as caught:
         PairAdapter(plain).dense((blank, blank), outputs)
     assert caught.value.code == "dense-missing"
+
+
+def test_a_precision_is_in_pixels_of_the_images_as_given() -> None:
+    plain = manifest(1)
+    height, width = plain.input.height, plain.input.width
+    assert height is not None and width is not None
+    shape = (1, height, 2 * width)
+    specs = (("warp", (*shape, 4)), ("certainty", shape), ("precision", (*shape, 3)))
+    dense = replace(plain, outputs=(*plain.outputs, *(TensorSpec(name, "float32", size) for name, size in specs)))
+    outputs = {name: np.zeros(size, np.float32) for name, size in specs}
+    outputs["precision"][..., :width, :] = (1.0, 0.5, 2.0)
+    outputs["precision"][..., width:, :] = (4.0, -1.0, 3.0)
+    adapter = PairAdapter(dense)
+    # Image 0 is twice as high and four times as wide as the input, image 1 half as high and as wide.
+    sizes = ((2 * height, 4 * width), (height // 2, width))
+    images = [adapter.blank() for _ in sizes]
+    images = [replace(b, ref=replace(b.ref, height=h, width=w)) for b, (h, w) in zip(images, sizes, strict=True)]
+    found = adapter.dense((images[0], images[1]), outputs).precision
+    assert found is not None and found.shape == (height, 2 * width, 2, 2) and found.dtype == np.float32
+    # A pixel of image 1 is half as many rows of the input: errors are half as many, the precision is 4 times.
+    assert np.allclose(found[:, :width], [[1.0, 1.0], [1.0, 8.0]])
+    assert np.allclose(found[:, width:], [[4 / 16, -1 / 8], [-1 / 8, 3 / 4]])
+    del outputs["precision"]
+    assert adapter.dense((images[0], images[1]), outputs).precision is None
+
+
+def test_a_precision_without_a_warp_is_no_contract() -> None:
+    plain = manifest(1)
+    alone = replace(plain, outputs=(*plain.outputs, TensorSpec("precision", "float32", (1, 4, 4, 3))))
+    with pytest.raises(ValueError, match="precision without warp and certainty"):
+        check_contract(alone)
 
 
 def test_warming_up_does_not_count_as_a_large_image() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.dense import DenseMatches, balance, density, draw, without_padding
+from matchrt.runtime.dense import DenseMatches, balance, density, draw, precision_in_pixels, without_padding
 from matchrt.runtime.fit import fit_square
 from matchrt.runtime.match_data import ImageRef
 
@@ -76,6 +77,17 @@ def test_a_warp_of_padded_images_is_brought_back_to_the_images() -> None:
     assert inside.tolist() == [True, False, False, False, True]
 
 
+def test_a_precision_is_that_of_errors_in_the_other_images_pixels() -> None:
+    """Errors drawn with a covariance on a grid of 40x30, and their covariance where the image has 120x150 pixels."""
+    generator = np.random.default_rng(0)
+    covariance = np.array([[0.5, 0.2], [0.2, 0.3]])
+    errors = generator.multivariate_normal([0, 0], covariance, 200_000)
+    expected = np.linalg.inv(np.cov((errors * [120 / 40, 150 / 30]).T))
+    xx, xy, yy = np.linalg.inv(covariance)[[0, 0, 1], [0, 1, 1]]
+    found = precision_in_pixels(np.full((30, 40, 3), (xx, xy, yy), np.float32), 40, ((7, 9), (150, 120)))
+    assert found.shape == (30, 40, 2, 2) and np.allclose(found[3, 4], expected, rtol=0.02)
+
+
 def test_sample_needs_a_count() -> None:
     with pytest.raises(MatchRTError) as caught:
         _dense(np.ones((4, 4))).sample(0)
@@ -88,6 +100,9 @@ def test_dense_warps_are_saved(tmp_path: Path) -> None:
     loaded = np.load(tmp_path / "dense.npz")
     assert np.array_equal(loaded["warp"], dense.warp)
     assert loaded["name1"] == "b" and tuple(loaded["size0"]) == (100, 200)
-    assert loaded["orientation0"] == loaded["orientation1"] == 1
+    assert loaded["orientation0"] == loaded["orientation1"] == 1 and "precision" not in loaded
+    precise = replace(dense, precision=np.ones((4, 6, 2, 2), np.float32))
+    precise.save(tmp_path / "precise.npz")
+    assert np.load(tmp_path / "precise.npz")["precision"].shape == (4, 6, 2, 2)
     with pytest.raises(MatchRTError):
         dense.save(tmp_path / "dense.png")

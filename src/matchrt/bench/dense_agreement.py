@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from matchrt.bench.agreement import FloatArray
 from matchrt.bench.difference import Difference, Outputs
+from matchrt.manifest import PRECISION_OUTPUT
 
 # A dense warp is compared where its certainty is above SURE. Half of these pixels must agree within MEDIAN_PIXELS, and
 # all but the share FLIPPED within one pixel. Where features are much alike, the Gaussian process has only three digits
@@ -21,9 +23,10 @@ def compare_dense(expected: Outputs, actual: Outputs) -> Difference:
     """Compares dense warps and certainties, and the number and scores of the matches that were selected from them.
 
     expected, actual: outputs by name: `warp` [B, H, W, 4] in -1..1, `certainty` [B, H, W] in 0..1, `scores` and
-    `num_matches`.
+    `num_matches`, and `precision` [B, H, W, 3] where both have it.
     The fields of the result have these meanings here. pixels: median distance in the certain part of the warp. score:
-    mean difference of the certainties, or of the scores if that is larger. lost: number of pixels of the warp that
+    mean difference of the certainties, or of the scores, or the relative difference of
+    the precisions in the median, whichever is the largest. lost: number of pixels of the warp that
     moved by more than one pixel, beyond the share `FLIPPED`.
     """
     sure = expected["certainty"] > SURE
@@ -34,8 +37,27 @@ def compare_dense(expected: Outputs, actual: Outputs) -> Difference:
     pixels = float(np.median(distance)) if distance.size else 0.0
     scores = float(np.abs(expected["scores"] - actual["scores"]).mean())
     certainty = float(np.abs(expected["certainty"] - actual["certainty"]).mean())
+    precision = 0.0
+    if PRECISION_OUTPUT in expected and PRECISION_OUTPUT in actual and sure.any():
+        apart = _apart(*(np.asarray(outputs[PRECISION_OUTPUT][sure], np.float64) for outputs in (expected, actual)))
+        precision = float(np.median(apart))
     lost = max(0, int((distance > 1.0).sum()) - int(FLIPPED * distance.size))
     counts = min(int(outputs["num_matches"][0]) for outputs in (expected, actual))
     return Difference(
-        counts, lost, 0, pixels, max(scores, certainty), pixel_limit=MEDIAN_PIXELS, score_limit=MEAN_CERTAINTY
+        counts,
+        lost,
+        0,
+        pixels,
+        max(scores, certainty, precision),
+        pixel_limit=MEDIAN_PIXELS,
+        score_limit=MEAN_CERTAINTY,
     )
+
+
+def _apart(first: FloatArray, second: FloatArray) -> FloatArray:
+    """How far apart symmetric 2x2 matrices `[N, 3]` (xx, xy, yy) are, relative to the first ones: `[N]`."""
+
+    def norm(matrices: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt((matrices**2 * [1, 2, 1]).sum(axis=1)))
+
+    return norm(first - second) / norm(first)

@@ -64,7 +64,11 @@ def build(
         bool, typer.Option("--single-pass", help="Leave out the second pass, for models in two passes (RoMa).")
     ] = False,
     dense: Annotated[
-        bool, typer.Option("--dense", help="Return the warp and its certainty too, for dense models (RoMa).")
+        bool,
+        typer.Option(
+            "--dense",
+            help="Return the warp and its certainty too, for dense models (RoMa); RoMa v2: its precision too.",
+        ),
     ] = False,
     height: Annotated[int | None, typer.Option(min=1, help="Input height in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Input width in pixels.")] = None,

@@ -39,7 +39,7 @@ class ExportOptions:
     profile: where given, images of any size within it, each at its own size, without padding and size inputs.
     batch: the number of pairs that one run matches; with `any_batch`, the largest.
     coarse: (height, width) of the smaller copies of the images, for models that take such.
-    dense: whether the dense warp and its certainty are returned too, for models that have them.
+    dense: whether the dense outputs are returned too, for models that have them.
     any_batch: whether a run takes any number of pairs from 1 to `batch`.
     """
 

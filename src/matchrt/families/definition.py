@@ -91,7 +91,7 @@ class FamilyDefinition:
     presets: named settings of models that have none of their own, of which the first is the default; empty if the
         models' own size is the default.
     options: names that `BuildRequest.family_options` may have for this family; `Family.with_options` interprets them.
-    dense: whether engines have the dense outputs on request (`manifest.DENSE_OUTPUTS`).
+    dense: whether engines have the dense outputs on request (`manifest.DENSE_OUTPUTS`, and RoMa v2 its precision).
     second_file: the file of weights that the checkpoints lack; None if the checkpoint holds all.
     float32_because: why products must be float32, as the end of the message that refuses TF32; None if TF32 is
         tolerated.

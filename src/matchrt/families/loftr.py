@@ -296,33 +296,37 @@ _LAST_MLP = (
     "features that are compared next: with the three bits behind fp8's point, these six products lose 2.0 % of the "
     "matches, of 3.1 % that all products of matrices together lose, for 3 % of the arithmetic; int8 is finer"
 )
+# Products that XoFTR has too: of the image, the backbone's ends and the coarse transformer.
+SHARED_INT8 = (
+    QuantRule(
+        "merge",
+        False,
+        "a product of weights and of a small matrix that sums over all cells: no arithmetic to save",
+        (Nodes(("loftr_coarse.layers.*.attend",), ("MatMul",)),),
+    ),
+    QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
+    QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), kinds=("uint8",)),
+    QuantRule(
+        "coarse-features",
+        True,
+        "the features on which all matching depends, after one 1 x 1 convolution at an eighth of the size: hardly "
+        "any arithmetic, and the second highest cost in matches; unsigned as above",
+        (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
+        kinds=("uint8",),
+    ),
+    QuantRule(
+        "last-mlp",
+        True,
+        _LAST_MLP,
+        (Nodes(("loftr_coarse.layers.6.mlp.*", "loftr_coarse.layers.7.mlp.*"), ("MatMul", "Gemm")),),
+        kinds=("int8", "uint8"),
+    ),
+)
 LOFTR_INT8 = QuantRules(
     "loftr",
     (
-        QuantRule(
-            "merge",
-            False,
-            "a product of weights and of a small matrix that sums over all cells: no arithmetic to save",
-            (Nodes(("loftr_coarse.layers.*.attend",), ("MatMul",)),),
-        ),
-        QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.conv1",), ("Conv",)),)),
-        QuantRule("first-stage", True, _FIRST_STAGE, (Nodes(("backbone.layer1.**",), ("Conv",)),), kinds=("uint8",)),
-        QuantRule(
-            "coarse-features",
-            True,
-            "the features on which all matching depends, after one 1 x 1 convolution at an eighth of the size: hardly "
-            "any arithmetic, and the second highest cost in matches; unsigned as above",
-            (Nodes(("backbone.layer3_outconv",), ("Conv",)),),
-            kinds=("uint8",),
-        ),
+        *SHARED_INT8,
         QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**",), ("Conv",)),)),
-        QuantRule(
-            "last-mlp",
-            True,
-            _LAST_MLP,
-            (Nodes(("loftr_coarse.layers.6.mlp.*", "loftr_coarse.layers.7.mlp.*"), ("MatMul", "Gemm")),),
-            kinds=("int8", "uint8"),
-        ),
         QuantRule(
             "linear",
             True,

@@ -1,4 +1,4 @@
-"""XoFTR and MINIMA-XoFTR: models, key map, and the rules of fp16."""
+"""XoFTR and MINIMA-XoFTR: models, key map, and the rules of fp16 and int8."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from matchrt.families import published_files
+from matchrt.families import published_files, reasons
 from matchrt.families.base import GridFamily, Preprocess, adjusted, configured, require_threshold
 from matchrt.families.definition import FamilyDefinition, ModelSpec
 from matchrt.families.keymap import Constant, Keep, KeyMap, Tied
-from matchrt.families.loftr import POSITION_ADD, TRANSFORMER_FP16
+from matchrt.families.loftr import POSITION_ADD, SHARED_INT8, TRANSFORMER_FP16
 from matchrt.families.published import PublishedFile
-from matchrt.families.rules import Nodes, PrecisionRules, Rule
+from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
 from matchrt.manifest import MatchContract
 from matchrt.models.xoftr.config import XoFTRConfig
 
@@ -179,4 +179,38 @@ XOFTR_FP16 = PrecisionRules(
     ),
 )
 
-XOFTR_FAMILY = FamilyDefinition("xoftr", "XoFTR", XOFTR_MODELS, XOFTR_FP16)
+# Rules of int8. What LoFTR has too follows LoFTR's measurements; docs/models/xoftr.md says what was measured here.
+
+_LINEAR = ("loftr_coarse.layers.**", "fine_process.**")
+_ATTENTION = ("fine_process.self_attn_*.attn", "fine_process.cross_attn_*.cross_attn")
+
+XOFTR_INT8 = QuantRules(
+    "xoftr",
+    (
+        *SHARED_INT8,
+        QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**", "fine_process.**"), ("Conv",)),)),
+        QuantRule(
+            "window-attention",
+            False,
+            "products of two activations: the errors of both multiply",
+            (Nodes(_ATTENTION, ("MatMul",)),),
+        ),
+        QuantRule("linear", True, reasons.LINEAR, (Nodes(_LINEAR, ("MatMul", "Gemm")),)),
+        QuantRule(
+            "similarity",
+            False,
+            reasons.SIMILARITY,
+            (Nodes(("coarse_matching", "coarse_matching.final_proj"), ("MatMul",)),),
+        ),
+        QuantRule("masks", False, reasons.MASKS, (Nodes(("network", "selection"), ("MatMul",)),)),
+        QuantRule(
+            "fine-matching",
+            False,
+            "the score itself, one of 625 pairs of pixels that may hardly differ, and the sub-pixel result",
+            (Nodes(("fine_matching", "fine_matching.**"), ("MatMul", "Gemm")),),
+        ),
+    ),
+    reasons.FLOAT_PARTS,
+)
+
+XOFTR_FAMILY = FamilyDefinition("xoftr", "XoFTR", XOFTR_MODELS, XOFTR_FP16, XOFTR_INT8)

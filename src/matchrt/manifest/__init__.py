@@ -6,6 +6,7 @@ Building (`building`, `engines`) writes it, and running (`runtime`) reads it.
 from matchrt.manifest.fields import (
     DENSE_OUTPUTS,
     HOST_KERNELS,
+    PRECISION_OUTPUT,
     ROW_BYTES,
     SCHEMA,
     SIZELESS,
@@ -33,6 +34,7 @@ __all__ = [
     "FRAMES",
     "HOST_KERNELS",
     "PIXELS",
+    "PRECISION_OUTPUT",
     "ROW_BYTES",
     "SCHEMA",
     "SIZELESS",

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from matchrt._util.text import shown
-from matchrt.manifest.fields import DENSE_OUTPUTS, Dimension, EngineManifest, InputContract, TensorSpec
+from matchrt.manifest.fields import (
+    DENSE_OUTPUTS,
+    PRECISION_OUTPUT,
+    Dimension,
+    EngineManifest,
+    InputContract,
+    TensorSpec,
+)
 from matchrt.manifest.frames import FRAMES
 
 _IMAGES = ("image0", "image1")
@@ -20,7 +27,7 @@ _TYPES = {
     **dict.fromkeys((*_IMAGES, *_COARSE, *FRAMES), "uint8"),
     **dict.fromkeys((*_RANGE, *_RANGE_COARSE, *_RANGE_ROUNDING, *_COARSE_ROUNDING), "float32"),
     **dict.fromkeys((*_SIZES, "num_matches"), "int32"),
-    **dict.fromkeys(("keypoints0", "keypoints1", "scores", *DENSE_OUTPUTS), "float32"),
+    **dict.fromkeys(("keypoints0", "keypoints1", "scores", *DENSE_OUTPUTS, PRECISION_OUTPUT), "float32"),
 }
 # A dimension that depends on the images' size, and the first one of engines that take any number of pairs.
 _ANY, _PAIRS = "any", "pairs"
@@ -45,7 +52,9 @@ def check_contract(manifest: EngineManifest) -> None:
             raise ValueError("manifest.input.coarse and the inputs coarse_rows0 and so on contradict each other")
     else:
         _check_names(inputs, "inputs", _IMAGES, (_SIZES, _COARSE))
-    _check_names(outputs, "outputs", _MATCHES, (DENSE_OUTPUTS,))
+    _check_names(outputs, "outputs", _MATCHES, (DENSE_OUTPUTS, (PRECISION_OUTPUT,)))
+    if PRECISION_OUTPUT in outputs and not manifest.dense:
+        raise ValueError(f"manifest.outputs has {PRECISION_OUTPUT} without {' and '.join(DENSE_OUTPUTS)}")
     if contract.frames is None and ("coarse0" in inputs) != (contract.coarse is not None):
         raise ValueError("manifest.input.coarse and the inputs coarse0 and coarse1 contradict each other")
     if contract.profile is not None and "size0" in inputs:
@@ -110,6 +119,7 @@ def _shapes(contract: InputContract, slots: int) -> dict[str, tuple[Dimension, .
         "num_matches": (batch,),
         "warp": (batch, _ANY, _ANY, 4),
         "certainty": (batch, _ANY, _ANY),
+        PRECISION_OUTPUT: (batch, _ANY, _ANY, 3),
     }
 
 

@@ -19,6 +19,8 @@ SCHEMA = 2
 Dimension = int | str
 # Outputs that dense networks have besides their matches, on request (docs/engine-contract.md).
 DENSE_OUTPUTS = ("warp", "certainty")
+# What RoMa v2 has besides these: the inverse covariance of each position of the warp.
+PRECISION_OUTPUT = "precision"
 # A match in a self-test's answer is five float32.
 ROW_BYTES = 20
 # The largest values with which the images of a self-test are made in 32-bit integers.

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from matchrt._util.memory import require_memory
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
-from matchrt.manifest import DENSE_OUTPUTS, EngineManifest
+from matchrt.manifest import DENSE_OUTPUTS, PRECISION_OUTPUT, EngineManifest
 from matchrt.runtime.backend import get_backend
-from matchrt.runtime.dense import DenseMatches, without_padding
+from matchrt.runtime.dense import DenseMatches, precision_in_pixels, without_padding
 from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
@@ -184,7 +184,7 @@ class PairAdapter:
         start = time.perf_counter()
         first, second = images
         if self.options.sample is not None:
-            keypoints0, keypoints1, scores = self.dense(images, outputs, row).sample(
+            keypoints0, keypoints1, scores = self._warp(images, outputs, row).sample(
                 self.options.sample, self.options.seed
             )
         else:
@@ -213,9 +213,22 @@ class PairAdapter:
     def dense(self, images: tuple[PreparedImage, PreparedImage], outputs: Outputs, row: int = 0) -> DenseMatches:
         """The dense warp in row `row` of an engine's outputs. Error: dense-missing.
 
-        outputs: `warp` is `[B, H, W or 2W, 4]`, `certainty` is `[B, H, W or 2W]`; see `DenseMatches`.
+        outputs: `warp` is `[B, H, W or 2W, 4]`, `certainty` is `[B, H, W or 2W]`; see `DenseMatches`. `precision`, of
+            engines that have it, is `[B, H, W or 2W, 3]`; see `precision_in_pixels`.
         """
         require_dense(self.manifest)
+        dense = self._warp(images, outputs, row)
+        if PRECISION_OUTPUT not in outputs:
+            return dense
+        width = self._network_size(images[0])[1]
+        first, second = (
+            (image.ref.height + image.fit.padding[0], image.ref.width + image.fit.padding[1]) for image in images
+        )
+        precision = precision_in_pixels(outputs[PRECISION_OUTPUT][row], width, (first, second))
+        return replace(dense, precision=precision)
+
+    def _warp(self, images: tuple[PreparedImage, PreparedImage], outputs: Outputs, row: int) -> DenseMatches:
+        """`dense` without precisions, which a sample does not need."""
         first, second = images
         warp, certainty = (outputs[name][row] for name in DENSE_OUTPUTS)
         if any(first.fit.padding) or any(second.fit.padding):

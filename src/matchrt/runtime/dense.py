@@ -35,12 +35,18 @@ class DenseMatches:
     certainty: float32 `[H, W or 2W]` in 0..1.
     image0: name and size of the first image, as given.
     image1: name and size of the second image, as given.
+    precision: float32 `[H, W or 2W, 2, 2]`, how precisely each position in the other image is known: the inverse of the
+        covariance of its error along x and y, in 1 / pixel^2 of the other image as given. In the left half, these are
+        pixels of image 1 (x1, y1); in the right half, of image 0 (x0, y0). Symmetric and positive definite; the fourth
+        root of 1 / determinant is about the error in pixels. It says nothing where the certainty is 0. None for
+        networks that estimate none: of those here, only RoMa v2 does.
     """
 
     warp: Array
     certainty: Array
     image0: ImageRef
     image1: ImageRef
+    precision: Array | None = None
 
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
         """Converts rows of the warp to pixels of the images as given.
@@ -74,10 +80,10 @@ class DenseMatches:
         return keypoints0, keypoints1, certainty[chosen].astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Writes warp, certainty, and names, sizes and EXIF orientations of the images as .npz.
+        """Writes warp, certainty, and names, sizes and EXIF orientations of the images as .npz; the precision if any.
 
-        The warp and the sizes are those of the upright images, as each `orientation` (0: not known) turns
-        what its file stores. Errors: output-format if the suffix is not .npz, output-unwritable.
+        They and the sizes are those of the upright images, as each `orientation` (0: not known) turns what its file
+        stores. Errors: output-format if the suffix is not .npz, output-unwritable.
         """
         if path.suffix != ".npz":
             raise MatchRTError("output-format", f"'{path}' is not an .npz file.", "Name it dense.npz, for instance.")
@@ -90,8 +96,11 @@ class DenseMatches:
                 ("orientation", ref.orientation or 0),
             )
         }
+        fields = {"warp": self.warp, "certainty": self.certainty}
+        if self.precision is not None:
+            fields["precision"] = self.precision
         with atomic.atomic_path(path) as temporary:
-            np.savez_compressed(temporary, warp=self.warp, certainty=self.certainty, **images)  # type: ignore[arg-type]
+            np.savez_compressed(temporary, **fields, **images)  # type: ignore[arg-type]
 
 
 def _pixels(points: Array, image: ImageRef) -> Array:
@@ -110,6 +119,23 @@ def without_padding(warp: Array, certainty: Array, fits: tuple[Fit, Fit]) -> tup
     larger = np.array([(side + more) / side for side, more in zip(sides, added, strict=True)], np.float32)
     result = (warp + np.float32(1.0)) * larger - np.float32(1.0)
     return result, np.where(np.abs(result).max(axis=-1) > 1.0, np.float32(0.0), certainty)
+
+
+def precision_in_pixels(precision: Array, width: int, sides: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """An engine's precision as matrices in pixels of the images as given.
+
+    precision: `[H, W or 2W, 3]`: the matrix's elements xx, xy and yy, in 1 / pixel^2 of a grid of H x W on the image
+    that the position is in. width: W. sides: (height, width) in pixels of images 0 and 1, with the padding that they
+    got before they were resized. Returns float32 `[H, W or 2W, 2, 2]`. Raises nothing.
+    """
+    height = precision.shape[0]
+    result = np.empty((*precision.shape[:2], 2, 2), np.float32)
+    for columns, (rows, across) in ((slice(0, width), sides[1]), (slice(width, None), sides[0])):
+        x, y = width / across, height / rows
+        result[:, columns, 0, 0] = precision[:, columns, 0] * np.float32(x * x)
+        result[:, columns, 0, 1] = result[:, columns, 1, 0] = precision[:, columns, 1] * np.float32(x * y)
+        result[:, columns, 1, 1] = precision[:, columns, 2] * np.float32(y * y)
+    return result
 
 
 def draw(weights: Array, count: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

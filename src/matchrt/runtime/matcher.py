@@ -109,9 +109,10 @@ class Matcher:
             return self._begin(image0, image1, workspace).matches()
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
-        """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines that were built with --dense.
+        """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines built with --dense.
 
-        image0, image1 are what `match` takes in host memory. Errors: dense-missing, image-* of `as_image`, fit-size,
+        Engines of RoMa v2 give its precision too. image0, image1 are what `match` takes in host memory.
+        Errors: dense-missing, image-* of `as_image`, fit-size,
         size-memory, out-of-memory, session-*.
         """
         require_dense(self.manifest)

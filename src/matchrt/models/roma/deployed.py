@@ -45,7 +45,7 @@ def deployed(network: RoMa, multiple: int = MULTIPLE) -> RoMa:
         _merge_last(refiner)
     for block in (*result.dinov2.blocks, *decoder.embedding_decoder.blocks):
         assert isinstance(block, Block)
-        _scale_queries(block.attn)
+        scale_queries(block.attn)
     assert isinstance(decoder.embedding_decoder.to_out, nn.Linear)
     decoder.embedding_decoder.to_out = TwoHeads(decoder.embedding_decoder.to_out)
     return result.eval()
@@ -68,8 +68,8 @@ def _row_projection(projection: nn.Module) -> RowProjection:
     return RowProjection(projection[0])
 
 
-def _scale_queries(attention: Attention) -> None:
-    """Puts the attention's factor into the rows of `qkv` that give the queries."""
+def scale_queries(attention: Attention) -> None:
+    """Puts the attention's factor into the rows of `qkv` that give the queries. The layer given is not changed."""
     qkv = attention.qkv
     factor = torch.ones(qkv.out_features)
     factor[: qkv.in_features] = attention.scale

@@ -23,12 +23,14 @@ class Attention(nn.Module):
         batch, tokens, channels = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
+        return self.proj(self.attended(query, key, value).transpose(1, 2).reshape(batch, tokens, channels))
+
+    def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The mean of the values, weighted by how much their keys are like the queries; all `[B,heads,N,D]`."""
         if self.scale == 1.0:
             # Written out, because exporters write two multiplications into the operator, each a pass of its own.
-            attended = (query @ key.transpose(2, 3)).softmax(dim=3) @ value
-        else:
-            attended = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        return self.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
+            return (query @ key.transpose(2, 3)).softmax(dim=3) @ value
+        return F.scaled_dot_product_attention(query, key, value, scale=self.scale)
 
 
 class MLP(nn.Module):

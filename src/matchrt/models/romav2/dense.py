@@ -13,6 +13,8 @@ from matchrt.models.romav2.refiner import Estimate
 def dense_matches(estimate: Estimate, symmetric: bool) -> tuple[DenseMatches, Tensor]:
     """Warp and certainty, and the precision `[B,H,W or 2W,3]` of each position in the image that is matched to.
 
+    The precision is p00, p10 and p11 as in `Estimate`; the right half of a warp of both directions is that of positions
+    in images 0.
     The certainty is the overlap, and 0 where the warp leaves the image. symmetric: see `directions`.
     """
     height, width = estimate.warp.shape[2:]

@@ -2,7 +2,7 @@
 
 Norms are folded into the convolutions before them. The last 1x1 convolution of each refiner and its two heads are one
 convolution, as nothing is between them. Projected features of scale 1 are padded from 12 to 16 channels, so that no row
-begins at an odd place in memory.
+begins at an odd place in memory. The factor of attention is in the weights of the queries: rotating is linear.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from matchrt.models.roma.deployed import scale_queries
 from matchrt.models.romav2.network import RoMaV2
 from matchrt.models.romav2.refiner import Refiner, RefinerBlock
+from matchrt.models.romav2.transformer import Attention
 
 # Values of 16 bits that GPUs read and write at once.
 MULTIPLE = 8
@@ -24,13 +26,16 @@ MULTIPLE = 8
 def deployed(network: RoMaV2) -> RoMaV2:
     """A network in evaluation mode with folded norms; `network` is not changed. Results differ by rounding only.
 
-    Weights of the transformers and of the head are shared with it, not copied. Error: ValueError in training mode.
+    Weights of the transformers and of the head are shared with it, not copied, except those of queries, keys and
+    values. Error: ValueError in training mode.
     """
     if network.training:
         raise ValueError("folding norms needs a network in evaluation mode")
     shared = {id(p): p for part in (network.f, network.matcher) for p in part.parameters()}
     result = copy.deepcopy(network, memo=dict(shared))
     for module in list(result.modules()):
+        if isinstance(module, Attention):
+            scale_queries(module)
         if isinstance(module, RefinerBlock):
             assert isinstance(module.norm, nn.BatchNorm2d)
             module.conv_depthwise = fuse_conv_bn_eval(module.conv_depthwise, module.norm)

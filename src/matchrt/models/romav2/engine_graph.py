@@ -14,6 +14,8 @@ from matchrt.models.romav2.deployed import deployed
 from matchrt.models.romav2.network import RoMaV2, Tables
 from matchrt.models.romav2.rotary import Rotation
 
+PRECISION_OUTPUT = "precision"
+
 
 class RoMaV2Graph(EngineGraph):
     """RoMa v2 on uint8 `[B,H,W,3]` images and, with a second refinement, their copies at the coarse size.
@@ -32,7 +34,7 @@ class RoMaV2Graph(EngineGraph):
         network = network.eval()
         super().__init__(network if published else deployed(network), max_matches)
         self.inputs = ("image0", "image1") if coarse is None else ("image0", "image1", "coarse0", "coarse1")
-        self.outputs = (*OUTPUTS, *DENSE_OUTPUTS)
+        self.outputs = (*OUTPUTS, *DENSE_OUTPUTS, PRECISION_OUTPUT)
         with torch.no_grad():
             tables = network.tables(coarse or size)
         for name, turn in (("backbone", tables.backbone), ("matcher", tables.matcher)):
@@ -51,7 +53,7 @@ class RoMaV2Graph(EngineGraph):
     def forward(
         self, image0: Tensor, image1: Tensor, coarse0: Tensor | None = None, coarse1: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Keypoints `[B,K,2]` of both images, scores `[B,K]`, their number `[B]`; then warp and certainty."""
+        """Keypoints `[B,K,2]` of both images, scores `[B,K]`, their number `[B]`; warp, certainty, precision."""
         network = self.network
         assert isinstance(network, RoMaV2)
         if coarse0 is None or coarse1 is None:
@@ -59,9 +61,9 @@ class RoMaV2Graph(EngineGraph):
         else:
             estimate = network(planes(coarse0), planes(coarse1), planes(image0), planes(image1), self.tables())
         config = network.config
-        dense, _ = dense_matches(estimate, config.symmetric)
+        dense, precision = dense_matches(estimate, config.symmetric)
         out = select_dense(dense, self.max_matches, config.threshold, config.symmetric)
-        return out.keypoints0, out.keypoints1, out.scores, out.num_matches, dense.warp, dense.certainty
+        return out.keypoints0, out.keypoints1, out.scores, out.num_matches, dense.warp, dense.certainty, precision
 
     def tensors(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The results of `forward` by name."""

@@ -47,9 +47,10 @@ class Estimate:
         """All fields, interpolated linearly to (height, width) `size`."""
         if tuple(self.warp.shape[2:]) == size:
             return self
-        parts = [self.warp, self.logit, *([] if self.precision is None else [self.precision])]
-        joined = resize(torch.cat(parts, dim=1), size)
-        return Estimate(joined[:, :2], joined[:, 2:3], None if self.precision is None else joined[:, 3:])
+        joined = resize(torch.cat([self.warp, self.logit], dim=1), size)
+        # Apart, so that a graph that returns no precision computes none.
+        precision = None if self.precision is None else resize(self.precision, size)
+        return Estimate(joined[:, :2], joined[:, 2:], precision)
 
 
 class RefinerBlock(nn.Module):

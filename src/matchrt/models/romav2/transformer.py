@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.roma.transformer import MLP, LayerScale
+from matchrt.models.roma.transformer import Attention as RoMaAttention
 from matchrt.models.romav2.rotary import Rotation
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with one matrix for query, key and value, and a rotation of the first two."""
+class Attention(RoMaAttention):
+    """RoMa's attention, with a rotation of queries and keys."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        super().__init__(dim, heads, qkv_bias=True)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         """`[B,N,C] -> [B,N,C]`; rotation of the N tokens, None for none."""
@@ -25,8 +22,7 @@ class Attention(nn.Module):
         query, key, value = qkv.unbind(0)
         if rotation is not None:
             query, key = rotation(query), rotation(key)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(attended.transpose(1, 2).reshape(batch, tokens, channels))
+        return self.proj(self.attended(query, key, value).transpose(1, 2).reshape(batch, tokens, channels))
 
 
 class Block(nn.Module):
