@@ -200,7 +200,7 @@ _POSITIONS = Rule(
     "fp32",
     "pixel positions up to 1280: fp16 values are a pixel apart there",
     (
-        Nodes(("refiners.*.sample.positions", "refiners.*.correlation.positions")),
+        Nodes(("refiners.*.sample.positions", "refiners.*.correlation.positions", "refiners.*.stored")),
         Nodes(_REFINER, ("Sub", "Mul", "Add")),
     ),
 )
@@ -293,7 +293,7 @@ ROMAV2_INT8 = QuantRules(
             "refiner-input",
             False,
             "features, displacements and correlations side by side, which have different scales in one tensor",
-            (Nodes(("refiners.*.block1.*",), ("Conv",)), Nodes(("refiners.*.proj",), ("MatMul", "Gemm"))),
+            (Nodes(("refiners.*.block1.*",), ("Conv",)), Nodes(("refiners.*.proj",), ("MatMul", "Gemm", "Conv"))),
         ),
         QuantRule(
             "flow",

@@ -43,7 +43,7 @@ def deployed(network: RoMaV2) -> RoMaV2:
     for refiner in result.refiners.values():
         assert isinstance(refiner, Refiner)
         if refiner.correlation is None:  # a correlation divides by the root of the number of channels
-            refiner.proj = _padded(refiner.proj)
+            refiner.proj = _padded_convolution(refiner.proj)
         _merge_heads(refiner)
     layers = result.refiner_features.layers
     for index in range(len(layers) - 1):
@@ -53,14 +53,17 @@ def deployed(network: RoMaV2) -> RoMaV2:
     return result.eval()
 
 
-def _padded(linear: nn.Linear) -> nn.Linear:
-    """The layer with outputs of zero behind its own, up to a multiple of `MULTIPLE`."""
+def _padded_convolution(linear: nn.Module) -> nn.Conv2d:
+    """The layer as a 1x1 convolution, with outputs of zero behind its own, up to a multiple of `MULTIPLE`.
+
+    Where features are only sampled, laying the encoder's maps out as rows costs more than it gains.
+    """
+    assert isinstance(linear, nn.Linear)
     extra = -linear.out_features % MULTIPLE
-    if not extra:
-        return linear
-    result = nn.Linear(linear.in_features, linear.out_features + extra)
+    result = nn.Conv2d(linear.in_features, linear.out_features + extra, 1)
+    assert result.bias is not None
     with torch.no_grad():
-        result.weight.copy_(F.pad(linear.weight, (0, 0, 0, extra)))
+        result.weight.copy_(F.pad(linear.weight, (0, 0, 0, extra))[:, :, None, None])
         result.bias.copy_(F.pad(linear.bias, (0, extra)))
     return result
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matchrt.models.parts.stored import Stored
 from matchrt.models.roma.config import RefinerConfig, Size
 from matchrt.models.roma.decoder import Probe, resize
 from matchrt.models.roma.feature_map import FeatureMap
@@ -84,7 +85,9 @@ class Refiner(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels
-        self.proj = nn.Linear(channels, config.features)
+        # A convolution in the deployed form, where the scale only samples.
+        self.proj: nn.Linear | nn.Conv2d = nn.Linear(channels, config.features)
+        self.stored = Stored()
         self.sample = BilinearSample()
         self.correlation = LocalCorrelation(config.radius, volume_pixels) if config.radius else None
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
@@ -109,11 +112,16 @@ class Refiner(nn.Module):
         assert bias is not None
         return displacement[:, 0] * (sides[0] * across) + displacement[:, 1] * (sides[1] * along) + bias
 
+    def projected(self, features: Tensor) -> FeatureMap:
+        """The features `[2B,C,h,w]` of all images, projected."""
+        if isinstance(self.proj, nn.Conv2d):
+            return FeatureMap.of(self.proj(features))
+        return FeatureMap.of_rows(self.proj(FeatureMap.of(features).rows), (features.shape[2], features.shape[3]))
+
     def inputs(self, features: Tensor, warp: Tensor, image: Size, symmetric: bool) -> Tensor:
         """The input `[D,width,h,w]` of the convolutions; arguments as in `forward`, warp as in `Estimate`."""
         size = (features.shape[2], features.shape[3])
-        projected = FeatureMap.of_rows(self.proj(FeatureMap.of(features).rows), size)
-        first, second = both_sides(projected, symmetric)
+        first, second = both_sides(self.projected(features), symmetric)
         rows, sampled = first.rows, self.sample(second, warp)
         if rows.shape[2] > self.config.features:
             rows, sampled = rows[..., : self.config.features], sampled[..., : self.config.features]
@@ -137,7 +145,7 @@ class Refiner(nn.Module):
         features: `[2B,C,h,w]` of all images of the pass. start: of the features' size. image: (height, width) of the
         images in pixels. symmetric: see `directions`. `proj` may give more channels than configured: padding.
         """
-        x = first = self.inputs(features, start.warp, image, symmetric)
+        x = first = self.inputs(features, self.stored(start.warp), image, symmetric)
         x = block1 = self.block1(x)
         for block in self.hidden_blocks:
             x = block(x)
