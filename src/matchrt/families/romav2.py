@@ -200,7 +200,7 @@ _POSITIONS = Rule(
     "fp32",
     "pixel positions up to 1280: fp16 values are a pixel apart there",
     (
-        Nodes(("refiners.*.sample.positions", "refiners.*.correlation.positions", "refiners.*.stored")),
+        Nodes(("refiners.*.sample.positions", "refiners.*.correlation.positions")),
         Nodes(_REFINER, ("Sub", "Mul", "Add")),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def stored(x: Tensor) -> Tensor:
@@ -16,14 +16,6 @@ def stored(x: Tensor) -> Tensor:
     x: float32 of any shape, without NaN. Returns the same values.
     """
     return torch.stack([x, x - 1.0], dim=-1).topk(1, dim=-1).values[..., 0]
-
-
-class Stored(nn.Module):
-    """`stored`. It is a module, so that its nodes have its name in a graph."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See `stored`."""
-        return stored(x)
 
 
 def stored_integers(x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.parts.stored import Stored
 from matchrt.models.roma.config import RefinerConfig, Size
 from matchrt.models.roma.decoder import Probe, resize
 from matchrt.models.roma.feature_map import FeatureMap
@@ -87,7 +86,6 @@ class Refiner(nn.Module):
         width = config.channels
         # A convolution in the deployed form, where the scale only samples.
         self.proj: nn.Linear | nn.Conv2d = nn.Linear(channels, config.features)
-        self.stored = Stored()
         self.sample = BilinearSample()
         self.correlation = LocalCorrelation(config.radius, volume_pixels) if config.radius else None
         self.disp_emb = nn.Conv2d(2, config.displacement, 1)
@@ -145,7 +143,7 @@ class Refiner(nn.Module):
         features: `[2B,C,h,w]` of all images of the pass. start: of the features' size. image: (height, width) of the
         images in pixels. symmetric: see `directions`. `proj` may give more channels than configured: padding.
         """
-        x = first = self.inputs(features, self.stored(start.warp), image, symmetric)
+        x = first = self.inputs(features, start.warp, image, symmetric)
         x = block1 = self.block1(x)
         for block in self.hidden_blocks:
             x = block(x)
