@@ -18,8 +18,8 @@ def schema_path() -> Path:
 def manifest_schema() -> dict[str, Any]:
     """That schema as a JSON value.
 
-    It has the rules of docs/engine-contract.md that JSON Schema can say: what it refuses, `read_manifest` or the opening
-    of the engine refuses too, and the other way round but for what compares one value with another. Raises nothing.
+    It has the rules of docs/engine-contract.md that JSON Schema can say. What it refuses is refused when the engine is
+    opened, and the other way round, but for what compares one value with another. Raises nothing.
     """
     found: dict[str, Any] = read_json(schema_path().read_bytes())
     return found
