@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cpp_programs import NEWEST, RUN, Program, programs
-from support.manifests import good_manifests
+from support.manifests import bundled_manifest, good_manifests
 from support.self_tests import DIGESTS, Matches, make_test
 
 from matchrt._util.digest import sha256_bytes
@@ -27,7 +27,6 @@ from matchrt.manifest import (
     manifest_path,
     read_manifest,
 )
-from matchrt.runtime.engine_file import engine_path
 from matchrt.runtime.self_test.answer import compare_answer, encode_answer
 from matchrt.runtime.self_test.pair import view
 
@@ -57,7 +56,7 @@ def write_engine(folder: Path, *orders: str, sized: bool = True, **changes: Any)
 
     orders: what the mock does otherwise (its header lists them).
     """
-    bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
+    bundled = bundled_manifest()
     sizes = tuple(TensorSpec(f"size{i}", "int32", (1, 2)) for i in (0, 1)) if sized else ()
     height, width = (48, 64) if sized else ("h", "w")
     images = tuple(TensorSpec(f"image{i}", "uint8", (1, height, width, 1)) for i in (0, 1))
@@ -116,7 +115,7 @@ def test_dynamic_engines_take_any_size_of_their_profile(each: Program, tmp_path:
 
 
 def test_weak_matches_are_dropped(program: Program, tmp_path: Path) -> None:
-    bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
+    bundled = bundled_manifest()
     engine = write_engine(tmp_path, matching=dataclasses.replace(bundled.matching, default_score=0.5))
     assert rows(run(program, tmp_path, engine, 48, 64)).shape == (2, 5)
 
@@ -166,7 +165,7 @@ def test_tensors_unlike_the_manifests_are_refused(program: Program, tmp_path: Pa
 
 def write_frames_engine(folder: Path, frames: FrameContract, *orders: str, **changes: Any) -> Path:
     """A mock's engine for frames."""
-    bundled = read_manifest(manifest_path(engine_path("loftr-lite")))
+    bundled = bundled_manifest()
     contract = dataclasses.replace(
         bundled.input, height=48, width=64, profile=None, fitting="letterbox", frames=frames
     )  # fmt: skip
@@ -228,6 +227,30 @@ def test_the_self_test_of_frames(program: Program, tmp_path: Path) -> None:
     engine = write_frames_engine(tmp_path, frames, "many", self_test=broken)
     ran = program.match(engine, *paths, 90, 100)
     assert "error[engine-self-test]" in ran.stderr
+
+
+def test_frames_for_a_network_of_two_passes(program: Program, tmp_path: Path) -> None:
+    """RoMa's smaller copies are made in the graph then, so the engine takes the frames alone."""
+    contract = dataclasses.replace(bundled_manifest().input, height=48, width=64, profile=None, coarse=(56, 112))
+    frames = FrameContract("grey", ((90, 70), (90, 70)))
+    engine = write_frames_engine(tmp_path, frames, input=dataclasses.replace(contract, frames=frames))
+    assert len(rows(run(program, tmp_path, engine, 90, 70))) == 3
+    images = [
+        TensorSpec(f"{name}{i}", "uint8", (1, h, w, 1))
+        for name, h, w in (("image", 48, 64), ("coarse", 56, 112))
+        for i in (0, 1)
+    ]
+    engine = write_engine(tmp_path, input=contract, inputs=tuple(images))
+    ran = run(program, tmp_path, engine, 48, 64)
+    assert ran.returncode == 1 and "error[engine-graph]" in ran.stderr and "smaller copies" in ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["batch", "batch of a range"])
+def test_engines_of_several_pairs_are_refused(program: Program, tmp_path: Path, kind: str) -> None:
+    manifest = good_manifests()[kind]
+    engine = write_engine(tmp_path, input=manifest.input, inputs=manifest.inputs, outputs=manifest.outputs)
+    ran = run(program, tmp_path, engine, 48, 64)
+    assert ran.returncode == 1 and "error[engine-batch]" in ran.stderr, ran.stderr
 
 
 def test_frames_of_a_range_are_refused(program: Program, tmp_path: Path) -> None:
