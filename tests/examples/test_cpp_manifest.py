@@ -44,10 +44,8 @@ def test_bad_manifests_are_refused(program: Program, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["static", "frames of a range"])
-def test_both_readers_agree_whatever_was_changed(
-    program: Program, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str
-) -> None:
-    mutants = judged_mutants(name, tmp_path_factory.getbasetemp())
+def test_both_readers_agree_whatever_was_changed(program: Program, tmp_path: Path, name: str) -> None:
+    mutants = judged_mutants(name)
     said = verdicts(program, tmp_path, [mutant.text for mutant in mutants])
     differing = [
         (mutant.what, mutant.said, each)
@@ -78,14 +76,14 @@ def test_texts_that_are_no_json(program: Program, tmp_path: Path) -> None:
     ]  # fmt: skip
     said = verdicts(program, tmp_path, bad)
     for text, each in zip(bad, said, strict=True):
-        assert each.startswith("manifest-") and verdict(text, tmp_path) is not None, (text[:80], each)
+        assert each.startswith("manifest-") and verdict(text) is not None, (text[:80], each)
 
 
 def test_manifests_of_schema_1(program: Program, tmp_path: Path) -> None:
     raw = json.loads(good_texts()["bundled"])
     old = {"schema": 1, "flavor": raw.pop("backend"), "flavor_version": raw.pop("backend_version")}
     text = json.dumps(raw | old)
-    assert verdict(text, tmp_path) is None and verdicts(program, tmp_path, [text]) == ["fits"]
+    assert verdict(text) is None and verdicts(program, tmp_path, [text]) == ["fits"]
     (said,) = verdicts(program, tmp_path, [json.dumps(raw | old | {"schema": 3})])
     assert said.startswith("manifest-schema")
 

@@ -25,6 +25,7 @@ from matchrt.manifest import (
     read_manifest,
 )
 from matchrt.manifest.contract import check_contract
+from matchrt.manifest.reading import parse_manifest
 from matchrt.runtime.engine_file import engine_path
 
 Step = str | int
@@ -43,12 +44,11 @@ VALUES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def verdict(text: str | bytes, folder: Path) -> str | None:
+def verdict(text: str | bytes) -> str | None:
     """What matchrt's own reader says is wrong with a manifest's text; None if it would open the engine."""
-    path = folder / "manifest.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     try:
-        check_contract(read_manifest(path))
+        check_contract(parse_manifest(data, Path("manifest.json")))
     except MatchRTError as error:
         return error.message
     except ValueError as error:
@@ -113,10 +113,10 @@ class Mutant:
 
 
 @cache
-def judged_mutants(name: str, folder: Path) -> tuple[Mutant, ...]:
+def judged_mutants(name: str) -> tuple[Mutant, ...]:
     """The mutants of a good manifest with the verdicts of matchrt's own reader, which takes a while."""
     raw = json.loads(good_manifests()[name].to_json())
-    return tuple(Mutant((where, change), text, verdict(text, folder)) for where, change, text in mutants(raw))
+    return tuple(Mutant((where, change), text, verdict(text)) for where, change, text in mutants(raw))
 
 
 def _more(old: Any) -> Any:
