@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.manifest_schema import every_manifest_validates
 from support.workers import once, shared_folder, take_own_cores
 
 take_own_cores()
@@ -36,6 +37,13 @@ def shared() -> Path:
 def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the user's engine store."""
     monkeypatch.setenv("MATCHRT_STORE", str(tmp_path_factory.getbasetemp() / "store"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _manifests_validate() -> Iterator[None]:
+    """Whatever engine a test opens, the published JSON Schema takes its manifest."""
+    with every_manifest_validates():
+        yield
 
 
 @pytest.fixture(scope="session")

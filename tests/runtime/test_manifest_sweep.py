@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from support.commands import CommandLine
+from support.manifests import Where, mutants
 from support.tiny_engines import SIDE, tiny_engine, tiny_frames_engine
 
 from matchrt import Matcher
@@ -22,76 +21,9 @@ from matchrt.runtime.engine_file import read_engine
 from matchrt.serving.triton import export_triton
 from matchrt.store import EngineStore
 
-Step = str | int
-Where = tuple[Step, ...]
-# What JSON's writer does not write goes in as text in place of a marker.
-MARK = "@@@"
-AS_TEXT = {
-    "10^400": "1" + "0" * 400, "-10^400": "-1" + "0" * 400, "1e400": "1e400", "NaN": "NaN", "-Infinity": "-Infinity",
-    "deep": "[" * 100_000 + "]" * 100_000, "half a pair": '"\\ud800"',
-}  # fmt: skip
-VALUES: dict[str, Any] = {
-    "null": None, "true": True, "false": False, "0": 0, "-1": -1, "2^31": 2**31, "2^63": 2**63, "-0.5": -0.5,
-    "1e300": 1e300, "empty": "", "blank": " ", "5,000 letters": "a" * 5000, "up": "../../escaped", "root": "/escaped",
-    "line": 'm"\nbackend: "python"\n#', "title": "\x1b]0;title\x07", "turned": "\u202egnp.exe", "C1": "\x9b31m",
-    "quote": '"', "option": "--store", "dots": "..", "NUL": "a\0b", "list": [], "object": {}, "nested": [[[[1]]]],
-}  # fmt: skip
 REFUSALS = {"manifest-invalid", "manifest-schema", "engine-digest", "engine-backend", "engine-graph", "engine-version"}
 # What the field itself is about: the score from which users get matches, and the memory that a run is expected to take.
 MEANT = {("matching", "default_score")}
-
-
-def places(value: Any, where: Where = ()) -> Iterator[Where]:
-    """Every field, entry and group of a JSON value."""
-    if where:
-        yield where
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            yield from places(entry, (*where, key))
-    elif isinstance(value, list):
-        for index, entry in enumerate(value[:4]):
-            yield from places(entry, (*where, index))
-
-
-def changed(raw: Any, where: Where, value: Any) -> Any:
-    """A copy with another value at that place."""
-    copy = json.loads(json.dumps(raw))
-    group = copy
-    for step in where[:-1]:
-        group = group[step]
-    group[where[-1]] = value
-    return copy
-
-
-def value_at(raw: Any, where: Where) -> Any:
-    for step in where:
-        raw = raw[step]
-    return raw
-
-
-def mutants(raw: dict[str, Any]) -> Iterator[tuple[Where, str, str]]:
-    """The place, the change, and the text of the manifest."""
-    for where in places(raw):
-        old = value_at(raw, where)
-        for name, text in AS_TEXT.items():
-            yield where, name, json.dumps(changed(raw, where, MARK)).replace(f'"{MARK}"', text)
-        own = {"as text": str(old), "in a list": [old], "in an object": {"value": old}, "more": _more(old)}
-        for name, value in {**VALUES, **own}.items():
-            if json.dumps(value) != json.dumps(old):
-                yield where, name, json.dumps(changed(raw, where, value))
-        if isinstance(where[-1], str):
-            key = f'"{where[-1]}": '
-            text = json.dumps(changed(raw, where, MARK))
-            yield where, "twice", text.replace(f'"{MARK}"', f"{json.dumps(old)}, {key}{json.dumps(old)}")
-
-
-def _more(old: Any) -> Any:
-    """The value with something added that is of its own kind."""
-    if isinstance(old, dict):
-        return {**old, "unknown\x1b[31m": 1}
-    if isinstance(old, list):
-        return [*old, *old, "x"]
-    return f"{old}\x07" if isinstance(old, str) else 10**19
 
 
 @pytest.mark.parametrize("frames", [None, FrameContract("grey", ((80, 64), (64, 96)))])

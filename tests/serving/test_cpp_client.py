@@ -15,6 +15,7 @@ from support.serving import ROOT, Running
 from matchrt.runtime.matches import Matches
 
 NEEDED = ("cmake", "g++", "protoc", "grpc_cpp_plugin")
+SETTINGS = ("-DCMAKE_BUILD_TYPE=Debug", "-DMATCHRT_WERROR=ON")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("the headers of gRPC for C++ are not installed (Debian: apt-get install libgrpc++-dev)")
     folder = tmp_path_factory.mktemp("cpp")
     for command in (
-        ["cmake", "-S", str(ROOT / "examples" / "cpp"), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Debug"],
+        ["cmake", "-S", str(ROOT / "examples" / "cpp"), "-B", str(folder), *SETTINGS],
         ["cmake", "--build", str(folder), "-j2"],
     ):
         ran = subprocess.run(command, capture_output=True, text=True, check=False)

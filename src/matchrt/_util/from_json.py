@@ -6,6 +6,7 @@ import dataclasses
 import math
 import types
 import typing
+from functools import cache
 from typing import Any, Literal
 
 from matchrt._util.text import shortened, shown
@@ -49,10 +50,16 @@ def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields. They are evaluated from texts, which takes longer than the parsing."""
+    return typing.get_type_hints(kind)
+
+
 def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{where} should be an object")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = {entry.name: entry for entry in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - set(known)):
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""

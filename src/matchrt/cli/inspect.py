@@ -20,27 +20,38 @@ from matchrt.errors import MatchRTError
 from matchrt.export.weights.files.inert import PutAside, tell_aside
 
 _MOST_MANIFEST = 16 << 20
-EPILOG = "Example: matchrt inspect outdoor_ds.ckpt\n\nLayers of a TensorRT engine: matchrt inspect lite.engine --layers"
+EPILOG = (
+    "Example: matchrt inspect outdoor_ds.ckpt\n\nLayers of a TensorRT engine: matchrt inspect lite.engine --layers\n\n"
+    "The JSON Schema of engines' manifests: matchrt inspect --schema"
+)
 
 
 def inspect(
     file: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="FILE", help="Checkpoint, ONNX file, or engine; also a bundled model or a model in the store."
         ),
-    ],
+    ] = None,
     layers: Annotated[
         bool,
         typer.Option(
             "--layers", help="Show an engine's layers, their precision and the memory (TensorRT needs a GPU)."
         ),
     ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON Schema (draft 2020-12) of engines' manifests; needs no FILE."),
+    ] = False,
     backend: BackendOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Show what a file is: models that it fits, tensors by part, digest, size. Exit code 2: layers cannot be shown."""
+    if schema:
+        return _print_schema(file)
+    if file is None:
+        raise typer.BadParameter("Name a checkpoint, an ONNX file or an engine.", param_hint="FILE")
     path = _path(file, store, backend)
     if _is_engine(path):
         return inspect_engine(path, layers, as_json, backend)
@@ -53,6 +64,16 @@ def inspect(
         print_onnx(found, layers)
     else:
         _print_checkpoint(found)
+    return 0
+
+
+def _print_schema(file: str | None) -> int:
+    """Prints the schema, which is JSON with or without --json."""
+    from matchrt.manifest import manifest_schema
+
+    if file is not None:
+        raise typer.BadParameter("--schema takes no FILE.", param_hint="FILE")
+    print_json(manifest_schema())
     return 0
 
 

@@ -28,6 +28,7 @@ from matchrt.manifest.fields import (
 )
 from matchrt.manifest.frames import FRAMES, PIXELS, FrameContract, Pixels
 from matchrt.manifest.reading import manifest_path, read_manifest
+from matchrt.manifest.schema import manifest_schema, schema_path
 
 __all__ = [
     "DENSE_OUTPUTS",
@@ -56,5 +57,7 @@ __all__ = [
     "decode_rows",
     "has_dense",
     "manifest_path",
+    "manifest_schema",
     "read_manifest",
+    "schema_path",
 ]

@@ -17,6 +17,7 @@ from matchrt.manifest.rules import check_values
 _MOST_BYTES = 16 << 20
 # Schema 1 had other names for the backend. Its manifests are read too.
 _SCHEMA_1_NAMES = {"flavor": "backend", "flavor_version": "backend_version"}
+_REBUILD = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
 
 
 def manifest_path(engine: Path) -> Path:
@@ -26,29 +27,33 @@ def manifest_path(engine: Path) -> Path:
 
 def read_manifest(path: Path) -> EngineManifest:
     """Reads and validates a manifest. Errors: manifest-missing, manifest-invalid, manifest-schema."""
-    rebuild = "Rebuild the engine with `matchrt build`, or restore the .json that was written beside it."
     try:
         data = read_regular(path, _MOST_BYTES)
     except FileNotFoundError as error:
         raise MatchRTError(
-            "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", rebuild
+            "manifest-missing", f"'{path}' is missing: an engine needs its manifest.", _REBUILD
         ) from error
     except OSError as error:
-        raise MatchRTError("manifest-invalid", f"'{path}' cannot be read: {error.strerror}.", rebuild) from error
+        raise MatchRTError("manifest-invalid", f"'{path}' cannot be read: {error.strerror}.", _REBUILD) from error
+    return parse_manifest(data, path)
+
+
+def parse_manifest(data: bytes, path: Path) -> EngineManifest:
+    """The manifest in a file's content. path: of the file, for messages. Errors: manifest-invalid, manifest-schema."""
     try:
         raw = _upgraded(read_json(data, unique_keys=True))
     except ValueError as error:
         why = printable(str(error))
-        raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {why}.", rebuild) from error
+        raise MatchRTError("manifest-invalid", f"'{path}' is not readable JSON: {why}.", _REBUILD) from error
     if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
         message = f"'{path}' has manifest schema {shown(raw.get('schema'))}; this matchrt reads {SCHEMA}."
-        raise MatchRTError("manifest-schema", message, rebuild)
+        raise MatchRTError("manifest-schema", message, _REBUILD)
     try:
         manifest = parse_json(EngineManifest, raw, "manifest")
         assert isinstance(manifest, EngineManifest)
         check_values(manifest)
     except ValueError as error:
-        raise MatchRTError("manifest-invalid", f"'{path}': {error}.", rebuild) from error
+        raise MatchRTError("manifest-invalid", f"'{path}': {error}.", _REBUILD) from error
     return manifest
 
 

@@ -1,4 +1,4 @@
-// A matchrt engine on an NVIDIA GPU: two images in, matches out. For TensorRT 10 and 11 and TensorRT for RTX.
+// A matchrt engine on an NVIDIA GPU: two images in, matches out. For TensorRT from 8.6 on and TensorRT for RTX.
 //
 //   matchrt::Engine engine("loftr.engine");               // and loftr.engine.json beside it
 //   matchrt::Matches found = engine.match({grey0, 480, 640, 1}, {grey1, 480, 640, 1});
@@ -10,18 +10,22 @@
 #include <NvInfer.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "matchrt/engine_file.h"
 #include "matchrt/manifest.h"
 #include "matchrt/matches.h"
 #include "matchrt/self_test.h"
@@ -34,14 +38,34 @@ inline void cuda(cudaError_t status, const char* what) {
   if (status != cudaSuccess) throw Error("cuda-failed", std::string(what) + ": " + cudaGetErrorString(status));
 }
 
-// What the vendor's library says of its last failure.
+// What the vendor's library says of its last failure, in any thread.
 class Log : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override {
-    if (severity <= Severity::kERROR) last = message;
+    if (severity > Severity::kERROR) return;
+    try {
+      const std::lock_guard<std::mutex> held(mutex_);
+      last_ = message;
+    } catch (...) {  // without memory for the text there is no text
+    }
   }
-  std::string last;
+  std::string last() {
+    const std::lock_guard<std::mutex> held(mutex_);
+    return last_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string last_;
 };
+
+// The log of all engines. TensorRT has one logger at a time, the first that it was given, for as long as there is any
+// runtime: an Engine's own would be written to after it, on behalf of other engines. So there is one, and it is never
+// destroyed, because engines may be closed while the program ends.
+inline Log& log() {
+  static Log* const all = new Log;
+  return *all;
+}
 
 struct CudaFree {
   void operator()(void* memory) const { cudaFree(memory); }
@@ -52,6 +76,19 @@ struct StreamEnd {
   void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
 };
 using Stream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, StreamEnd>;
+
+// Waits at the end of a block for what was begun in it, also when the block ends by an exception: until then the GPU
+// may read the caller's images.
+class Finish {
+ public:
+  explicit Finish(cudaStream_t stream) : stream_(stream) {}
+  ~Finish() { cudaStreamSynchronize(stream_); }
+  Finish(const Finish&) = delete;
+  Finish& operator=(const Finish&) = delete;
+
+ private:
+  cudaStream_t stream_;
+};
 
 inline std::size_t element_bytes(const std::string& dtype) {
   if (dtype == "uint8") return 1;
@@ -98,9 +135,8 @@ class Engine {
     EngineFile file = read_engine(path);
     manifest_ = std::move(file.manifest);
     require_fit(manifest_, detail::backend(), detail::vendor_version(), detail::compute_capability());
-    if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
-    if (manifest_.coarse && !manifest_.frames) throw Error("engine-graph", "the engine also takes smaller copies of the images");
-    runtime_.reset(nvinfer1::createInferRuntime(*log_));
+    require_readable();
+    runtime_.reset(nvinfer1::createInferRuntime(detail::log()));
     if (!runtime_) throw rejected("no runtime");
     runtime_->setEngineHostCodeAllowed(false);
     engine_.reset(runtime_->deserializeCudaEngine(file.bytes.data(), file.bytes.size()));
@@ -117,13 +153,13 @@ class Engine {
   Engine(Engine&&) = default;
   // What is below goes before what it stands on, as in the destructor.
   Engine& operator=(Engine&& other) noexcept {
+    if (this == &other) return *this;
     context_ = std::move(other.context_);
     stream_ = std::move(other.stream_);
     memory_ = std::move(other.memory_);
     engine_ = std::move(other.engine_);
     runtime_ = std::move(other.runtime_);
     manifest_ = std::move(other.manifest_);
-    log_ = std::move(other.log_);
     return *this;
   }
 
@@ -132,6 +168,7 @@ class Engine {
   // Runs the self-test: how the engine's answer differs from what its fp32 graph answered. `failures` of the result says
   // whether it passes. Nothing if the manifest has no self-test. Throws Error session-failed, cuda-failed.
   std::optional<SelfTestResult> self_test() {
+    require_open();
     if (!manifest_.self_test) return std::nullopt;
     const SelfTest& test = *manifest_.self_test;
     const auto pixels0 = self_test_image(0, test, {0, 0}, 256);
@@ -177,7 +214,22 @@ class Engine {
     std::size_t size = 0;
   };
 
-  Error rejected(const std::string& what) const { return {"engine-rejected", what + ": " + log_->last}; }
+  static Error rejected(const std::string& what) { return {"engine-rejected", what + ": " + detail::log().last()}; }
+
+  void require_open() const {
+    if (!context_) throw Error("session-closed", "the engine was moved elsewhere");
+  }
+
+  // Of what manifests may say, this header runs less.
+  void require_readable() const {
+    if (manifest_.batch != 1) throw Error("engine-batch", "the engine matches several pairs a run");
+    if (manifest_.frames && manifest_.frames->range) {
+      throw Error("engine-graph", "the engine takes frames of a range of sizes; build one for frames of one size");
+    }
+    if (manifest_.coarse && !manifest_.frames) {
+      throw Error("engine-graph", "the engine also takes smaller copies of the images; build one for frames");
+    }
+  }
 
   void require_self_test(const SelfTest& test) {
     const std::string failures = self_test()->failures(test);
@@ -190,41 +242,54 @@ class Engine {
 
   // All slots of matches, and how many the engine says are real.
   std::pair<Matches, std::int32_t> run(const ImageView& image0, const ImageView& image1) {
-    if (!context_) throw Error("session-closed", "the engine was moved elsewhere");
+    require_open();
+    // Both are checked before either is copied.
+    const Size canvas0 = manifest_.frames ? frame_size(0, image0) : canvas_of("0", image0);
+    const Size canvas1 = manifest_.frames ? frame_size(1, image1) : canvas_of("1", image1);
+    // What is copied from and to stands before `finish`, which ends the copies.
+    const Valid valid0 = valid(image0), valid1 = valid(image1);
+    const auto rows = static_cast<std::size_t>(manifest_.max_matches);
+    std::pair<Matches, std::int32_t> out{{std::vector<Point>(rows), std::vector<Point>(rows), std::vector<float>(rows)}, 0};
+    const detail::Finish finish(stream_.get());
     if (manifest_.frames) {
-      put_frame("frame0", 0, image0);
-      put_frame("frame1", 1, image1);
+      put_frame("frame0", canvas0, image0);
+      put_frame("frame1", canvas1, image1);
     } else {
-      put_image("image0", "size0", image0);
-      put_image("image1", "size1", image1);
+      put_image("image0", canvas0, image0);
+      put_image("image1", canvas1, image1);
+      if (manifest_.takes("size0")) {
+        put_size("size0", valid0);
+        put_size("size1", valid1);
+      }
     }
     for (const Tensor& output : manifest_.outputs) bind(output, output.shape);
-    if (!context_->enqueueV3(stream_.get())) throw Error("session-failed", "the engine did not run: " + log_->last);
-    const std::int32_t count = fetch<std::int32_t>("num_matches", 1)[0];
-    const std::size_t rows = static_cast<std::size_t>(manifest_.max_matches);
-    return {{fetch<Point>("keypoints0", rows), fetch<Point>("keypoints1", rows), fetch<float>("scores", rows)}, count};
+    if (!context_->enqueueV3(stream_.get())) {
+      throw Error("session-failed", "the engine did not run: " + detail::log().last());
+    }
+    fetch("keypoints0", out.first.keypoints0.data(), rows);
+    fetch("keypoints1", out.first.keypoints1.data(), rows);
+    fetch("scores", out.first.scores.data(), rows);
+    fetch("num_matches", &out.second, 1);
+    detail::cuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
+    return out;
   }
 
-  // The tensors of the engine must be those of the manifest.
+  // The tensors of the engine must be those of the manifest, which are those of the contract.
   void require_tensors() const {
-    std::map<std::string, bool> known;
-    for (const auto* list : {&manifest_.inputs, &manifest_.outputs}) {
-      for (const Tensor& tensor : *list) known[tensor.name] = false;
-    }
-    bool good = engine_->getNbIOTensors() == static_cast<std::int32_t>(known.size());
+    const std::size_t known = manifest_.inputs.size() + manifest_.outputs.size();
+    bool good = static_cast<std::size_t>(engine_->getNbIOTensors()) == known;
     for (std::int32_t i = 0; good && i < engine_->getNbIOTensors(); ++i) {
-      good = known.count(engine_->getIOTensorName(i)) > 0;
-    }
-    for (const char* name : {"keypoints0", "keypoints1", "scores", "num_matches"}) {
-      good = good && known.count(name) > 0;
-    }
-    for (const char* side : {"0", "1"}) {
-      good = good && known.count((manifest_.frames ? "frame" : "image") + std::string(side)) > 0;
+      const std::string name = engine_->getIOTensorName(i);
+      good = has(manifest_.inputs, name) || has(manifest_.outputs, name);
     }
     if (!good) throw Error("engine-graph", "the engine's tensors are not those of its manifest");
     for (const auto* list : {&manifest_.inputs, &manifest_.outputs}) {
       for (const Tensor& tensor : *list) require_same(tensor);
     }
+  }
+
+  static bool has(const std::vector<Tensor>& tensors, const std::string& name) {
+    return std::any_of(tensors.begin(), tensors.end(), [&name](const Tensor& each) { return each.name == name; });
   }
 
   // The engine writes as much as its own shapes say; the memory for it is of the manifest's.
@@ -255,27 +320,45 @@ class Engine {
     return self_test_view(manifest_.image_rows(height), width, channels, test.seed, shift, contrast);
   }
 
-  // A frame goes to the engine as it is.
-  void put_frame(const char* name, std::size_t side, const ImageView& image) {
-    const Size& size = manifest_.frames->sizes[side];
+  // The size of that frame; throws where the image is none.
+  Size frame_size(std::size_t side, const ImageView& image) const {
+    const Size size = manifest_.frames->sizes[side];
     const std::int64_t channels = manifest_.image_channels();
-    if (image.data == nullptr || image.height != size.height || image.width != size.width ||
-        image.channels != channels) {
-      throw Error("session-input", std::string(name) + " is " + std::to_string(image.height) + "x" +
-                                       std::to_string(image.width) + "x" + std::to_string(image.channels) +
-                                       "; the engine takes " + std::to_string(size.height) + "x" +
-                                       std::to_string(size.width) + "x" + std::to_string(channels) + ", " +
-                                       manifest_.frames->pixels);
+    if (image.data != nullptr && image.height == size.height && image.width == size.width &&
+        image.channels == channels) {
+      return size;
     }
-    const Tensor tensor{name, "uint8", {1, manifest_.image_rows(size.height), size.width, channels}};
+    throw Error("session-input", "frame" + std::to_string(side) + " is " + shown(image) + "; the engine takes " +
+                                     std::to_string(size.height) + "x" + std::to_string(size.width) + "x" +
+                                     std::to_string(channels) + ", " + manifest_.frames->pixels);
+  }
+
+  static std::string shown(const ImageView& image) {
+    return std::to_string(image.height) + "x" + std::to_string(image.width) + "x" + std::to_string(image.channels) +
+           (image.data == nullptr ? " without data" : "");
+  }
+
+  // A frame goes to the engine as it is.
+  void put_frame(const char* name, const Size& size, const ImageView& image) {
+    const Tensor tensor{name, "uint8", {1, manifest_.image_rows(size.height), size.width, image.channels}};
     std::size_t bytes = 1;
-    for (const std::int64_t side_length : tensor.shape) bytes *= static_cast<std::size_t>(side_length);
+    for (const std::int64_t side : tensor.shape) bytes *= static_cast<std::size_t>(side);
     detail::cuda(cudaMemcpyAsync(bind(tensor, tensor.shape), image.data, bytes, cudaMemcpyHostToDevice, stream_.get()),
                  "cudaMemcpyAsync");
   }
 
-  void put_image(const char* name, const char* size_name, const ImageView& image) {
-    const Size canvas = canvas_of(name, image, manifest_.takes(size_name));
+  // Height and width, as the engine's size inputs have them.
+  using Valid = std::array<std::int32_t, 2>;
+  static Valid valid(const ImageView& image) {
+    return {static_cast<std::int32_t>(image.height), static_cast<std::int32_t>(image.width)};
+  }
+  void put_size(const char* name, const Valid& valid) {
+    void* place = bind({name, "int32", {1, 2}}, {1, 2});
+    detail::cuda(cudaMemcpyAsync(place, valid.data(), sizeof(valid), cudaMemcpyHostToDevice, stream_.get()),
+                 "cudaMemcpyAsync");
+  }
+
+  void put_image(const char* name, const Size& canvas, const ImageView& image) {
     Tensor tensor{name, "uint8", {1, canvas.height, canvas.width, manifest_.channels}};
     void* place = bind(tensor, tensor.shape);
     const auto row = static_cast<std::size_t>(image.width * image.channels);
@@ -287,20 +370,12 @@ class Engine {
     detail::cuda(cudaMemcpy2DAsync(place, pitch, image.data, row, row, static_cast<std::size_t>(image.height),
                                    cudaMemcpyHostToDevice, stream_.get()),
                  "cudaMemcpy2DAsync");
-    if (manifest_.takes(size_name)) {
-      const std::int32_t valid[2] = {static_cast<std::int32_t>(image.height), static_cast<std::int32_t>(image.width)};
-      void* sizes = bind({size_name, "int32", {1, 2}}, {1, 2});
-      detail::cuda(cudaMemcpyAsync(sizes, valid, sizeof(valid), cudaMemcpyHostToDevice, stream_.get()),
-                   "cudaMemcpyAsync");
-      // `valid` ends with this block; a copy from pageable memory may still read it.
-      detail::cuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
-    }
   }
 
   // The size at which the engine sees an image; throws where it cannot take it.
-  Size canvas_of(const std::string& name, const ImageView& image, bool padded) const {
-    const std::string what = name + " is " + std::to_string(image.height) + "x" + std::to_string(image.width) + "x" +
-                             std::to_string(image.channels);
+  Size canvas_of(const std::string& side, const ImageView& image) const {
+    const bool padded = manifest_.takes("size" + side);
+    const std::string what = "image" + side + " is " + shown(image);
     if (image.data == nullptr || image.channels != manifest_.channels) {
       throw Error("session-input", what + "; the engine takes " + std::to_string(manifest_.channels) + " channels");
     }
@@ -332,7 +407,11 @@ class Engine {
       if (side < 1 || dims.nbDims == nvinfer1::Dims::MAX_DIMS) {
         throw Error("engine-graph", "the shape of '" + tensor.name + "' depends on data");
       }
-      dims.d[dims.nbDims++] = side;
+      // 32 bits in TensorRT 8, 64 in later ones.
+      dims.d[dims.nbDims++] = static_cast<std::remove_reference_t<decltype(dims.d[0])>>(side);
+      if (size > std::numeric_limits<std::size_t>::max() / static_cast<std::size_t>(side)) {
+        throw Error("engine-graph", "'" + tensor.name + "' is too large for any memory");
+      }
       size *= static_cast<std::size_t>(side);
     }
     Memory& memory = memory_[tensor.name];
@@ -347,28 +426,21 @@ class Engine {
     const char* name = tensor.name.c_str();
     const bool input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
     if ((input && !context_->setInputShape(name, dims)) || !context_->setTensorAddress(name, memory.place.get())) {
-      throw Error("session-input", "the engine does not take '" + tensor.name + "' in this shape: " + log_->last);
+      throw Error("session-input", "the engine does not take '" + tensor.name + "' in this shape: " + detail::log().last());
     }
     return memory.place.get();
   }
 
+  // Begins the copy of an output.
   template <typename T>
-  std::vector<T> fetch(const char* name, std::size_t count) {
-    Memory& memory = memory_[name];
-    if (memory.size < count * sizeof(T)) {
-      throw Error("engine-graph", std::string("the output '") + name + "' is too small");
-    }
-    std::vector<T> values(count);
+  void fetch(const char* name, T* to, std::size_t count) {
+    const Memory& memory = memory_[name];
     const std::size_t size = count * sizeof(T);
-    detail::cuda(cudaMemcpyAsync(values.data(), memory.place.get(), size, cudaMemcpyDeviceToHost, stream_.get()),
-                 "cudaMemcpyAsync");
-    detail::cuda(cudaStreamSynchronize(stream_.get()), "cudaStreamSynchronize");
-    return values;
+    if (memory.size < size) throw Error("engine-graph", std::string("the output '") + name + "' is too small");
+    detail::cuda(cudaMemcpyAsync(to, memory.place.get(), size, cudaMemcpyDeviceToHost, stream_.get()), "cudaMemcpyAsync");
   }
 
-  // In this order: what is below goes before what it stands on. The log's address belongs to TensorRT from the start, so
-  // it stays where it is when the Engine moves.
-  std::unique_ptr<detail::Log> log_ = std::make_unique<detail::Log>();
+  // In this order: what is below goes before what it stands on.
   Manifest manifest_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;

@@ -3,12 +3,14 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace matchrt {
 
 class Error : public std::runtime_error {
  public:
-  Error(std::string code, const std::string& message) : std::runtime_error(message), code(std::move(code)) {}
+  Error(std::string error_code, const std::string& message)
+      : std::runtime_error(message), code(std::move(error_code)) {}
   const std::string code;
 };
 

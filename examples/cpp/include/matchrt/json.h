@@ -1,25 +1,38 @@
-// A reader of JSON (RFC 8259), as much of it as manifests need: all of it but surrogate pairs in \u escapes.
+// A reader of JSON (RFC 8259) for files that may be damaged or made to do harm: every fault is an Error, an object has no
+// key twice, and numbers are those that 64 bits hold. It does not depend on the program's locale.
 #pragma once
 
-#include <cctype>
+#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
+#include <locale>
 #include <map>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "matchrt/error.h"
+#include "matchrt/utf8.h"
 
 namespace matchrt {
 
 class Json {
  public:
-  enum class Kind { null, boolean, number, text, list, object };
+  // A whole number is one without a point and an exponent.
+  enum class Kind { null, boolean, whole, number, text, list, object };
 
-  // Parses a whole document. Throws Error manifest-invalid.
+  // Parses a whole document: UTF-8, with or without a byte order mark. Throws Error manifest-invalid.
   static Json parse(const std::string& document) {
     Parser parser{document};
+    if (document.compare(0, 3, "\xef\xbb\xbf") == 0) parser.at = 3;
+    for (std::size_t at = parser.at; at < document.size();) {
+      parser.at = at;
+      if (!detail::next_character(document, at)) parser.fail("it is not UTF-8");
+    }
+    parser.at = document.compare(0, 3, "\xef\xbb\xbf") == 0 ? 3 : 0;
     Json value = parser.value(0);
     parser.blanks();
     if (parser.at != document.size()) parser.fail("something follows the document");
@@ -29,39 +42,18 @@ class Json {
   Kind kind() const { return kind_; }
   bool is_null() const { return kind_ == Kind::null; }
 
-  const Json& operator[](const std::string& key) const {
-    need(Kind::object, "object");
+  // The value of a field, or nullptr.
+  const Json* find(const std::string& key) const {
     const auto found = fields_.find(key);
-    if (found == fields_.end()) throw Error("manifest-invalid", "the manifest lacks '" + key + "'");
-    return found->second;
+    return found == fields_.end() ? nullptr : &found->second;
   }
-  bool has(const std::string& key) const {
-    need(Kind::object, "object");
-    return fields_.count(key) > 0;
-  }
-  const std::vector<Json>& items() const {
-    need(Kind::list, "list");
-    return items_;
-  }
-  const std::string& text() const {
-    need(Kind::text, "text");
-    return text_;
-  }
-  bool boolean() const {
-    need(Kind::boolean, "true or false");
-    return number_ != 0;
-  }
-  double number() const {
-    need(Kind::number, "number");
-    return number_;
-  }
-  std::int64_t integer() const {
-    const double value = number();
-    if (value < -9e15 || value > 9e15 || value != static_cast<double>(static_cast<std::int64_t>(value))) {
-      throw Error("manifest-invalid", "a number of the manifest is no integer");
-    }
-    return static_cast<std::int64_t>(value);
-  }
+  const std::map<std::string, Json>& fields() const { return fields_; }
+  const std::vector<Json>& items() const { return items_; }
+  const std::string& text() const { return text_; }
+  bool boolean() const { return number_ != 0; }
+  std::int64_t whole() const { return whole_; }
+  // Of a whole number, too.
+  double number() const { return number_; }
 
  private:
   struct Parser {
@@ -101,7 +93,7 @@ class Json {
         case 't': word("true"); out.kind_ = Kind::boolean; out.number_ = 1; break;
         case 'f': word("false"); out.kind_ = Kind::boolean; break;
         case 'n': word("null"); break;
-        default: out.kind_ = Kind::number; out.number_ = number();
+        default: number(out);
       }
       return out;
     }
@@ -135,7 +127,7 @@ class Json {
         const char escape = peek();
         ++at;
         if (escape == 'u') {
-          unicode(out);
+          detail::append_character(out, unicode());
         } else if (const auto which = escapes.find(escape); which != std::string::npos) {
           out.push_back(meanings[which]);
         } else {
@@ -145,56 +137,71 @@ class Json {
       ++at;
       return out;
     }
-    void unicode(std::string& out) {
-      unsigned code = 0;
+    // The character of one \uXXXX, or of two that are a surrogate pair.
+    std::uint32_t unicode() {
+      const std::uint32_t first = four_digits();
+      if (first < 0xd800 || first > 0xdfff) return first;
+      if (first > 0xdbff || peek() != '\\') fail("half a surrogate pair");
+      ++at;
+      if (peek() != 'u') fail("half a surrogate pair");
+      ++at;
+      const std::uint32_t second = four_digits();
+      if (second < 0xdc00 || second > 0xdfff) fail("half a surrogate pair");
+      return 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+    }
+    std::uint32_t four_digits() {
+      static const std::string digits = "0123456789abcdef";
+      std::uint32_t code = 0;
       for (int i = 0; i < 4; ++i, ++at) {
         const char c = peek();
-        if (!std::isxdigit(static_cast<unsigned char>(c))) fail("four hexadecimal digits are expected");
-        code = code * 16 + static_cast<unsigned>(std::stoi(std::string(1, c), nullptr, 16));
+        const std::size_t digit = digits.find(c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c);
+        if (digit == std::string::npos) fail("four hexadecimal digits are expected");
+        code = code * 16 + static_cast<std::uint32_t>(digit);
       }
-      if (code >= 0xd800 && code < 0xe000) fail("surrogate pairs are not read");
-      if (code < 0x80) {
-        out.push_back(static_cast<char>(code));
-      } else if (code < 0x800) {
-        out.push_back(static_cast<char>(0xc0 | (code >> 6)));
-        out.push_back(static_cast<char>(0x80 | (code & 0x3f)));
-      } else {
-        out.push_back(static_cast<char>(0xe0 | (code >> 12)));
-        out.push_back(static_cast<char>(0x80 | ((code >> 6) & 0x3f)));
-        out.push_back(static_cast<char>(0x80 | (code & 0x3f)));
-      }
+      return code;
     }
-    // -? int frac? exp?, checked here, since strtod takes more: hexadecimal numbers, "inf", leading zeros.
-    double number() {
+    std::size_t digits() {
+      const std::size_t first = at;
+      while (at < in.size() && in[at] >= '0' && in[at] <= '9') ++at;
+      if (at == first) fail("a digit is expected");
+      return at - first;
+    }
+    // -? int frac? exp?, checked here, since the libraries' readers take more: hexadecimal numbers, "inf", leading zeros.
+    void number(Json& out) {
       const std::size_t start = at;
-      const auto digits = [this] {
-        const std::size_t first = at;
-        while (at < in.size() && std::isdigit(static_cast<unsigned char>(in[at]))) ++at;
-        if (at == first) fail("a digit is expected");
-        return at - first;
-      };
       if (in[at] == '-') ++at;
       const bool zero = at < in.size() && in[at] == '0';
       if (digits() > 1 && zero) fail("a number starts with 0");
+      out.kind_ = Kind::whole;
       if (at < in.size() && in[at] == '.') {
+        out.kind_ = Kind::number;
         ++at;
         digits();
       }
       if (at < in.size() && (in[at] == 'e' || in[at] == 'E')) {
+        out.kind_ = Kind::number;
         ++at;
         if (at < in.size() && (in[at] == '+' || in[at] == '-')) ++at;
         digits();
       }
-      return std::strtod(in.substr(start, at - start).c_str(), nullptr);
+      const std::string text = in.substr(start, at - start);
+      if (out.kind_ == Kind::whole) {
+        errno = 0;
+        out.whole_ = std::strtoll(text.c_str(), nullptr, 10);
+        if (errno == ERANGE || out.whole_ == std::numeric_limits<std::int64_t>::min()) fail("a number has too many digits");
+        out.number_ = static_cast<double>(out.whole_);
+        return;
+      }
+      // Not strtod, which reads "0.5" as 0 in a program whose locale has a decimal comma.
+      std::istringstream stream(text);
+      stream.imbue(std::locale::classic());
+      if (!(stream >> out.number_)) fail("a number is too large");
     }
   };
 
-  void need(Kind kind, const char* name) const {
-    if (kind_ != kind) throw Error("manifest-invalid", std::string("a value of the manifest is no ") + name);
-  }
-
   Kind kind_ = Kind::null;
   double number_ = 0;
+  std::int64_t whole_ = 0;
   std::string text_;
   std::vector<Json> items_;
   std::map<std::string, Json> fields_;

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "matchrt/error.h"
-#include "matchrt/json.h"
+#include "matchrt/fields.h"
 
 namespace matchrt {
 
@@ -251,36 +251,27 @@ inline std::vector<MatchRow> decode_answer(const std::string& text) {
 }
 
 // A manifest's `self_test`. Throws Error manifest-invalid.
-inline SelfTest parse_self_test(const Json& test) {
-  const auto whole = [](const Json& value, std::int64_t least, std::int64_t most, const char* name) {
-    const std::int64_t number = value.integer();
-    if (number < least || number > most) {
-      throw Error("manifest-invalid", std::string("the self-test's ") + name + " is out of range");
-    }
-    return number;
-  };
-  const auto limit = [](const Json& value, const char* name) {
+inline SelfTest parse_self_test(const detail::Field& test) {
+  const auto limit = [](const detail::Field& value) {
     const double number = value.number();
-    if (!(number >= 0 && std::isfinite(number))) {
-      throw Error("manifest-invalid", std::string("the self-test's ") + name + " is out of range");
-    }
+    value.require(number >= 0, "a number from 0 on");
     return number;
   };
-  const Json& pair = test["pair"];
-  const auto& shift = pair["shift"].items();
-  if (shift.size() != 2) throw Error("manifest-invalid", "the self-test's shift is no pair");
+  test.require_fields({"pair", "kind", "answer", "within", "pixels", "score"}, {});
+  const detail::Field pair = test["pair"];
+  pair.require_fields({"seed", "shift", "contrast"}, {});
+  const auto shift = pair["shift"].items();
+  pair["shift"].require(shift.size() == 2, "rows and columns");
   SelfTest out;
-  out.seed = static_cast<std::uint32_t>(whole(pair["seed"], 0, 0x7FFFFFFF, "seed"));
-  for (std::size_t i = 0; i < 2; ++i) out.shift[i] = whole(shift[i], -(1 << 20), 1 << 20, "shift");
-  out.contrast = static_cast<std::int32_t>(whole(pair["contrast"], 0, 1 << 16, "contrast"));
-  const std::string& kind = test["kind"].text();
-  if (kind != "matches" && kind != "warp") throw Error("manifest-invalid", "the self-test is of an unknown kind");
-  out.warp = kind == "warp";
-  out.answer = decode_answer(test["answer"].text());
-  out.within = limit(test["within"], "within");
-  if (!(out.within > 0 && out.within <= 1)) throw Error("manifest-invalid", "the self-test's within is out of range");
-  out.pixels = limit(test["pixels"], "pixels");
-  out.score = limit(test["score"], "score");
+  out.seed = static_cast<std::uint32_t>(pair["seed"].whole(0, 0x7FFFFFFF));
+  for (std::size_t i = 0; i < 2; ++i) out.shift[i] = shift[i].whole(-(1 << 20), 1 << 20);
+  out.contrast = static_cast<std::int32_t>(pair["contrast"].whole(0, 1 << 16));
+  out.warp = test["kind"].choice({"matches", "warp"}) == "warp";
+  out.answer = decode_answer(test["answer"].raw_text());
+  out.within = test["within"].share();
+  test["within"].require(out.within > 0, "above 0");
+  out.pixels = limit(test["pixels"]);
+  out.score = limit(test["score"]);
   return out;
 }
 

@@ -1,39 +1,27 @@
-// A mock of the part of TensorRT 10's API that examples/cpp uses. For tests only: its engine "finds" three matches, which
-// show the corner pixels and the sizes that it was given. Lines of its file that begin with # say what it does otherwise:
+// What the mocks of all versions of TensorRT have in common: the part of its API that examples/cpp uses. For tests only. Its
+// engine "finds" three matches, which show the corner pixels and the sizes that it was given. Lines of its file that begin
+// with # say what it does otherwise:
 //   #many          40 matches: (2 i, i) in image 0, and the two images' values there in image 1; scores from 0.9 down
 //   #move 0.5      all points in image 1 are that many pixels too far right
 //   #dim 0.1       all scores are that much too low
 //   #count -1      the count that it returns
 //   #fail          runs fail, and the logger is told why
+//
+// Objects are strict about lifetimes, for AddressSanitizer: each tells the logger when it ends, which is the first one that
+// was given as long as there is any runtime, and each then touches what it was made by.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include <cuda_runtime_api.h>
-
-#define NV_TENSORRT_MAJOR 10
-#define NV_TENSORRT_MINOR 9
-#define NV_TENSORRT_PATCH 0
-#define NV_TENSORRT_BUILD 34
-
 namespace nvinfer1 {
-
-class Dims64 {
- public:
-  static constexpr std::int32_t MAX_DIMS{8};
-  std::int32_t nbDims;
-  std::int64_t d[MAX_DIMS];
-};
-using Dims = Dims64;
-
-enum class DataType : std::int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kINT32 = 3, kBOOL = 4, kUINT8 = 5 };
 
 enum class TensorIOMode : std::int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
 
@@ -41,17 +29,44 @@ class ILogger {
  public:
   enum class Severity : std::int32_t { kINTERNAL_ERROR = 0, kERROR = 1, kWARNING = 2, kINFO = 3, kVERBOSE = 4 };
   virtual void log(Severity severity, const char* message) noexcept = 0;
+  ILogger() = default;
   virtual ~ILogger() = default;
 };
 
-class IExecutionContext {
+// The logger of the process, and what has ended under it.
+struct MockProcess {
+  ILogger* logger = nullptr;
+  int runtimes = 0;
+  void tell(ILogger::Severity severity, const char* message) noexcept { logger->log(severity, message); }
+  void ended(int& made_by) noexcept {
+    --made_by;
+    tell(ILogger::Severity::kVERBOSE, "mock: an object has ended");
+  }
+};
+inline MockProcess mock_process;
+
+class IExecutionContext : public ContextExtras {
  public:
-  IExecutionContext(const std::map<std::string, std::string>& orders, ILogger& logger)
-      : orders(orders), logger(logger) {}
+  IExecutionContext(const std::map<std::string, std::string>& orders, int& contexts)
+      : orders(orders), contexts(contexts) {
+    ++contexts;
+  }
+  virtual ~IExecutionContext() noexcept { mock_process.ended(contexts); }
   bool setInputShape(const char* name, const Dims& dims) noexcept { return shapes[name] = dims, true; }
   bool setTensorAddress(const char* name, void* place) noexcept { return places[name] = place, place != nullptr; }
-  bool enqueueV3(cudaStream_t) noexcept {
-    if (orders.count("fail")) return logger.log(ILogger::Severity::kERROR, "mock: the run failed"), false;
+  bool enqueueV3(cudaStream_t stream) noexcept {
+    if (orders.count("fail")) return mock_process.tell(ILogger::Severity::kERROR, "mock: the run failed"), false;
+#ifdef MATCHRT_MOCK_CUDA
+    stream->work.emplace_back([this] { run(); });
+#else
+    run();  // real headers of CUDA: compiled, and never called
+    static_cast<void>(stream);
+#endif
+    return true;
+  }
+
+ private:
+  void run() noexcept {
     if (orders.count("many")) {
       many();
     } else {
@@ -59,10 +74,8 @@ class IExecutionContext {
     }
     auto* count = static_cast<std::int32_t*>(places["num_matches"]);
     if (orders.count("count")) *count = std::atoi(orders["count"].c_str());
-    return true;
   }
 
- private:
   void three() noexcept {
     for (const std::string index : {"0", "1"}) {
       const Dims& dims = shapes[image_name() + index];
@@ -101,16 +114,17 @@ class IExecutionContext {
   }
 
   std::map<std::string, std::string> orders;
-  ILogger& logger;
+  int& contexts;
   std::map<std::string, Dims> shapes;
   std::map<std::string, void*> places;
 };
 
-class ICudaEngine {
+class ICudaEngine : public EngineExtras {
  public:
   // The mock's engine file is its tensors, one a line, and orders. A tensor is a name, a type and sides, of which -1 is
   // any; or a name alone, and the type is what the contract says, and the sides are not told.
-  ICudaEngine(const std::string& text, ILogger& logger) : logger(logger) {
+  ICudaEngine(const std::string& text, int& engines) : engines(engines) {
+    ++engines;
     for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) {
       const std::string line = text.substr(at, text.find('\n', at) - at);
       const std::size_t blank = std::min(line.find(' '), line.size());
@@ -131,6 +145,7 @@ class ICudaEngine {
       }
     }
   }
+  virtual ~ICudaEngine() noexcept { mock_process.ended(engines); }
   std::int32_t getNbIOTensors() const noexcept { return static_cast<std::int32_t>(names.size()); }
   const char* getIOTensorName(std::int32_t i) const noexcept { return names[static_cast<std::size_t>(i)].c_str(); }
   TensorIOMode getTensorIOMode(const char* name) const noexcept {
@@ -140,10 +155,11 @@ class ICudaEngine {
   }
   Dims getTensorShape(const char* name) const noexcept { return shapes.at(name); }
   DataType getTensorDataType(const char* name) const noexcept { return types.at(name); }
-  IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext(orders, logger); }
+  IExecutionContext* createExecutionContext() noexcept { return new IExecutionContext(orders, contexts); }
 
  private:
-  ILogger& logger;
+  int& engines;
+  int contexts = 0;
   std::map<std::string, std::string> orders;
   std::vector<std::string> names;
   std::map<std::string, DataType> types;
@@ -152,17 +168,20 @@ class ICudaEngine {
 
 class IRuntime {
  public:
-  explicit IRuntime(ILogger& logger) : logger(logger) {}
+  explicit IRuntime(ILogger& logger) {
+    if (mock_process.runtimes++ == 0) mock_process.logger = &logger;
+  }
+  virtual ~IRuntime() noexcept { mock_process.ended(mock_process.runtimes); }
   void setEngineHostCodeAllowed(bool) noexcept {}
   ICudaEngine* deserializeCudaEngine(const void* data, std::size_t size) noexcept {
     const std::string text(static_cast<const char*>(data), size);
-    if (text.find("image0") == 0 || text.find("frame0") == 0) return new ICudaEngine(text, logger);
-    logger.log(ILogger::Severity::kERROR, "mock: this is no engine");
+    if (text.find("image0") == 0 || text.find("frame0") == 0) return new ICudaEngine(text, engines);
+    mock_process.tell(ILogger::Severity::kERROR, "mock: this is no engine");
     return nullptr;
   }
 
  private:
-  ILogger& logger;
+  int engines = 0;
 };
 
 inline IRuntime* createInferRuntime(ILogger& logger) noexcept { return new IRuntime(logger); }

@@ -1,0 +1,32 @@
+# matchrt_vendor(tensorrt) or matchrt_vendor(tensorrt_rtx) makes the target matchrt::tensorrt or matchrt::tensorrt_rtx: what a
+# program needs that includes matchrt/engine.h. It is matchrt::matchrt with NVIDIA's headers and libraries, which are looked
+# for in TENSORRT_ROOT (a variable of CMake or of the environment) and where the system has its own.
+# If something is missing, there is no target, and matchrt_NAME_MISSING says what.
+function(matchrt_vendor name)
+  if(TARGET matchrt::${name})
+    return()
+  endif()
+  set(libraries nvinfer nvinfer_11 nvinfer_10)
+  if(name STREQUAL "tensorrt_rtx")
+    set(libraries tensorrt_rtx)
+  endif()
+  set(places HINTS ${TENSORRT_ROOT} $ENV{TENSORRT_ROOT})
+  find_path(matchrt_${name}_INCLUDE_DIR NvInfer.h ${places} PATH_SUFFIXES include)
+  find_library(matchrt_${name}_LIBRARY NAMES ${libraries} ${places} PATH_SUFFIXES lib lib64)
+  mark_as_advanced(matchrt_${name}_INCLUDE_DIR matchrt_${name}_LIBRARY)
+  if(NOT TARGET CUDA::cudart)
+    find_package(CUDAToolkit QUIET)
+  endif()
+  if(NOT matchrt_${name}_INCLUDE_DIR)
+    set(matchrt_${name}_MISSING "NvInfer.h is not found" PARENT_SCOPE)
+  elseif(NOT matchrt_${name}_LIBRARY)
+    set(matchrt_${name}_MISSING "the library ${libraries} is not found" PARENT_SCOPE)
+  elseif(NOT TARGET CUDA::cudart)
+    set(matchrt_${name}_MISSING "CUDA's runtime is not found" PARENT_SCOPE)
+  else()
+    add_library(matchrt::${name} INTERFACE IMPORTED)
+    # SYSTEM: NVIDIA's headers give warnings of their own, such as those of parameters that are not used.
+    target_include_directories(matchrt::${name} SYSTEM INTERFACE ${matchrt_${name}_INCLUDE_DIR})
+    target_link_libraries(matchrt::${name} INTERFACE matchrt::matchrt ${matchrt_${name}_LIBRARY} CUDA::cudart)
+  endif()
+endfunction()
