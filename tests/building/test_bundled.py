@@ -94,9 +94,7 @@ def test_a_static_engine_has_torchs_numbers_also_with_padding(tmp_path: Path, si
         (inputs,) = sample_inputs(file.manifest.input, file.manifest.matching.coarse_stride, seed)
         assert inputs["size1"][0, 1] < size[1]  # the second image is padded
         expected, threshold = run_torch(graph, inputs), file.manifest.matching.threshold
-        difference = require_parity(
-            expected, session.run(inputs), file.manifest.matching.threshold, "The package's graph"
-        )
+        difference = require_parity(expected, session.run(inputs), threshold, "The package")
         assert difference.matches > 40
     session.close()
 
