@@ -4,8 +4,8 @@
     python tools/check_platform.py --extra onnx --extra serve --python 3.12 --glibc 2.39
 
 pip resolves the base requirements and those of the extras for the platform and Python (`--dry-run`, so that nothing is
-installed). Nothing may need a compiler, so only wheels count. TensorRT itself is left out: JetPack has it. Exit code 1 if
-a package has no wheel.
+installed). Nothing may need a compiler, so only wheels count. TensorRT itself is left out: JetPack has it. The exit
+code is 1 if a package has no wheel.
 
 pip looks at conditions such as `python_version < "3.11"` with the Python that it runs on. So it is run with a python3.X
 of that very version where there is one, and the output says which was taken.
