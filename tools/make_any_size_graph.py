@@ -1,6 +1,10 @@
 """Writes the package's second graph of loftr-lite: static, with masks for padding, for any size.
 
+    matchrt build loftr-lite --checkpoint src/matchrt/assets/loftr-lite.safetensors \\
+        --dynamic 64x64,480x640,1024x1024 --output src/matchrt/assets/loftr-lite.onnx
     python tools/make_any_size_graph.py
+
+The first line makes the bundled engine, the second one this graph, from the same weights.
 
 `matchrt build loftr-lite` makes static engines from it without torch (src/matchrt/building/bundled.py). Run this again
 whenever `assets/loftr-lite.onnx` changes: the weights that this one has are left out. tests/building/test_bundled.py
