@@ -21,6 +21,7 @@ _WHEEL = (
     "matchrt/py.typed",
     "matchrt/assets/loftr-lite.onnx",
     "matchrt/assets/loftr-lite.onnx.json",
+    "matchrt/assets/loftr-lite-any-size.onnx",
 )
 
 

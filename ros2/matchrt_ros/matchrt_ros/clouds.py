@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def fill_cloud(message: Any, field: Any, rows: npt.NDArray[np.float32]) -> None:
     ]
     message.is_bigendian = sys.byteorder == "big"
     message.point_step, message.row_step = POINT_STEP, POINT_STEP * len(rows)
-    message.data = np.ascontiguousarray(rows, np.float32).tobytes()
+    # An array: the generated setter looks at every single byte of `bytes`.
+    message.data = array("B", np.ascontiguousarray(rows, np.float32).tobytes())
     message.is_dense = True
 
 

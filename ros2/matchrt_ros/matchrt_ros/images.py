@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,4 +90,5 @@ def fill_rgb(message: Any, picture: npt.NDArray[np.uint8]) -> None:
     """Writes an RGB picture `[H, W, 3]` into a sensor_msgs/Image. The header is left as it is."""
     message.height, message.width = picture.shape[:2]
     message.encoding, message.is_bigendian, message.step = "rgb8", 0, 3 * picture.shape[1]
-    message.data = np.ascontiguousarray(picture).tobytes()
+    # An array: the generated setter looks at every single byte of `bytes`.
+    message.data = array("B", np.ascontiguousarray(picture).tobytes())
