@@ -30,7 +30,7 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 PACKAGE = Path(__file__).resolve().parents[2] / "ros2" / "matchrt_ros"
 # A domain of this process, so that runs beside one another do not hear each other.
 DOMAIN = 1 + os.getpid() % 100
-PATIENCE = 60.0
+PATIENCE = 120.0
 # Long side in pixels at which the engine sees the images: small, so that a CPU matches several pairs a second.
 RESIZE = 192
 

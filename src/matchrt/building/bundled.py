@@ -7,6 +7,7 @@ when the package's graphs were made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -68,9 +69,12 @@ def needs_export(request: BuildRequest) -> tuple[str, ...] | None:
     )
 
 
-def bundled_engine(request: BuildRequest, store: EngineStore, tell: Progress) -> tuple[StoredEngine, bool]:
+def bundled_engine(
+    request: BuildRequest, store: EngineStore, tell: Progress, first: Callable[[], None] = lambda: None
+) -> tuple[StoredEngine, bool]:
     """The fp32 ONNX engine of a request that `needs_export` gives no field of, and whether the store had it.
 
+    first: called before the work if the store lacks the engine; what it raises ends the build.
     tell: called with the step that begins and the share (0..1) of the work done.
     Errors: size-*, parity, store-unwritable, package-missing.
     """
@@ -82,6 +86,7 @@ def bundled_engine(request: BuildRequest, store: EngineStore, tell: Progress) ->
     cached = None if request.rebuild else store.find(request.model, key)
     if cached is not None:
         return cached, True
+    first()
     tell("reading the package's graph", 0.0)
     data, records = (source.data, source.manifest.passes) if contract.profile else _static_graph(source, contract)
     facts = GraphFacts(

@@ -111,7 +111,7 @@ def _source(
         require_source(file)
         return ExportedEngine(StoredEngine(file.path, file.manifest), None, cached=True), file
     if needs_export(request) == ():
-        stored, cached = bundled_engine(request, store, tell)
+        stored, cached = bundled_engine(request, store, tell, ask)
         return ExportedEngine(stored, None, cached), None
     return export_engine(request, store, tell, ask), None
 
