@@ -57,7 +57,12 @@ print(len(Matcher().match(image, image)))
 def test_commands_without_the_export_extra_say_what_to_install(run_python: Run, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"\x08\x0a")
     diagnose = ["diagnose", str(tmp_path / "x.ckpt"), "--model", "loftr-lite"]
-    for arguments in (["build", "loftr-lite"], ["inspect", str(tmp_path / "x.onnx")], diagnose):
+    for arguments, extra in (
+        (["build", "loftr-lite"], "onnx"),
+        (["inspect", str(tmp_path / "x.onnx")], "onnx"),
+        (["build", "loftr-lite", "--max-matches", "512"], "export"),
+        (diagnose, "export"),
+    ):
         code = f"""
 import sys
 class Blocked:
@@ -70,7 +75,7 @@ from matchrt.cli.app import main
 main()
 """
         ran = run_python(code)
-        assert ran.returncode == 2 and "matchrt[export]" in ran.stderr, ran.stderr
+        assert ran.returncode == 2 and f"matchrt[{extra}]" in ran.stderr, ran.stderr
         assert "Traceback" not in ran.stderr
 
 

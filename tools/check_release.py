@@ -16,12 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_WHEEL_HAS = (
-    "matchrt/py.typed",
-    "matchrt/assets/loftr-lite.onnx",
-    "matchrt/assets/loftr-lite.onnx.json",
-    "matchrt/assets/engine-manifest-2.schema.json",
-)
+_ASSETS = ("loftr-lite.onnx", "loftr-lite.onnx.json", "loftr-lite-any-size.onnx", "engine-manifest-2.schema.json")
+_WHEEL_HAS = ("matchrt/py.typed", *(f"matchrt/assets/{name}" for name in _ASSETS))
 _NEVER = re.compile(r"(^|/)(shared|\.git|\.venv|site)/|\.(ckpt|pth|pt|engine)$|(^|/)\.(photos|train)/")
 
 

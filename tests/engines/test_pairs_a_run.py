@@ -13,7 +13,8 @@ from support.random_engines import random_weights, shallow
 from matchrt.building.parity import sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.contract import ExportOptions, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import load_network
 from matchrt.families.registry import get_spec
 from matchrt.manifest import manifest_path, read_manifest

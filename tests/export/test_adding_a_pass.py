@@ -18,9 +18,9 @@ import matchrt
 from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import MatchRTError
 from matchrt.export import passes
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes import standard
 from matchrt.export.passes.base import Pass, run_passes
-from matchrt.export.to_onnx import ExportOptions, input_contract
 from matchrt.families.base import Preprocess
 from matchrt.manifest import Profile
 

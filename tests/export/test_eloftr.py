@@ -18,13 +18,14 @@ from support.weights import sharp_state
 from torch import Tensor, nn
 
 from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.account import account
 from matchrt.export.weights.fusion import MAX_DIFFERENCE
 from matchrt.export.weights.network import LoadedNetwork, expected_tensors

@@ -12,6 +12,7 @@ from support.exports import exported_once
 
 from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.base import Pass, PassResult, run_passes
 from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.passes.fold import FoldConstants, RemoveDeadNodes, RemoveIdentities
@@ -21,7 +22,7 @@ from matchrt.export.passes.standard import standard_passes
 from matchrt.export.passes.supported import RequireSupported
 from matchrt.export.precision.exact_products import ExactProducts
 from matchrt.export.quantization.selection import select
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import load_network
 from matchrt.families.loftr import COARSE_LOFTR_INPUT, LOFTR_INT8
 from matchrt.families.registry import get_spec

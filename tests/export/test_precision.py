@@ -16,13 +16,14 @@ import matchrt
 from matchrt.building.parity import require_parity, run_onnx, sample_inputs
 from matchrt.errors import InternalError, MatchRTError
 from matchrt.export import precision
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.precision.families import model_to_fp16
 from matchrt.export.precision.graph_types import element_types
 from matchrt.export.quantization.selection import quant_rules
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import load_network
 from matchrt.families.base import Preprocess
 from matchrt.families.loftr import LOFTR_FP16

@@ -17,11 +17,11 @@ from support.roma import register_tiny, roma_files, roma_state
 from matchrt.building.parity import compare, run_onnx, sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.aside import put_back, set_aside
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
-from matchrt.export.to_onnx import ExportOptions, input_contract
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.families.roma import ROMA_PRESETS

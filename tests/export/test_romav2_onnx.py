@@ -16,10 +16,10 @@ from support.romav2 import register_tiny, romav2_file, romav2_state, tiny_romav2
 from matchrt.building.parity import compare, run_onnx, sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
 from matchrt.errors import MatchRTError
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.precision import apply
 from matchrt.export.precision.emulation import emulate
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
-from matchrt.export.to_onnx import ExportOptions, input_contract
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.families.romav2 import ROMAV2_PRESETS

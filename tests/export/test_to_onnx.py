@@ -14,9 +14,10 @@ from support.weights import random_network
 
 from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.errors import MatchRTError
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.loftr import LOFTR_INPUT
 from matchrt.families.registry import get_spec

@@ -19,11 +19,12 @@ from matchrt import Matcher
 from matchrt.building.parity import compare, run_onnx, run_torch, sample_inputs
 from matchrt.errors import MatchRTError
 from matchrt.export import precision
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import standard_passes
 from matchrt.export.quantization.quantize import plan_quantization
 from matchrt.export.quantization.styles import ONNXRUNTIME, TENSORRT, QuantStyle
-from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import LoadedNetwork, load_network
 from matchrt.families.registry import get_spec
 from matchrt.families.xoftr import XOFTR_INPUT, XoFTRFamily

@@ -41,9 +41,10 @@ def random_engine(
 
     size: (height, width) in pixels, of a dynamic engine its best one. slots: for matches.
     """
+    from matchrt.export.contract import ExportOptions, input_contract
     from matchrt.export.passes.base import run_passes
     from matchrt.export.passes.standard import standard_passes
-    from matchrt.export.to_onnx import ExportOptions, export_onnx, input_contract
+    from matchrt.export.to_onnx import export_onnx
     from matchrt.export.weights.network import load_network
 
     first, second = random_weights(spec, folder)

@@ -22,6 +22,7 @@ _WHEEL = (
     "matchrt/assets/loftr-lite.onnx",
     "matchrt/assets/loftr-lite.onnx.json",
     "matchrt/assets/engine-manifest-2.schema.json",
+    "matchrt/assets/loftr-lite-any-size.onnx",
 )
 
 

@@ -48,13 +48,13 @@ def _arguments(keyword: str) -> list[str]:
 def test_it_starts_from_nvidias_image_with_a_fixed_tag() -> None:
     (tag,) = (value for value in _arguments("ARG") if value.startswith("TENSORRT_TAG="))
     assert re.fullmatch(r"TENSORRT_TAG=\d\d\.\d\d-py3", tag)
-    assert _arguments("FROM") == ["nvcr.io/nvidia/tensorrt:${TENSORRT_TAG}"]
+    assert _arguments("FROM") == ["nvcr.io/nvidia/tensorrt:${TENSORRT_TAG} AS runtime", "runtime AS serve"]
 
 
 def test_it_runs_as_a_user_who_is_not_root() -> None:
-    users = _arguments("USER")
-    assert users and users[-1] not in ("root", "0")
-    assert any(f"useradd --create-home --uid 10001 {users[-1]}" in command for command in _arguments("RUN"))
+    # Each stage ends as that user, by number; the second is 0 for the time of an installation.
+    assert _arguments("USER") == ["10001:10001", "0", "10001:10001"]
+    assert any("useradd --create-home --uid 10001 matchrt" in command for command in _arguments("RUN"))
 
 
 def test_it_copies_only_what_is_in_the_repository_and_in_no_ignored_place() -> None:
@@ -77,17 +77,41 @@ def test_what_changes_often_is_copied_after_the_dependencies() -> None:
         return next(index for index, step in enumerate(steps) if text in step)
 
     assert position("install_runtime.sh dependencies") < position("COPY src src")
-    assert position("COPY src src") < position("install_runtime.sh package") < position("USER matchrt")
+    assert position("COPY src src") < position("install_runtime.sh package") < position("USER 10001")
 
 
 def test_health_check_and_entry_point() -> None:
-    assert _arguments("ENTRYPOINT") == ['["matchrt"]']
-    assert '["matchrt", "doctor"]' in _arguments("HEALTHCHECK")[0]
+    assert _arguments("ENTRYPOINT") == ['["/opt/nvidia/nvidia_entrypoint.sh", "matchrt"]']
+    (check,) = _arguments("HEALTHCHECK")
+    assert '["python", "/usr/local/src/matchrt/tools/docker/health.py"]' in check
+    assert any("tools/docker/health.py tools/docker/" in value for value in _arguments("COPY"))
+    assert _arguments("CMD") == ['["doctor"]', '["serve", "loftr-lite", "--host", "0.0.0.0"]']
+
+
+def test_the_compose_file_names_what_there_is() -> None:
+    yaml = pytest.importorskip("yaml")
+    folder = ROOT / "tools" / "docker"
+    services = yaml.safe_load((folder / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    assert set(services) == {"build", "serve", "prometheus"}
+    for name in ("build", "serve"):
+        assert services[name]["build"]["target"] == "serve"
+        assert (folder / services[name]["build"]["context"] / services[name]["build"]["dockerfile"]).is_file()
+    metrics = yaml.safe_load((folder / "prometheus.yaml").read_text(encoding="utf-8"))
+    assert metrics["scrape_configs"][0]["static_configs"][0]["targets"] == ["serve:8000"]
+    # Both commands are commands of ours, with options that exist.
+    from typer.testing import CliRunner
+
+    from matchrt.cli.app import app
+
+    for name in ("build", "serve"):
+        command, *options = services[name]["command"]
+        said = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+        assert all(option.split("=")[0] in said for option in options if option.startswith("--")), name
 
 
 def test_each_step_that_it_names_is_one_of_the_scripts() -> None:
-    steps = re.findall(r"tools/docker/install_runtime\.sh (\w+)", "\n".join(_arguments("RUN")))
-    known = re.search(r"^([\w |]+)\) \"\$1\"", SCRIPT.read_text(encoding="utf-8"), re.M)
+    steps = re.findall(r"tools/docker/install_runtime\.sh ([\w-]+)", "\n".join(_arguments("RUN")))
+    known = re.search(r"^([\w |-]+)\) \"\$1\"", SCRIPT.read_text(encoding="utf-8"), re.M)
     assert known is not None
     assert set(steps) == set(known[1].split(" | ")) - {"requirements"}
     assert os.access(SCRIPT, os.X_OK)
@@ -108,8 +132,8 @@ def test_the_script_is_sound_bash() -> None:
 def test_requirements_are_the_runtime_without_torch_and_without_another_tensorrt() -> None:
     ran = _run("requirements")
     names = [re.split(r"[<>=\[ ]", line)[0] for line in ran.stdout.splitlines()]
-    assert {"onnxruntime", "numpy", "opencv-python-headless", "cuda-python"} <= set(names), ran.stderr
-    assert not {"torch", "onnx", "tensorrt"} & set(names)
+    assert {"onnxruntime", "numpy", "opencv-python-headless", "cuda-python", "onnx"} <= set(names), ran.stderr
+    assert not {"torch", "matchrt", "tensorrt"} & set(names)
 
 
 def test_dependencies_are_installed_into_the_environment_under_the_constraints(tmp_path: Path) -> None:
@@ -125,7 +149,10 @@ def test_dependencies_are_installed_into_the_environment_under_the_constraints(t
     words = log.read_text().splitlines()
     assert words[:4] == ["-m", "pip", "--python", str(tmp_path / "env" / "bin" / "python")]
     assert str(ROOT / "constraints.txt") in words and "--dry-run" in words and "--quiet" in words
-    assert words[-8:] == _run("requirements").stdout.splitlines()
+    wanted = _run("requirements").stdout.splitlines()
+    assert len(wanted) > 8 and words[-len(wanted) :] == wanted
+    ran = _run("serve", PYTHON=str(spy), PREFIX=str(tmp_path / "env"))
+    assert ran.returncode == 0 and any(word.startswith("fastapi") for word in log.read_text().splitlines())
 
 
 def test_environment_package_and_verify_in_a_fresh_environment(tmp_path: Path) -> None:
@@ -158,5 +185,8 @@ def test_environment_package_and_verify_in_a_fresh_environment(tmp_path: Path) -
     ran = run("verify")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "onnxruntime" in ran.stdout and "the bundled engine was run" in ran.stdout
+    assert "fp16" in ran.stdout and "bundled" in ran.stdout  # an engine was converted
+    ran = run("verify-serve")
+    assert ran.returncode == 0 and "the service is ready" in ran.stdout, ran.stdout + ran.stderr
     (own / "torch").mkdir()
     assert "torch was installed" in run("verify").stderr

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 
 from matchrt.errors import missing_package
 
-_OF_FLAX = ("jax", "flax", "ml_dtypes")
+# Which extra installs a package; the extra `export` installs all others, torch among them.
+_EXTRAS = {
+    "jax": "flax",
+    "flax": "flax",
+    "ml_dtypes": "flax",
+    "onnx": "onnx",
+    "onnx_graphsurgeon": "onnx",
+}
 
 
 @contextmanager
@@ -20,4 +27,4 @@ def packages_for(purpose: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = str(error.name)
-        raise missing_package(package, "flax" if package in _OF_FLAX else "export", purpose) from error
+        raise missing_package(package, _EXTRAS.get(package, "export"), purpose) from error

@@ -12,12 +12,14 @@ from matchrt._util.digest import sha256_json
 from matchrt._util.memory import require_memory
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
+from matchrt.building.bundled import needs_export
 from matchrt.building.request import BuildRequest, Progress, file_name
 from matchrt.building.self_test import make_self_test
 from matchrt.downloads.find import checkpoint_of, second_downloaded
 from matchrt.downloads.folder import WeightsFolder
 from matchrt.engines.build import GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
+from matchrt.export.contract import ExportOptions, input_contract
 from matchrt.export.weights.files.inert import tell_aside
 from matchrt.export.weights.files.opening import require_regular
 from matchrt.families.presets import configure
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     import onnx
 
     from matchrt.export.passes.base import ParityCheck
-    from matchrt.export.to_onnx import ExportOptions
     from matchrt.export.weights.network import LoadedNetwork
 
 
@@ -63,8 +64,11 @@ def export_engine(
     Errors: those of `load_network`, size-*, parity, engine-rejected, store-unwritable,
     package-missing, option-model, preset-unknown.
     """
-    with packages_for("Building engines from checkpoints"):
-        from matchrt.export.to_onnx import ExportOptions, input_contract
+    asked = needs_export(request)
+    what = (
+        f"Building {request.model} with another {' and '.join(asked)}" if asked else "Building engines from checkpoints"
+    )
+    with packages_for(what):
         from matchrt.export.weights.locate import Selection
         from matchrt.export.weights.network import load_network
 

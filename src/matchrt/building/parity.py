@@ -18,8 +18,9 @@ from matchrt.bench.dense_agreement import compare_dense
 from matchrt.bench.difference import Difference, compare_matches
 from matchrt.building.textures import Size, texture_pair
 from matchrt.errors import InternalError
+from matchrt.export.contract import ExportOptions
 from matchrt.export.passes.standard import run_standard
-from matchrt.export.to_onnx import ExportOptions, export_onnx
+from matchrt.export.to_onnx import export_onnx
 from matchrt.export.weights.network import LoadedNetwork
 from matchrt.manifest import SIZELESS, InputContract, has_dense
 from matchrt.models.parts.engine_graph import PLAIN_INPUTS, EngineGraph

@@ -1,7 +1,8 @@
 """Builds an engine from a model's name or from an ONNX engine. Export and conversion meet only here.
 
 Every engine is made from the model's fp32 ONNX engine, which the store keeps. So a second backend or precision of a
-model needs no second export. If that ONNX engine is given as a file, no torch is needed either.
+model needs no second export. If that ONNX engine is given as a file, or the package has the model's graphs, no torch is
+needed either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from matchrt._util import atomic
+from matchrt.building.bundled import bundled_engine, needs_export
 from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.vendor import require_built_products
 from matchrt.building.convert import convert_engine
@@ -108,6 +110,9 @@ def _source(
         file = read_engine(path, store)
         require_source(file)
         return ExportedEngine(StoredEngine(file.path, file.manifest), None, cached=True), file
+    if needs_export(request) == ():
+        stored, cached = bundled_engine(request, store, tell, ask)
+        return ExportedEngine(stored, None, cached), None
     return export_engine(request, store, tell, ask), None
 
 

@@ -185,7 +185,10 @@ def build(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest."""
+    """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest.
+
+    loftr-lite is built from the graphs in the package, which needs no torch, unless an option changes its graph.
+    """
     from matchrt.building.calibration.options import CalibrationOptions
     from matchrt.building.pipeline import BuildRequest
     from matchrt.building.pipeline import build as run
@@ -275,6 +278,11 @@ def _print(result: Any) -> None:
         console.print(
             f"  parity    {int(checks['parity_matches'])} matches against torch, largest difference "
             f"{checks['parity_max_pixels']:.1e} px, {checks['parity_max_score']:.1e} in score"
+        )
+    if "bundled_matches" in checks:
+        console.print(
+            f"  bundled   {int(checks['bundled_matches'])} matches against the bundled engine in ONNX Runtime, largest "
+            f"difference {checks['bundled_max_pixels']:.1e} px, {checks['bundled_max_score']:.1e} in score"
         )
     if checks.get("frames_matches"):
         console.print(

@@ -221,7 +221,7 @@ def _model(file: EngineFile) -> bytes:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise missing_package("onnx", "export", "Giving an engine a batch of any size") from error
+        raise missing_package("onnx", "onnx", "Giving an engine a batch of any size") from error
     from matchrt.export.rows import any_rows
 
     return any_rows(file.data, file.manifest.input.batch)

@@ -78,13 +78,18 @@ def test_onnx_engines_are_not_compiled_so_nobody_is_asked(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("machine", ["rtx"], indirect=True)
-def test_a_build_asks_before_it_exports(machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "before"), [({}, []), ({"max_matches": 512}, ["reading the checkpoint"])], ids=["bundled", "exported"]
+)
+def test_a_build_asks_before_its_work(
+    machine: Machine, tmp_path: Path, options: dict[str, int], before: list[str]
+) -> None:
     machine.script.build_fails = True
     told: list[str] = []
-    request = BuildRequest("loftr-lite", height=480, width=640, backend="tensorrt_rtx", precision="int8")
+    request = BuildRequest("loftr-lite", height=480, width=640, backend="tensorrt_rtx", precision="int8", **options)
     with pytest.raises(MatchRTError) as caught:
         build(request, EngineStore(tmp_path), lambda what, done: told.append(what))
-    assert caught.value.code == "precision-refused" and told == ["reading the checkpoint"]
+    assert caught.value.code == "precision-refused" and told == before
     assert not list(tmp_path.iterdir())
 
 
