@@ -34,7 +34,6 @@ from matchrt.errors import MatchRTError
 app = typer.Typer(
     help="Image-matching networks from checkpoint to engine to matches.",
     epilog="Example: matchrt match a.jpg b.jpg --draw matches.png",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
