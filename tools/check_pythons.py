@@ -72,7 +72,11 @@ def build(folder: Path) -> tuple[Path, Path, Path]:
     environment = folder / "build"
     python = _environment(Path(sys.executable), environment)
     _run([str(python), "-m", "pip", "install", "-q", "build"])
-    _run([str(python), "-m", "build", "-q", "--outdir", str(folder / "dist"), str(ROOT)])
+    tree = folder / "tree"  # building writes into the tree
+    shutil.copytree(
+        ROOT, tree, ignore=shutil.ignore_patterns(".git", ".*_cache", ".venv", "node_modules", "__pycache__")
+    )
+    _run([str(python), "-m", "build", "-q", "--outdir", str(folder / "dist"), str(tree)])
     (sdist,) = (folder / "dist").glob("*.tar.gz")
     (wheel,) = (folder / "dist").glob("*.whl")
     with tarfile.open(sdist) as archive:
