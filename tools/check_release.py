@@ -3,12 +3,14 @@
     python tools/check_release.py dist
 
 It compares the versions in the package, the changelog, CITATION.cff and the archives' names, and looks into the
-archives. It prints what is wrong, and exits with 1 if anything is.
+archives: the source archive holds every file that git tracks, so that its tests run. It prints what is wrong, and exits
+with 1 if anything is.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -34,10 +36,10 @@ def problems(root: Path, archives: Path) -> Iterator[str]:
         yield f"the changelog begins with '{heading}', not with '{version} (YEAR-MONTH-DAY)'"
     if _find(root / "pyproject.toml", r"(?m)^\[project\.urls\]$") is None:
         yield "pyproject.toml has no [project.urls]: set the project's public addresses"
-    yield from _archive_problems(version, archives)
+    yield from _archive_problems(root, version, archives)
 
 
-def _archive_problems(version: str, archives: Path) -> Iterator[str]:
+def _archive_problems(root: Path, version: str, archives: Path) -> Iterator[str]:
     wheels, sources = sorted(archives.glob("*.whl")), sorted(archives.glob("*.tar.gz"))
     if len(wheels) != 1 or len(sources) != 1:
         yield f"'{archives}' has {len(wheels)} wheels and {len(sources)} source archives, not one of each"
@@ -50,8 +52,19 @@ def _archive_problems(version: str, archives: Path) -> Iterator[str]:
     yield from (f"{wheels[0].name} lacks {name}" for name in _WHEEL_HAS if name not in names)
     yield from (f"{wheels[0].name} holds {name}" for name in names if name.split("/")[0] == "tests")
     with tarfile.open(sources[0]) as source:
-        names += source.getnames()
+        kept = source.getnames()
+    yield from (f"{sources[0].name} lacks {name}" for name in left_out(root, kept))
+    names += kept
     yield from (f"{name} must not be published" for name in names if _NEVER.search(name))
+
+
+def left_out(root: Path, names: list[str]) -> list[str]:
+    """Files that git tracks in `root` and that an archive with these names lacks; none if `root` is no clone."""
+    if not (root / ".git").exists():
+        return []
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    held = {name.partition("/")[2] for name in names}
+    return [name for name in listed.split("\0") if name and name not in held and (root / name).is_file()]
 
 
 def _find(path: Path, pattern: str) -> str | None:

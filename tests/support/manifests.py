@@ -237,7 +237,7 @@ def good_manifests() -> Mapping[str, EngineManifest]:
 
 def _of_models(bundled: EngineManifest) -> dict[str, EngineManifest]:
     """The engines of every model: static, and dynamic where it can be."""
-    from matchrt.export.to_onnx import ExportOptions, input_contract
+    from matchrt.export.contract import ExportOptions, input_contract
 
     found = {}
     for spec in model_specs().values():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tools.check_release import problems
+from tools.check_release import left_out, problems
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _FILES = {
     "src/matchrt/_version.py": '__version__ = "0.3.0"\n',
@@ -78,3 +82,26 @@ def test_archives_that_are_missing_or_of_another_version(tmp_path: Path) -> None
     assert sum("is not of version 0.4.0" in problem for problem in found) == 2
     (dist / "matchrt-0.3.0.tar.gz").unlink()
     assert "0 source archives" in list(problems(root, dist))[-1]
+
+
+def test_the_source_archive_holds_every_file_of_the_repository(tmp_path: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone: there is nothing to compare the archive with")
+    pytest.importorskip("setuptools", reason="setuptools builds the archive")
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path), "sdist", "-d", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = opened.getnames()
+    assert left_out(ROOT, names) == []
+    assert not [name for name in names if "node_modules" in name or name.endswith(".pyc")]
+    assert left_out(ROOT, [name for name in names if not name.endswith("mkdocs.yml")]) == ["mkdocs.yml"]
+
+
+def test_a_source_archive_that_lacks_a_tracked_file_is_no_release(tmp_path: Path) -> None:
+    root, dist = _release(tmp_path)
+    for command in (["init", "-q"], ["add", "CITATION.cff", "pyproject.toml"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    (problem,) = problems(root, dist)
+    assert problem == "matchrt-0.3.0.tar.gz lacks CITATION.cff"

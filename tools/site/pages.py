@@ -15,8 +15,22 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 # Folders that hold no page, or nothing of the repository.
-_NO_PAGES = {".github", "site", "build", "dist", "shared"}
+_NO_PAGES = {".github", "site", "build", "dist", "shared", "node_modules"}
 _STYLES = ("tools/site/site.css",)
+# The page that matches in the browser (docs/other-runtimes.md), and what it fetches. Its runtime is copied if npm
+# installed it; without it, the page takes the same version from a CDN.
+_DEMO = (
+    "docs/demo/index.html",
+    "docs/demo/demo.css",
+    "docs/demo/*.mjs",
+    "examples/javascript/*.mjs",
+    "examples/images/cup_?.jpg",
+    "src/matchrt/assets/loftr-lite.onnx",
+    "src/matchrt/assets/loftr-lite.onnx.json",
+    "examples/javascript/node_modules/onnxruntime-web/dist/ort.wasm.min.mjs",
+    "examples/javascript/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
+    "examples/javascript/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
@@ -27,9 +41,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if file.src_dir == config.docs_dir:  # the others are the theme's
             files.remove(file)
     pages = sorted(_pages(root))
-    for path in (*pages, *sorted(_linked(root, pages)), *_STYLES):
+    for path in (*pages, *sorted(_linked(root, pages) | demo_files(root)), *_STYLES):
         files.append(File.generated(config, path, abs_src_path=str(root / path)))
     return files
+
+
+def demo_files(root: Path) -> set[str]:
+    """The files of the demonstration in the browser: paths from `root`."""
+    return {path.relative_to(root).as_posix() for pattern in _DEMO for path in root.glob(pattern)}
 
 
 def _pages(root: Path) -> list[str]:

@@ -34,7 +34,6 @@ from matchrt.errors import MatchRTError
 app = typer.Typer(
     help="Image-matching networks from checkpoint to engine to matches.",
     epilog="Example: matchrt match a.jpg b.jpg --draw matches.png",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,6 +72,7 @@ app.command("models", epilog=models.EPILOG)(models.models)
 app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 
 _INTERRUPTED = 130
+_HELP_WIDTH = 120
 _REFUSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
 # Options that had another name before 0.1.0.
 _OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
@@ -87,9 +87,20 @@ def main() -> None:
     given = _current_names(sys.argv[1:])
     arguments = [a for a in given if a != "--debug"]
     told = partial(fail, debug=len(arguments) < len(given))
+    _keep_help_whole()
     with guarded_streams() as closed:
         code = _run(arguments, told) if closed is None else told(closed, as_json=False)
         sys.exit(code or _flush(told))
+
+
+def _keep_help_whole() -> None:
+    """Makes --help in pipes and files wide enough for its tables.
+
+    Typer takes 80 columns there, or those of $COLUMNS, and cuts the names of options. It reads this variable when it
+    first prints help.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        os.environ.setdefault("TERMINAL_WIDTH", str(_HELP_WIDTH))
 
 
 def _run(arguments: list[str], told: Callable[..., int]) -> int:

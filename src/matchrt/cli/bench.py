@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.options import (
     DeviceOption,
     JsonOption,
@@ -44,7 +45,11 @@ _SMALLEST_SIDE = 32
 def bench(
     engines: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ENGINE...", help="Engine files, bundled models or models in the store."),
+        typer.Argument(
+            metavar="ENGINE...",
+            help="Engine files, bundled models or models in the store.",
+            autocompletion=engine_names,
+        ),
     ] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
@@ -107,7 +112,8 @@ def bench(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Backend of engines given by name: {', '.join(building_backends())}; repeat to compare several."
+            help=f"Backend of engines given by name: {', '.join(building_backends())}; repeat to compare several.",
+            autocompletion=backends,
         ),
     ] = None,
     compare_launch: Annotated[

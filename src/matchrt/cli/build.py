@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from matchrt.cli.completion import backends, model_names
 from matchrt.cli.options import (
     EmaOption,
     JsonOption,
@@ -38,7 +39,11 @@ EPILOG = (
 def build(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Name of a model (`matchrt models` lists them), or an fp32 .onnx engine."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a model (`matchrt models` lists them), or an fp32 .onnx engine.",
+            autocompletion=model_names,
+        ),
     ],
     checkpoint: Annotated[
         Path | None,
@@ -109,7 +114,8 @@ def build(
         ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help=f"Backend to build for: {', '.join(building_backends())}.")
+        str,
+        typer.Option(help=f"Backend to build for: {', '.join(building_backends())}.", autocompletion=backends),
     ] = DEFAULT_BACKEND,
     precision: Annotated[
         str,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from matchrt._util.packages import packages_for
+from matchrt.cli.completion import model_names
 from matchrt.cli.options import (
     EmaOption,
     JsonOption,
@@ -33,7 +34,12 @@ _SHOWN = 12
 
 
 def diagnose(
-    model: Annotated[str, typer.Option(help="The model that the weights should fit; `matchrt models` lists them.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The model that the weights should fit; `matchrt models` lists them.", autocompletion=model_names
+        ),
+    ],
     checkpoint: Annotated[
         Path | None,
         typer.Argument(

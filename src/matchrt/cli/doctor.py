@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matchrt.cli.completion import engine_names
 from matchrt.cli.options import DeviceOption, JsonOption, StoreOption, known_device, store_at
 from matchrt.cli.output import print_error, print_json, stdout
 from matchrt.errors import MatchRTError
@@ -28,6 +29,7 @@ def doctor(
         typer.Argument(
             metavar="ENGINE",
             help="Engine file, bundled model or model in the store: run its self-test here, and nothing else.",
+            autocompletion=engine_names,
         ),
     ] = None,
     device: DeviceOption = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt.cli.completion import model_names
 from matchrt.cli.options import JsonOption, StoreOption
 from matchrt.cli.output import bytes_progress, megabytes, print_json, print_lines, stderr, stdout
 from matchrt.cli.weights import licence_json, parts_of, weights_folder
@@ -28,7 +29,12 @@ EPILOG = (
 
 
 def download(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model (`matchrt models` lists them).")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Name of a model (`matchrt models` lists them).", autocompletion=model_names
+        ),
+    ],
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the licence of each file, and remember that.")
     ] = False,

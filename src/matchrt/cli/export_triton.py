@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from matchrt.cli.completion import engine_names
 from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
 from matchrt.cli.output import print_json, print_written, stdout
 
@@ -23,7 +24,10 @@ class Kind(str, Enum):
 
 
 def export_triton(
-    engine: Annotated[str, typer.Argument(help="Engine file, bundled model or model in the store.")],
+    engine: Annotated[
+        str,
+        typer.Argument(help="Engine file, bundled model or model in the store.", autocompletion=engine_names),
+    ],
     repository: Annotated[Path, typer.Argument(help="Triton's model repository; created if it does not exist.")],
     name: Annotated[str | None, typer.Option(help="Name of the model in Triton; default: the engine's name.")] = None,
     instances: Annotated[int, typer.Option(help="Copies that run side by side on each device.")] = 1,

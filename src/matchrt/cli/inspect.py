@@ -12,6 +12,7 @@ from rich.text import Text
 from matchrt._util.packages import packages_for
 from matchrt._util.reading import NotRegularError, TooLargeError, is_regular, open_regular, read_regular
 from matchrt._util.text import shortened
+from matchrt.cli.completion import engine_names
 from matchrt.cli.inspect_engine import inspect_engine
 from matchrt.cli.inspect_onnx import print_onnx
 from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
@@ -30,7 +31,9 @@ def inspect(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="Checkpoint, ONNX file, or engine; also a bundled model or a model in the store."
+            metavar="FILE",
+            help="Checkpoint, ONNX file, or engine; also a bundled model or a model in the store.",
+            autocompletion=engine_names,
         ),
     ] = None,
     layers: Annotated[

@@ -12,6 +12,7 @@ import typer
 
 from matchrt._util.reading import read_regular
 from matchrt._util.strict_json import read_json
+from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
     DeviceOption,
@@ -85,7 +86,11 @@ def match(
         Path | None, typer.Argument(help="Image, or folder with the same file names as the first folder.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="Engine file, bundled model or model in the store; file of weights for --backend jax.")
+        str,
+        typer.Option(
+            help="Engine file, bundled model or model in the store; file of weights for --backend jax.",
+            autocompletion=engine_names,
+        ),
     ] = "loftr-lite",
     draw: Annotated[
         Path | None, typer.Option(help="Draw the matches to this .png or .jpg file; for many pairs, to this folder.")
@@ -122,7 +127,8 @@ def match(
         str | None,
         typer.Option(
             help=f"Backend to use if a name has engines for several: {', '.join(building_backends())}; "
-            "jax runs the Flax model."
+            "jax runs the Flax model.",
+            autocompletion=backends,
         ),
     ] = None,
     no_cuda_graph: NoCudaGraphOption = False,

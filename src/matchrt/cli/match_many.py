@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matchrt.cli.completion import engine_names
 from matchrt.cli.options import (
     BackendOption,
     DeviceOption,
@@ -60,7 +61,9 @@ def match_many(
     output: Annotated[
         Path, typer.Option(help="Output file: hloc's HDF5 (.h5), COLMAP database (.db) or Parquet table (.parquet).")
     ],
-    engine: Annotated[str, typer.Option(help="Engine file, bundled model or model in the store.")] = "loftr-lite",
+    engine: Annotated[
+        str, typer.Option(help="Engine file, bundled model or model in the store.", autocompletion=engine_names)
+    ] = "loftr-lite",
     root: Annotated[
         Path | None,
         typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matchrt.cli.completion import backends
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ EmaOption = Annotated[
 ]
 
 # Where and how an engine runs.
-BackendOption = Annotated[str | None, typer.Option(help="Backend to use if a name has engines for several backends.")]
+BackendOption = Annotated[
+    str | None,
+    typer.Option(help="Backend to use if a name has engines for several backends.", autocompletion=backends),
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device to run on, cpu or cuda; default: that of the engine's backend.")
 ]

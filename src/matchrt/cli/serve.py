@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matchrt._util.reading import read_regular
+from matchrt.cli.completion import engine_names
 from matchrt.cli.options import BackendOption, DeviceOption, MaxMegapixelsOption, StoreOption, known_device, store_at
 from matchrt.cli.output import PrintableFormatter, stderr, stdout
 from matchrt.errors import MatchRTError, missing_package
@@ -35,6 +36,7 @@ def serve(
         typer.Argument(
             metavar="[NAME=]ENGINE…",
             help="Engine files, bundled models or models in the store; default: loftr-lite.",
+            autocompletion=engine_names,
         ),
     ] = None,
     http: Annotated[int, typer.Option(help="HTTP port; 0 for any free one, -1 for none.")] = 8000,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.options import EmaOption, JsonOption, PrefixOption, StoreOption, ThreadsOption, store_at
 from matchrt.cli.output import print_json, print_lines, print_written, stages, stdout
 from matchrt.cli.report_file import check_report, write_report
@@ -26,7 +27,10 @@ EPILOG = (
 
 def verify(
     engine: Annotated[
-        str | None, typer.Argument(metavar="ENGINE", help="Engine file, bundled model or model in the store.")
+        str | None,
+        typer.Argument(
+            metavar="ENGINE", help="Engine file, bundled model or model in the store.", autocompletion=engine_names
+        ),
     ] = None,
     reference: Annotated[
         str, typer.Option(help="Engine to compare with; fp32: the engine that ENGINE was made from.")
@@ -42,7 +46,10 @@ def verify(
     precision: Annotated[str, typer.Option(help="With --per-block: int8 or fp8.")] = "int8",
     backend: Annotated[
         str | None,
-        typer.Option(help="Backend of ENGINE; with --per-block, backend to quantize for (default: onnxruntime)."),
+        typer.Option(
+            help="Backend of ENGINE; with --per-block, backend to quantize for (default: onnxruntime).",
+            autocompletion=backends,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="DIR_OR_LIST", help="With --per-block: pairs to calibrate on.")

@@ -13,6 +13,7 @@ from matchrt._util import atomic
 from matchrt.errors import MatchRTError
 from matchrt.runtime.fit import Fit
 from matchrt.runtime.match_data import ImageRef
+from matchrt.runtime.notebook import certainty_picture, png
 
 Array = npt.NDArray[Any]
 # RoMa's sampler (github.com/Parskatt/RoMa, `sample`): certainties above it count as sure.
@@ -25,7 +26,7 @@ LONELY, LONELY_WEIGHT = 10.0, 1e-7
 _CHUNK = 2048
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DenseMatches:
     """Where every pixel of the network's input is in the other image.
 
@@ -47,6 +48,17 @@ class DenseMatches:
     image0: ImageRef
     image1: ImageRef
     precision: Array | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.certainty.shape
+        sure = float((self.certainty > SURE).mean())
+        return (
+            f"DenseMatches({height}x{width} of {self.image0.name!r} and {self.image1.name!r}, {sure:.0%} above {SURE})"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """The certainties, for notebooks: from teal (0) to yellow (1)."""
+        return png(certainty_picture(self.certainty))
 
     def to_pixels(self, rows: Array) -> tuple[Array, Array]:
         """Converts rows of the warp to pixels of the images as given.

@@ -81,7 +81,7 @@ def draw_matches(
     second = _original(image1, matches.image1, matches)
     panel1 = _panel(second, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
     canvas = _canvas(panel0, panel1)
-    _draw_lines(canvas, panel0, panel1, matches, _choose(len(matches), max_lines))
+    _draw_lines(canvas, panel0, panel1, matches, spread(len(matches), max_lines))
     return _caption(canvas, matches, min(max_lines, len(matches)))
 
 
@@ -145,8 +145,11 @@ def _canvas(panel0: _Panel, panel1: _Panel) -> UInt8Array:
 # ------------------------------------------------------------------------------------------------------------- lines
 
 
-def _choose(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Indices of the matches to draw: all, or `most` spread evenly over the ranks."""
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Which of `count` matches to draw: int64 indices of all, or of `most`, spread evenly over the ranks.
+
+    Raises nothing.
+    """
     if count <= most:
         return np.arange(count)
     ranks: npt.NDArray[np.int64] = np.linspace(0, count - 1, most).round().astype(np.int64)

@@ -173,6 +173,11 @@ def test_pillow_reads_the_same(mode, compression):
     picture.save(stream, "TIFF", **({"compression": compression} if compression else {}))
     with PILImage.open(stream) as opened:
         colours = "L" if mode in ("L", "LA", "1") else "RGB"
+        if mode == "YCbCr":
+            try:
+                opened.load()
+            except OSError:  # Pillow 12
+                pytest.skip("this Pillow cannot read what it writes")
         expected = np.asarray(opened.convert("RGB").convert(colours) if mode == "YCbCr" else opened.convert(colours))
     found = decode_image(stream.getvalue(), "a").pixels
     assert found.shape == expected.shape

@@ -1,0 +1,50 @@
+"""The bundled engine in runtimes that matchrt does not drive: what docs/other-runtimes.md says of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from matchrt.runtime.bundled import bundled_path
+from matchrt.runtime.matcher import Matcher
+
+IMAGES = Path(__file__).resolve().parents[2] / "examples" / "images"
+ENGINE = bundled_path("loftr-lite")
+
+
+def test_openvino_alone_gives_the_same_matches() -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    from examples.openvino.match import match
+
+    paths = [str(IMAGES / f"cup_{side}.jpg") for side in (0, 1)]
+    keypoints0, keypoints1, scores = match(str(ENGINE), *paths)
+    with Matcher() as matcher:
+        expected = matcher.match(*paths)
+    assert len(scores) == len(expected) > 1000
+    ours = np.hstack([keypoints0, keypoints1, scores[:, None]])
+    theirs = np.hstack([expected.keypoints0, expected.keypoints1, expected.scores[:, None]])
+    ours, theirs = (rows[np.lexsort((rows[:, 0].round(2), rows[:, 1].round(2)))] for rows in (ours, theirs))
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_opencv_s_own_runtime_refuses_the_graph() -> None:
+    """If this fails, OpenCV has learnt to read the graph: measure its matches, and change docs/other-runtimes.md."""
+    engine = getattr(cv2.dnn, "ENGINE_CLASSIC", None)
+    with pytest.raises(cv2.error, match=r"(?i)shape|not supported|unsupported|assert|Can't create layer"):
+        cv2.dnn.readNetFromONNX(str(ENGINE), *([] if engine is None else [engine]))
+
+
+@pytest.mark.slow
+def test_opencv_s_new_runtime_reads_the_graph_and_fails_in_it() -> None:
+    engine = getattr(cv2.dnn, "ENGINE_NEW", None)
+    if engine is None:
+        pytest.skip(f"OpenCV {cv2.__version__} has the classic engine only")
+    black = np.zeros((1, 96, 128, 1), np.uint8)
+    with pytest.raises(cv2.error):
+        network = cv2.dnn.readNetFromONNX(str(ENGINE), engine)
+        for name in ("image0", "image1"):
+            network.setInput(black, name)
+        network.forward(["keypoints0", "keypoints1", "scores", "num_matches"])
