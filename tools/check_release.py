@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _WHEEL_HAS = ("matchrt/py.typed", "matchrt/assets/loftr-lite.onnx", "matchrt/assets/loftr-lite.onnx.json")
+RELATIVE = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
 _NEVER = re.compile(r"(^|/)(shared|\.git|\.venv|site)/|\.(ckpt|pth|pt|engine)$|(^|/)\.(photos|train)/")
 
 
@@ -46,11 +47,25 @@ def _archive_problems(version: str, archives: Path) -> Iterator[str]:
             yield f"{path.name} is not of version {version}"
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = wheel.namelist()
+        yield from _description_problems(wheel, f"matchrt-{version}.dist-info/METADATA")
     yield from (f"{wheels[0].name} lacks {name}" for name in _WHEEL_HAS if name not in names)
     yield from (f"{wheels[0].name} holds {name}" for name in names if name.split("/")[0] == "tests")
     with tarfile.open(sources[0]) as source:
         names += source.getnames()
     yield from (f"{name} must not be published" for name in names if _NEVER.search(name))
+
+
+def _description_problems(wheel: zipfile.ZipFile, name: str) -> Iterator[str]:
+    """What is wrong with the page that a package index will show."""
+    if name not in wheel.namelist():
+        yield f"the wheel lacks {name}"
+        return
+    text = wheel.read(name).decode("utf-8").partition("\n\n")[2]
+    if not text.strip():
+        yield "the wheel has no description: setup.py makes it of the README"
+    links = list(dict.fromkeys(RELATIVE.findall(text)))
+    if links:
+        yield f"the description has {len(links)} relative links, such as {links[0]}: name Source in [project.urls]"
 
 
 def _find(path: Path, pattern: str) -> str | None:
