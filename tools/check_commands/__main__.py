@@ -71,12 +71,17 @@ def _missing_files(command: Command, place: Place, shared: Path) -> str:
 def _short(command: Command) -> str:
     text = command.text.splitlines()[0]
     more = " …" if "\n" in command.text or len(text) > 100 else ""
-    return f"{command.page.relative_to(ROOT)}:{command.line}: {text[:100]}{more}"
+    return f"{_name(command)}:{command.line}: {text[:100]}{more}"
+
+
+def _name(command: Command) -> str:
+    page = command.page
+    return str(page.relative_to(ROOT) if page.is_relative_to(ROOT) else page)
 
 
 def _report(failed: list[tuple[Command, str]], left: list[Command], ran: int) -> int:
     for command, output in failed:
-        print(f"\n{command.page.relative_to(ROOT)}:{command.line}: failed\n+ {command.text}")
+        print(f"\n{_name(command)}:{command.line}: failed\n+ {command.text}")
         print("\n".join(output.rstrip().splitlines()[-_TAIL:]))
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     counts = Counter(command.needs for command in left)
