@@ -27,7 +27,7 @@ from tools.check_commands.files import CHECKPOINTS, copy_tree, make_checkpoint, 
 from tools.check_commands.place import Place, make_place
 
 ROOT = Path(__file__).resolve().parents[2]
-_SECONDS = 300.0
+_SECONDS = 600.0
 _TAIL = 30
 _NO_EXTRA = re.compile(r"does not provide the extra '([^']+)'")
 
