@@ -95,6 +95,7 @@ def train(
 
     tell: hears every point of it. source: of the prints; None for synthetic ones. report: hears what was loaded.
     """
+    require_free(checkpoint_dir, resume_from)
     source = Synthetic(config.image_size) if source is None else source
     model = create_model(config, report)
     model.train()
@@ -115,10 +116,16 @@ def train(
             key = jax.random.fold_in(jax.random.key(config.seed), step)
             pairs = source.registered(key, config.batch_size)
             recent.append(train_step(model, optimizer, pairs, config.image_size))
-    if checkpoint_dir is not None:
+    if checkpoint_dir is not None and not (first == config.steps and checkpoint_dir == resume_from):
         save_checkpoint(checkpoint_dir, model, optimizer, config.steps)
         (checkpoint_dir / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
     return curve
+
+
+def require_free(folder: Path | None, resume_from: Path | None = None) -> None:
+    """Raises ValueError, before any work, if checkpoints would go to a folder that holds those of another run."""
+    if folder is not None and folder != resume_from and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"'{folder}' is not empty: name another --checkpoint_dir, or go on from it with --resume_from")
 
 
 def save_checkpoint(folder: Path, model: nnx.Module, optimizer: Any, step: int) -> None:

@@ -26,7 +26,7 @@ from examples.ifvit.evaluate import Verification, verify
 from examples.ifvit.fingerprints import Pairs
 from examples.ifvit.matcher import Verifier, inherit
 from examples.ifvit.model import dense_loss
-from examples.ifvit.train import make_optimizer, save_checkpoint
+from examples.ifvit.train import make_optimizer, require_free, save_checkpoint
 
 
 @nnx.jit(static_argnames=("size", "lambda_d"))
@@ -55,6 +55,7 @@ def train(
     tell: Callable[[int, Verification], None] = lambda step, found: None,
 ) -> list[Verification]:
     """Trains, and gives the evaluations on fingers that are never trained on; `tell` hears each with its step."""
+    require_free(checkpoint_dir)
     verifier.train()
     optimizer = nnx.Optimizer(verifier, make_optimizer(config), wrt=nnx.Param)
     found = []

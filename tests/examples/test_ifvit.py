@@ -19,7 +19,7 @@ from flax import nnx
 
 from examples.ifvit.compare import steps_to_reach
 from examples.ifvit.config import Config, read_config
-from examples.ifvit.dataset import OwnPrints, Synthetic
+from examples.ifvit.dataset import OwnPrints
 from examples.ifvit.evaluate import draw, equal_error_rate, matches_of, verify
 from examples.ifvit.fingerprints import make_pairs
 from examples.ifvit.matcher import Verifier, inherit, restore
@@ -104,6 +104,9 @@ def test_it_trains_and_resumes(tmp_path: Path) -> None:
     # Evaluated before it goes on, a resumed model is the one that was saved.
     resumed = train(replace(TINY, steps=2), resume_from=tmp_path)
     assert [point.step for point in resumed] == [2] and resumed[0].loss == pytest.approx(curve[1].loss, rel=1e-6)
+    train(replace(TINY, steps=2), tmp_path, resume_from=tmp_path)  # nothing is left to do, and nothing is lost
+    with pytest.raises(ValueError, match="is not empty"):
+        train(replace(TINY, steps=2), tmp_path)
 
 
 def test_steps_to_reach() -> None:
@@ -191,16 +194,16 @@ def test_module_2_inherits_trains_and_is_judged(tmp_path: Path, prints: Path) ->
     before = {name: np.asarray(value) for name, value in arrays_of(module1).items()}
     have = arrays_of(verifier.registration)
     assert before.keys() == have.keys() and all(np.array_equal(before[name], have[name]) for name in before)
-    for source in (OwnPrints.read(prints, 32), Synthetic(32)):
-        found = train_match(verifier, replace(config, steps=2), source, tmp_path / "run2")
-        assert len(found) == 2 and 0 <= found[-1].eer <= 1 and found[-1].genuine and found[-1].impostors
+    source = OwnPrints.read(prints, 32)
+    found = train_match(verifier, config, source, tmp_path / "run2")
+    assert len(found) == 2 and 0 <= found[-1].eer <= 1 and found[-1].genuine and found[-1].impostors
     assert not np.array_equal(
         before["backbone.conv1.kernel"], arrays_of(verifier)["registration.backbone.conv1.kernel"]
     )
     again = Verifier(config, rngs=nnx.Rngs(9))
     restore(tmp_path / "run2", again)
-    assert verify(again, config, Synthetic(32)).eer == pytest.approx(found[-1].eer)
-    assert all(path.is_file() for path in draw(again, config, Synthetic(32), tmp_path))
+    assert verify(again, config, source).eer == pytest.approx(found[-1].eer)
+    assert all(path.is_file() for path in draw(again, config, source, tmp_path))
     with pytest.raises(ValueError, match="another network"):
         restore(tmp_path / "run2", module1)
     with pytest.raises(FileNotFoundError):
