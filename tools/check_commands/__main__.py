@@ -12,13 +12,16 @@ they are counted and listed. A command that is not marked and fails makes the sc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import resource
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from tools.check_commands.place import Place, make_place
 
 ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 600.0
+_AT_ONCE = 2  # pages; most commands keep one core busy
 _TAIL = 30
 _NO_EXTRA = re.compile(r"does not provide the extra '([^']+)'")
 
@@ -110,16 +114,23 @@ def main() -> int:
         for command in (command for commands in found.values() for command in commands):
             print(f"{command.needs or 'runs':>10}  {_short(command)}")
         return 0
-    failed, left, ran = [], [], 0
     with tempfile.TemporaryDirectory(prefix="commands-") as work:
         template = Path(work, "template")
         copy_tree(ROOT, template)
         make_files(template)
-        for index, commands in enumerate(found.values()):
-            runs = [command for command in commands if not command.needs]
-            place = make_place(template, Path(work, str(index)), any("pip" in command.text for command in runs))
-            wrong, marked = run_page(commands, place, ROOT.parent / "shared")
-            failed, left, ran = failed + wrong, left + marked, ran + len(commands) - len(marked)
+        port = threading.Lock()  # services of two pages would want the same port
+
+        def check(item: tuple[int, list[Command]]) -> tuple[list[tuple[Command, str]], list[Command]]:
+            index, commands = item
+            runs = [command.text for command in commands if not command.needs]
+            with port if any("matchrt serve" in text for text in runs) else contextlib.nullcontext():
+                place = make_place(template, Path(work, str(index)), any("pip" in text for text in runs))
+                return run_page(commands, place, ROOT.parent / "shared")
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            results = list(pool.map(check, enumerate(found.values())))
+    failed, left = [one for wrong, _ in results for one in wrong], [one for _, marked in results for one in marked]
+    ran = sum(map(len, found.values())) - len(left)
     return _report(failed, left, ran)
 
 
