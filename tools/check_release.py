@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _ASSETS = ("loftr-lite.onnx", "loftr-lite.onnx.json", "loftr-lite-any-size.onnx", "engine-manifest-2.schema.json")
 _WHEEL_HAS = ("matchrt/py.typed", *(f"matchrt/assets/{name}" for name in _ASSETS))
+RELATIVE = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
 _NEVER = re.compile(r"(^|/)(shared|\.git|\.venv|site)/|\.(ckpt|pth|pt|engine)$|(^|/)\.(photos|train)/")
 
 
@@ -49,6 +50,7 @@ def _archive_problems(root: Path, version: str, archives: Path) -> Iterator[str]
             yield f"{path.name} is not of version {version}"
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = wheel.namelist()
+        yield from _description_problems(wheel, f"matchrt-{version}.dist-info/METADATA")
     yield from (f"{wheels[0].name} lacks {name}" for name in _WHEEL_HAS if name not in names)
     yield from (f"{wheels[0].name} holds {name}" for name in names if name.split("/")[0] == "tests")
     with tarfile.open(sources[0]) as source:
@@ -65,6 +67,19 @@ def left_out(root: Path, names: list[str]) -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     held = {name.partition("/")[2] for name in names}
     return [name for name in listed.split("\0") if name and name not in held and (root / name).is_file()]
+
+
+def _description_problems(wheel: zipfile.ZipFile, name: str) -> Iterator[str]:
+    """What is wrong with the page that a package index will show."""
+    if name not in wheel.namelist():
+        yield f"the wheel lacks {name}"
+        return
+    text = wheel.read(name).decode("utf-8").partition("\n\n")[2]
+    if not text.strip():
+        yield "the wheel has no description: setup.py makes it of the README"
+    links = list(dict.fromkeys(RELATIVE.findall(text)))
+    if links:
+        yield f"the description has {len(links)} relative links, such as {links[0]}: name Source in [project.urls]"
 
 
 def _find(path: Path, pattern: str) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from examples.ifvit.config import Config, read_config
+from examples.ifvit.config import Config, read_config, run
 from examples.ifvit.train import Point, train
 
 LOFTR, RANDOM = "LoFTR", "random"
@@ -35,7 +35,7 @@ def compare(config: Config, seeds: Sequence[int], weights: str, output: Path) ->
         for name, source in ((RANDOM, None), (LOFTR, weights)):
             chosen = replace(config, seed=seed, loftr_pretrained_ckpt=source)
             print(f"{name}, seed {seed}", flush=True)
-            curves[name].append(train(chosen, tell=_tell))
+            curves[name].append(train(chosen, tell=_tell, report=print))
             _write(config, seeds, weights, curves, output)  # what is done stays, if the rest is cut off
     document = _write(config, seeds, weights, curves, output)
     if importlib.util.find_spec("matplotlib") is None:
@@ -126,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from matchrt.errors import MatchRTError
 from matchrt.models.loftr.config import AttentionKind, TransformerConfig
 
 STRIDE = 8
@@ -13,13 +16,15 @@ STRIDE = 8
 
 @dataclass(frozen=True)
 class Config:
-    """A dense-registration model and its training.
+    """A model and its training: of module 1 (dense registration), and of module 2 (verification) on top of it.
 
     use_loftr: put LoFTR's transformer behind the backbone; False matches the backbone's features as they are.
     attention_type, transformer_layers, num_heads, hidden_dim: of the transformer; layers are self and cross in turn.
     loftr_pretrained_ckpt: weights to start the transformer from: a bundled model's name or a file that `matchrt
     convert-flax` wrote; None starts it at random. image_size: side in pixels, a multiple of 8.
     validate_every, validation_batches: steps between evaluations on pairs that are never trained on, and their batches.
+    embedding_dim, lambda_d: of module 2: the length of the vector that stands for a print, and the weight of the dense
+    loss beside that of the verdict.
     """
 
     use_loftr: bool = True
@@ -37,6 +42,8 @@ class Config:
     temperature: float = 0.1
     validate_every: int = 50
     validation_batches: int = 4
+    embedding_dim: int = 64
+    lambda_d: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,3 +74,11 @@ def read_config(path: Path) -> Config:
     if unknown:
         raise ValueError(f"'{path}' has unknown keys {', '.join(unknown)}")
     return Config(**values)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a script's `main`; what the user can mend ends it with a line instead of a traceback."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError, MatchRTError) as error:
+        sys.exit(f"error: {error}")

@@ -28,12 +28,14 @@ class Pairs(NamedTuple):
 
     target: `[B,L,2]`, pixel (x, y) of image1 that shows what image 0's cell shows; valid: bool `[B,L]`, whether it lies
     in image 1. Cells are row-major on a grid of stride 8; a cell stands for its top-left pixel, as in LoFTR.
+    finger: int32 `[B]`, which finger the prints are of.
     """
 
     image0: jax.Array
     image1: jax.Array
     target: jax.Array
     valid: jax.Array
+    finger: jax.Array
 
 
 class Finger(NamedTuple):
@@ -48,19 +50,29 @@ class Finger(NamedTuple):
 @partial(jax.jit, static_argnames=("count", "size"))
 def make_pairs(key: jax.Array, count: int, size: int) -> Pairs:
     """`count` pairs of side `size`; the same for the same key."""
-    return jax.vmap(partial(_pair, size=size))(jax.random.split(key, count))
+    return jax.vmap(partial(_pair, size=size))(jax.random.split(key, count), jnp.arange(count))
 
 
-def _pair(key: jax.Array, size: int) -> Pairs:
+def _pair(key: jax.Array, number: jax.Array, size: int) -> Pairs:
     finger_key, warp_key, first, second = jax.random.split(key, 4)
     finger = _finger(finger_key, size)
-    plane = jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="xy"), axis=2).astype(jnp.float32)
-    warped = _warp(warp_key, plane, size)
-    image0 = _print(first, jnp.cos(_phase(finger, warped)))
-    image1 = _print(second, jnp.cos(_phase(finger, plane)))
+    plane = plane_of(size)
+    warped = random_warp(warp_key, plane, size)
+    image0 = sensed(first, jnp.cos(_phase(finger, warped)))
+    image1 = sensed(second, jnp.cos(_phase(finger, plane)))
+    target, valid = places(warped, size)
+    return Pairs(image0[:, :, None], image1[:, :, None], target, valid, number)
+
+
+def plane_of(size: int) -> jax.Array:
+    """The places (x, y) of an image's pixels, `[S,S,2]`."""
+    return jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="xy"), axis=2).astype(jnp.float32)
+
+
+def places(warped: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """`Pairs.target` and `Pairs.valid` of one pair whose image 0 shows at each pixel what image 1 shows at `warped`."""
     target = warped[::STRIDE, ::STRIDE].reshape(-1, 2)
-    valid = ((target >= 0) & (target <= size - STRIDE)).all(axis=1)
-    return Pairs(image0[:, :, None], image1[:, :, None], target, valid)
+    return target, ((target >= 0) & (target <= size - STRIDE)).all(axis=1)
 
 
 def _finger(key: jax.Array, size: int) -> Finger:
@@ -90,7 +102,7 @@ def _phase(finger: Finger, points: jax.Array) -> jax.Array:
     return phase + bends.sum(axis=2) + spirals.sum(axis=2)
 
 
-def _warp(key: jax.Array, plane: jax.Array, size: int) -> jax.Array:
+def random_warp(key: jax.Array, plane: jax.Array, size: int) -> jax.Array:
     """Where each pixel of the distorted print lies in the other one: turn, scale, shift, and elastic skin."""
     keys = jax.random.split(key, 4)
     angle = jax.random.uniform(keys[0], (), minval=-1.0, maxval=1.0) * jnp.deg2rad(20.0)
@@ -104,7 +116,7 @@ def _warp(key: jax.Array, plane: jax.Array, size: int) -> jax.Array:
     return rigid + jax.image.resize(elastic, (size, size, 2), "cubic")
 
 
-def _print(key: jax.Array, ridges: jax.Array) -> jax.Array:
+def sensed(key: jax.Array, ridges: jax.Array) -> jax.Array:
     """What a sensor makes of ridges -1..1: pressure, erosion or dilation, dry and dirty places, noise; 0..1."""
     keys = jax.random.split(key, 6)
     size = ridges.shape[0]

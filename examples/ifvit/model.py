@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from examples.ifvit.config import STRIDE, Config
-from matchrt.flax.weights import initialize_with_loftr, load_loftr_weights
+from matchrt.flax.weights import load_loftr_weights, merge_loftr
 from matchrt.models.loftr.flax.attention import LocalFeatureTransformer
 from matchrt.models.loftr.flax.position import sine_encoding, sine_frequencies
 from matchrt.models.loftr.flax.resnet_fpn import BasicBlock
@@ -42,6 +44,14 @@ class DenseRegistration(nnx.Module):
 
     def __call__(self, image0: jax.Array, image1: jax.Array) -> jax.Array:
         """Images `[B,S,S,1]` in 0..1 -> cosine similarity over temperature `[B,L,L]` of their cells."""
+        return self.similarity(*self.tokens(image0, image1))
+
+    def similarity(self, tokens0: jax.Array, tokens1: jax.Array) -> jax.Array:
+        """Tokens `[B,L,C]` -> cosine similarity over temperature `[B,L,L]`."""
+        return jnp.einsum("blc,bsc->bls", unit(tokens0), unit(tokens1)) / self.temperature
+
+    def tokens(self, image0: jax.Array, image1: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images `[B,S,S,1]` in 0..1 -> what the transformer says of their cells, `[B,L,C]` each."""
         features = self.backbone(jnp.concatenate([image0, image1]))
         batch, height, width, channels = features.shape
         code = sine_encoding(height, width, sine_frequencies(channels, fixed_divisor=True))
@@ -49,19 +59,22 @@ class DenseRegistration(nnx.Module):
         tokens0, tokens1 = jnp.split(tokens, 2)
         if self.transformer is not None:
             tokens0, tokens1 = self.transformer(tokens0, tokens1)
-        return jnp.einsum("blc,bsc->bls", _unit(tokens0), _unit(tokens1)) / self.temperature
+        return tokens0, tokens1
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    return x / jnp.sqrt((x**2).sum(axis=2, keepdims=True) + 1e-6)
+def unit(x: jax.Array) -> jax.Array:
+    """Vectors of length 1 along the last axis."""
+    return x / jnp.sqrt((x**2).sum(axis=-1, keepdims=True) + 1e-6)
 
 
-def create_model(config: Config) -> DenseRegistration:
-    """The model of a config, its transformer started from `loftr_pretrained_ckpt` where one is named."""
+def create_model(config: Config, tell: Callable[[str], None] = lambda text: None) -> DenseRegistration:
+    """The model of a config, its transformer started from `loftr_pretrained_ckpt` where one is named.
+
+    tell: hears what was loaded, and what stays fresh.
+    """
     model = DenseRegistration(config, rngs=nnx.Rngs(config.seed))
     if config.loftr_pretrained_ckpt is not None:
-        weights = load_loftr_weights(config.loftr_pretrained_ckpt, config.transformer)
-        initialize_with_loftr(model.transformer, weights)
+        tell(merge_loftr(model, load_loftr_weights(config.loftr_pretrained_ckpt, config.transformer)).summary())
     return model
 
 

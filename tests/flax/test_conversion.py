@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("flax", reason="the extra 'flax' is not installed")
 
 import torch
+from flax import nnx
 from support.commands import CommandLine
 from torch import Tensor
 
@@ -20,8 +22,9 @@ from matchrt.families.loftr import LOFTR_OUTDOOR
 from matchrt.families.registry import get_spec
 from matchrt.flax.conversion import convert_file, restore_file
 from matchrt.flax.files import About, read_weights, write_weights
-from matchrt.flax.weights import load_loftr_weights, shapes_of, transformer_shapes
+from matchrt.flax.weights import arrays_of, load_loftr_weights, merge_loftr, shapes_of, transformer_shapes
 from matchrt.models.loftr.config import LOFTR_LITE, TransformerConfig
+from matchrt.models.loftr.flax.attention import LocalFeatureTransformer
 
 BUNDLED = checkpoint_path(get_spec("loftr-lite"), None)
 
@@ -233,3 +236,60 @@ def test_command(cli: CommandLine, tmp_path: Path) -> None:
     cli.fails("output-is-input", "convert-flax", output, "--output", output)
     cli.fails("usage", "convert-flax", output, "--back", "--ema", "--output", tmp_path / "b.ckpt")
     cli.fails("flax-layout", "convert-flax", BUNDLED, "--back", "--output", tmp_path / "b.ckpt")
+
+
+def test_loaded_weights_are_a_mapping(lite_file: Path) -> None:
+    """The lines of IFViT-JAX's guide work on what `load_loftr_weights` returns."""
+    weights = load_loftr_weights(lite_file)
+    assert len(weights) == 80 and dict(weights.items()) == {name: weights[name] for name in weights}
+    assert all(value.shape for _, value in weights.items()) and "layers.0.q_proj.kernel" in weights
+
+
+def test_the_layout_of_ifvit(cli: CommandLine, tmp_path: Path, lite_file: Path) -> None:
+    guide = tmp_path / "guide.npz"
+    ran = cli("convert-flax", BUNDLED, "--output", guide, "--layout", "ifvit")
+    assert ran.code == 0, ran.err
+    ours = load_loftr_weights(lite_file)
+    with np.load(guide) as theirs:
+        assert len(theirs.files) == 160
+        for image in (0, 1):
+            assert np.array_equal(theirs[f"layers.3.{image}/mlp.0/kernel"], ours["layers.3.mlp.0.kernel"])
+            assert np.array_equal(theirs[f"layers.7.{image}/norm2/scale"], ours["layers.7.norm2.scale"])
+        first_only = {name: theirs[name] for name in theirs.files if re.match(r"layers\.\d+\.0/", name)}
+        trained = {name: theirs[name] + (name == "layers.2.1/merge/kernel") for name in theirs.files}
+    again = load_loftr_weights(guide, LOFTR_LITE.coarse)
+    assert set(again) == set(ours) and all(np.array_equal(again[name], ours[name]) for name in ours)
+    # The guide's own converter fills the first image's layers only.
+    np.savez(tmp_path / "first.npz", **first_only)
+    assert set(load_loftr_weights(tmp_path / "first.npz", LOFTR_LITE.coarse)) == set(ours)
+    np.savez(tmp_path / "trained.npz", **trained)
+    with pytest.raises(MatchRTError, match=r"merge\.kernel") as caught:
+        load_loftr_weights(tmp_path / "trained.npz")
+    assert caught.value.code == "flax-layout"
+    back = tmp_path / "back.safetensors"
+    assert cli("convert-flax", guide, "--back", "--model", "loftr-lite", "--output", back).code == 0
+    cli.fails("flax-part", "convert-flax", BUNDLED, "--output", guide, "--layout", "ifvit", "--part", "backbone")
+    cli.fails("flax-format", "convert-flax", BUNDLED, "--output", tmp_path / "x.safetensors", "--layout", "ifvit")
+    cli.fails("flax-format", "convert-flax", BUNDLED, "--output", guide, "--layout", "other")
+    cli.fails("usage", "convert-flax", guide, "--back", "--layout", "ifvit", "--output", back)
+
+
+def test_merging_says_what_was_loaded(lite_file: Path) -> None:
+    class Model(nnx.Module):
+        def __init__(self) -> None:
+            self.head = nnx.Linear(4, 2, rngs=nnx.Rngs(0))
+            self.inner = nnx.Module()
+            self.inner.transformer = LocalFeatureTransformer(LOFTR_LITE.coarse, rngs=nnx.Rngs(0))
+
+    model, weights = Model(), load_loftr_weights(lite_file, LOFTR_LITE.coarse)
+    before = arrays_of(model)["head.kernel"]
+    report = merge_loftr(model, weights, "inner.transformer")
+    assert len(report.loaded) == 80 and report.loaded_values == weights.elements
+    assert set(report.fresh) == {"head.kernel", "head.bias"} and report.fresh_values == 10
+    assert "80 arrays (1,314,816 values) loaded" in report.summary() and "head.kernel" in report.summary()
+    found = arrays_of(model)
+    assert np.array_equal(found["inner.transformer.layers.0.q_proj.kernel"], weights["layers.0.q_proj.kernel"])
+    assert np.array_equal(found["head.kernel"], before)
+    with pytest.raises(MatchRTError) as caught:
+        merge_loftr(model, weights, "transformer")
+    assert caught.value.code == "flax-no-transformer" and "head" in caught.value.message

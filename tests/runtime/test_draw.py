@@ -70,10 +70,39 @@ def test_outliers_are_red_and_below(matches):
 
 
 def test_the_caption_changes_with_what_it_says(matches):
-    plain = draw_matches(*black(matches), matches)[-30:]
-    verified = draw_matches(*black(matches), matches.verify("homography"))[-30:]
+    plain = draw_matches(*black(matches), matches)[-50:]
+    verified = draw_matches(*black(matches), matches.verify("homography"))[-50:]
     assert plain[:, :200].max() > 200  # there is text
     assert not np.array_equal(plain, verified)
+
+
+def reddish_of_the_legend(picture):
+    row = picture[-26:].astype(int)  # the second row of the bar
+    return np.count_nonzero((row[..., 0] > 150) & (row[..., 1] < 90) & (row[..., 2] < 90))
+
+
+def test_the_legend_explains_red_where_there_is_red(matches):
+    verified = matches.verify("homography")
+    assert not verified.inliers.all()
+    assert reddish_of_the_legend(draw_matches(*black(verified), verified)) > 15
+    assert reddish_of_the_legend(draw_matches(*black(matches), matches)) == 0
+    scale = score_colors(np.linspace(0, 1, 80, dtype=np.float32))
+    row = draw_matches(*black(matches), matches)[-26:].reshape(-1, 3)
+    assert all((np.abs(row.astype(int) - color.astype(int)).max(axis=1) < 4).any() for color in scale[::10])
+
+
+def test_letters_grow_with_the_picture(matches):
+    """The bar and its letters take the same share of a picture of 8000 pixels as of one of 2000."""
+    heights, shares = [], []
+    for side in (1000, 4000):
+        references = ImageRef("a", side // 2, side), ImageRef("b", side // 2, side)
+        found = replace(matches, image0=references[0], image1=references[1]).top(0)
+        photo = np.full((side // 2, side, 3), 255, np.uint8)
+        bar = draw_matches(photo, photo, found, max_height=side // 2)[side // 2 :]
+        heights.append(len(bar) / side)
+        shares.append(np.count_nonzero(bar.max(axis=2) > 140) / side**2)
+    assert heights[0] == pytest.approx(heights[1], rel=0.02)
+    assert shares[0] == pytest.approx(shares[1], rel=0.2)
 
 
 @pytest.mark.parametrize("most", [0, 1, 10])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tools.check_release import left_out, problems
-
-ROOT = Path(__file__).resolve().parents[2]
+from tools.check_release import RELATIVE, ROOT, left_out, problems
 
 _FILES = {
     "src/matchrt/_version.py": '__version__ = "0.3.0"\n',
@@ -30,8 +30,11 @@ _WHEEL = (
 )
 
 
-def _release(folder: Path, more: str | None = None) -> tuple[Path, Path]:
-    """A tree, and its two archives; more: another file in the source archive."""
+_PAGE = "# matchrt\n\n[Models](https://host.example/models.md), [below](#below)"
+
+
+def _release(folder: Path, more: str | None = None, page: str = _PAGE) -> tuple[Path, Path]:
+    """A tree, and its two archives; more: another file in the source archive. page: the wheel's description."""
     for name, text in _FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -40,6 +43,7 @@ def _release(folder: Path, more: str | None = None) -> tuple[Path, Path]:
     with zipfile.ZipFile(dist / "matchrt-0.3.0-py3-none-any.whl", "w") as wheel:
         for name in _WHEEL:
             wheel.writestr(name, "")
+        wheel.writestr("matchrt-0.3.0.dist-info/METADATA", f"Name: matchrt\n\n{page}\n")
     with tarfile.open(dist / "matchrt-0.3.0.tar.gz", "w:gz") as source:
         for name in ("pyproject.toml", *([more] if more else [])):
             source.add(folder / "pyproject.toml", f"matchrt-0.3.0/{name}")
@@ -105,3 +109,44 @@ def test_a_source_archive_that_lacks_a_tracked_file_is_no_release(tmp_path: Path
         subprocess.run(["git", *command], cwd=root, check=True)
     (problem,) = problems(root, dist)
     assert problem == "matchrt-0.3.0.tar.gz lacks CITATION.cff"
+
+
+def test_relative_links_of_the_description_are_refused(tmp_path: Path) -> None:
+    found = list(problems(*_release(tmp_path, page="![a](docs/a.jpg) [b](docs/b.md#c) [c](https://host.example/c)")))
+    assert len(found) == 1 and "2 relative links, such as docs/a.jpg" in found[0]
+
+
+def test_an_empty_description_is_refused(tmp_path: Path) -> None:
+    assert any("no description" in problem for problem in problems(*_release(tmp_path, page="")))
+
+
+def _setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("matchrt_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_gets_absolute_links(tmp_path: Path) -> None:
+    """What setup.py makes of the repository's own README, once the project has an address."""
+    (tmp_path / "src/matchrt").mkdir(parents=True)
+    (tmp_path / "src/matchrt/_version.py").write_text('__version__ = "0.3.0"\n')
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "matchrt"\n')
+    assert _setup().description(tmp_path) == readme
+    (tmp_path / "pyproject.toml").write_text(
+        '[project.urls]\nDocs = "https://d"\nSource = "https://host.example/matchrt/"\n'
+    )
+    page = _setup().description(tmp_path)
+    assert "![" in readme and "](https://host.example/matchrt/raw/v0.3.0/docs/matches.jpg)" in page
+    assert "](https://host.example/matchrt/blob/v0.3.0/docs/python.md)" in page
+    assert "](https://github.com/cvg/Hierarchical-Localization)" in page  # what was absolute stays
+    assert not RELATIVE.findall(page) and len(RELATIVE.findall(readme)) > 20
+
+
+def test_relative_links_of_the_readme_lead_somewhere() -> None:
+    for link in RELATIVE.findall((ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / link.partition("#")[0]).exists(), link
+    assert (ROOT / "docs/matches.jpg").stat().st_size < 150_000

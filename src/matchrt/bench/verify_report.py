@@ -1,10 +1,8 @@
-"""A verification as tables, as JSON, and as one self-contained HTML file."""
+"""A verification as tables, as JSON, and as pictures of its worst pairs."""
 
 from __future__ import annotations
 
-import base64
 import math
-from html import escape
 from io import BytesIO
 from typing import Any
 
@@ -19,12 +17,6 @@ from matchrt.runtime.draw import draw_matches
 from matchrt.runtime.preprocess import read_as
 from matchrt.runtime.session import Session
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-td,th{padding:.2rem .8rem .2rem 0;text-align:right} td:first-child,th:first-child{text-align:left}
-.verdict{padding:.8rem 1rem;border-left:6px solid} img{max-width:100%;display:block;margin:.3rem 0}
-"""
-_GOOD, _BAD = "#2e7d32", "#c62828"
 _HEADINGS = (
     "set",
     "pairs",
@@ -101,33 +93,6 @@ def to_json(verdict: Verdict | None, sensitivity: Sensitivity | None) -> dict[st
     if sensitivity is not None:
         found["per_block"] = sensitivity.to_json()
     return found
-
-
-def to_html(verdict: Verdict | None, sensitivity: Sensitivity | None, pictures: list[tuple[str, bytes]]) -> str:
-    """A page with the verdict, the tables and the worst pairs. pictures: captions and JPEG bytes."""
-    parts = []
-    if verdict is not None:
-        colour = _BAD if verdict.failures else _GOOD
-        parts += [
-            f"<p class='verdict' style='border-color:{colour}'>{escape(verdict_line(verdict))}</p>",
-            f"<p>{escape(warp_line(verdict) or '')}</p>",
-            _table(verification_table(verdict)),
-        ]
-    if sensitivity is not None:
-        parts.append(_table(sensitivity_table(sensitivity)))
-    for caption, jpeg in pictures:
-        image = base64.b64encode(jpeg).decode("ascii")
-        parts.append(f"<h3>{escape(caption)}</h3><img src='data:image/jpeg;base64,{image}' alt='{escape(caption)}'>")
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>matchrt verify</title>"
-        f"<style>{_STYLE}</style><h1>matchrt verify</h1>{''.join(parts)}</html>\n"
-    )
-
-
-def _table(cells: Cells) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in cells.headings)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells.rows)
-    return f"<h2>{escape(cells.title)}</h2><table><tr>{head}</tr>{rows}</table>"
 
 
 def worst_pictures(verdict: Verdict, reference: Session, engine: Session, count: int) -> list[tuple[str, bytes]]:

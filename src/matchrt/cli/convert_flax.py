@@ -44,6 +44,10 @@ def convert_flax(
     ] = None,
     ema: EmaOption = False,
     part: Annotated[str, typer.Option(help="Part to convert: transformer (the coarse one), backbone or all.")] = "all",
+    layout: Annotated[
+        str,
+        typer.Option(help="Names in the file: matchrt, or ifvit for the .npz of IFViT-JAX's guide (the transformer)."),
+    ] = "matchrt",
     back: Annotated[bool, typer.Option("--back", help="Convert from Flax's layout to torch's.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List the fate of every tensor.")] = False,
     store: StoreOption = None,
@@ -56,6 +60,8 @@ def convert_flax(
         raise MatchRTError(
             "usage", "--ema is about torch's checkpoints, and --back reads another file.", "Leave it out."
         )
+    if back and layout != "matchrt":
+        raise MatchRTError("usage", "--layout is about the file to write, and --back writes torch's.", "Leave it out.")
     if checkpoint is None and (back or model is None):
         raise MatchRTError(
             "usage", "There is nothing to convert.", "Name a file, or the --model whose downloaded weights are meant."
@@ -68,7 +74,7 @@ def convert_flax(
             restored = restore_file(checkpoint, output, model, prefix=prefix)
             report, model_name, digest = restored.report, restored.report.model, restored.tensors_sha256
         else:
-            converted = convert_file(checkpoint, output, model, prefix=prefix, ema=ema, part=part)
+            converted = convert_file(checkpoint, output, model, prefix=prefix, ema=ema, part=part, layout=layout)
             report, model_name, digest = converted.report, converted.spec.name, converted.about.tensors_sha256
     if as_json:
         print_json(_document(report, output, model_name, digest))

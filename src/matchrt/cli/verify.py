@@ -177,7 +177,9 @@ def _deliver(
     if output is not None:
         write_report(output, "\n".join([*(table.markdown() for table in tables), line or ""]), document)
     if html is not None:
-        atomic.write_text(html, report.to_html(verdict, sensitivity, pictures))
+        from matchrt.bench.verify_html import to_html
+
+        atomic.write_text(html, to_html(verdict, sensitivity, pictures))
     if plot is not None and sensitivity is not None:
         save_sensitivity_plot(sensitivity, plot)
     if as_json:

@@ -18,7 +18,7 @@ from matchrt.export.weights.read import Checkpoint, digest_tensors
 from matchrt.export.weights.report import Entry, LoadReport
 from matchrt.families.definition import ModelSpec
 from matchrt.flax import explain
-from matchrt.flax.files import About, read_weights, require_kind, write_weights
+from matchrt.flax.files import About, read_weights, require_kind, write_ifvit, write_weights
 from matchrt.flax.layout import (
     COUNTER,
     PART_MODULES,
@@ -37,6 +37,7 @@ from matchrt.flax.models import flax_spec, flax_specs
 from matchrt.flax.weights import flax_shapes, transformer_shapes
 
 Tensors = Mapping[str, torch.Tensor]
+LAYOUTS = ("matchrt", "ifvit")
 
 
 @dataclass(frozen=True)
@@ -243,16 +244,28 @@ def convert_file(
     prefix: str | None = None,
     ema: bool = False,
     part: str = "all",
+    layout: str = "matchrt",
 ) -> Converted:
     """Reads a torch checkpoint, converts it and writes `output`.
 
     model, prefix, ema: as in `convert`. part: `transformer`, `backbone` or `all`.
-    Errors: those of `read_checkpoint`, `convert` and `write_weights`; flax-part.
+    layout: `matchrt`, or `ifvit` for the .npz file of IFViT-JAX's guide, which holds the transformer.
+    Errors: those of `read_checkpoint`, `convert`, `write_weights` and `write_ifvit`; flax-part; flax-format for another
+    layout.
     """
     require_kind(output)
+    if layout not in LAYOUTS:
+        raise MatchRTError("flax-format", f"There is no layout '{layout}'.", f"Use {', '.join(LAYOUTS)}.")
+    if layout == "ifvit":
+        part = "transformer" if part == "all" else part
+        if part == "backbone":
+            raise MatchRTError("flax-part", "IFViT's layout holds the transformer only.", "Leave --part out.")
     checkpoint, left = read_selected(path, Selection(prefix, ema))
     converted = convert(checkpoint, model, prefix=prefix, ema=left.ema, part=require_part(part))
-    write_weights(output, converted.arrays, converted.about)
+    if layout == "ifvit":
+        write_ifvit(output, converted.arrays)
+    else:
+        write_weights(output, converted.arrays, converted.about)
     return converted
 
 

@@ -26,6 +26,7 @@ from matchrt._util.reading import read_regular
 from matchrt._util.strict_json import read_json
 from matchrt.errors import MatchRTError, missing_package
 from matchrt.export.weights.files.opening import open_regular
+from matchrt.flax.ifvit import from_ifvit, is_ifvit, to_ifvit
 from matchrt.flax.layout import Array, Arrays
 
 # LoFTR's weights are 46 MB.
@@ -80,6 +81,17 @@ def require_kind(path: Path) -> None:
         )
 
 
+def write_ifvit(path: Path, arrays: Arrays) -> None:
+    """Writes the transformer of `arrays` as IFViT-JAX's guide has it, atomically: a .npz file of its arrays alone.
+
+    Errors: flax-format for another suffix, output-unwritable.
+    """
+    if path.suffix.lower() != ".npz":
+        raise MatchRTError("flax-format", f"IFViT's layout cannot be written as '{path}'.", "Name a .npz file.")
+    with atomic.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **to_ifvit(arrays))
+
+
 def write_weights(path: Path, arrays: Arrays, about: About) -> None:
     """Writes the file or folder atomically. Errors: flax-format, output-unwritable, package-missing."""
     require_kind(path)
@@ -101,9 +113,9 @@ def write_weights(path: Path, arrays: Arrays, about: About) -> None:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads a file that `write_weights` wrote, or a .safetensors file that another program wrote.
+    """Reads a file that `write_weights` wrote, a .npz file in IFViT's layout, or another program's .safetensors file.
 
-    Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, package-missing.
+    Errors: checkpoint-missing, checkpoint-format, checkpoint-truncated, flax-layout, package-missing.
     """
     if not path.exists():
         raise MatchRTError("checkpoint-missing", f"'{path}' does not exist.", f"Check the path. {_CONVERT}")
@@ -118,6 +130,8 @@ def read_weights(path: Path) -> WeightFile:
             arrays, about = _read_safetensors(path)
         else:
             raise _not_ours(path)
+    if is_ifvit(arrays):
+        return WeightFile(path, from_ifvit(arrays, str(path)), About(part="transformer"))
     return WeightFile(path, arrays, None if about is None else _from_json(about, path))
 
 

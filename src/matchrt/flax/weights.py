@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -28,9 +29,9 @@ _TRANSFORMER = PART_MODULES["transformer"]
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
 
-@dataclass(frozen=True)
-class LoFTRWeights:
-    """The weights of LoFTR's coarse transformer.
+@dataclass(frozen=True, eq=False)
+class LoFTRWeights(Mapping[str, Array]):
+    """The weights of LoFTR's coarse transformer: a mapping of names to arrays, with `len`, `.items()` and the rest.
 
     path: the file that they were read from.
     arrays: in Flax's layout, by name below the transformer, such as `layers.0.q_proj.kernel`.
@@ -40,6 +41,15 @@ class LoFTRWeights:
     path: Path
     arrays: Arrays
     about: About | None
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
 
     @property
     def elements(self) -> int:
@@ -220,6 +230,61 @@ def initialize_with_loftr(module: ModuleT, weights: LoFTRWeights) -> ModuleT:
     """Fills a `LocalFeatureTransformer` with all of the weights and returns it. Error: weights-unaccounted."""
     fill(module, weights.arrays, str(weights.path))
     return module
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What became of a model's arrays when weights were put into it.
+
+    source: the file that the weights were read from.
+    loaded: names of the model's arrays that got their values from the file: all of the file's.
+    fresh: names of the model's other arrays, which keep the values that they had.
+    loaded_values, fresh_values: numbers of values in them.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    loaded_values: int
+    fresh_values: int
+
+    def summary(self) -> str:
+        """The report in one line. Raises nothing."""
+        groups: dict[str, int] = {}
+        for name in self.fresh:
+            group = ".".join(name.split(".")[:2])
+            groups[group] = groups.get(group, 0) + 1
+        rest = f": {', '.join(f'{group} ({count})' for group, count in groups.items())}" if groups else ""
+        return (
+            f"{len(self.loaded)} arrays ({self.loaded_values:,} values) loaded from '{self.source}'; {len(self.fresh)} "
+            f"arrays ({self.fresh_values:,} values) stay fresh{rest}"
+        )
+
+
+def merge_loftr(model: nnx.Module, weights: LoFTRWeights, at: str = "transformer") -> MergeReport:
+    """Fills the transformer of a larger model with all of the weights, and says what was loaded and what stays fresh.
+
+    at: dotted path of the `LocalFeatureTransformer` in the model, such as `transformer` or `matcher.coarse`.
+    Errors: flax-no-transformer if nothing is there, weights-unaccounted.
+    """
+    part: Any = model
+    for name in at.split("."):
+        part = getattr(part, name, None)
+    if part is None:
+        have = ", ".join(sorted({name.split(".")[0] for name in shapes_of(model)}))
+        raise MatchRTError(
+            "flax-no-transformer", f"The model has no '{at}'; it has {have}.", "Name the transformer in it."
+        )
+    initialize_with_loftr(part, weights)
+    return merged(model, {f"{at}.{name}" for name in weights}, str(weights.path))
+
+
+def merged(model: nnx.Module, loaded: Collection[str], source: str) -> MergeReport:
+    """The report on a model of which the arrays `loaded` were filled from `source`."""
+    sizes = {name: math.prod(shape) for name, shape in shapes_of(model).items()}
+    fresh = tuple(name for name in sizes if name not in loaded)
+    filled = tuple(name for name in sizes if name in loaded)
+    return MergeReport(source, filled, fresh, sum(map(sizes.__getitem__, filled)), sum(map(sizes.__getitem__, fresh)))
 
 
 def load_network(source: str | Path, config: LoFTRConfig, dtype: Any = None) -> LoFTR:

@@ -1,7 +1,8 @@
 """Pictures of matches, for people.
 
 The picture shows both images side by side and one line for each match, coloured by its score. With a geometry, outliers
-are thin red lines below the inliers. A caption is at the foot. Large images are scaled down for the picture; the
+are thin red lines below the inliers. A bar at the foot says what was found and what the colours mean; its letters, like
+lines and points, grow with the picture. Large images are scaled down for the picture; the
 matches are not changed.
 """
 
@@ -34,8 +35,9 @@ _TEXT: Color = (228, 228, 231)
 _MUTED: Color = (161, 161, 170)
 _OUTLIER: Color = (239, 68, 68)
 _GAP = 6
-_FOOTER = 34
+_FOOTER = 52  # two rows of text
 _FONT_SIZE = 15
+_PLAIN_WIDTH = 1000  # of a picture in which letters, lines and points have their plain sizes; in wider ones they grow
 _MIN_PICTURE_WIDTH = 480
 _MAX_ASPECT = 2.5  # widths above this many heights are scaled down as well: panoramas
 _LINE_OPACITY = 0.75  # the photographs stay visible under hundreds of lines
@@ -133,13 +135,18 @@ def _panel(pixels: UInt8Array, reference: ImageRef, max_height: int, left: int) 
 
 
 def _canvas(panel0: _Panel, panel1: _Panel) -> UInt8Array:
-    height = max(panel0.pixels.shape[0], panel1.pixels.shape[0]) + _FOOTER
     width = max(panel1.left + panel1.pixels.shape[1], _MIN_PICTURE_WIDTH)
+    height = max(panel0.pixels.shape[0], panel1.pixels.shape[0]) + _footer(width)
     canvas = np.full((height, width, 3), _BACKGROUND, np.uint8)
     for panel in (panel0, panel1):
         rows, columns = panel.pixels.shape[:2]
         canvas[:rows, panel.left : panel.left + columns] = panel.pixels
     return canvas
+
+
+def _footer(width: int) -> int:
+    """Height in pixels of the bar at the foot of a picture."""
+    return round(_FOOTER * _scale(width))
 
 
 # ------------------------------------------------------------------------------------------------------------- lines
@@ -165,14 +172,15 @@ def _draw_lines(
     inliers = np.ones(len(chosen), bool) if matches.geometry is None else matches.inliers[chosen]
     order = np.concatenate([np.flatnonzero(~inliers), np.flatnonzero(inliers)[::-1]])  # the best last, on top
     strokes = {int(i): (starts[i], ends[i], _rgb(colors[i]) if inliers[i] else _OUTLIER) for i in order}
-    photos = canvas.copy()
+    photos, scale = canvas.copy(), _scale(canvas.shape[1])
+    outer, inner = round(3 * scale * (1 << _SHIFT)), round(2 * scale * (1 << _SHIFT))
     for start, end, color in strokes.values():
-        cv2.line(canvas, start, end, color, 1, cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, start, end, color, max(round(scale), 1), cv2.LINE_AA, _SHIFT)
     cv2.addWeighted(canvas, _LINE_OPACITY, photos, 1 - _LINE_OPACITY, 0, dst=canvas)
     for i, (start, end, color) in strokes.items():
         for centre in (start, end) if inliers[i] else ():
-            cv2.circle(canvas, centre, 3 << _SHIFT, _BACKGROUND, -1, cv2.LINE_AA, _SHIFT)
-            cv2.circle(canvas, centre, 2 << _SHIFT, color, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, centre, outer, _BACKGROUND, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, centre, inner, color, -1, cv2.LINE_AA, _SHIFT)
 
 
 def _rgb(color: UInt8Array) -> Color:
@@ -196,21 +204,45 @@ def score_colors(scores: npt.NDArray[np.float32]) -> UInt8Array:
 # ----------------------------------------------------------------------------------------------------------- caption
 
 
+@dataclass(frozen=True)
+class _Bar:
+    """The bar at the picture's foot: where to draw, and in which size.
+
+    scale: how much larger than in a picture 1000 pixels wide; so letters keep their share of the picture.
+    """
+
+    picture: PILImage.Image
+    pen: ImageDraw.ImageDraw
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    scale: float
+
+    def write(self, x: float, y: float, text: str, color: Color) -> float:
+        """Writes with the middle of the line at y; gives the text's right end."""
+        self.pen.text((x, y), text, color, self.font, anchor="lm")
+        return x + self.pen.textlength(text, self.font)
+
+
+def _scale(width: int) -> float:
+    return max(1.0, width / _PLAIN_WIDTH)
+
+
 def _caption(canvas: UInt8Array, matches: MatchData, drawn: int) -> UInt8Array:
-    """The canvas with the bar at its foot: text on the left, the scale of scores on the right."""
-    picture = PILImage.fromarray(canvas)
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(_FONT_SIZE)
-    middle = picture.height - _FOOTER // 2
-    scale_left = _draw_scale(picture, pen, font, middle)
-    x = 10.0
-    for number, part in enumerate(_caption_parts(matches, drawn)):
-        text = part if number == 0 else f"  ·  {part}"
-        if x + pen.textlength(text, font) > scale_left - 10:  # narrow pictures keep the first parts
-            break
-        pen.text((x, middle), text, _TEXT if number == 0 else _MUTED, font, anchor="lm")
-        x += pen.textlength(text, font)
+    """The canvas with the bar at its foot: what was found in the first row, what the colours mean in the second."""
+    picture, scale = PILImage.fromarray(canvas), _scale(canvas.shape[1])
+    bar = _Bar(picture, ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE * scale), scale)
+    row = _footer(canvas.shape[1]) / 2
+    _write_parts(bar, picture.height - 1.45 * row, _caption_parts(matches, drawn))
+    _draw_legend(bar, picture.height - 0.55 * row, matches, drawn)
     return np.array(picture)
+
+
+def _write_parts(bar: _Bar, y: float, parts: list[str]) -> None:
+    x = 10.0 * bar.scale
+    for number, part in enumerate(parts):
+        text = part if number == 0 else f"  ·  {part}"
+        if x + bar.pen.textlength(text, bar.font) > bar.picture.width - 10:  # narrow pictures keep the first parts
+            break
+        x = bar.write(x, y, text, _TEXT if number == 0 else _MUTED)
 
 
 def _caption_parts(matches: MatchData, drawn: int) -> list[str]:
@@ -218,23 +250,28 @@ def _caption_parts(matches: MatchData, drawn: int) -> list[str]:
     geometry = matches.geometry
     if geometry is not None:
         parts.append(f"{geometry.num_inliers} inliers ({geometry.kind})" if geometry.found else f"no {geometry.kind}")
-    total = matches.timings.get("total", sum(matches.timings.values()))
-    if total > 0:
-        parts.append(f"{total:.1f} ms")
     if drawn < len(matches):
         parts.append(f"{drawn} drawn")
+    if len(matches):
+        parts.append(f"scores {matches.scores[-1]:.2f} to {matches.scores[0]:.2f}")
+    total = matches.timings.get("total", sum(matches.timings.values()))
+    if total > 0:
+        parts.append(f"{total:.1f} ms" if total < 1000 else f"{total / 1000:.1f} s")
     return parts
 
 
-def _draw_scale(
-    picture: PILImage.Image, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, middle: int
-) -> float:
-    """Draws `score 0 [bar] 1`; returns its left edge."""
-    width, height = 80, 8
-    right = picture.width - 10
-    pen.text((right, middle), "1", _MUTED, font, anchor="rm")
-    bar_left = int(right - pen.textlength("1", font)) - 6 - width
+def _draw_legend(bar: _Bar, y: float, matches: MatchData, drawn: int) -> None:
+    """`one line a match, by score 0 [colours] 1`, and what red means where outliers are drawn."""
+    gap, width, height = 6 * bar.scale, round(80 * bar.scale), max(round(8 * bar.scale), 1)
+    geometry = matches.geometry
+    inlier = "inlier" if geometry is not None and geometry.found else "match"
+    x = bar.write(10.0 * bar.scale, y, f"one line: one {inlier}, coloured by score  0", _MUTED) + gap
     colors = score_colors(np.linspace(0, 1, width, dtype=np.float32))
-    picture.paste(PILImage.fromarray(np.repeat(colors[None], height, axis=0)), (bar_left, middle - height // 2))
-    pen.text((bar_left - 6, middle), "score  0", _MUTED, font, anchor="rm")
-    return bar_left - 6 - pen.textlength("score  0", font)
+    bar.picture.paste(PILImage.fromarray(np.repeat(colors[None], height, axis=0)), (round(x), round(y - height / 2)))
+    x = bar.write(x + width + gap, y, "1", _MUTED) + 3 * gap
+    if geometry is not None and drawn and not matches.inliers.all():
+        text = "outlier" if geometry.found else "no geometry: all are outliers"
+        if x + 30 * bar.scale + bar.pen.textlength(text, bar.font) > bar.picture.width:
+            return
+        bar.pen.line((x, y, x + 20 * bar.scale, y), _OUTLIER, max(round(2 * bar.scale), 1))
+        bar.write(x + 20 * bar.scale + gap, y, text, _MUTED)

@@ -1,0 +1,1 @@
+"""Runs the commands of the documentation word for word: python -m tools.check_commands."""
