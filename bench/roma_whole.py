@@ -33,9 +33,9 @@ from roma_variants import VARIANTS
 from torch import Tensor
 
 from matchrt.export.passes.base import run_passes
-from matchrt.export.passes.fused_argmax import FuseArgMax
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.precision import apply
+from matchrt.export.precision.fused_argmax import FuseArgMax
 from matchrt.export.to_onnx import drop_dense
 from matchrt.families.roma import ROMA
 from matchrt.models.roma.config import Size

@@ -76,8 +76,8 @@ def write_graphs(folder: Path, engines: list[tuple[str, str]]) -> None:
     import onnx
 
     from matchrt.export.passes.base import run_passes
-    from matchrt.export.passes.fused_argmax import FuseArgMax
     from matchrt.export.precision import apply
+    from matchrt.export.precision.fused_argmax import FuseArgMax
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in engines:

@@ -22,6 +22,7 @@ from matchrt.export.shared_weights import leave_out_shared
 from matchrt.export.to_onnx import OPSET
 from matchrt.export.weights.network import load_network
 from matchrt.families.registry import get_spec
+from matchrt.models.loftr.attention import LinearAttention
 from matchrt.runtime.bundled import BUNDLED, any_size_path, bundled_path
 
 # The exporter's names of the two dimensions; building/bundled.py gives them values.
@@ -34,9 +35,12 @@ def main() -> None:
         spec = get_spec(model)
         options = ExportOptions(spec.height, spec.width)
         network = load_network(spec, size=(spec.height, spec.width)).network
-        # A static graph computes two products (models/parts/coarse_matching.py); the exporter, which does not know the
-        # size here, would take it for a dynamic one.
+        # A static graph has the forms that suit GPUs. The exporter does not know the size here, and would take it for a
+        # dynamic one.
         network.coarse_matching.narrow = False
+        for module in network.modules():
+            if isinstance(module, LinearAttention):
+                module.joined = True
         graph = spec.family.graph(network, options.max_matches).eval()
         stride = spec.preprocess.divisor
         rows, columns = (torch.export.Dim(name, min=8, max=256) for name in (ROWS, COLUMNS))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from matchrt.building.parity import run_onnx
 from matchrt.errors import MatchRTError
 from matchrt.export.passes.base import run_passes
-from matchrt.export.passes.fused_argmax import FuseArgMax
+from matchrt.export.precision.fused_argmax import FuseArgMax
 
 ROW = 1500
 

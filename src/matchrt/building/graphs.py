@@ -100,7 +100,7 @@ def _finished(
     records = (*records, *_split_frames(request, model))
     if request.builder.fuses_reductions:
         from matchrt.export.passes.base import run_passes
-        from matchrt.export.passes.fused_argmax import FuseArgMax
+        from matchrt.export.precision.fused_argmax import FuseArgMax
 
         model, fused = run_passes(model, [FuseArgMax()])
         records = (*records, *(record for record in fused if record.changed))

@@ -82,7 +82,7 @@ class Builder(Protocol):
     def fuses_reductions(self) -> bool:
         """Whether the backend compiles reductions and the arithmetic that they read to one kernel.
 
-        The graph is then written with reductions where other operators would do (`export.passes.fused_argmax`).
+        The graph is then written with reductions where other operators would do (`export.precision.fused_argmax`).
         """
         ...
 

@@ -53,26 +53,36 @@ def normalised(query: Tensor, means: Tensor, n_heads: int, mask: Tensor | None) 
 
 
 class LinearAttention(nn.Module):
-    """`linear_attention`. It is a module, so that its nodes have its name in a graph."""
+    """`linear_attention`. It is a module, so that its nodes have its name in a graph.
+
+    joined: the argument of that name; None for the form that suits the graph.
+    """
 
     def __init__(self, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.joined: bool | None = None
 
     def forward(
         self, projected: Projected, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
     ) -> Tensor:
         """See `linear_attention`."""
-        return linear_attention(projected, self.n_heads, merge, query_mask, source_mask)
+        return linear_attention(projected, self.n_heads, merge, query_mask, source_mask, self.joined)
 
 
 def linear_attention(
-    projected: Projected, n_heads: int, merge: Tensor, query_mask: Tensor | None, source_mask: Tensor | None
+    projected: Projected,
+    n_heads: int,
+    merge: Tensor,
+    query_mask: Tensor | None,
+    source_mask: Tensor | None,
+    joined: bool | None = None,
 ) -> Tensor:
     """Linear attention with the feature map elu(x)+1 (Katharopoulos et al., ICML 2020), and the layer after it.
 
     projected: query `[B,L,C]`, key and value `[B,S,C]`. merge: `[C,C]`, the weights of the linear layer. Masks bool
-    `[B,L]` and `[B,S]`. Returns `[B,L,C]`.
+    `[B,L]` and `[B,S]`. joined: whether one product gives the sums over the source; None for a static graph, which is
+    made for GPUs. Returns `[B,L,C]`.
 
     Heads are not taken apart: products are of all channels, and entries that belong to two heads become zero. The
     queries are divided by their normaliser, not the messages, so that the sum over the source and the linear layer
@@ -82,25 +92,32 @@ def linear_attention(
     q, k = feature_map(query), feature_map(key)
     if source_mask is not None:
         k = k * source_mask[:, :, None].to(k.dtype)  # this takes the values of padding out too
-    means, matrix = _seen(k, value, n_heads, merge)
+    if joined is None:
+        joined = isinstance(k.shape[1], int)
+    means, matrix = (_seen_at_once if joined else _seen)(k, value, n_heads, merge)
     return normalised(q, means, n_heads, query_mask) @ matrix
 
 
 def _seen(k: Tensor, value: Tensor, n_heads: int, merge: Tensor) -> tuple[Tensor, Tensor]:
     """What the queries see of a source: the keys' mean `[B,1,C]`, and `[B,C,C]`, which leads from queries to results.
 
-    Means over the source instead of sums: nothing grows with its length, so half precision can hold everything. A
-    static graph is made for GPUs, where the mean is one more column of the same product, beside zeros that fill up a
-    multiple of eight. CPUs are faster with two products, of which the larger one has the values first.
+    Means over the source instead of sums: nothing grows with its length, so half precision can hold everything.
     """
-    length, channels = k.shape[1:]
-    if isinstance(length, int):
-        one = F.pad(value.new_ones(1, 1, 1), (0, 7)).expand(value.shape[0], value.shape[1], -1)
-        both = k.transpose(1, 2) @ torch.cat([value, one], dim=2) / length
-        means, products = both[:, :, channels : channels + 1], both[:, :, :channels]
-        return means.transpose(1, 2), own_heads(products, n_heads) @ merge.transpose(0, 1)
+    length = k.shape[1]
     means = (k.new_ones(1, length) / length) @ k
     return means, (merge @ (own_heads(value.transpose(1, 2) @ k, n_heads) / length)).transpose(1, 2)
+
+
+def _seen_at_once(k: Tensor, value: Tensor, n_heads: int, merge: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by one product over the source: the keys' mean is one more column, beside zeros that fill up eight.
+
+    GPUs run it as one kernel less. CPUs are faster with two products, of which the larger one has the values first.
+    """
+    channels = value.shape[2]
+    one = F.pad(value.new_ones(1, 1, 1), (0, 7)).expand(value.shape[0], value.shape[1], -1)
+    both = k.transpose(1, 2) @ torch.cat([value, one], dim=2) / k.shape[1]
+    means, products = both[:, :, channels : channels + 1], both[:, :, :channels]
+    return means.transpose(1, 2), own_heads(products, n_heads) @ merge.transpose(0, 1)
 
 
 def window_attention(query: Tensor, key: Tensor, value: Tensor, n_heads: int) -> Tensor:
