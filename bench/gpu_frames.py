@@ -2,7 +2,7 @@
 
     python bench/gpu_frames.py [--engine FILE] [--runs 200] [--profile] [--json FILE]
 
-One command on a machine with a GPU. Without --engine it builds loftr-lite 480x640 in fp16 from the bundled graph for
+One command on a machine with a GPU. Without --engine it builds loftr-lite 480x640 in fp16 from the package's graph for
 tensorrt_rtx (45 s on an H100). It says whether the kernels give the host's pixels, whether the matches stay, what each
 way of an image costs, where the copy of host memory pays from, and what `match_many` reaches. It needs torch, which
 brings arrays on the GPU and page-locked ones. Rows are measured in turn and then each alone, medians are given, and the
@@ -44,7 +44,6 @@ from matchrt.runtime.preprocess import prepare_image
 
 Pair = tuple[Any, Any]
 SIZES = ((480, 640), (720, 1280), (1080, 1920), (2160, 3840))
-BUNDLED = Path(__file__).resolve().parents[1] / "src" / "matchrt" / "assets" / "loftr-lite.onnx"
 # What the whole call may take beyond the engine's time, ms (issue 16), by row.
 BARS = {
     "640x480 rgb, host": 0.3,
@@ -93,7 +92,7 @@ def main() -> int:
 def build(engine: Path) -> None:
     """The engine of all rows."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "matchrt", "build", str(BUNDLED), "--backend", "tensorrt_rtx"]
+    command = [sys.executable, "-m", "matchrt", "build", "loftr-lite", "--backend", "tensorrt_rtx"]
     subprocess.run([*command, "--precision", "fp16", "--output", str(engine)], check=True)
     print(f"built in {time.perf_counter() - start:.0f} s")
 
