@@ -176,7 +176,7 @@ def test_refusals_come_before_loading(engines: dict[str, Path], tmp_path: Path) 
     changes = {
         "engine-version": ('"backend_version": "', '"backend_version": "99.'),
         "engine-gpu": ('"newer_gpus": true', '"newer_gpus": false'),
-        "engine-digest": ('"engine_sha256": "', '"engine_sha256": "0'),
+        "engine-digest": (read_manifest(manifest_path(source)).engine_sha256, "0" * 64),
     }
     for code, (old, new) in changes.items():
         engine = tmp_path / f"{code}.engine"

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "ros2" / "matchrt_ros_cpp"
-STUB, MOCK = ROOT / "tests" / "support" / "ros_stub", ROOT / "tests" / "support" / "tensorrt_mock"
+STUB = ROOT / "tests" / "support" / "ros_stub"
+MOCKS = [ROOT / "tests" / "support" / "tensorrt_mock" / name for name in ("tensorrt-10.9", "common")]
 
 
 def compile_node(folders: list[Path]) -> None:
@@ -20,8 +21,8 @@ def compile_node(folders: list[Path]) -> None:
     if compiler is None:
         pytest.skip("g++ is not installed")
     flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
-    includes = [f"-I{ROOT / 'examples' / 'cpp' / 'include'}", f"-I{MOCK}"]
-    systems = [word for folder in folders for word in ("-isystem", str(folder))]
+    includes = [f"-I{ROOT / 'examples' / 'cpp' / 'include'}"]
+    systems = [word for folder in (*folders, *MOCKS) for word in ("-isystem", str(folder))]
     source = str(PACKAGE / "src" / "match_node.cpp")
     ran = subprocess.run([compiler, *flags, *includes, *systems, source], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

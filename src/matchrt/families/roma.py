@@ -214,8 +214,8 @@ _INTERPOLATION = Rule(
 _FLOW = Rule(
     "flow",
     "fp32",
-    "the refiners' last layer, the flow and the certainty: these are summed over all scales and returned",
-    (Nodes(("decoder.conv_refiner.*.out_conv", "network")),),
+    "the flow and the certainty: these are summed over all scales and returned",
+    (Nodes(("network",)),),
 )
 _REFINER_INPUT = Rule(
     "refiner-input",
@@ -235,6 +235,13 @@ _REFINER_BLOCKS = Rule(
     "most of the decoder's arithmetic, on tensor cores",
     (Nodes(("decoder.conv_refiner.*.block1.**", "decoder.conv_refiner.*.hidden_blocks.**", "decoder.proj.**")),),
 )
+_CORRECTIONS = Rule(
+    "corrections",
+    "fp16",
+    "the refiners' last layer, as the official code runs it: corrections of a few pixels, to a thousandth; a copy of the "
+    "maps before it in fp32 would be a sixth of the scratch memory",
+    (Nodes(("decoder.conv_refiner.*.out_conv",)),),
+)
 _MATCH_DECODER = Rule(
     "match-decoder",
     "fp16",
@@ -252,7 +259,7 @@ ROMA_FP16 = PrecisionRules(
     "roma",
     (
         *(_IMAGE, _GAUSSIAN_PROCESS, _POSITIONS, _INTERPOLATION, _FLOW),
-        *(_REFINER_INPUT, _SAMPLING, _REFINER_BLOCKS, _MATCH_DECODER, _ENCODERS),
+        *(_REFINER_INPUT, _SAMPLING, _REFINER_BLOCKS, _CORRECTIONS, _MATCH_DECODER, _ENCODERS),
     ),
 )
 
