@@ -238,8 +238,8 @@ _REFINER_BLOCKS = Rule(
 _CORRECTIONS = Rule(
     "corrections",
     "fp16",
-    "the refiners' last layer, as the official code runs it: corrections of a few pixels, to a thousandth; a copy of the "
-    "maps before it in fp32 would be a sixth of the scratch memory",
+    "the refiners' last layer, as the official code runs it: corrections of a few pixels, to a thousandth; in fp32 it "
+    "would need a copy of the maps before it, a sixth of the scratch memory",
     (Nodes(("decoder.conv_refiner.*.out_conv",)),),
 )
 _MATCH_DECODER = Rule(
