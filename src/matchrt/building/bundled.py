@@ -20,7 +20,7 @@ from matchrt._util.memory import require_memory
 from matchrt._util.packages import packages_for
 from matchrt._version import __version__
 from matchrt.bench.difference import Difference, compare_matches
-from matchrt.building.request import BuildRequest, Progress, file_name
+from matchrt.building.request import AFTER_THE_GRAPH, BuildRequest, Progress, file_name
 from matchrt.building.self_test import make_self_test
 from matchrt.building.textures import texture_pair
 from matchrt.engines.build import Engine, GraphFacts, build_engine
@@ -37,21 +37,7 @@ from matchrt.store import EngineStore, StoredEngine
 
 Arrays = dict[str, npt.NDArray[Any]]
 # What a request may say besides the model; everything else decides weights or graph, and needs an export.
-_FREE = (
-    "model",
-    "height",
-    "width",
-    "profile",
-    "backend",
-    "precision",
-    "frames",
-    "builder",
-    "output",
-    "rebuild",
-    "accept_accuracy_loss",
-    "calibration",
-    "pairs",
-)
+_FREE = (*AFTER_THE_GRAPH, "height", "width", "profile")
 
 
 def needs_export(request: BuildRequest) -> tuple[str, ...] | None:

@@ -21,7 +21,7 @@ from matchrt.building.convert import convert_engine
 from matchrt.building.export import ExportedEngine, export_engine
 from matchrt.building.frames.engine import frames_engine
 from matchrt.building.refusals import require_possible
-from matchrt.building.request import BuildRequest, BuildResult, Progress
+from matchrt.building.request import AFTER_THE_GRAPH, BuildRequest, BuildResult, Progress
 from matchrt.building.source import require_source, source_path
 from matchrt.errors import MatchRTError
 from matchrt.export.precision import require_precision
@@ -128,21 +128,11 @@ def _framed(
 
 def _require_bare(request: BuildRequest) -> None:
     """Raises `build-source` for options that were decided when the given engine was built."""
-    free = (
-        "model",
-        "backend",
-        "precision",
-        "frames",
-        "builder",
-        "output",
-        "rebuild",
-        "accept_accuracy_loss",
-        "calibration",
-        "pairs",
-    )
     blank = BuildRequest(request.model)
     changed = [f.name for f in fields(request) if getattr(request, f.name) != getattr(blank, f.name)]
-    given = [name for name in changed if name not in (*free, "family_options")] + list(request.family_options)
+    given = [name for name in changed if name not in (*AFTER_THE_GRAPH, "family_options")] + list(
+        request.family_options
+    )
     if given:
         raise MatchRTError(
             "build-source",

@@ -15,6 +15,21 @@ from matchrt.runtime.backends import DEFAULT_BACKEND
 Progress = Callable[[str, float], None]
 
 
+# The fields of a request that decide what is made of an fp32 graph, and not the graph.
+AFTER_THE_GRAPH = (
+    "model",
+    "backend",
+    "precision",
+    "frames",
+    "builder",
+    "output",
+    "rebuild",
+    "accept_accuracy_loss",
+    "calibration",
+    "pairs",
+)
+
+
 @dataclass(frozen=True)
 class BuildRequest:
     """What to build.
