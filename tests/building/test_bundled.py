@@ -83,6 +83,22 @@ def test_what_changes_the_graph_needs_an_export_and_the_error_names_it(tmp_path:
     assert needs_export(BuildRequest("roma-outdoor")) is None
 
 
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [
+        (("--preset", "nope"), "option-model"),
+        (("--max-matches", 70000), "matches-range"),
+        (("--batch", 2, "--height", 100), "size-divisor"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_wrong_option_is_named_before_packages_are_asked_for(
+    tmp_path: Path, option: tuple[object, ...], code: str
+) -> None:
+    ran = _build_without_torch(*option, "--store", tmp_path)
+    assert ran.returncode == 2 and code in ran.stderr and "package-missing" not in ran.stderr
+
+
 @pytest.mark.parametrize("size", [(96, 128), (192, 136)], ids=str)
 def test_a_static_engine_has_torchs_numbers_also_with_padding(tmp_path: Path, size: tuple[int, int]) -> None:
     spec = get_spec("loftr-lite")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from support.cpp_programs import NEWEST, RUN, Program, programs
 from support.manifests import bundled_manifest, good_manifests
+from support.mock_engines import VERSION, mock_tensor, write_engine
 from support.self_tests import DIGESTS, Matches, make_test
 
 from matchrt._util.digest import sha256_bytes
 from matchrt.manifest import (
-    EngineManifest,
     FrameContract,
     Portability,
     SelfTest,
@@ -31,7 +31,6 @@ from matchrt.runtime.self_test.answer import compare_answer, encode_answer
 from matchrt.runtime.self_test.pair import view
 
 PAIR = SelfTestPair(seed=1, shift=(5, 7), contrast=96)
-VERSION = "11.1.0.106"
 
 
 @pytest.fixture(scope="module")
@@ -44,36 +43,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
     """For each version of TensorRT in turn."""
     return programs(tmp_path_factory)[request.param]
-
-
-def mock_tensor(spec: TensorSpec) -> str:
-    """The line of a tensor in the mock's engine file."""
-    return " ".join([spec.name, spec.dtype, *(str(side if isinstance(side, int) else -1) for side in spec.shape)])
-
-
-def write_engine(folder: Path, *orders: str, sized: bool = True, **changes: Any) -> Path:
-    """A mock's engine with a real manifest: static 48x64 with sizes, or dynamic; without a self-test.
-
-    orders: what the mock does otherwise (its header lists them).
-    """
-    bundled = bundled_manifest()
-    sizes = tuple(TensorSpec(f"size{i}", "int32", (1, 2)) for i in (0, 1)) if sized else ()
-    height, width = (48, 64) if sized else ("h", "w")
-    images = tuple(TensorSpec(f"image{i}", "uint8", (1, height, width, 1)) for i in (0, 1))
-    contract = bundled.input
-    if sized:
-        contract = dataclasses.replace(contract, height=48, width=64, profile=None, fitting="letterbox")
-    tensors = [mock_tensor(spec) for spec in (*images, *sizes, *bundled.outputs)]
-    data = "".join(f"{line}\n" for line in (*tensors, *(f"#{order}" for order in orders))).encode()
-    manifest: EngineManifest = dataclasses.replace(
-        bundled, backend="tensorrt", backend_version=VERSION, portability=Portability(("8.9",), False, "exact"),
-        inputs=(*images, *sizes), input=contract, engine_bytes=len(data), engine_sha256=sha256_bytes(data),
-        matching=dataclasses.replace(bundled.matching, default_score=0.05), self_test=None,
-    )  # fmt: skip
-    path = folder / "mock.engine"
-    path.write_bytes(data)
-    dataclasses.replace(manifest, **changes).write(manifest_path(path))
-    return path
 
 
 def run(program: Program, folder: Path, engine: Path, height: int, width: int) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.cpp_programs import CPP, MOCK, compile_command
+from support.cpp_programs import CPP, MOCK, compile_command, vendor_folder
 from support.workers import once, shared_folder
 
 from matchrt._version import __version__
@@ -56,23 +56,7 @@ def succeeded(*command: object, folder: Path | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like TensorRT's, with libraries that hold nothing, and what CMake needs to find CUDA beside it."""
-
-    def fill(folder: Path) -> None:
-        root = folder / "tensorrt"
-        (root / "lib").mkdir(parents=True)
-        shutil.copytree(MOCK / "tensorrt-10.9", root / "include")
-        shutil.copytree(MOCK / "common", root / "common")
-        (folder / "empty.cpp").write_text("")
-        for name in ("nvinfer", "tensorrt_rtx"):
-            library = root / "lib" / f"lib{name}.so"
-            succeeded("g++", "-shared", "-o", library, folder / "empty.cpp")
-        (folder / "FindCUDAToolkit.cmake").write_text(
-            "set(CUDAToolkit_FOUND TRUE)\nadd_library(CUDA::cudart INTERFACE IMPORTED)\n"
-            f"target_include_directories(CUDA::cudart INTERFACE {root / 'common'})\n"
-        )
-
-    return once(shared_folder(tmp_path_factory) / "cpp-vendor", fill)
+    return vendor_folder(tmp_path_factory)
 
 
 def settings(vendor: Path) -> list[str]:

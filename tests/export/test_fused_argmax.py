@@ -53,6 +53,32 @@ def test_rows_of_nothing_but_nan_give_a_place_within_the_row() -> None:
     assert (places == ROW - 1).all()
 
 
+def test_nodes_need_no_names() -> None:
+    model = _graph()
+    twice = helper.make_node("ArgMax", ["d"], ["other"], axis=-1, keepdims=0)
+    model.graph.node.append(twice)
+    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.INT64, ["a", "b"]))
+    for node in model.graph.node:
+        node.name = ""
+    x = np.random.default_rng(0).normal(size=(2, 3, ROW)).astype(np.float32)
+    after = run_onnx(_changed(model)[0], {"x": x, "y": np.zeros_like(x)})
+    for name in ("place", "other"):
+        np.testing.assert_array_equal(after[name], x.argmax(axis=-1))
+
+
+def _of_unknown_rank() -> onnx.ModelProto:
+    """The largest of values whose shape only the run knows."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["r"], "m/Reshape_0"),
+             helper.make_node("Exp", ["r"], ["d"], "m/Exp_0"),
+             helper.make_node("ArgMax", ["d"], ["place"], "m/ArgMax_0", axis=-1),
+             helper.make_node("Size", ["place"], ["count"], "m/Size_0")]  # fmt: skip
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, ROW]),
+              helper.make_tensor_value_info("shape", TensorProto.INT64, ["axes"])]  # fmt: skip
+    out = helper.make_tensor_value_info("count", TensorProto.INT64, [])
+    graph = helper.make_graph(nodes, "g", values, [out])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -61,8 +87,9 @@ def test_rows_of_nothing_but_nan_give_a_place_within_the_row() -> None:
         _graph(axis=1),
         _graph(select_last_index=1),
         _graph(source="MatMul", length=3),
+        _of_unknown_rank(),
     ],
-    ids=["short", "unknown length", "another axis", "the last of equal values", "a product"],
+    ids=["short", "unknown length", "another axis", "the last of equal values", "a product", "unknown rank"],
 )
 def test_others_stay_as_they_are(model: onnx.ModelProto) -> None:
     before = model.SerializeToString(deterministic=True)

@@ -86,6 +86,17 @@ def test_windows_are_those_of_the_enlarged_map(margin: int) -> None:
         assert torch.allclose(windows[index], expected, atol=1e-5)
 
 
+def test_windows_of_a_large_batch_are_read_at_their_own_places() -> None:
+    """Places beyond 2^24, which float32 does not hold, in the second of two images."""
+    side = 2900
+    features = torch.arange(2 * side**2, dtype=torch.int32).reshape(2, 1, side, side)
+    cell = (side // 4) * (side // 4 - 2) + side // 4 - 2  # near the last pixels
+    windows = half_windows(features, torch.tensor([[cell], [cell]]), side // 4)
+    assert side**2 < 2**24 < windows[1].min()
+    assert torch.equal(windows[1], windows[0] + side**2)
+    assert windows[1, 0, :6, 0].diff().eq(1).all()
+
+
 def test_turned_weights_turn_the_activations() -> None:
     weight, x = _noise(8, 6), _noise(3, 6, seed=1)
     pairs = F.linear(x, weight).reshape(3, 4, 2)

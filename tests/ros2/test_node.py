@@ -196,6 +196,17 @@ def test_a_bad_image_is_reported_and_the_next_good_one_matched(camera: Camera, s
     )
 
 
+@pytest.mark.parametrize("mode", ["previous", "keyframe"])
+def test_a_first_image_that_cannot_be_matched_does_not_stay(
+    camera: Camera, start: Callable[..., Any], mode: str
+) -> None:
+    start(mode=mode)
+    small = np.ascontiguousarray(FIRST[:8, :8])
+    camera.until(lambda: _level(camera) == 2, lambda stamp: camera.publish("image", small, stamp))
+    assert "8 x 8 pixels" in camera.reports[-1].status[0].message
+    camera.until(lambda: bool(camera.clouds), lambda stamp: camera.publish("image", FIRST, stamp))
+
+
 @pytest.mark.parametrize(
     ("parameters", "part"),
     [

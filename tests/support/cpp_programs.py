@@ -88,3 +88,23 @@ def programs(factory: pytest.TempPathFactory) -> dict[str, Program]:
 
     folder = once(shared_folder(factory) / "cpp-programs", fill)
     return {version: Program(folder / version, version) for version in RUN}
+
+
+def vendor_folder(factory: pytest.TempPathFactory) -> Path:
+    """A folder like TensorRT's, with libraries that hold nothing, and what CMake needs to find CUDA beside it."""
+
+    def fill(folder: Path) -> None:
+        root = folder / "tensorrt"
+        (root / "lib").mkdir(parents=True)
+        shutil.copytree(MOCK / "tensorrt-10.9", root / "include")
+        shutil.copytree(MOCK / "common", root / "common")
+        (folder / "empty.cpp").write_text("")
+        for name in ("nvinfer", "tensorrt_rtx"):
+            library = root / "lib" / f"lib{name}.so"
+            subprocess.run([compiler(), "-shared", "-o", library, folder / "empty.cpp"], check=True)
+        (folder / "FindCUDAToolkit.cmake").write_text(
+            "set(CUDAToolkit_FOUND TRUE)\nadd_library(CUDA::cudart INTERFACE IMPORTED)\n"
+            f"target_include_directories(CUDA::cudart INTERFACE {root / 'common'})\n"
+        )
+
+    return once(shared_folder(factory) / "cpp-vendor", fill)

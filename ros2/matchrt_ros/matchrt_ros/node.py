@@ -134,6 +134,7 @@ class MatchNode(Node):
             return self._publish(job, image_of(job.first), second)
         asked = self._next_is_keyframe.is_set()
         if self._keyframe is None or asked:
+            self._matcher.prepare_image(second)  # one that no pair can have would stay, and fail with every image
             self._keyframe = second
             self._next_is_keyframe.clear()
             return None

@@ -70,33 +70,12 @@ def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes
     return data
 
 
-def read_regular_text(path: str | os.PathLike[str], most: int | None = None) -> str:
-    """The content of a regular file of UTF-8 text.
-
-    most: the largest number of bytes that the caller takes; None for any.
-    Errors: those of `read_regular`; UnicodeDecodeError.
-    """
-    return read_regular(path, most).decode("utf-8")
-
-
 def is_regular(path: str | os.PathLike[str]) -> bool:
     """Whether there is a regular file at the path; False also for paths that the system refuses. Raises nothing.
 
     `Path.is_file` raises OSError for names that are too long.
     """
     return os.path.isfile(path)  # noqa: PTH113
-
-
-def require_not_special(path: str | os.PathLike[str]) -> None:
-    """Raises NotRegularError if the path is a folder, pipe, socket or device, for libraries that open files by name.
-
-    Nothing is raised if there is no such file, so that the library says it in its own way.
-    """
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return
-    _require_regular(path, mode)
 
 
 def _require_regular(path: str | os.PathLike[str], mode: int) -> None:

@@ -64,14 +64,6 @@ def export_engine(
     Errors: those of `load_network`, size-*, parity, engine-rejected, store-unwritable,
     package-missing, option-model, preset-unknown.
     """
-    asked = needs_export(request)
-    what = (
-        f"Building {request.model} with another {' and '.join(asked)}" if asked else "Building engines from checkpoints"
-    )
-    with packages_for(what):
-        from matchrt.export.weights.locate import Selection
-        from matchrt.export.weights.network import load_network
-
     for file in (request.checkpoint, request.second_file):
         if file is not None and file.exists():  # the second one is read after a network of a gigabyte was made
             require_regular(file)
@@ -83,6 +75,14 @@ def export_engine(
     contract = input_contract(spec.preprocess, options)
     size = request.profile.optimum if request.profile is not None else size
     require_memory(size, size, spec.family.at(*size).coarse_stride)
+    # Last, so that nobody installs a gigabyte to be told of a wrong option.
+    asked = needs_export(request)
+    what = (
+        f"Building {request.model} with another {' and '.join(asked)}" if asked else "Building engines from checkpoints"
+    )
+    with packages_for(what):
+        from matchrt.export.weights.locate import Selection
+        from matchrt.export.weights.network import load_network
     tell("reading the checkpoint", 0.0)
     folder = WeightsFolder(store.weights)
     checkpoint = request.checkpoint or checkpoint_of(spec, folder)

@@ -52,11 +52,12 @@ class FuseArgMax:
         """Rewrites; rows of unknown length stay as they are."""
         editor = GraphEditor(model.graph)
         producers = editor.producers()
-        candidates = {node.name for node in editor.nodes if _reads_arithmetic(node, producers)}
+        # By what they compute: a node may lack a name, and a tensor does not.
+        candidates = {node.output[0] for node in editor.nodes if _reads_arithmetic(node, producers)}
         types = inferred_types(model) if candidates else {}
         count = 0
         for node in editor.rewrite():
-            length = _row_length(node, types) if node.name in candidates else None
+            length = _row_length(node, types) if node.output[0] in candidates else None
             if length is not None:
                 _rewrite(editor, node, length)
                 count += 1
@@ -80,6 +81,8 @@ def _row_length(node: onnx.NodeProto, types: Types) -> int | None:
     if kind is None or kind.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16):
         return None
     dims = kind.shape.dim
+    if not dims:  # not even their number is known
+        return None
     if _attribute(node, "axis", 0) not in (-1, len(dims) - 1) or not dims[-1].HasField("dim_value"):
         return None
     length = int(dims[-1].dim_value)
@@ -92,7 +95,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 def _rewrite(editor: GraphEditor, node: onnx.NodeProto, length: int) -> None:
     """Puts the reductions before the node, and makes the node a Cast of the place that they find."""
-    source, path = node.input[0], node.name.replace("/", ".")
+    source, path = node.input[0], (node.name or node.output[0]).replace("/", ".")
     keep = _attribute(node, "keepdims", 1)
     axes = editor.constant("fused-argmax/last-axis", np.array([-1], np.int64))
     places = editor.constant(f"fused-argmax/places-{length}", np.arange(length, dtype=np.float32))

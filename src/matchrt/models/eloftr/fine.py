@@ -56,11 +56,12 @@ def half_windows(features: Tensor, cells: Tensor, grid_width: int) -> Tensor:
     offset = torch.arange(_HALF_WINDOW, device=cells.device) - 1
     rows = (row[:, :, None] * (WINDOW // 2) + offset).clamp(0, height - 1)
     columns = (column[:, :, None] * (WINDOW // 2) + offset).clamp(0, width - 1)
-    index = rows[:, :, :, None] * width + columns[:, :, None, :]
-    first = torch.arange(batch, device=cells.device)[:, None, None, None] * (height * width)
-    index = (index + first).flatten(2)
+    index = (rows[:, :, :, None] * width + columns[:, :, None, :]).flatten(2)
     if isinstance(height, int):  # a static graph is made for GPUs, which compute the index for every channel otherwise
+        # The place in one image, which is below 2^24 at any size. That in all images of a batch may not be.
         index = stored_integers(index).long()
+    if not isinstance(batch, int) or batch > 1:
+        index = index + torch.arange(batch, device=cells.device)[:, None, None] * (height * width)
     return F.embedding(index, flat)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from matchrt.runtime.decoding.failures import DamagedError, TooLargeError
 from matchrt.runtime.decoding.source import Source
 
-_MOST_BLOCKS = 1 << 20
 _LONGEST_BEFORE = 1 << 20
 _PIECE = 1 << 20
 
