@@ -281,17 +281,18 @@ def test_streams_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stream_that_finds_no_place_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A longer queue does not: the limit is that of streams."""
     monkeypatch.setattr(grpc_infer, "_STREAMS", 1)
-    monkeypatch.setattr("matchrt.serving.admission.PATIENCE", 0.5)
+    monkeypatch.setattr("matchrt.serving.admission.PATIENCE", 60.0)
 
     async def test(channel: Any, service: Any) -> None:
-        first = asyncio.ensure_future(words_of(streamed(channel, silence())))
-        await asyncio.sleep(0.2)
-        refused = await words_of(streamed(channel, silence()))
+        both = [asyncio.ensure_future(words_of(streamed(channel, silence()))) for _ in range(2)]
+        (done,), (silent,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        refused = done.result()
         assert "All 1 places for streams are taken. [server-busy]" in refused and "--queue" not in refused
-        await asyncio.sleep(0.5)  # the first has been silent for so long that a newcomer gets its place
+        # From now on, a newcomer gets the place of a silent stream.
+        monkeypatch.setattr("matchrt.serving.admission.PATIENCE", 0.0)
         third = streamed(channel, silence())
         newcomer = asyncio.ensure_future(words_of(third))
-        assert "places for streams" in await first
+        assert "places for streams" in await silent
         third.cancel()
         await asyncio.wait((newcomer,))
 
