@@ -2,7 +2,6 @@
 // PointCloud2 with the fields x0, y0, x1, y1 (pixels) and score, best first, under the newer image's header.
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
@@ -100,7 +99,9 @@ class MatchNode : public rclcpp::Node {
     try {
       Pixels now = pixels_of(image, engine_.manifest().image_channels());
       if (!last_.bytes.empty()) {
-        match(now, image);
+        PointCloud2 cloud = cloud_of(engine_.match(last_.view(), now.view(), min_score_));
+        cloud.header = image.header;
+        matches_->publish(cloud);
       }
       last_ = std::move(now);
     } catch (const matchrt::Error& error) {
@@ -108,23 +109,9 @@ class MatchNode : public rclcpp::Node {
     }
   }
 
-  void match(const Pixels& now, const Image& image) {
-    try {
-      PointCloud2 cloud = cloud_of(engine_.match(last_.view(), now.view(), min_score_));
-      cloud.header = image.header;
-      matches_->publish(cloud);
-      good_ = true;
-    } catch (const matchrt::Error&) {
-      // The first image was taken unseen. If the engine does not take it, it must not stay and fail with all others.
-      if (!good_) last_ = now;
-      throw;
-    }
-  }
-
   matchrt::Engine engine_;
   float min_score_;
   Pixels last_;
-  bool good_ = false;  // whether the last image was part of a pair that the engine took
   rclcpp::Publisher<PointCloud2>::SharedPtr matches_;
   rclcpp::Subscription<Image>::SharedPtr images_;
 };
@@ -138,9 +125,6 @@ int main(int count, char** values) {
     rclcpp::spin(std::make_shared<MatchNode>());
   } catch (const matchrt::Error& error) {
     RCLCPP_FATAL(rclcpp::get_logger("matchrt"), "%s: %s", error.code.c_str(), error.what());
-    code = 2;
-  } catch (const std::exception& error) {  // rclcpp's own, such as that of a parameter that is not given
-    RCLCPP_FATAL(rclcpp::get_logger("matchrt"), "%s (the node needs -p engine:=FILE)", error.what());
     code = 2;
   }
   rclcpp::shutdown();

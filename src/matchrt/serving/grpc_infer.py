@@ -59,7 +59,10 @@ class Inference:
         The next message is read when the answer is written; until then flow control keeps it with the client. Errors:
         body-slow if none comes for a minute; server-busy if there are too many streams; server-draining.
         """
-        stream = self._streams.enter()
+        try:
+            stream = self._streams.enter()
+        except MatchRTError:
+            raise _crowded() from None
         try:
             while True:
                 received = [await self._next(context, stream)]
@@ -81,6 +84,8 @@ class Inference:
                 raise draining()
             return reading.result()
         except MatchRTError as error:
+            if error.code == "server-busy":
+                raise _crowded() from None
             if error.code != "body-slow":
                 raise
             what = f"No message came on the stream for {_QUIET:g} seconds."
@@ -149,6 +154,12 @@ class Inference:
         left = context.time_remaining()
         # If the caller set no deadline, grpc returns a very large number.
         return Call(min(self._service.options.timeout, left) if left is not None else self._service.options.timeout)
+
+
+def _crowded() -> MatchRTError:
+    """The error of a stream that finds no place, or that has lost its place to another one while it was silent."""
+    what = f"All {_STREAMS} places for streams are taken."
+    return MatchRTError("server-busy", what, "Share a stream, close those that are silent, or make plain calls.")
 
 
 def _whole(model: str, asked: InferCall, tensors: list[Tensor]) -> Any:
