@@ -11,6 +11,7 @@ const at = (name) => document.getElementById(name);
 const code = `import ${JSON.stringify(new URL("worker.mjs", import.meta.url).href)};`;
 const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
 const chosen = [null, null]; // ImageBitmaps
+const latest = [null, null]; // the files that were chosen last, which may still be decoded
 let asked = 0;
 let result = null; // { found, bitmaps } of the images that are shown
 
@@ -29,15 +30,18 @@ function forget() {
 
 async function choose(side, blob) {
   chosen[side] = null;
+  latest[side] = blob;
   forget();
   at(`shown${side}`).hidden = true;
   if (!blob) return;
   try {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" };
     const bitmap = await createImageBitmap(blob, options);
+    if (latest[side] !== blob) return; // a smaller file may be decoded before a larger one that was chosen earlier
     if (bitmap.width * bitmap.height > MOST_PIXELS) throw new Error("it has more than 50 megapixels");
     chosen[side] = bitmap;
   } catch (error) {
+    if (latest[side] !== blob) return;
     say(`${blob.name ?? "The file"} cannot be read as an image: ${error.message}`, true);
     return;
   }

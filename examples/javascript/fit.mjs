@@ -11,11 +11,15 @@ const MIN_SIDE = 16;
  *
  * height, width: of the image, pixels. longSide: of dynamic engines, pixels.
  * Returns { height, width, canvasHeight, canvasWidth, scaleX, scaleY }: the resized image in the top-left corner of the
- * canvas; scales are pixels of the image for each pixel of the input. Throws MatchError: fit-size, image-too-small.
+ * canvas; scales are pixels of the image for each pixel of the input. Throws MatchError: fit-size, image-too-small,
+ * option-range.
  */
 export function fitImage(height, width, manifest, longSide) {
   if (!(Math.min(height, width) >= MIN_SIDE)) {
     throw new MatchError("image-too-small", `${width}x${height} pixels; at least ${MIN_SIDE} on each side are needed`);
+  }
+  if (longSide !== undefined && !(Number.isInteger(longSide) && longSide > 0)) {
+    throw new MatchError("option-range", `longSide is ${longSide}, not a number of pixels`);
   }
   const { profile, divisor } = manifest;
   if (profile !== null) return fitLongSide(height, width, longSide ?? Math.max(...profile.optimum), manifest);

@@ -9,12 +9,17 @@ import { resize } from "./resize.mjs";
  *
  * image: { data, width, height, channels }. longSide: as in match.
  * Returns { data, fit }: bytes [canvasHeight * canvasWidth], and how to come back to the image's own pixels.
- * Throws MatchError: image-array, fit-size.
+ * Throws MatchError: image-array, image-too-small, option-range, fit-size.
  */
 export function prepareImage(image, manifest, longSide) {
-  const { data, width, height, channels = 4 } = image;
-  if (![1, 3, 4].includes(channels) || data?.length !== width * height * channels) {
-    throw new MatchError("image-array", `${data?.length} bytes are no image of ${width}x${height}x${channels}`);
+  const { data, width, height, channels = 4 } = image ?? {};
+  // Floats in 0..1, which other libraries give, would all become black.
+  if (!(data instanceof Uint8Array || data instanceof Uint8ClampedArray)) {
+    throw new MatchError("image-array", "the image's data are not a Uint8Array or a Uint8ClampedArray");
+  }
+  const whole = Number.isInteger(width) && Number.isInteger(height);
+  if (!whole || ![1, 3, 4].includes(channels) || data.length !== width * height * channels) {
+    throw new MatchError("image-array", `${data.length} bytes are no image of ${width}x${height}x${channels}`);
   }
   const fit = fitImage(height, width, manifest, longSide);
   const small = resize(toGrey(data, channels), width, height, fit.width, fit.height);

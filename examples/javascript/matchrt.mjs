@@ -29,6 +29,7 @@ export { MatchError, prepareImage, readManifest };
  * match first, and milliseconds. Throws MatchError.
  */
 export async function match(ort, session, manifest, image0, image1, options = {}) {
+  if (options.minScore !== undefined) requireScore(options.minScore); // before the network takes seconds
   const start = performance.now();
   const images = [image0, image1].map((image) => prepareImage(image, manifest, options.longSide));
   const prepared = performance.now();
@@ -53,6 +54,7 @@ export function makeInputs(ort, manifest, images) {
 
 /** The matches in an engine's outputs, in pixels of the images as given. Only the first num_matches rows are matches. */
 export function decodeMatches(manifest, outputs, images, minScore = manifest.defaultScore) {
+  requireScore(minScore);
   const real = Number(outputs.num_matches.data[0]);
   const all = outputs.scores.data;
   if (!(real >= 0 && real <= all.length)) {
@@ -66,4 +68,10 @@ export function decodeMatches(manifest, outputs, images, minScore = manifest.def
     keypoints1: toOriginal(outputs.keypoints1.data.subarray(0, 2 * count), images[1].fit),
     scores: all.slice(0, count),
   };
+}
+
+function requireScore(score) {
+  if (!(typeof score === "number" && score >= 0 && score <= 1)) {
+    throw new MatchError("option-range", `minScore is ${score}, not a number in 0..1`);
+  }
 }

@@ -28,8 +28,9 @@ def prepare(path: str, contract: dict[str, Any]) -> tuple[np.ndarray, np.ndarray
     low, high = contract["profile"]["minimum"], contract["profile"]["maximum"]
     wanted = [round(side * factor / step) * step for side in (height, width)]
     sides = [int(side) for side in np.clip(wanted, low, high)]
-    shrinks = sides[0] <= height and sides[1] <= width
-    grey = cv2.resize(grey, sides[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # A side that shrinks is averaged, and then a side that grows is interpolated: of a strip, it may be one of each.
+    grey = cv2.resize(grey, (min(width, sides[1]), min(height, sides[0])), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(grey, sides[::-1], interpolation=cv2.INTER_LINEAR)
     return grey[None, :, :, None], np.array([width / sides[1], height / sides[0]])
 
 

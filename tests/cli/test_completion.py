@@ -66,3 +66,23 @@ def test_every_model_is_offered_and_every_engine_of_the_store(tmp_path: Path, mo
     (tmp_path / "file").touch()
     monkeypatch.setenv("MATCHRT_STORE", str(tmp_path / "file"))  # no store can be there, and the shell is not told
     assert engine_names("lo") == ["loftr-lite"]
+
+
+def _completion(option: str, home: Path) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "HOME": str(home), "SHELL": "/bin/bash"}
+    return subprocess.run(
+        ["bash", "-c", f'"$0" -m matchrt {option} bash', sys.executable],
+        capture_output=True, text=True, check=False, env=variables,
+    )  # fmt: skip
+
+
+def test_the_script_of_python_m_is_that_of_the_program(tmp_path: Path) -> None:
+    ran = _completion("--show-completion", tmp_path)
+    assert ran.returncode == 0 and "_MATCHRT_COMPLETE=complete_bash" in ran.stdout
+    assert ran.stdout.rstrip().endswith(" matchrt") and "python" not in ran.stdout
+
+
+def test_a_home_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = _completion("--install-completion", tmp_path / "file")
+    assert ran.returncode == 2 and "error[output-unwritable]" in ran.stderr and "--show-completion" in ran.stderr

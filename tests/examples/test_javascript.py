@@ -118,15 +118,40 @@ def test_manifests_that_do_not_fit_are_refused_by_name(text: str, code: str, say
 def test_arrays_that_are_no_images_are_refused() -> None:
     text = Path(f"{ENGINE}.json").read_text()
     tried = (
-        "given.images.map((image) => { try { return matchrt.prepareImage(image, matchrt.readManifest(given.text)) } "
-        "catch (e) { return e.code } })"
+        "given.images.map((image) => { const data = { ...image, data: Uint8Array.from(image.data) }; "
+        "try { return matchrt.prepareImage(data, matchrt.readManifest(given.text)) } catch (e) { return e.code } })"
     )
     images = [
         {"data": [0] * 9, "width": 20, "height": 20, "channels": 1},
         {"data": [0] * 64, "width": 8, "height": 8, "channels": 1},
         {"data": [0] * 800, "width": 20, "height": 20, "channels": 2},
+        {"data": [0] * 528, "width": 16.5, "height": 32, "channels": 1},
+        {"data": [0], "width": 1, "height": 1, "channels": 1},
     ]
-    assert evaluate(tried, {"text": text, "images": images}) == ["image-array", "image-too-small", "image-array"]
+    codes = ["image-array", "image-too-small", "image-array", "image-array", "image-too-small"]
+    assert evaluate(tried, {"text": text, "images": images}) == codes
+
+
+@pytest.mark.parametrize("data", ["new Float32Array(4096)", "'a'.repeat(4096)", "Array(4096).fill(0)", "undefined"])
+def test_data_that_are_no_bytes_are_refused(data: str) -> None:
+    tried = (
+        f"(() => {{ try {{ return matchrt.prepareImage({{ data: {data}, width: 64, height: 64, channels: 1 }}, "
+        "matchrt.readManifest(given)) } catch (e) { return e.code } })()"
+    )
+    assert evaluate(tried, Path(f"{ENGINE}.json").read_text()) == "image-array"
+
+
+def test_options_out_of_range_are_refused() -> None:
+    fitted = (
+        "given.map((side) => { try { return fitImage(64, 64, { profile: {} }, side ?? NaN) } "
+        "catch (e) { return e.code } })"
+    )
+    assert evaluate(fitted, [None, 0, -5, 1.5, "640"]) == ["option-range"] * 5
+    decoded = (
+        "given.map((score) => { try { return matchrt.decodeMatches({}, { num_matches: { data: [0] }, "
+        "scores: { data: [] } }, [], score ?? NaN) } catch (e) { return e.code } })"
+    )
+    assert evaluate(decoded, [None, -0.1, 2, "0.5"]) == ["option-range"] * 4
 
 
 @pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])

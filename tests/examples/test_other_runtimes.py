@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from matchrt.manifest import manifest_path, read_manifest
 from matchrt.runtime.bundled import bundled_path
+from matchrt.runtime.fit import apply_fit, fit_image
 from matchrt.runtime.matcher import Matcher
 
 IMAGES = Path(__file__).resolve().parents[2] / "examples" / "images"
@@ -28,6 +31,19 @@ def test_openvino_alone_gives_the_same_matches() -> None:
     theirs = np.hstack([expected.keypoints0, expected.keypoints1, expected.scores[:, None]])
     ours, theirs = (rows[np.lexsort((rows[:, 0].round(2), rows[:, 1].round(2)))] for rows in (ours, theirs))
     assert np.abs(ours - theirs).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(97, 131), (16, 3000), (3000, 100), (720, 1280)])
+def test_the_openvino_example_prepares_images_as_matchrt_does(size: tuple[int, int], tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    from examples.openvino.match import prepare
+
+    grey = np.random.default_rng(6).integers(0, 256, size, dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    manifest = read_manifest(manifest_path(ENGINE))
+    prepared, _ = prepare(str(tmp_path / "grey.png"), json.loads(manifest_path(ENGINE).read_text())["input"])
+    fit = fit_image(size, manifest.input, 640)
+    assert np.array_equal(prepared[0], apply_fit(grey[..., None], fit).reshape(*fit.canvas_hw, 1))
 
 
 def test_opencv_s_own_runtime_refuses_the_graph() -> None:

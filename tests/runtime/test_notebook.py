@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.match_data import ImageRef
-from matchrt.runtime.notebook import SKETCH_HEIGHT, SKETCH_LINES
+from matchrt.runtime.notebook import SKETCH_HEIGHT, SKETCH_LINES, SKETCH_WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -58,6 +58,21 @@ def test_the_size_of_what_is_shown_is_bounded(matches: Any) -> None:
     many = np.repeat(matches.keypoints0, 100, 0), np.repeat(matches.keypoints1, 100, 0)
     large = replace(matches, keypoints0=many[0], keypoints1=many[1], scores=np.repeat(matches.scores, 100))
     assert len(large) == 12000 and len(large._repr_html_()) < 20_000
+
+
+def test_long_names_and_wide_images_are_shown_small(matches: Any) -> None:
+    folder = "/long" * 1000
+    wide = replace(matches, image0=ImageRef(f"{folder}/left.jpg", 480, 20_000))
+    assert len(repr(wide)) < 300 and "/left.jpg' (20000x480)" in repr(wide)
+    page = ElementTree.fromstring(wide._repr_html_())
+    sketch, frames = page.find(f".//{SVG}svg"), page.findall(f".//{SVG}rect")
+    assert sketch is not None and float(sketch.get("width", 0)) <= SKETCH_WIDTH
+    box = [float(value) for value in sketch.get("viewBox", "").split()]
+    sizes = [(float(frame.get("width", 0)), float(frame.get("height", 0))) for frame in frames]
+    assert sizes[0][0] + sizes[1][0] + 6 == pytest.approx(box[2], abs=0.2) and sizes[1][1] == pytest.approx(
+        box[3], abs=0.1
+    )
+    assert sizes[0][0] / sizes[0][1] == pytest.approx(20_000 / 480, rel=0.01)
 
 
 def test_show_is_the_drawn_picture(matches: Any, photos: Any, tmp_path: Path) -> None:

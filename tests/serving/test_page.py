@@ -203,6 +203,35 @@ def test_several_pairs_are_kept(server: Running, pair: Any, page: Page) -> None:
     assert page.run("document.activeElement.id") == "image0"
 
 
+def test_images_that_are_chosen_while_it_matches(server: Running, pair: Any, page: Page) -> None:
+    """The result of the images before goes into the list, and not below the new ones; the page says that it works."""
+    opened(page, server)
+    choose(page, *pair.paths)
+    page.run(
+        "(() => { const ask = window.fetch; window.fetch = async (...given) => "
+        "{ await new Promise((done) => { window.let_go = done }); return ask(...given) } })()"
+    )
+    page.run(f"{at('go')}.click()")
+    page.wait("'let_go' in window")
+    page.choose_file("#image1", pair.paths[0])
+    page.wait("document.querySelectorAll('.zone .name')[1].textContent.startsWith('a.jpg')")
+    assert page.run(f"{at('said')}.textContent") == "Matching …"
+    page.run("window.let_go()")
+    page.wait(f"{at('go')}.getAttribute('aria-disabled') == 'false'")
+    assert not page.run(SHOWN) and page.run(f"{at('said')}.textContent + {at('wrong')}.textContent") == ""
+    assert page.run("document.querySelector('#list button span').textContent") == "a.jpg and b.jpg"
+    page.run("document.querySelector('#list button').click()")
+    assert page.run(SHOWN)
+
+
+def test_a_file_that_misses_the_zones_does_not_replace_the_page(server: Running, pair: Any, page: Page) -> None:
+    opened(page, server)
+    page.drop_file("header", pair.paths[0])
+    page.run("new Promise((done) => setTimeout(done, 300))")
+    targets = page.call("Target.getTargets")["targetInfos"]
+    assert not [one["url"] for one in targets if one["url"].startswith("file:")]
+
+
 def test_an_image_that_is_none_is_explained(server: Running, pair: Any, page: Page, tmp_path: Path) -> None:
     """And nothing of the pair before stays beside it."""
     text = tmp_path / "note.jpg"

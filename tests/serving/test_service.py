@@ -18,7 +18,7 @@ from matchrt.errors import InternalError, MatchRTError
 from matchrt.runtime.image import Image
 from matchrt.serving import service as serving
 from matchrt.serving.call import Call
-from matchrt.serving.models import pair_job
+from matchrt.serving.models import models_of, pair_job
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.service import Service
 
@@ -208,6 +208,11 @@ def test_names_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
         service.engine("c")
     assert service.engine("b").name == "b"
     service.close()
+    with_path = Service(["stats=loftr-lite"], ServeOptions())
+    with pytest.raises(MatchRTError, match="/v2/models/stats") as raised:
+        models_of(with_path)
+    assert raised.value.code == "serve-name"
+    with_path.close()
     for names in (["loftr-lite", "loftr-lite"], ["a b=loftr-lite"]):
         with pytest.raises(MatchRTError) as raised:
             Service(names, ServeOptions())

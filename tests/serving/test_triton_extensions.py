@@ -244,6 +244,16 @@ async def status_of(call: Any) -> str:
     return "OK"
 
 
+async def words_of(call: Any) -> str:
+    """The message of the error that ends a stream."""
+    try:
+        async for _ in call:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return str(error.details())
+    return ""
+
+
 async def silence() -> AsyncIterator[bytes]:
     await asyncio.sleep(60)
     yield b""
@@ -266,6 +276,27 @@ def test_streams_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await waiting == "UNAVAILABLE"
 
     on_a_stream(monkeypatch, StubSession(), test, token="secret")
+
+
+def test_a_stream_that_finds_no_place_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A longer queue does not: the limit is that of streams."""
+    monkeypatch.setattr(grpc_infer, "_STREAMS", 1)
+    monkeypatch.setattr("matchrt.serving.admission.PATIENCE", 60.0)
+
+    async def test(channel: Any, service: Any) -> None:
+        both = [asyncio.ensure_future(words_of(streamed(channel, silence()))) for _ in range(2)]
+        (done,), (silent,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        refused = done.result()
+        assert "All 1 places for streams are taken. [server-busy]" in refused and "--queue" not in refused
+        # From now on, a newcomer gets the place of a silent stream.
+        monkeypatch.setattr("matchrt.serving.admission.PATIENCE", 0.0)
+        third = streamed(channel, silence())
+        newcomer = asyncio.ensure_future(words_of(third))
+        assert "places for streams" in await silent
+        third.cancel()
+        await asyncio.wait((newcomer,))
+
+    on_a_stream(monkeypatch, StubSession(), test)
 
 
 def test_a_message_on_a_stream_that_finds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:

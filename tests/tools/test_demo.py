@@ -78,7 +78,7 @@ def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: 
     for path, grey in zip(paths, shifted_pair(120, 160, (16, 8)), strict=True):
         PILImage.fromarray(np.stack([grey, 255 - grey // 2, grey // 3], 2)).save(path)
     page.call("Page.navigate", url=f"{site.url}/docs/demo/index.html")
-    page.wait("document.getElementById('go') && document.getElementById('go').disabled")
+    page.wait("document.readyState == 'complete' && document.getElementById('go').disabled")
     for side, path in enumerate(paths):
         page.choose_file(f"#image{side}", path)
     page.wait("!document.getElementById('go').disabled")
@@ -118,6 +118,26 @@ def test_a_file_that_is_no_image_hides_the_old_result(site: Site, page: Page, tm
     page.wait("document.getElementById('said').className == 'bad'")
     assert "note.png cannot be read" in page.run("document.getElementById('said').textContent")
     assert page.run("document.getElementById('result').hidden && document.getElementById('go').disabled")
+
+
+def test_the_file_that_was_chosen_last_counts(site: Site, page: Page, tmp_path: Path) -> None:
+    """Also where an earlier one is decoded after it."""
+    for name, width in (("slow.png", 70), ("quick.png", 90)):
+        PILImage.new("L", (width, 64), 99).save(tmp_path / name)
+    page.call("Page.navigate", url=f"{site.url}/docs/demo/index.html")
+    page.wait("document.readyState == 'complete' && document.getElementById('said').textContent.startsWith('Choose')")
+    page.run(
+        "(() => { const decode = window.createImageBitmap; window.createImageBitmap = async (blob, ...more) => "
+        "{ if (blob.name == 'slow.png') await new Promise((done) => { window.let_go = done });"
+        " return decode(blob, ...more) } })()"
+    )
+    page.choose_file("#image0", tmp_path / "slow.png")
+    page.wait("'let_go' in window")
+    page.choose_file("#image0", tmp_path / "quick.png")
+    shown = "document.getElementById('shown0')"
+    page.wait(f"!{shown}.hidden && {shown}.naturalWidth == 90")
+    page.run("(window.let_go(), new Promise((done) => setTimeout(done, 300)))")
+    assert page.run(f"{shown}.naturalWidth") == 90
 
 
 def test_the_page_s_policy_forbids_other_hosts(site: Site, page: Page) -> None:

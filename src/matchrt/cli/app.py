@@ -106,11 +106,13 @@ def _keep_help_whole() -> None:
 def _run(arguments: list[str], told: Callable[..., int]) -> int:
     """Runs a command, and tells an error. Returns the exit code."""
     try:
-        result = app(arguments, standalone_mode=False)
+        # By this name, shells call the program that completes; `python -m matchrt` is no command to them.
+        result = app(arguments, prog_name="matchrt", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         result = _INTERRUPTED
     except Exception as error:
-        return told(_usage_error(error) or _path_error(error) or error, as_json="--json" in arguments)
+        known = _usage_error(error) or _install_error(error, arguments) or _path_error(error)
+        return told(known or error, as_json="--json" in arguments)
     if result == _INTERRUPTED:  # some versions of typer return it instead of raising
         stderr().print("Interrupted; nothing was left half written.")
     return result if isinstance(result, int) else 0
@@ -147,6 +149,18 @@ def _usage_error(error: Exception) -> MatchRTError | None:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "matchrt"
     return MatchRTError("usage", str(describe()), f"See {command} --help.")
+
+
+def _install_error(error: Exception, arguments: list[str]) -> MatchRTError | None:
+    """What the system says of the shell's files as our error; None if it is not --install-completion that failed."""
+    if not isinstance(error, OSError) or "--install-completion" not in arguments:
+        return None
+    name = f"'{shortened(os.fsdecode(error.filename))}': " if error.filename else ""
+    return MatchRTError(
+        "output-unwritable",
+        f"The shell's settings cannot be written: {name}{error.strerror}.",
+        "Check the home folder, or write what --show-completion prints to a file that the shell reads.",
+    )
 
 
 def _path_error(error: Exception) -> MatchRTError | None:

@@ -24,9 +24,12 @@ from matchrt.runtime.draw import save_picture, score_colors, spread
 from matchrt.runtime.match_data import ImageRef, MatchData
 
 UInt8Array = npt.NDArray[np.uint8]
-# Of a sketch: its largest number of lines, and the height of the taller image in it, pixels.
-SKETCH_LINES, SKETCH_HEIGHT = 100, 240
+# Of a sketch: its largest number of lines, the height of the taller image in it, and the largest width, pixels.
+# Notebooks would shrink wider ones, panoramas for instance, until no line is seen.
+SKETCH_LINES, SKETCH_HEIGHT, SKETCH_WIDTH = 100, 240, 960
 _GAP = 6
+# Characters of an image's name in a line.
+_NAME = 80
 _CERTAINTY_SIDE = 480
 
 
@@ -71,7 +74,9 @@ def matches_line(matches: MatchData) -> str:
 
 
 def _image(image: ImageRef) -> str:
-    return f"{image.name!r} ({image.width}x{image.height})"
+    # The end of a long path says more than its beginning.
+    name = image.name if len(image.name) <= _NAME else f"…{image.name[-_NAME:]}"
+    return f"{name!r} ({image.width}x{image.height})"
 
 
 def matches_html(matches: MatchData) -> str:
@@ -84,7 +89,9 @@ def matches_html(matches: MatchData) -> str:
 def _sketch(matches: MatchData) -> str:
     """Both images as rectangles of equal scale, side by side, with lines between the points, in colours of scores."""
     images = matches.image0, matches.image1
-    scale = SKETCH_HEIGHT / max(image.height for image in images)
+    widths, heights = zip(*((image.width, image.height) for image in images), strict=True)
+    scale = min(SKETCH_HEIGHT / max(heights), (SKETCH_WIDTH - _GAP) / sum(widths))
+    height = max(heights) * scale
     left = images[0].width * scale + _GAP
     chosen = spread(len(matches), SKETCH_LINES)
     starts = (matches.keypoints0[chosen] + 0.5) * scale
@@ -95,7 +102,7 @@ def _sketch(matches: MatchData) -> str:
         f'<rect x="{x:.1f}" y="0" width="{image.width * scale:.1f}" height="{image.height * scale:.1f}"/>'
         for x, image in zip((0.0, left), images, strict=True)
     )
-    size = f'viewBox="0 0 {width:.1f} {SKETCH_HEIGHT}" width="{width:.0f}" style="max-width:100%;height:auto"'
+    size = f'viewBox="0 0 {width:.1f} {height:.1f}" width="{width:.0f}" style="max-width:100%;height:auto"'
     # The best last, on top.
     lines = reversed(list(map(_line, starts, ends, colours)))
     label = f'role="img" aria-label="{len(chosen)} of {len(matches)} matches"'

@@ -35,6 +35,8 @@ from matchrt.serving.workers import Run
 
 VERSION = "1"
 PLATFORM = "matchrt"
+# Triton's path for the statistics of all models, in the place of a model's name.
+_STATISTICS = "stats"
 Tensors = Mapping[str, Tensor]
 _MATCHES = (
     TensorInfo("keypoints0", "FP32", (-1, 2)),
@@ -81,7 +83,7 @@ class Model(Protocol):
 
 
 def models_of(service: Service) -> dict[str, Model]:
-    """All models of a service by name. Error: serve-name if two models would have the same name."""
+    """All models of a service by name. Error: serve-name if two would have the same name, or one a reserved one."""
     models: dict[str, Model] = {}
     for engine in service.engines.values():
         batch = engine.manifest.input.batch
@@ -100,6 +102,9 @@ def models_of(service: Service) -> dict[str, Model]:
             ),
         )
         for model in views:
+            if model.name == _STATISTICS:
+                what = f"No model can be named '{_STATISTICS}': /v2/models/{_STATISTICS} has the statistics of all."
+                raise MatchRTError("serve-name", what, "Rename the engine.")
             if model.name in models:
                 raise MatchRTError("serve-name", f"Two models would be named '{model.name}'.", "Rename an engine.")
             models[model.name] = model

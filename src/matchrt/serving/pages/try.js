@@ -48,6 +48,9 @@ zones.forEach((zone, index) => {
   });
 });
 
+// Beside the zones, a browser would open the file in the place of this page.
+for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
+
 // ------------------------------------------------------------------------------------------------------ the service
 
 const headers = () => (at("token").value ? { Authorization: `Bearer ${at("token").value}` } : {});
@@ -89,6 +92,7 @@ at("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (busy || at("go").disabled) return;
   const pair = [...chosen];
+  const unchanged = () => pair.every((one, index) => one === chosen[index]);
   conceal();
   complain("");
   setBusy(true);
@@ -103,9 +107,12 @@ at("form").addEventListener("submit", async (event) => {
     if (!pair.every((one) => one.image)) body.append("picture", "png");
     const start = performance.now();
     const result = await ask("v1/match", { method: "POST", body });
-    keep({ pair, result, engine: at("engine").value, took: performance.now() - start });
+    const entry = { pair, result, engine: body.get("engine"), took: performance.now() - start };
+    keep(entry);
+    if (unchanged()) show(entry);
   } catch (error) {
-    complain(error.message);
+    // What is said stands below the images that are chosen now.
+    if (unchanged()) complain(error.message);
   }
   setBusy(false);
 });
@@ -113,7 +120,11 @@ at("form").addEventListener("submit", async (event) => {
 function setBusy(value) {
   busy = value;
   at("go").setAttribute("aria-disabled", value);  // not disabled: that would take the focus away
-  say(value ? "Matching …" : (current ? at("verdict").textContent : ""), !value);
+  sayState();
+}
+
+function sayState() {
+  say(busy ? "Matching …" : (current ? at("verdict").textContent : ""), !busy);
 }
 
 // heard: whether it stands elsewhere for those who see the page.
@@ -128,7 +139,7 @@ function say(text, heard) {
 function conceal() {
   current = null;
   at("result").hidden = true;
-  say("", true);
+  sayState();
   at("picture").removeAttribute("src");
   at("save").removeAttribute("href");
   if (saved) URL.revokeObjectURL(saved);
@@ -238,7 +249,6 @@ function keep(entry) {
   kept.unshift(entry);
   kept.splice(MOST_KEPT);
   list();
-  show(entry);
 }
 
 function list() {
