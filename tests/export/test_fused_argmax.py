@@ -101,3 +101,9 @@ def test_an_older_opset_is_refused() -> None:
     with pytest.raises(MatchRTError, match="older than 18") as caught:
         _changed(_graph(opset=17))
     assert caught.value.code == "pass-requirement"
+
+
+def test_a_graph_with_an_unknown_operator_is_left_to_the_backend() -> None:
+    model = _graph()
+    model.graph.node.insert(0, helper.make_node("Imagined", ["x"], ["z"], "m/Imagined_0", domain="nobody"))
+    assert FuseArgMax().apply(model).changes == 0

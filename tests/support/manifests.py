@@ -132,11 +132,11 @@ def _more(old: Any) -> Any:
 
 
 def tensors(
-    contract: InputContract, matching: MatchContract, *, sized: bool = False, dense: bool = False
+    contract: InputContract, matching: MatchContract, *, sized: bool = False, dense: bool = False, precise: bool = False
 ) -> dict[str, tuple[TensorSpec, ...]]:
     """The inputs and outputs of an engine, as docs/engine-contract.md and docs/frames.md have them.
 
-    sized: whether it takes the images' valid sizes. dense: whether it also gives the warp.
+    sized: whether it takes the images' valid sizes. dense: whether it also gives the warp. precise: and its precision.
     """
     pairs: int | str = "pairs" if contract.any_batch else contract.batch
     frames = contract.frames
@@ -163,6 +163,8 @@ def tensors(
             TensorSpec("warp", "float32", (pairs, 56, 112, 4)),
             TensorSpec("certainty", "float32", (pairs, 56, 112)),
         ]
+    if precise:
+        outputs.append(TensorSpec("precision", "float32", (pairs, 56, 112, 3)))
     return {"inputs": tuple(inputs), "outputs": tuple(outputs)}
 
 
@@ -198,8 +200,10 @@ def good_manifests() -> Mapping[str, EngineManifest]:
     fixed = replace(bundled.input, height=48, width=64, profile=None, fitting="letterbox")
     two_passes = replace(fixed, channels=3, kernel="lanczos", fitting="stretch", coarse=(56, 112))
 
-    def of(contract: InputContract, *, sized: bool = False, dense: bool = False, **changes: Any) -> EngineManifest:
-        made = tensors(contract, bundled.matching, sized=sized, dense=dense)
+    def of(
+        contract: InputContract, *, sized: bool = False, dense: bool = False, precise: bool = False, **changes: Any
+    ) -> EngineManifest:
+        made = tensors(contract, bundled.matching, sized=sized, dense=dense, precise=precise)
         return replace(bundled, input=contract, **made, **changes)
 
     def frames(pixels: Any, contract: InputContract = fixed) -> EngineManifest:
@@ -215,6 +219,7 @@ def good_manifests() -> Mapping[str, EngineManifest]:
         "batch of a range": of(replace(fixed, batch=8, any_batch=True), sized=True),
         "two passes": of(two_passes),
         "dense": of(two_passes, dense=True),
+        "dense with precision": of(two_passes, dense=True, precise=True),
         **{f"frames in {pixels}": frames(pixels) for pixels in ("rgb", "bgr", "grey", "rgba", "nv12")},
         "frames of two passes": frames("rgb", two_passes),
         "frames of a range": of(replace(fixed, frames=ranged), sized=True),

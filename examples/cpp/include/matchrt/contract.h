@@ -110,7 +110,10 @@ inline void check_contract(const Manifest& manifest) {
   }
   const Tensors inputs = grouped(manifest.inputs, groups, "inputs");
   const Group matches{{"keypoints0", "keypoints1", "scores", "num_matches"}, true}, dense{{"warp", "certainty"}, false};
-  const Tensors outputs = grouped(manifest.outputs, {matches, dense}, "outputs");
+  const Tensors outputs = grouped(manifest.outputs, {matches, dense, {{"precision"}, false}}, "outputs");
+  if (outputs.count("precision") && !outputs.count("warp")) {
+    throw Error("manifest-invalid", "manifest.outputs has precision without warp and certainty");
+  }
   if (manifest.frames) {
     check_frames(inputs, manifest);
   } else {
@@ -122,6 +125,7 @@ inline void check_contract(const Manifest& manifest) {
   check_tensor(outputs, "num_matches", "int32", {pairs});
   check_tensor(outputs, "warp", "float32", {pairs, any_side, any_side, 4});
   check_tensor(outputs, "certainty", "float32", {pairs, any_side, any_side});
+  check_tensor(outputs, "precision", "float32", {pairs, any_side, any_side, 3});
 }
 
 }  // namespace matchrt::detail

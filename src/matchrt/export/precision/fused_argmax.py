@@ -54,7 +54,7 @@ class FuseArgMax:
         producers = editor.producers()
         # By what they compute: a node may lack a name, and a tensor does not.
         candidates = {node.output[0] for node in editor.nodes if _reads_arithmetic(node, producers)}
-        types = inferred_types(model) if candidates else {}
+        types = _types(model) if candidates else {}
         count = 0
         for node in editor.rewrite():
             length = _row_length(node, types) if node.output[0] in candidates else None
@@ -66,6 +66,14 @@ class FuseArgMax:
 
     def ensures(self, model: onnx.ModelProto) -> None:
         """Promises nothing beyond a valid graph."""
+
+
+def _types(model: onnx.ModelProto) -> Types:
+    """Types and shapes; nothing for a graph with an operator that ONNX does not know, which the backend will name."""
+    try:
+        return inferred_types(model)
+    except onnx.shape_inference.InferenceError:
+        return {}
 
 
 def _reads_arithmetic(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> bool:
