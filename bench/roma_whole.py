@@ -32,10 +32,9 @@ from roma_rtx import Engine, build, interleaved
 from roma_variants import VARIANTS
 from torch import Tensor
 
-from matchrt.export.passes.base import run_passes
 from matchrt.export.passes.standard import run_standard
 from matchrt.export.precision import apply
-from matchrt.export.precision.fused_argmax import FuseArgMax
+from matchrt.export.precision.fused_argmax import fuse_argmax
 from matchrt.export.to_onnx import drop_dense
 from matchrt.families.roma import ROMA
 from matchrt.models.roma.config import Size
@@ -127,7 +126,7 @@ def export(arguments: argparse.Namespace) -> None:
     drop_dense(model)
     model, _ = run_standard(model)
     model, _ = apply(model, "fp16", "roma")
-    model, _ = run_passes(model, [FuseArgMax()])
+    model, _ = fuse_argmax(model)
     arguments.file.write_bytes(skeleton(model))
     print(f"{arguments.file}: {arguments.file.stat().st_size / 1e6:.2f} MB")
 

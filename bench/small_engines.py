@@ -75,15 +75,14 @@ def write_graphs(folder: Path, engines: list[tuple[str, str]]) -> None:
     """The fp16 graphs of fp32 engines, under new names."""
     import onnx
 
-    from matchrt.export.passes.base import run_passes
     from matchrt.export.precision import apply
-    from matchrt.export.precision.fused_argmax import FuseArgMax
+    from matchrt.export.precision.fused_argmax import fuse_argmax
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in engines:
         manifest = read_manifest(manifest_path(Path(path)))
         model, _ = apply(onnx.load(path), "fp16", manifest.family)
-        model, _ = run_passes(model, [FuseArgMax()])
+        model, _ = fuse_argmax(model)
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
         replace(manifest, precision="fp16").write(manifest_path(folder / f"{name}.onnx"))
         print(f"{name}: {len(model.graph.node)} nodes")

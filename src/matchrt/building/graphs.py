@@ -99,11 +99,10 @@ def _finished(
     """The graph with what its backend needs, whatever the precision."""
     records = (*records, *_split_frames(request, model))
     if request.builder.fuses_reductions:
-        from matchrt.export.passes.base import run_passes
-        from matchrt.export.precision.fused_argmax import FuseArgMax
+        from matchrt.export.precision.fused_argmax import fuse_argmax
 
-        model, fused = run_passes(model, [FuseArgMax()])
-        records = (*records, *(record for record in fused if record.changed))
+        model, fused = fuse_argmax(model)
+        records = (*records, *fused)
     return Graph(model.SerializeToString(deterministic=True), records, rounded)
 
 

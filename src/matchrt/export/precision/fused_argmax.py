@@ -17,9 +17,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from matchrt.export.graph import GraphEditor
-from matchrt.export.passes.base import PassResult, unmet_requirement
+from matchrt.export.passes.base import PassResult, run_passes, unmet_requirement
 from matchrt.export.passes.conditions import require_flat
 from matchrt.export.precision.graph_types import inferred_types, opset
+from matchrt.manifest import PassRecord
 
 # What compilers fuse with a reduction. The result of a product is in memory anyway, and its ArgMax reads it once.
 _FUSED = ("Sub", "Add", "Mul", "Div", "Cast", "Exp")
@@ -50,22 +51,35 @@ class FuseArgMax:
 
     def apply(self, model: onnx.ModelProto) -> PassResult:
         """Rewrites; rows of unknown length stay as they are."""
-        editor = GraphEditor(model.graph)
-        producers = editor.producers()
-        # By what they compute: a node may lack a name, and a tensor does not.
-        candidates = {node.output[0] for node in editor.nodes if _reads_arithmetic(node, producers)}
-        types = _types(model) if candidates else {}
-        count = 0
+        lengths, editor = _lengths(model), GraphEditor(model.graph)
         for node in editor.rewrite():
-            length = _row_length(node, types) if node.output[0] in candidates else None
-            if length is not None:
-                _rewrite(editor, node, length)
-                count += 1
+            if node.output and node.output[0] in lengths:
+                _rewrite(editor, node, lengths[node.output[0]])
         editor.finish()
+        count = len(lengths)
         return PassResult(model, count, f"{count} places of largest values are found by two reductions each")
 
     def ensures(self, model: onnx.ModelProto) -> None:
         """Promises nothing beyond a valid graph."""
+
+
+def fuse_argmax(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
+    """The graph after the pass, and its record; the given graph and nothing where there is nothing to rewrite.
+
+    A graph that ONNX's checker refuses is then left to the backend, which says what it does not take. Errors: those of
+    `run_passes`.
+    """
+    return run_passes(model, [FuseArgMax()]) if _lengths(model) else (model, ())
+
+
+def _lengths(model: onnx.ModelProto) -> dict[str, int]:
+    """The length of the rows of each ArgMax to rewrite, by what it computes: a node may lack a name."""
+    editor = GraphEditor(model.graph)
+    producers = editor.producers()
+    candidates = [node for node in editor.nodes if _reads_arithmetic(node, producers)]
+    types = _types(model) if candidates else {}
+    lengths = {node.output[0]: _row_length(node, types) for node in candidates}
+    return {name: length for name, length in lengths.items() if length is not None}
 
 
 def _types(model: onnx.ModelProto) -> Types:
