@@ -30,3 +30,17 @@ function(matchrt_vendor name)
     target_link_libraries(matchrt::${name} INTERFACE matchrt::matchrt ${matchrt_${name}_LIBRARY} CUDA::cudart)
   endif()
 endfunction()
+
+# matchrt_require_vendor() makes the target of TensorRT, or of TensorRT for RTX with MATCHRT_RTX, or ends with what is missing.
+# `vendor` is its name behind matchrt::.
+macro(matchrt_require_vendor)
+  if(MATCHRT_RTX)
+    set(vendor tensorrt_rtx)
+  else()
+    set(vendor tensorrt)
+  endif()
+  matchrt_vendor(${vendor})
+  if(NOT TARGET matchrt::${vendor})
+    message(FATAL_ERROR "${matchrt_${vendor}_MISSING}; set TENSORRT_ROOT, or CUDAToolkit_ROOT")
+  endif()
+endmacro()
