@@ -14,6 +14,8 @@ from tools.train_lite.scene import Dice, Difficulty, Scene, View, sample_scene
 from tools.train_lite.tiles import Pool
 
 STRIDE = 8
+# Valid sizes are multiples of so many cells: networks that look at squares of cells take no others.
+PADDED = 4
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding) and the truth."""
+    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding), the truth, and the scene that it comes from."""
 
     image0: Tensor
     image1: Tensor
     mask0: Tensor | None
     mask1: Tensor | None
     truth: Truth
+    scene: Scene
 
 
 def _nearest(
@@ -108,7 +111,7 @@ def _pad(dice: Dice, image: Tensor, share: float) -> tuple[Tensor, Tensor]:
     on = dice.chance(share)
     valid = []
     for count in (rows, columns):
-        cells = (dice.uniform(0.6, 1.0) * count).round()
+        cells = (dice.uniform(0.6, 1.0) * count / PADDED).round() * PADDED
         valid.append(torch.where(on & dice.chance(0.7), cells, torch.full_like(cells, count)))
     inside_y = torch.arange(rows, device=image.device) < valid[0][:, None]
     inside_x = torch.arange(columns, device=image.device) < valid[1][:, None]
@@ -136,4 +139,4 @@ def make_pairs(pool: Pool, generator: torch.Generator, shape: Shape, recipe: Rec
         image0, mask0 = _pad(dice, image0, shape.padded)
         image1, mask1 = _pad(dice, image1, shape.padded)
     truth = ground_truth(scene, shape.size0, shape.size1, mask0, mask1)
-    return Pairs(image0, image1, mask0, mask1, truth)
+    return Pairs(image0, image1, mask0, mask1, truth, scene)
