@@ -121,7 +121,7 @@ def local_contrast(_: Dice, image: Tensor) -> Tensor:
 def few_levels(dice: Dice, image: Tensor) -> Tensor:
     """Flat areas of few grey levels."""
     levels = _number(dice, 2.0, 7.0).floor()
-    return (_soft(image, 1) * levels).round() / levels
+    return (_soft(stretch(image), 1) * levels).round() / levels
 
 
 def thermal(dice: Dice, image: Tensor) -> Tensor:
@@ -142,12 +142,13 @@ def thermal(dice: Dice, image: Tensor) -> Tensor:
     warmth = _pick(dice.chance(0.2), _coarse(warmth, 4), warmth)
     columns = dice.normal(1.0, 1, 1, image.shape[3])
     warmth = warmth + _number(dice, 0.0, 0.03) * _grain(dice, image) + _number(dice, 0.0, 0.02) * columns
-    return (0.5 + _number(dice, 0.3, 1.2) * (warmth - 0.5)).clamp(0.0, 1.0)
+    return (0.5 + _number(dice, 0.4, 1.6) * (stretch(warmth) - 0.5)).clamp(0.0, 1.0)
 
 
 def map_like(dice: Dice, image: Tensor) -> Tensor:
     """Flat areas, mostly light, with lines along their borders and labels that the ground does not have."""
-    smooth = torch.lerp(_soft(stretch(image), 2), _soft(stretch(image), 5), _number(dice, 0.0, 1.0))
+    image = stretch(image)
+    smooth = stretch(torch.lerp(_soft(image, 2), _soft(image, 5), _number(dice, 0.0, 1.0)))
     segment = (smooth * _number(dice, 2.5, 6.0) + _number(dice, 0.0, 1.0)).floor()
     # A hash of the segment's number: its colour says nothing about the brightness there.
     colour = torch.remainder(torch.sin(segment * 12.9898 + _number(dice, 0.0, 6.28)) * 43758.547, 1.0)
@@ -155,8 +156,10 @@ def map_like(dice: Dice, image: Tensor) -> Tensor:
     flat = floor + (1.0 - floor) * colour
     thin = (_gradient(segment)[0].abs() + _gradient(segment)[1].abs()).clamp(max=1.0)
     line = _pick(dice.chance(0.5), F.max_pool2d(thin, 3, 1, 1), thin)
-    ink = _pick(dice.chance(0.6), _number(dice, 0.0, 0.7), torch.ones_like(flat))
-    drawn = flat + line * _number(dice, 0.3, 1.0) * (ink - flat)
+    # Light lines need areas that are not.
+    light = dice.chance(0.4) & (floor < 0.5).flatten()
+    ink = _pick(light, torch.ones_like(flat), _number(dice, 0.0, 0.6))
+    drawn = flat + line * _number(dice, 0.4, 1.0) * (ink - flat)
     x, y = _axes(image)
     aside = (x - dice.uniform(-1.0, 1.0, LABELS, 1, 1)).abs() < dice.uniform(0.04, 0.2, LABELS, 1, 1)
     above = (y - dice.uniform(-1.0, 1.0, LABELS, 1, 1)).abs() < dice.uniform(0.012, 0.04, LABELS, 1, 1)
@@ -205,7 +208,7 @@ def night(dice: Dice, image: Tensor) -> Tensor:
     lamps = lamps + 0.25 * _coarse(lamps, 8, 2)
     dark = dark * light + _pick(dice.chance(0.7), lamps, torch.zeros_like(lamps))
     dark = dark + (0.02 * dark.clamp(min=0.0).sqrt() + _number(dice, 0.002, 0.012)) * _grain(dice, image)
-    return (dark * _number(dice, 1.0, 3.0)).clamp(1e-4, 1.0) ** _number(dice, 0.6, 1.0)
+    return (dark * _number(dice, 1.5, 5.0)).clamp(1e-4, 1.0) ** _number(dice, 0.6, 1.0)
 
 
 def weather(dice: Dice, image: Tensor) -> Tensor:
