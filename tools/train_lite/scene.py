@@ -92,12 +92,13 @@ class Dice:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform in low..high."""
-        values = torch.rand(self.batch, *shape, generator=self.generator, device=self.device)
-        return low + (high - low) * values
+        values = torch.empty(self.batch, *shape, device=self.device)
+        return values.uniform_(low, high, generator=self.generator)
 
     def normal(self, deviation: float, *shape: int) -> Tensor:
         """Normal around 0."""
-        return deviation * torch.randn(self.batch, *shape, generator=self.generator, device=self.device)
+        values = torch.empty(self.batch, *shape, device=self.device)
+        return values.normal_(0.0, deviation, generator=self.generator)
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         """bool, True with the given probability."""
