@@ -157,8 +157,8 @@ def _copies(random: Generator, size: int) -> Tile:
     shift = width // 2 if random.random() < 0.3 else 0
     stack = np.concatenate([np.roll(row, shift * (index % 2), axis=1) for index in range(rows)], axis=0)
     shade = random.normal(0, random.uniform(0, 9), (rows, columns, 1)).astype(np.float32)
-    shade = cv2.resize(shade, (size, size), interpolation=cv2.INTER_CUBIC)[:, :, None]
-    tile: Tile = np.clip(stack[:size, :size] + shade, 0, 255).astype(np.uint8)
+    wash = cv2.resize(shade, (size, size), interpolation=cv2.INTER_CUBIC)[:, :, None]
+    tile: Tile = np.clip(stack[:size, :size] + wash, 0, 255).astype(np.uint8)
     _details(tile, random, int(random.integers(3, 40)))
     return tile
 

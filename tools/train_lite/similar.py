@@ -58,10 +58,12 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
     def spectrum(picture: Tensor) -> Tensor:
         picture = picture - picture.mean(dim=(-2, -1), keepdim=True)
-        return torch.fft.rfft2(picture / picture.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-6))
+        found: Tensor = torch.fft.rfft2(picture / picture.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-6))
+        return found
 
     product = spectrum(first)[:, None].conj() * spectrum(second)
-    return torch.fft.irfft2(product, s=(THUMBNAIL, THUMBNAIL)).amax(dim=(-2, -1))
+    correlation: Tensor = torch.fft.irfft2(product, s=(THUMBNAIL, THUMBNAIL))
+    return correlation.amax(dim=(-2, -1))
 
 
 def similar_tiles(mipmaps: Mipmaps, group: Tensor) -> Tensor:
