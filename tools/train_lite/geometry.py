@@ -98,6 +98,11 @@ def visible(scene: Scene, view: View, x: Tensor, y: Tensor) -> tuple[Tensor, Ten
     return index, u, v
 
 
+def on_ground(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
+    """Signed like `outline`: positive where the ground is, everywhere if it is not bounded."""
+    return torch.where(scene.bounded[:, None], KERNELS.outline(scene, 0, u, v), 1.0)
+
+
 def transfer(scene: Scene, source: View, target: View, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Points p of one view -> the same surface points in the other, and bool: visible there.
 
@@ -115,4 +120,5 @@ def transfer(scene: Scene, source: View, target: View, x: Tensor, y: Tensor) -> 
     # Same layer, same place: the second test also rejects ground hidden behind its own relief.
     same = (back == index) & ((back_u - u).square() + (back_v - v).square() < 1e-4)
     finite = there_x.isfinite() & there_y.isfinite()
-    return there_x, there_y, seen & same & finite & scene.positive[:, None]
+    exists = (index > 0) | (on_ground(scene, u, v) > 0)
+    return there_x, there_y, seen & same & finite & exists & scene.positive[:, None]

@@ -10,7 +10,7 @@ from torch import Tensor
 from tools.train_lite.geometry import KERNELS, transfer
 from tools.train_lite.photometric import Strength, degrade
 from tools.train_lite.render import LOOKUP, draw, sample_spectrum, sample_textures, view_points
-from tools.train_lite.scene import Dice, Difficulty, Scene, View, sample_scene
+from tools.train_lite.scene import LEAST_SCALE, Dice, Difficulty, Frame, Scene, View, sample_scene
 from tools.train_lite.tiles import Pool
 
 STRIDE = 8
@@ -120,17 +120,23 @@ def _pad(dice: Dice, image: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return image * pixels, mask.flatten(1)
 
 
+def frame_of(shape: Shape, tile: int) -> Frame:
+    """A view shows a texel of the tile, `tile` texels wide, on at most 1.6 pixels where the zoom leaves a choice."""
+    sides = (*shape.size0, *shape.size1)
+    aspect = min(shape.size0) / max(shape.size0)
+    return Frame(aspect, min(5.0, max(4.0 * LEAST_SCALE, 1.6 * tile / max(sides))))
+
+
 @torch.no_grad()
 def make_pairs(pool: Pool, generator: torch.Generator, shape: Shape, recipe: Recipe) -> Pairs:
     """A batch of pairs; the same generator state gives the same pairs."""
     dice = Dice(generator, pool.table.device, shape.batch)
-    scene = sample_scene(dice, recipe.difficulty)
-    textures = sample_textures(dice, scene, pool.table)
+    scene = sample_scene(dice, recipe.difficulty, frame_of(shape, pool.mipmaps.size))
+    textures = sample_textures(dice, scene, pool)
     spectrum = sample_spectrum(dice, recipe.cross_spectral)
     images = []
     for view, size in enumerate((shape.size0, shape.size1)):
-        tile, grey = textures.tile[:, view], spectrum.view(view)
-        image = draw(pool.mipmaps, scene, scene.view(view), tile, textures.shift, grey, *size)
+        image = draw(pool.mipmaps, scene, scene.view(view), textures.view(view), spectrum.view(view), *size)
         images.append(degrade(dice, image, recipe.strength))
     image0, image1 = images
     mask0: Tensor | None = None

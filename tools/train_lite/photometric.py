@@ -1,4 +1,4 @@
-"""Independent photometric change of the views: exposure, optics, sensor, compression, and other modalities."""
+"""Independent photometric change of the views: exposure, optics, sensor, compression; modality.py has other sensors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tools.train_lite.modality import modality
 from tools.train_lite.scene import Dice, constant
 
 KERNEL = 11
@@ -30,7 +31,7 @@ class Strength:
     """Shares of the views that get each change; the defaults are the recipe."""
 
     untouched: float = 0.12
-    modality: float = 0.22
+    modality: float = 0.35
     shade: float = 0.35
     blur: float = 0.3
     resample: float = 0.15
@@ -51,38 +52,6 @@ def _coordinates(image: Tensor) -> tuple[Tensor, Tensor]:
     y = torch.linspace(-1.0, 1.0, height, device=image.device)[None, None, :, None]
     x = torch.linspace(-1.0, 1.0, width, device=image.device)[None, None, None, :]
     return y, x
-
-
-def _stretch(image: Tensor) -> Tensor:
-    """Mean 0.5, contrast of a normal photograph."""
-    mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = image.std(dim=(1, 2, 3), keepdim=True).clamp(min=0.02)
-    return ((image - mean) / deviation * 0.2 + 0.5).clamp(0.0, 1.0)
-
-
-def modality(dice: Dice, image: Tensor, share: float) -> Tensor:
-    """Other sensors: inversion, a curve that goes up and down, edges, local contrast, few grey levels."""
-    inverted = 1.0 - image
-    turns = _column(dice.uniform(0.7, 2.2))
-    curve = 0.5 + 0.5 * torch.sin(math.pi * turns * image + _column(dice.uniform(0.0, 2 * math.pi)))
-    dx = F.pad(image[..., 1:] - image[..., :-1], (0, 1, 0, 0))
-    dy = F.pad(image[..., 1:, :] - image[..., :-1, :], (0, 0, 0, 1))
-    edges = (dx.square() + dy.square() + 1e-8).sqrt()
-    edges = (edges / (4 * edges.mean(dim=(1, 2, 3), keepdim=True) + 1e-3)).clamp(max=1.0)
-    edges = _where(dice.chance(0.4), 1.0 - edges, edges)
-    # The mean over about 24 pixels, from a reduced image: a window of that size would be read 600 times over.
-    small = F.avg_pool2d(F.avg_pool2d(image, 8), 3, 1, 1, count_include_pad=False)
-    local = F.interpolate(small, size=image.shape[2:], mode="bilinear", align_corners=False)
-    relative = (0.5 + 2.0 * (image - local)).clamp(0.0, 1.0)
-    levels = _column(dice.uniform(2.0, 7.0).floor())
-    smooth = F.avg_pool2d(image, 5, 1, 2, count_include_pad=False)
-    flat = (smooth * levels).round() / levels
-    choice = (dice.uniform(0.0, 1.0) * 5).long()
-    # Several of the pictures differ in kind only; the chosen one replaces the image.
-    chosen = image
-    for index, picture in enumerate((inverted, _stretch(curve), edges, relative, flat)):
-        chosen = _where(choice == index, picture, chosen)
-    return _where(dice.chance(share), chosen, image)
 
 
 def shade(dice: Dice, image: Tensor, share: float) -> Tensor:

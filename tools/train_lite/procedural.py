@@ -1,4 +1,4 @@
-"""Drawn texture tiles: what photographs of nature lack. Text, facades, boards, maps, polygons."""
+"""Drawn texture tiles: what photographs of nature lack. Text, facades, boards, maps, polygons, copies, tables."""
 
 from __future__ import annotations
 
@@ -131,7 +131,56 @@ def _map(random: Generator, size: int) -> Tile:
     return tile
 
 
-KINDS = (_text, _facade, _polygons, _board, _map)
+def _details(tile: Tile, random: Generator, count: int) -> None:
+    """Small marks, each of its own: what tells the copies of a repeated motif apart."""
+    size = len(tile)
+    for _ in range(count):
+        centre = random.integers(0, size, 2).tolist()
+        if random.random() < 0.4:
+            word = "".join(random.choice(list("ABCDEFGHKLMNPRSTUVXYZ23456789"), int(random.integers(2, 6))))
+            scale = float(random.uniform(0.5, 1.5))
+            cv2.putText(tile, word, centre, int(random.integers(0, 8)), scale, _colour(random), 2, cv2.LINE_AA)
+        else:
+            axes = random.integers(3, max(5, size // 40), 2).tolist()
+            cv2.ellipse(tile, centre, axes, float(random.uniform(0, 180)), 0, 360, _colour(random), -1, cv2.LINE_AA)
+
+
+def _copies(random: Generator, size: int) -> Tile:
+    """One motif (a window, a tile of a floor) in rows, equal to the pixel but for some shade and a few details."""
+    columns, rows = int(random.integers(4, 18)), int(random.integers(4, 18))
+    width, height = size // columns + 1, size // rows + 1
+    motif = cv2.resize((_polygons, _board, _facade)[int(random.integers(0, 3))](random, 200), (width, height))
+    if random.random() < 0.7:
+        cv2.rectangle(motif, (0, 0), (width - 1, height - 1), _colour(random), int(random.integers(1, 9)))
+    row = np.concatenate([motif] * columns, axis=1)
+    # Bricks: every other row is set off by half a motif.
+    shift = width // 2 if random.random() < 0.3 else 0
+    stack = np.concatenate([np.roll(row, shift * (index % 2), axis=1) for index in range(rows)], axis=0)
+    shade = random.normal(0, random.uniform(0, 9), (rows, columns, 1)).astype(np.float32)
+    wash = cv2.resize(shade, (size, size), interpolation=cv2.INTER_CUBIC)[:, :, None]
+    tile: Tile = np.clip(stack[:size, :size] + wash, 0, 255).astype(np.uint8)
+    _details(tile, random, int(random.integers(3, 40)))
+    return tile
+
+
+def _table(random: Generator, size: int) -> Tile:
+    """A grid of figures, as in tables, on keyboards and on panels."""
+    tile = _ground(random, size)
+    columns, rows = int(random.integers(5, 16)), int(random.integers(8, 28))
+    ink, face = _colour(random), int(random.integers(0, 8))
+    scale, digits = size / columns / 90, int(random.integers(1, 4))
+    for row in range(rows):
+        for column in range(columns):
+            x, y = int(column * size / columns), int(row * size / rows)
+            corner = (int((column + 1) * size / columns), int((row + 1) * size / rows))
+            cv2.rectangle(tile, (x, y), corner, ink, 1)
+            figure = str(int(random.integers(0, 10**digits)))
+            cv2.putText(tile, figure, (x + 4, corner[1] - 5), face, scale, ink, 1, cv2.LINE_AA)
+    _details(tile, random, int(random.integers(0, 20)))
+    return tile
+
+
+KINDS = (_text, _facade, _polygons, _board, _map, _copies, _table, _copies)
 
 
 def procedural_tile(seed: int, size: int) -> Tile:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tools.train_lite.geometry import KERNELS, to_layer
+from tools.train_lite.geometry import KERNELS, on_ground, to_layer
+from tools.train_lite.mipmaps import MIP_LEVELS, Mipmaps
 from tools.train_lite.scene import Dice, Scene, View, constant
-from tools.train_lite.tiles import MIP_LEVELS, Mipmaps
+from tools.train_lite.tiles import Pool
 
 # Outline values per unit of alpha: patch edges are about one pixel soft.
 EDGE_SHARPNESS = 200.0
@@ -20,10 +21,18 @@ WAVES = 4
 
 @dataclass(frozen=True)
 class Textures:
-    """Which tile each layer of each view shows: tile `[B,2,layers]` and where on it `shift [B,layers,2]`."""
+    """Which tile each layer of each view shows: tile `[B,2,layers]` and where on it `shift [B,layers,2]`.
+
+    background `[B,2]`: the grey value behind a bounded ground.
+    """
 
     tile: Tensor
     shift: Tensor
+    background: Tensor
+
+    def view(self, index: int) -> Textures:
+        """The same without the view axis: tile `[B,layers]`, background `[B]`."""
+        return Textures(self.tile[:, index], self.shift, self.background[:, index])
 
 
 @dataclass(frozen=True)
@@ -51,20 +60,27 @@ class Spectrum:
         )
 
 
-def sample_textures(dice: Dice, scene: Scene, table: Tensor) -> Textures:
-    """Draws tiles from `table`, an index list in which likelier tiles stand more often.
+def sample_textures(dice: Dice, scene: Scene, pool: Pool) -> Textures:
+    """Draws tiles from the pool's table, in which likelier tiles stand more often.
 
-    Patches often show the ground's own tile; unrelated views show another one.
+    Patches often show the ground's own tile. Unrelated views show another tile, one of similar style, or (where the
+    scene says `elsewhere`) the same tile in another place.
     """
-    layers = scene.layers
+    layers, table = scene.layers, pool.table
     drawn = table[(dice.uniform(0.0, 1.0, 2, layers) * len(table)).long().clamp(max=len(table) - 1)]
     tile = drawn[:, :1].expand(-1, 2, -1).clone()
     own = dice.chance(0.35, layers)
     tile = torch.where(own[:, None], tile[:, :, :1], tile)
-    tile[:, 1] = torch.where(scene.positive[:, None], tile[:, 1], drawn[:, 1])
+    choice = (dice.uniform(0.0, 1.0, layers) * pool.similar.shape[1]).long().clamp(max=pool.similar.shape[1] - 1)
+    alike = pool.similar[tile[:, 0]].gather(2, choice[:, :, None])[:, :, 0]
+    # A tile of the same photograph, drawn by chance, is related.
+    other = torch.where(pool.group[drawn[:, 1]] == pool.group[tile[:, 0]], alike, drawn[:, 1])
+    other = torch.where(scene.similar[:, None], alike, other)
+    tile[:, 1] = torch.where((scene.positive | scene.elsewhere)[:, None], tile[:, 1], other)
     shift = dice.uniform(-1.0, 1.0, layers, 2)
     shift[:, 0] = 0.0
-    return Textures(tile, shift)
+    grey = dice.uniform(0.0, 1.0, 2)
+    return Textures(tile, shift, torch.where(dice.chance(0.6, 2), 0.0, grey))
 
 
 def sample_spectrum(dice: Dice, cross_spectral: float) -> Spectrum:
@@ -179,22 +195,23 @@ def draw(
     mipmaps: Mipmaps,
     scene: Scene,
     view: View,
-    tile: Tensor,
-    shift: Tensor,
+    textures: Textures,
     spectrum: Spectrum,
     height: int,
     width: int,
 ) -> Tensor:
-    """Grey view `[B,1,height,width]` in 0..1 before any photometric change; tile `[B,layers]`, shift `[B,layers,2]`."""
+    """Grey view `[B,1,height,width]` in 0..1 before any photometric change; textures and spectrum of this view."""
     x, y = view_points(height, width, 1, mipmaps.texels.device)
     x, y = x.expand(scene.batch, -1), y.expand(scene.batch, -1)
     image = torch.zeros_like(x)
     for layer in range(scene.layers):
         u, v, front = to_layer(scene, view, layer, x, y)
-        start = tile[:, layer, None] * mipmaps.stride
-        colour = LOOKUP.colour(mipmaps, u, v, start, shift[:, layer], spectrum, height, width)
+        start = textures.tile[:, layer, None] * mipmaps.stride
+        colour = LOOKUP.colour(mipmaps, u, v, start, textures.shift[:, layer], spectrum, height, width)
         if layer == 0:
-            image = colour
+            ground = (on_ground(scene, u, v) * EDGE_SHARPNESS + 0.5).clamp(0.0, 1.0)
+            background = textures.background[:, None]
+            image = background + ground * (colour - background)
             continue
         alpha = (KERNELS.outline(scene, layer, u, v) * EDGE_SHARPNESS + 0.5).clamp(0.0, 1.0)
         alpha = alpha * (front & view.active[:, layer, None])

@@ -17,6 +17,8 @@ from torch import Tensor
 
 WAVES = 6
 HALF_PLANES = 5
+# Below it a view shows a mirrored tile whole, twice.
+LEAST_SCALE = 0.6
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Scene:
     mask_*: each layer's outline: half planes `normal . u <= offset` with a wavy edge.
     active: bool `[B,2,layers]`, whether the layer is in the view (an object may have moved away).
     positive: bool `[B]`, False where the two views show unrelated content.
+    similar: bool `[B]`, among those: the second view shows a tile of similar style.
+    elsewhere: bool `[B]`, among those: the two views show regions of one tile that do not overlap.
+    bounded: bool `[B]`, whether the ground ends at its outline, with a plain background behind it.
     """
 
     to_image: Tensor
@@ -42,6 +47,9 @@ class Scene:
     mask_ripple: Tensor
     active: Tensor
     positive: Tensor
+    similar: Tensor
+    elsewhere: Tensor
+    bounded: Tensor
 
     def view(self, index: int) -> View:
         """What concerns one view alone."""
@@ -84,12 +92,13 @@ class Dice:
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform in low..high."""
-        values = torch.rand(self.batch, *shape, generator=self.generator, device=self.device)
-        return low + (high - low) * values
+        values = torch.empty(self.batch, *shape, device=self.device)
+        return values.uniform_(low, high, generator=self.generator)
 
     def normal(self, deviation: float, *shape: int) -> Tensor:
         """Normal around 0."""
-        return deviation * torch.randn(self.batch, *shape, generator=self.generator, device=self.device)
+        values = torch.empty(self.batch, *shape, device=self.device)
+        return values.normal_(0.0, deviation, generator=self.generator)
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         """bool, True with the given probability."""
@@ -98,16 +107,26 @@ class Dice:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """Shares and ranges of the geometric change; the defaults are the recipe."""
+    """Shares and ranges of the geometric change; the defaults are the recipe.
+
+    negative: share of unrelated pairs, `similar` of them of similar style. Of the pairs that are not easy:
+    any_rotation, steep_rotation, wide_rotation: one view rolls anywhere, by 45 to 100 degrees, or by up to 45 degrees;
+    wide_scale: zoom log-uniform up to 4 times; narrow_overlap: 15 to 35 % of the nearer view is in both.
+    bounded: share of pairs whose ground ends, as an organ in a scan or a model before a plain background.
+    """
 
     easy: float = 0.2
-    negative: float = 0.08
+    negative: float = 0.12
+    similar: float = 0.5
     max_slant_degrees: float = 66.0
     strong_slant: float = 0.4
-    wide_scale: float = 0.4
-    any_rotation: float = 0.1
+    wide_scale: float = 0.36
+    narrow_overlap: float = 0.1
+    any_rotation: float = 0.36
+    steep_rotation: float = 0.08
     wide_rotation: float = 0.22
     relief: float = 0.6
+    bounded: float = 0.06
     patches: tuple[float, ...] = (0.45, 0.3)
 
 
@@ -142,38 +161,94 @@ class Cameras:
     place: Tensor
 
 
-def _sample_angles(dice: Dice, difficulty: Difficulty, easy: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Frame:
+    """What the scenes must know of the pictures: shorter by longer side, and the largest useful magnification."""
+
+    aspect: float = 0.75
+    magnification: float = 3.2
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """bool `[B,1]`: pairs with little change, and unrelated pairs that show two regions of one tile."""
+
+    easy: Tensor
+    elsewhere: Tensor
+
+
+def _sample_turn(dice: Dice, difficulty: Difficulty) -> Tensor:
+    """Rolls `[B,2]` in degrees beside the hand's: one of the views, either, is turned."""
+    turn = torch.zeros(dice.batch, 1, device=dice.device)
+    turn = torch.where(dice.chance(difficulty.wide_rotation, 1), dice.uniform(-45.0, 45.0, 1), turn)
+    side = torch.where(dice.chance(0.5, 1), 1.0, -1.0)
+    turn = torch.where(dice.chance(difficulty.steep_rotation, 1), side * dice.uniform(45.0, 100.0, 1), turn)
+    turn = torch.where(dice.chance(difficulty.any_rotation, 1), dice.uniform(-180.0, 180.0, 1), turn)
+    first = dice.chance(0.5, 1)
+    return torch.cat([torch.where(first, turn, 0.0), torch.where(first, 0.0, turn)], dim=1)
+
+
+def _sample_angles(dice: Dice, difficulty: Difficulty, kinds: Kinds, focal: Tensor) -> tuple[Tensor, Tensor]:
     """Slant and roll `[B,2]` in radians."""
     steep = dice.chance(difficulty.strong_slant, 2)
     slant = torch.where(steep, dice.uniform(0.0, difficulty.max_slant_degrees, 2), dice.normal(12.0, 2)).abs()
-    slant = torch.deg2rad(torch.where(easy, 0.2 * slant.clamp(max=30.0), slant))
+    slant = torch.where(kinds.easy, 0.2 * slant.clamp(max=30.0), slant)
+    slant = torch.deg2rad(torch.where(kinds.elsewhere, slant.clamp(max=8.0), slant))
     # Keep the horizon out of the view: tan(slant) * tan(half the diagonal) stays below 0.75.
     slant = torch.minimum(slant, torch.atan(0.75 * focal / 1.25))
-    roll = dice.normal(10.0, 2)
-    wide = dice.chance(difficulty.wide_rotation, 1)
-    turn = torch.where(wide, dice.uniform(-45.0, 45.0, 1), torch.zeros_like(roll[:, :1]))
-    turn = torch.where(dice.chance(difficulty.any_rotation, 1), dice.uniform(-180.0, 180.0, 1), turn)
-    roll = torch.where(easy, 0.3 * roll, torch.cat([roll[:, :1], roll[:, 1:] + turn], dim=1))
-    return slant, torch.deg2rad(roll)
+    roll, turn = dice.normal(10.0, 2), _sample_turn(dice, difficulty)
+    return slant, torch.deg2rad(torch.where(kinds.easy, 0.3 * roll, roll + turn))
 
 
-def _sample_cameras(dice: Dice, difficulty: Difficulty, easy: Tensor) -> Cameras:
+def _sample_scales(dice: Dice, difficulty: Difficulty, kinds: Kinds, frame: Frame) -> Tensor:
+    """Magnifications `[B,2]`; at 1 the long side spans a whole tile.
+
+    Where the zoom is large the farther view makes room for it: the nearer view stays below what the tile can show.
+    """
+    first = torch.exp(dice.uniform(0.0, math.log(2.8), 1)).clamp(max=frame.magnification)
+    octaves = dice.normal(0.25, 1)
+    octaves = torch.where(kinds.easy, 0.3 * octaves, octaves)
+    scale = torch.cat([first, (first * torch.exp2(octaves)).clamp(LEAST_SCALE, frame.magnification)], dim=1)
+    zoom = torch.exp2(dice.uniform(0.0, 2.0, 1))
+    room = (frame.magnification / zoom / LEAST_SCALE).clamp(1.0, 3.0)
+    low = LEAST_SCALE * room ** dice.uniform(0.0, 1.0, 1)
+    wide = torch.cat([low, low * zoom], dim=1)
+    wide = torch.where(dice.chance(0.5, 1), wide.flip(1), wide)
+    scale = torch.where(dice.chance(difficulty.wide_scale, 1) & ~kinds.easy, wide, scale)
+    return torch.where(kinds.elsewhere, dice.uniform(2.9, 3.3, 2), scale)
+
+
+def _sample_targets(dice: Dice, difficulty: Difficulty, kinds: Kinds, frame: Frame, scale: Tensor) -> Tensor:
+    """Ground points in the centres of the views, `[B,2,2]`: the nearer view lies about the farther one's place."""
+    large, small = 1.0 / scale.amin(dim=1, keepdim=True), 1.0 / scale.amax(dim=1, keepdim=True)
+    sides = constant((1.0, frame.aspect), dice.device)
+    base = dice.uniform(-1.0, 1.0, 2) * (1.0 - 0.8 * large).clamp(min=0.05)
+    shift = dice.uniform(-0.75, 0.75, 2) * large
+    shift = torch.where(kinds.easy, 0.4 * shift, shift)
+    along = large + small - 2.0 * small * dice.uniform(0.15, 0.35, 1)
+    aside = torch.cat([along * torch.where(dice.chance(0.5, 1), 1.0, -1.0), small * dice.uniform(-0.1, 0.1, 1)], dim=1)
+    aside = torch.where(dice.chance(0.5, 1), aside, aside.flip(1))
+    narrow = dice.chance(difficulty.narrow_overlap, 1) & ~kinds.easy
+    shift = torch.where(narrow, aside, shift) * sides
+    target = torch.stack([base, base + shift], dim=1)
+    target = torch.where((scale[:, :1] > scale[:, 1:])[:, :, None], target.flip(1), target)
+    # Two halves of the tile; 0.54 keeps the corners of rolled views apart and inside the tile.
+    halves = constant((-0.54, 0.54), dice.device).expand(dice.batch, 2)
+    halves = torch.stack([halves, dice.uniform(-0.5, 0.5, 2)], dim=2)
+    halves = torch.where(dice.chance(0.5, 1, 1), halves, halves.flip(2))
+    return torch.where(kinds.elsewhere[:, :, None], halves, target)
+
+
+def _sample_cameras(dice: Dice, difficulty: Difficulty, kinds: Kinds, frame: Frame) -> Cameras:
     """Focal length f in units of half the long side, magnification s, distance f / s."""
     focal = torch.exp(dice.uniform(math.log(1.0), math.log(5.0), 1)).expand(-1, 2).clone()
     other_focal = dice.chance(0.3, 1)
     focal[:, 1:] = torch.where(other_focal, torch.exp(dice.uniform(0.0, math.log(5.0), 1)), focal[:, 1:])
-    scale0 = torch.exp(dice.uniform(math.log(1.0), math.log(2.8), 1))
-    narrow = dice.normal(0.25, 1)
-    octaves = torch.where(dice.chance(difficulty.wide_scale, 1), dice.uniform(-1.6, 1.6, 1), narrow)
-    octaves = torch.where(easy, 0.3 * narrow, octaves)
-    scale = torch.cat([scale0, (scale0 * torch.exp2(octaves)).clamp(0.6, 5.0)], dim=1)
-    slant, roll = _sample_angles(dice, difficulty, easy, focal)
+    focal = torch.where(kinds.elsewhere, focal.clamp(min=2.5), focal)
+    scale = _sample_scales(dice, difficulty, kinds, frame)
+    slant, roll = _sample_angles(dice, difficulty, kinds, focal)
     rotation = _rotation(dice.uniform(0.0, 2 * math.pi, 2), slant, roll)
-    room = (1.0 - 0.8 / scale0).clamp(min=0.05)
-    target0 = dice.uniform(-1.0, 1.0, 2) * room
-    shift = dice.uniform(-0.75, 0.75, 2) / torch.minimum(scale[:, :1], scale[:, 1:])
-    shift = torch.where(easy, 0.4 * shift, shift)
-    target = torch.stack([target0, target0 + shift], dim=1)
+    target = _sample_targets(dice, difficulty, kinds, frame, scale)
     distance = focal / scale
     ground = torch.cat([target, torch.zeros_like(target[:, :, :1])], dim=2)
     place = ground - distance[..., None] * rotation[:, :, 2]
@@ -227,30 +302,46 @@ def _sample_relief(dice: Dice, difficulty: Difficulty, cameras: Cameras) -> tupl
     return frequency, torch.minimum(slope * share / rate, 0.04 * height[:, None])
 
 
-def _sample_active(dice: Dice, difficulty: Difficulty, easy: Tensor) -> Tensor:
+def _sample_active(dice: Dice, difficulty: Difficulty, kinds: Kinds) -> Tensor:
     """Which layers are in which view, bool `[B,2,layers]`."""
     active = torch.ones(dice.batch, 2, 1 + len(difficulty.patches), dtype=torch.bool, device=dice.device)
     for index, probability in enumerate(difficulty.patches, start=1):
-        present = dice.chance(probability, 1) & (~easy | dice.chance(0.3, 1))
+        present = dice.chance(probability, 1) & (~kinds.easy | dice.chance(0.3, 1))
         one_view = dice.chance(0.2, 1)
         hidden = torch.cat([one_view & dice.chance(0.5, 1), one_view], dim=1)
         hidden[:, 1] &= ~hidden[:, 0]
-        active[:, :, index] = present & ~hidden
+        # A patch seen in both views would relate them, and one with the ground's tile repeats any part of it.
+        active[:, :, index] = present & ~hidden & ~kinds.elsewhere
     return active
 
 
-def sample_scene(dice: Dice, difficulty: Difficulty) -> Scene:
+def _sample_outlines(dice: Dice, cameras: Cameras, layers: int) -> tuple[Tensor, Tensor]:
+    """Half planes of the layers: normals `[B,layers,HALF_PLANES,2]`, offsets `[B,layers,HALF_PLANES]`.
+
+    Patches lie about their own origin, the end of the ground (where it is bounded) about the middle of the two views.
+    """
+    angles = dice.uniform(0.0, 2 * math.pi, layers, HALF_PLANES)
+    normal = torch.stack([angles.cos(), angles.sin()], dim=3)
+    size = torch.exp(dice.uniform(math.log(0.1), math.log(0.45), layers, 1)) / cameras.scale[:, :1, None].clamp(min=1.0)
+    offset = size * dice.uniform(0.5, 1.5, layers, HALF_PLANES)
+    middle = cameras.target.mean(dim=1)[:, None]
+    reach = dice.uniform(0.4, 0.95, HALF_PLANES) / cameras.scale.amin(dim=1, keepdim=True)
+    offset[:, 0] = reach + (normal[:, 0] * middle).sum(dim=2)
+    return normal, offset
+
+
+def sample_scene(dice: Dice, difficulty: Difficulty, frame: Frame = Frame()) -> Scene:
     """Draws a batch of scenes. The order of the draws is part of the recipe: it decides what a seed gives."""
     layers = 1 + len(difficulty.patches)
-    easy = dice.chance(difficulty.easy)[:, None]
-    cameras = _sample_cameras(dice, difficulty, easy)
+    negative, alike, same_tile = dice.chance(difficulty.negative), dice.chance(difficulty.similar), dice.chance(0.5)
+    elsewhere = negative & alike & same_tile
+    kinds = Kinds(dice.chance(difficulty.easy)[:, None] & ~elsewhere[:, None], elsewhere[:, None])
+    cameras = _sample_cameras(dice, difficulty, kinds, frame)
     to_image = _sample_planes(dice, cameras, layers)
     # A positive third row in front of the camera stays positive in the inverse: its denominator says 'in front'.
     from_image, _ = torch.linalg.inv_ex(to_image)
     frequency, amplitude = _sample_relief(dice, difficulty, cameras)
-    angles = dice.uniform(0.0, 2 * math.pi, layers, HALF_PLANES)
-    size = torch.exp(dice.uniform(math.log(0.1), math.log(0.45), layers, 1)) / cameras.scale[:, :1, None].clamp(min=1.0)
-    active = _sample_active(dice, difficulty, easy)
+    normal, offset = _sample_outlines(dice, cameras, layers)
     return Scene(
         to_image=to_image,
         from_image=from_image,
@@ -258,9 +349,12 @@ def sample_scene(dice: Dice, difficulty: Difficulty) -> Scene:
         wave_frequency=frequency,
         wave_phase=dice.uniform(0.0, 2 * math.pi, WAVES),
         wave_amplitude=amplitude,
-        mask_normal=torch.stack([angles.cos(), angles.sin()], dim=3),
-        mask_offset=size * dice.uniform(0.5, 1.5, layers, HALF_PLANES),
+        mask_normal=normal,
+        mask_offset=offset,
         mask_ripple=dice.uniform(0.0, 0.06, layers) * dice.chance(0.5, layers),
-        active=active,
-        positive=~dice.chance(difficulty.negative),
+        active=_sample_active(dice, difficulty, kinds),
+        positive=~negative,
+        similar=negative & alike & ~same_tile,
+        elsewhere=elsewhere,
+        bounded=dice.chance(difficulty.bounded) & ~elsewhere,
     )

@@ -12,11 +12,14 @@ from tools.train_lite.scene import Difficulty
 GENTLE = Recipe(
     Difficulty(
         easy=0.5,
-        negative=0.04,
+        negative=0.06,
         strong_slant=0.1,
-        wide_scale=0.15,
-        any_rotation=0.0,
+        wide_scale=0.1,
+        narrow_overlap=0.0,
+        any_rotation=0.05,
+        steep_rotation=0.0,
         wide_rotation=0.1,
+        bounded=0.0,
         patches=(0.3, 0.15),
     ),
     Strength(untouched=0.4, modality=0.08, shade=0.2, blur=0.15, resample=0.05, noise=0.2, jpeg=0.2),

@@ -11,13 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from tools.train_lite.mipmaps import Mipmaps, Tile, build_mipmaps
 from tools.train_lite.procedural import procedural_tile
-
-Tile = NDArray[np.uint8]
+from tools.train_lite.similar import group_name, similar_tiles
 
 
 def squares(path: Path, size: int) -> list[Tile]:
@@ -41,45 +39,19 @@ def squares(path: Path, size: int) -> list[Tile]:
 PHOTO_WEIGHT = 3
 
 
-MIP_LEVELS = 4
-
-
-@dataclass(frozen=True)
-class Mipmaps:
-    """Tiles ready for look-ups: one int32 a texel (red, green, blue from the lowest byte), a tile's levels in a row.
-
-    texels `[N*stride]`; size: side of the largest level; stride: texels per tile.
-    """
-
-    texels: Tensor
-    size: int
-    stride: int
-
-
 @dataclass(frozen=True)
 class Pool:
-    """The tiles, and `table`: tile indices, likelier tiles more often."""
+    """The tiles, and `table`: tile indices, likelier tiles more often.
+
+    group `[count]`: equal for tiles that may show the same things; similar `[count,K]`: tiles of other groups that look
+    most alike.
+    """
 
     mipmaps: Mipmaps
     table: Tensor
     count: int
-
-
-def build_mipmaps(tiles: list[Tile], device: torch.device) -> Mipmaps:
-    """Mipmaps on `device` of tiles uint8 `[size,size,3]`."""
-    size = tiles[0].shape[0]
-    stride = sum((size >> level) ** 2 for level in range(MIP_LEVELS))
-    texels = torch.empty(len(tiles), stride, dtype=torch.int32, device=device)
-    weight = torch.tensor([1, 256, 65536], dtype=torch.int32, device=device)
-    for index, tile in enumerate(tiles):
-        level = torch.from_numpy(tile).to(device).permute(2, 0, 1)[None].float()
-        begin = 0
-        for _ in range(MIP_LEVELS):
-            flat = (level[0].round().to(torch.int32) * weight[:, None, None]).sum(dim=0, dtype=torch.int32).flatten()
-            texels[index, begin : begin + len(flat)] = flat
-            begin += len(flat)
-            level = F.avg_pool2d(level, 2)
-    return Mipmaps(texels.flatten(), size, stride)
+    group: Tensor
+    similar: Tensor
 
 
 def load_pool(pack: Path, split: str, size: int, drawn: int, workers: int, device: torch.device) -> Pool:
@@ -90,6 +62,7 @@ def load_pool(pack: Path, split: str, size: int, drawn: int, workers: int, devic
     first_seed = 0 if split == "train" else 1_000_000
     found: list[Tile] = []
     table: list[int] = []
+    groups: list[str] = []
     # Decoding runs outside the interpreter's lock, drawing inside: threads for one, processes for the other.
     with ProcessPoolExecutor(workers, get_context("spawn")) as processes, ThreadPoolExecutor(workers) as threads:
         seeds = range(first_seed, first_seed + drawn)
@@ -98,6 +71,11 @@ def load_pool(pack: Path, split: str, size: int, drawn: int, workers: int, devic
             weight = PHOTO_WEIGHT if "-photo-" in path.name else 1
             table += [len(found) + index for index in range(len(tiles))] * weight
             found += tiles
+            groups += [group_name(path.name)] * len(tiles)
         table += range(len(found), len(found) + drawn)
         found += drawings
-    return Pool(build_mipmaps(found, device), torch.tensor(table, device=device), len(found))
+    groups += [f"drawn {seed}" for seed in seeds]
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    group = torch.tensor([names[name] for name in groups], device=device)
+    mipmaps = build_mipmaps(found, device)
+    return Pool(mipmaps, torch.tensor(table, device=device), len(found), group, similar_tiles(mipmaps, group))
