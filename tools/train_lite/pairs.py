@@ -56,7 +56,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding), the truth, and the scene that it comes from."""
+    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding), the truth, and the scene behind it."""
 
     image0: Tensor
     image1: Tensor

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tools.train_lite.graphs import GraphedStep
 from tools.train_lite.networks import Network, new_network
+from tools.train_lite.pairs import Recipe, Shape
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Run:
     pairs: int = 0
     seconds: float = 0.0
     progress: float = 0.0
+    graphs: dict[tuple[Shape, Recipe], GraphedStep] = field(default_factory=dict)
 
 
 def new_run(arguments: argparse.Namespace, device: torch.device) -> Run:

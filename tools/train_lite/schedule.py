@@ -43,7 +43,7 @@ def _square(side: int, batch: int) -> Shape:
 
 # The two shapes that are compiled; the others are rare and run eagerly.
 SQUARE = _square(320, 64)
-STANDARD = Shape(32, (480, 640), (480, 640))
+STANDARD = Shape(24, (480, 640), (480, 640))
 COMPILED = (SQUARE, STANDARD)
 
 FIRST = Stage(0.08, (SQUARE,), (1.0,), GENTLE)
@@ -52,11 +52,11 @@ LARGE = Stage(
     1.0,
     (
         STANDARD,
-        Shape(24, (480, 640), (640, 480), padded=0.5),
-        Shape(16, (640, 832), (640, 832)),
-        Shape(12, (768, 1024), (768, 1024)),
+        Shape(20, (480, 640), (640, 480), padded=0.5),
+        Shape(8, (640, 832), (640, 832)),
+        Shape(4, (768, 1024), (768, 1024)),
     ),
-    (0.85, 0.06, 0.05, 0.04),
+    (0.88, 0.06, 0.04, 0.02),
 )
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "full": (FIRST, SMALL, LARGE),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from matchrt.models.loftr.network import LoFTR
 from tools.train_lite import eloftr_step, step
+from tools.train_lite.graphs import GraphedStep
 from tools.train_lite.losses import sample_positives
 from tools.train_lite.networks import NAMES, Network
 from tools.train_lite.pairs import Pairs, Recipe, Shape, compile_pairs, make_pairs
@@ -49,6 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--drawn", type=int, default=240)
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graphs", action="store_true", help="one CUDA graph a step for the frequent shapes")
     parser.add_argument("--validate-every", type=float, default=120.0, help="seconds")
     parser.add_argument("--validation-batches", type=int, default=6)
     parser.add_argument("--resume", type=Path, help="FOLDER/NAME of an interrupted run: everything goes on")
@@ -85,22 +87,46 @@ def share_gradients(net: Network) -> None:
     torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
+def backward(run: Run, pool: Pool, generator: torch.Generator, job: tuple[Shape, Recipe]) -> Tensor:
+    """Makes a batch of pairs and the gradients; returns the coarse and the fine loss."""
+    shape, recipe = job
+    pairs = make_pairs(pool, generator, shape, recipe)
+    positives = sample_positives(pairs.truth, min(FINE_SAMPLES, pairs.truth.positive.shape[1]), generator)
+    total, coarse, fine = losses(run.net, pairs, positives, generator, pool.table.is_cuda)
+    total.backward()  # type: ignore[no-untyped-call]
+    return torch.stack([coarse, fine])
+
+
+def graphed(run: Run, pool: Pool, generator: torch.Generator, job: tuple[Shape, Recipe]) -> Tensor:
+    """`backward` by the recorded graph of this job, which is recorded first if there is none."""
+    if job not in run.graphs:
+        for old in [key for key in run.graphs if key[0] == job[0]]:
+            del run.graphs[old]  # the recipe changed
+        run.graphs[job] = GraphedStep(lambda: backward(run, pool, generator, job), run.net, generator)
+    return run.graphs[job]()
+
+
 def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, arguments: argparse.Namespace) -> Tensor:
     """One step; returns the coarse and the fine loss."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     dice = random.Random(arguments.seed * 1_000_003 + run.step)
     stage = stage_at(RECIPES[arguments.recipe], progress)
     shape = dice.choices(stage.shapes, stage.weights)[0]
-    stance = "default" if shape in COMPILED else "force_eager"
+    frequent = shape in COMPILED
     if dice.random() < 0.5:
         shape = replace(shape, size0=shape.size1, size1=shape.size0)
-    generator.manual_seed((arguments.seed * 10_000_019 + run.step) * 8 + rank)
-    with torch.compiler.set_stance(stance):
-        pairs = make_pairs(pool, generator, shape, stage.recipe)
-        index0, valid = sample_positives(pairs.truth, min(FINE_SAMPLES, pairs.truth.positive.shape[1]), generator)
-        total, coarse, fine = losses(run.net, pairs, (index0, valid), generator, pool.table.is_cuda)
-        run.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+    seed = (arguments.seed * 10_000_019 + run.step) * 8 + rank
+    generator.manual_seed(seed)
+    run.optimiser.zero_grad(set_to_none=True)
+    with torch.compiler.set_stance("default" if frequent else "force_eager"):
+        if frequent and arguments.graphs:
+            new = (shape, stage.recipe) not in run.graphs
+            found = graphed(run, pool, generator, (shape, stage.recipe))
+            if new:
+                generator.manual_seed(seed)
+                found = graphed(run, pool, generator, (shape, stage.recipe))
+        else:
+            found = backward(run, pool, generator, (shape, stage.recipe))
     share_gradients(run.net)
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
     rate = learning_rate(progress, arguments.lr, arguments.warmup)
@@ -113,7 +139,7 @@ def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, a
     update_average(run, arguments.ema)
     run.step += 1
     run.pairs += shape.batch * (dist.get_world_size() if dist.is_initialized() else 1)
-    return torch.stack([coarse, fine])
+    return found
 
 
 def set_up(device: torch.device) -> None:
@@ -129,6 +155,9 @@ def train(arguments: argparse.Namespace) -> None:
     """The loop. Under several processes (RANK, WORLD_SIZE set) each makes its own pairs and gradients are averaged."""
     began = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     set_up(device)
     main = not dist.is_initialized() or dist.get_rank() == 0
     amp = device.type == "cuda"

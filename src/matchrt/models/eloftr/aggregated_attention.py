@@ -51,31 +51,28 @@ def lattice(height: int, width: int, aggregation: int, valid: Tensor | None, dev
     """
     small = height // aggregation, width // aggregation
     if valid is None:
-        limits = torch.tensor([small], device=device)
-        return Lattice(*_interpolations((height, width), small, limits, aggregation), None)
+        rows = _interpolation(height, small[0], small[0] - 1, aggregation, device)
+        return Lattice(rows, _interpolation(width, small[1], small[1] - 1, aggregation, device), None)
     limits = torch.div(valid, aggregation, rounding_mode="floor")
     inside_rows = torch.arange(small[0], device=device)[None] < limits[:, :1]
     inside_columns = torch.arange(small[1], device=device)[None] < limits[:, 1:]
     outside = ~(inside_rows[:, :, None] & inside_columns[:, None, :]).flatten(1)
     bias = outside[:, None, None, :].to(torch.float32) * PADDING
-    return Lattice(*_interpolations((height, width), small, limits, aggregation), bias)
+    last_row, last_column = ((limits[:, axis : axis + 1] - 1).to(torch.float32) for axis in (0, 1))
+    rows = _interpolation(height, small[0], last_row, aggregation, device)
+    return Lattice(rows, _interpolation(width, small[1], last_column, aggregation, device), bias)
 
 
-def _interpolations(
-    full: tuple[int, int], small: tuple[int, int], limits: Tensor, aggregation: int
-) -> tuple[Tensor, Tensor]:
-    """Bilinear interpolation (corners not aligned) as a matrix per axis, `[1 or B, full, small]`.
+def _interpolation(full: int, small: int, last: Tensor | int, aggregation: int, device: torch.device) -> Tensor:
+    """Bilinear interpolation (corners not aligned) along one axis as a matrix, `[1 or B, full, small]`.
 
-    Positions are clamped to the valid part: a cell at its edge repeats the edge, as if the padding were cut off.
+    last: the last aggregated cell of the valid part, float `[B,1]` or one number for all. Positions are clamped to it: a
+    cell at the edge repeats the edge, as if the padding were cut off.
     """
-    matrices = []
-    for axis in (0, 1):
-        position = (torch.arange(full[axis], device=limits.device) + 0.5) / aggregation - 0.5
-        last = (limits[:, axis : axis + 1] - 1).to(torch.float32)
-        position = torch.minimum(position[None].clamp(min=0.0), last)
-        cells = torch.arange(small[axis], device=limits.device, dtype=torch.float32)
-        matrices.append((1.0 - (position[:, :, None] - cells).abs()).clamp(min=0.0))
-    return matrices[0], matrices[1]
+    position = (((torch.arange(full, device=device) + 0.5) / aggregation - 0.5)[None]).clamp(min=0.0)
+    position = torch.minimum(position, last) if isinstance(last, Tensor) else position.clamp(max=last)
+    cells = torch.arange(small, device=device, dtype=torch.float32)
+    return (1.0 - (position[:, :, None] - cells).abs()).clamp(min=0.0)
 
 
 class AggregatedAttentionLayer(nn.Module):

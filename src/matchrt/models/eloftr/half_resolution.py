@@ -33,7 +33,7 @@ def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int) -> Te
     rows = (row[:, :, None] * CELL + offset).clamp(0, height - 1)
     columns = (column[:, :, None] * CELL + offset).clamp(0, width - 1)
     index = (rows[:, :, :, None] * width + columns[:, :, None, :]).flatten(2)
-    if isinstance(height, int):  # see `fine.half_windows`
+    if isinstance(height, int) and not features.requires_grad:  # see `fine.half_windows`; training needs it not
         index = stored_integers(index).long()
     if not isinstance(batch, int) or batch > 1:
         index = index + torch.arange(batch, device=cells.device)[:, None, None] * (height * width)
