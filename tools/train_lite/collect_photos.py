@@ -37,6 +37,7 @@ def fetch(source: Source, folder: Path) -> Path:
         return unpacked
     downloads = folder / "deb"
     downloads.mkdir(parents=True, exist_ok=True)
+    unpacked.parent.mkdir(exist_ok=True)  # dpkg makes one folder, not two
     subprocess.run(["apt-get", "download", f"{source.package}={source.version}"], cwd=downloads, check=True)
     (package,) = downloads.glob(f"{source.package}_*.deb")
     subprocess.run(["dpkg", "-x", str(package), str(unpacked)], check=True)

@@ -17,6 +17,8 @@ from tools.train_lite.tiles import Pool
 STRIDE = 8
 # Of the grey values around a cell, below which nobody could say what it shows.
 LEAST_CONTRAST = 3.5 / 255
+# Valid sizes are multiples of so many cells: networks that look at squares of cells take no others.
+PADDED = 4
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding) and the truth."""
+    """Images `[B,1,H,W]`, cell masks `[B,L]`, `[B,S]` (None: no padding), the truth, and the scene behind it."""
 
     image0: Tensor
     image1: Tensor
     mask0: Tensor | None
     mask1: Tensor | None
     truth: Truth
+    scene: Scene
 
 
 def _nearest(
@@ -108,7 +111,7 @@ def _pad(dice: Dice, image: Tensor, share: float) -> tuple[Tensor, Tensor]:
     on = dice.chance(share)
     valid = []
     for count in (rows, columns):
-        cells = (dice.uniform(0.6, 1.0) * count).round()
+        cells = (dice.uniform(0.6, 1.0) * count / PADDED).round() * PADDED
         valid.append(torch.where(on & dice.chance(0.7), cells, torch.full_like(cells, count)))
     inside_y = torch.arange(rows, device=image.device) < valid[0][:, None]
     inside_x = torch.arange(columns, device=image.device) < valid[1][:, None]
@@ -153,4 +156,4 @@ def make_pairs(pool: Pool, generator: torch.Generator, shape: Shape, recipe: Rec
     if mask0 is not None and mask1 is not None:
         seen0, seen1 = seen0 & mask0, seen1 & mask1
     truth = ground_truth(scene, shape.size0, shape.size1, seen0, seen1)
-    return Pairs(image0, image1, mask0, mask1, truth)
+    return Pairs(image0, image1, mask0, mask1, truth, scene)

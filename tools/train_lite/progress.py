@@ -22,38 +22,40 @@ FIELDS = (
     "precision1",
     "recall3",
     "matches",
+    "false",
 )
 
 
 class Clock:
-    """The share of the run that has passed, the same on every rank. `OUT/minutes` overrides `--minutes` meanwhile."""
+    """How much of the schedule has passed, the same on every rank.
 
-    def __init__(self, arguments: argparse.Namespace, earlier: float, device: torch.device) -> None:
+    This part of the run leads from `start` (0, or where a resumed run stood) to `--until` in `--minutes`, which begin
+    after the first step: loading and compilation do not count. `OUT/minutes` overrides `--minutes` meanwhile.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, start: float, device: torch.device) -> None:
         self.arguments = arguments
-        self.begin = time.monotonic() - earlier
-        self.first = 0.0
+        self.start_share = start
+        self.first: float | None = None
         self.device = device
-        self.share = 0.0
-
-    def seconds(self) -> float:
-        """Since the run began, pauses between resumed parts left out."""
-        return time.monotonic() - self.begin
+        self.share = start
 
     def start(self) -> None:
-        """Called after the first step: compilation does not count."""
-        self.first = self.seconds()
+        """Called after the first step."""
+        if self.first is None:
+            self.first = time.monotonic()
 
     def progress(self, step: int) -> float:
         """0..1; asks rank 0 every tenth step."""
         if self.arguments.steps:
             return step / float(self.arguments.steps)
-        if step % 10 == 0:
+        if step % 10 == 0 and self.first is not None:
             override = self.arguments.out / "minutes"
             minutes = float(override.read_text()) if override.exists() else self.arguments.minutes
-            share = torch.tensor((self.seconds() - self.first) / (60 * minutes - self.first), device=self.device)
+            passed = torch.tensor((time.monotonic() - self.first) / (60 * minutes), device=self.device)
             if dist.is_initialized():
-                dist.broadcast(share, 0)
-            self.share = float(share) if self.first else 0.0
+                dist.broadcast(passed, 0)
+            self.share = self.start_share + (self.arguments.until - self.start_share) * float(passed)
         return self.share
 
 

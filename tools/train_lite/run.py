@@ -10,31 +10,26 @@ from typing import Any
 
 import torch
 
-from matchrt.models.loftr.config import LOFTR_LITE
-from matchrt.models.loftr.network import LoFTR
+from tools.train_lite.networks import Network, new_network
 
 
 @dataclass
 class Run:
     """What changes during training."""
 
-    net: LoFTR
-    average: LoFTR
+    net: Network
+    average: Network
     optimiser: torch.optim.Optimizer
     step: int = 0
     pairs: int = 0
     seconds: float = 0.0
+    progress: float = 0.0
 
 
 def new_run(arguments: argparse.Namespace, device: torch.device) -> Run:
     """A run from scratch, from given weights, or from where another stopped."""
     torch.manual_seed(arguments.seed)
-    net = LoFTR(LOFTR_LITE).to(device)
-    for parameter in net.parameters():
-        if parameter.dim() > 1 and parameter.dim() != 4:
-            torch.nn.init.xavier_uniform_(parameter)
-        elif parameter.dim() == 4:
-            torch.nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
+    net = new_network(arguments.network).to(device)
     if arguments.start:
         net.load_state_dict(torch.load(arguments.start, map_location=device, weights_only=True)["state"])
     if device.type == "cuda":
@@ -52,6 +47,7 @@ def new_run(arguments: argparse.Namespace, device: torch.device) -> Run:
 def save(run: Run, out: Path, name: str, seed: int) -> None:
     """Four files of about 9 MiB: weights, their average, and the optimiser's two moments."""
     facts: dict[str, Any] = {"step": run.step, "pairs": run.pairs, "seconds": run.seconds, "seed": seed}
+    facts["progress"] = run.progress
     torch.save(facts | {"state": run.net.state_dict()}, out / f"{name}-net.pt")
     torch.save(facts | {"state": run.average.state_dict()}, out / f"{name}-average.pt")
     optimiser = run.optimiser.state_dict()
@@ -76,7 +72,7 @@ def load(run: Run, prefix: Path, device: torch.device) -> None:
     for index, entry in optimiser["state"].items():
         entry["exp_avg_sq"] = second[index]
     run.optimiser.load_state_dict(optimiser)
-    run.step, run.pairs, run.seconds = net["step"], net["pairs"], net["seconds"]
+    run.step, run.pairs, run.seconds, run.progress = net["step"], net["pairs"], net["seconds"], net["progress"]
 
 
 @torch.no_grad()

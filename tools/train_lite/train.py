@@ -1,4 +1,4 @@
-"""Trains loftr-lite. Every step's pairs depend on the seed and the step alone; a run can be resumed.
+"""Trains eloftr-lite or loftr-lite. Every step's pairs depend on the seed and the step alone; a run can be resumed.
 
 The length is a time (`--minutes`) or a number of steps (`--steps`); the schedule follows the share that has passed.
 """
@@ -17,16 +17,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from matchrt.models.loftr.network import LoFTR
+from tools.train_lite import eloftr_step, step
 from tools.train_lite.losses import sample_positives
-from tools.train_lite.pairs import Recipe, Shape, compile_pairs, make_pairs
+from tools.train_lite.networks import NAMES, Network
+from tools.train_lite.pairs import Pairs, Recipe, Shape, compile_pairs, make_pairs
 from tools.train_lite.progress import Clock, Log
 from tools.train_lite.run import Run, new_run, save, update_average
 from tools.train_lite.schedule import COMPILED, RECIPES, learning_rate, stage_at
-from tools.train_lite.step import compile_parts, losses
 from tools.train_lite.tiles import Pool, load_pool
 from tools.train_lite.validate import validate
 
-FINE_SAMPLES = 160
+FINE_SAMPLES = 128
 
 
 def parse() -> argparse.Namespace:
@@ -34,8 +35,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--network", choices=NAMES, default="eloftr-lite")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="full")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--until", type=float, default=1.0, help="the share of the schedule at which this part ends")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=float, default=0.03)
@@ -53,7 +56,24 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def share_gradients(net: LoFTR) -> None:
+def losses(
+    net: Network, pairs: Pairs, positives: tuple[Tensor, Tensor], generator: torch.Generator, amp: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Total, coarse and fine loss of the network's own kind; positives from `sample_positives`."""
+    if isinstance(net, LoFTR):
+        return step.losses(net, pairs, *positives, amp)
+    return eloftr_step.losses(net, pairs, positives, generator, amp)
+
+
+def compile_parts(net: Network) -> None:
+    """Compiles what the network's own kind has to compile."""
+    if isinstance(net, LoFTR):
+        step.compile_parts(net)
+    else:
+        eloftr_step.compile_parts(net)
+
+
+def share_gradients(net: Network) -> None:
     """Means of the gradients over all ranks."""
     if not dist.is_initialized():
         return
@@ -78,7 +98,7 @@ def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, a
     with torch.compiler.set_stance(stance):
         pairs = make_pairs(pool, generator, shape, stage.recipe)
         index0, valid = sample_positives(pairs.truth, min(FINE_SAMPLES, pairs.truth.positive.shape[1]), generator)
-        total, coarse, fine = losses(run.net, pairs, index0, valid, pool.table.is_cuda)
+        total, coarse, fine = losses(run.net, pairs, (index0, valid), generator, pool.table.is_cuda)
         run.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
     share_gradients(run.net)
@@ -123,7 +143,8 @@ def train(arguments: argparse.Namespace) -> None:
     check = Shape(16, (480, 640), (480, 640)) if amp else Shape(2, (96, 128), (96, 128))
     generator = torch.Generator(device)
     log = Log(arguments.out / "log.csv", main)
-    clock = Clock(arguments, run.seconds + time.monotonic() - began, device)
+    clock = Clock(arguments, run.progress, device)
+    earlier = run.seconds
     last_check = time.monotonic()
     recent: list[Tensor] = []
 
@@ -132,13 +153,13 @@ def train(arguments: argparse.Namespace) -> None:
             found = validate(run.average, held_out, check, Recipe(), batches, amp)
         return {key: round(value, 4) for key, value in found.row().items()}
 
-    while (progress := clock.progress(run.step)) < 1:
+    while (progress := clock.progress(run.step)) < arguments.until:
         run.net.train()
         recent.append(advance(run, pool, generator, progress, arguments))
-        if not clock.first:
+        if clock.first is None:
             recent[-1].tolist()
             clock.start()
-        run.seconds = clock.seconds()
+        run.seconds, run.progress = earlier + time.monotonic() - began, progress
         due = main and time.monotonic() - last_check > arguments.validate_every
         if run.step % 50 == 0 or due:
             mean = torch.stack(recent).mean(dim=0).tolist()
@@ -152,8 +173,9 @@ def train(arguments: argparse.Namespace) -> None:
                 last_check = time.monotonic()
             log.row(row)
     if main:
+        run.progress = arguments.until
         save(run, arguments.out, "final", arguments.seed)
-        row = {"step": run.step, "seconds": round(run.seconds, 1), "progress": 1.0, "pairs": run.pairs}
+        row = {"step": run.step, "seconds": round(run.seconds, 1), "progress": arguments.until, "pairs": run.pairs}
         log.row(row | checked(2 * arguments.validation_batches))
         print("done", flush=True)
 

@@ -2,86 +2,91 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
+from torch import Tensor
 
-from matchrt.models.loftr.network import LoFTR
-from matchrt.models.loftr.resnet_fpn import run_backbone
-from matchrt.models.parts.coarse_matching import Grid, fast_dual_softmax, select_matches
-from matchrt.models.parts.config import CoarseMatchConfig
+from matchrt.models.parts.coarse_matching import Grid
+from tools.train_lite.geometry import transfer
+from tools.train_lite.networks import Network
 from tools.train_lite.pairs import STRIDE, Pairs, Recipe, Shape, make_pairs
 from tools.train_lite.tiles import Pool
 
-BORDER = 2
 SLOTS = 2400
 
 
 @dataclass(frozen=True)
 class Score:
-    """Means over pairs; precision at N pixels of the matches above the threshold, recall of the true matches."""
+    """Means over pairs; precision at N pixels of the matches above the threshold, recall of the true matches.
+
+    false: matches of a pair that shows unrelated content.
+    """
 
     precision3: float
     precision1: float
     recall3: float
     matches: float
+    false: float
 
     def row(self) -> dict[str, float]:
         """As CSV columns."""
         return asdict(self)
 
 
+def errors(pairs: Pairs, points0: Tensor, points1: Tensor) -> Tensor:
+    """Distance in pixels of points1 `[B,K,2]` from where the scene puts points0; infinite where that is hidden."""
+    (height0, width0), (height1, width1) = (image.shape[2:] for image in (pairs.image0, pairs.image1))
+    half0, half1 = max(height0, width0) / 2, max(height1, width1) / 2
+    x, y = (points0[..., 0] - (width0 - 1) / 2) / half0, (points0[..., 1] - (height0 - 1) / 2) / half0
+    scene = pairs.scene
+    there_x, there_y, seen = transfer(scene, scene.view(0), scene.view(1), x, y)
+    true = torch.stack([there_x * half1 + (width1 - 1) / 2, there_y * half1 + (height1 - 1) / 2], dim=2)
+    error = (true - points1).norm(dim=2)
+    return torch.where(seen & error.isfinite(), error, torch.full_like(error, torch.inf))
+
+
 @torch.no_grad()
-def score_pairs(net: LoFTR, pairs: Pairs, threshold: float, amp: bool) -> tuple[float, float, float, float, int]:
-    """Sums over a batch: right within 3 px, within 1 px, matches, findable matches; and the number of pairs."""
-    truth = pairs.truth
+def score_pairs(net: Network, pairs: Pairs, amp: bool) -> list[float]:
+    """Sums over a batch: right within 3 px, within 1 px, matches, findable, pairs, matches and pairs of unrelated."""
     with torch.autocast(pairs.image0.device.type, dtype=torch.bfloat16, enabled=amp):
-        (coarse0, fine0), (coarse1, fine1) = run_backbone(net.backbone, pairs.image0, pairs.image1)
-        tokens0, tokens1 = net.encode_coarse(coarse0, coarse1)
-    assert fine0 is not None and fine1 is not None
-    scores = net.similarity(tokens0.float(), tokens1.float())
-    confidence = fast_dual_softmax(scores, scores.transpose(1, 2))
-    grid0, grid1 = Grid(*coarse0.shape[2:]), Grid(*coarse1.shape[2:])
-    found = select_matches(confidence, grid0, grid1, CoarseMatchConfig(threshold=threshold, border=BORDER), SLOTS)
-    del confidence
-    expectation, _ = net.refine(
-        (fine0.float(), fine1.float()),
-        (tokens0.float(), tokens1.float()),
-        (found.index0, found.index1),
-        (grid0.width, grid1.width),
-    )
-
-    def pixels(cells: torch.Tensor) -> torch.Tensor:
-        return STRIDE * torch.stack([cells % grid1.width, cells // grid1.width], dim=2).float()
-
-    point = pixels(found.index1) + 4.0 * expectation
-    true_cell = truth.nearest0.gather(1, found.index0)
-    true_point = pixels(true_cell) + truth.offset.gather(1, found.index0[:, :, None].expand(-1, -1, 2))
-    error = (point - true_point).norm(dim=2)
-    error = torch.where(truth.known0.gather(1, found.index0), error, torch.full_like(error, 1e4))
+        found = net(pairs.image0, pairs.image1, max_matches=SLOTS)
+    error = errors(pairs, found.keypoints0.float(), found.keypoints1.float())
     real = found.scores > 0
-    border0 = grid0.interior(BORDER, error.device)
-    border1 = grid1.interior(BORDER, error.device).expand(len(error), -1).gather(1, truth.nearest0)
-    findable = truth.positive & border0 & border1
-    return (
-        float((real & (error < 3)).sum()),
-        float((real & (error < 1)).sum()),
-        float(real.sum()),
-        float(findable.sum()),
-        len(error),
-    )
+    truth, border = pairs.truth, net.config.match.border
+    grid0, grid1 = (Grid(*(side // STRIDE for side in image.shape[2:])) for image in (pairs.image0, pairs.image1))
+    border0 = grid0.interior(border, error.device)
+    border1 = grid1.interior(border, error.device).expand(len(error), -1).gather(1, truth.nearest0)
+    related = pairs.scene.positive[:, None]
+    kept = real & related
+    sums = [
+        (kept & (error < 3)).sum(),
+        (kept & (error < 1)).sum(),
+        kept.sum(),
+        (truth.positive & border0 & border1).sum(),
+        related.sum(),
+        (real & ~related).sum(),
+        (~related).sum(),
+    ]
+    return [float(part) for part in sums]
 
 
 def validate(
-    net: LoFTR, pool: Pool, shape: Shape, recipe: Recipe, batches: int, amp: bool, threshold: float = 0.2
+    net: Network, pool: Pool, shape: Shape, recipe: Recipe, batches: int, amp: bool, threshold: float = 0.2
 ) -> Score:
     """Scores the network on the same pairs every time."""
     net.eval()
+    before = net.config
+    net.config = replace(before, match=replace(before.match, threshold=threshold))  # type: ignore[assignment]
     generator = torch.Generator(pool.table.device)
-    totals = [0.0] * 5
+    totals = [0.0] * 7
     for batch in range(batches):
         generator.manual_seed(987_654 + batch)
-        sums = score_pairs(net, make_pairs(pool, generator, shape, recipe), threshold, amp)
+        sums = score_pairs(net, make_pairs(pool, generator, shape, recipe), amp)
         totals = [total + part for total, part in zip(totals, sums, strict=True)]
-    right3, right1, matches, findable, pairs = totals
-    return Score(right3 / max(matches, 1), right1 / max(matches, 1), right3 / max(findable, 1), matches / pairs)
+    net.config = before  # type: ignore[assignment]
+    right3, right1, matches, findable, pairs, wrong, unrelated = totals
+    kept = max(matches, 1)
+    return Score(
+        right3 / kept, right1 / kept, right3 / max(findable, 1), matches / max(pairs, 1), wrong / max(unrelated, 1)
+    )

@@ -21,6 +21,10 @@ class ELoFTRConfig:
     built_side: side in pixels of the images that this network is for. Positions are scaled by the ratio of the two (the
         authors' NPE rule).
     fine_regress: channels of the fine features that only the last refinement reads.
+    pyramid: channels of the pyramid at 1/4 and 1/2 and of its last map; None for the authors' (those of the next
+        coarser stage, twice, and of the stage at 1/2).
+    half_resolution: refine on the half-resolution map instead of its enlargement, by `half_resolution`.
+    cosine: match the cosines of the coarse features, by `parts.coarse_matching_bounded`.
     match: rules of the coarse matching.
 
     Error: ValueError if the values do not go together.
@@ -35,12 +39,20 @@ class ELoFTRConfig:
     trained_side: int = 832
     built_side: int = 832
     fine_regress: int = 8
+    pyramid: tuple[int, int, int] | None = None
+    half_resolution: bool = False
+    cosine: bool = False
     match: CoarseMatchConfig = field(default_factory=CoarseMatchConfig)
 
     @property
     def d_model(self) -> int:
         """Channels of the coarse features."""
         return self.widths[-1]
+
+    @property
+    def pyramid_widths(self) -> tuple[int, int, int]:
+        """Channels of the pyramid at 1/4 and 1/2 and of its last map."""
+        return (self.widths[3], self.widths[2], self.widths[1]) if self.pyramid is None else self.pyramid
 
     @property
     def coarse_stride(self) -> int:
@@ -50,7 +62,23 @@ class ELoFTRConfig:
     def __post_init__(self) -> None:
         if self.d_model % (4 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} is not a multiple of 4 times n_heads {self.n_heads}")
-        if not 0 < self.fine_regress < self.widths[1]:
-            raise ValueError(f"fine_regress {self.fine_regress} leaves none of {self.widths[1]} fine channels to match")
+        fine = self.pyramid_widths[2]
+        if not 0 < self.fine_regress < fine:
+            raise ValueError(f"fine_regress {self.fine_regress} leaves none of {fine} fine channels to match")
         if self.match.border < 1:
             raise ValueError("border 0: fine windows would reach over the edge of the image")
+
+
+# It is here and not with the other variants (`matchrt.families.eloftr`), because the training tools need it.
+# Widths and depth were chosen by their time on two threads of a CPU: docs/models/eloftr-lite.md.
+ELOFTR_LITE = ELoFTRConfig(
+    widths=(16, 16, 48, 112),
+    blocks=(1, 1, 3, 5),
+    n_heads=4,
+    layer_pairs=3,
+    trained_side=640,
+    built_side=640,
+    pyramid=(48, 32, 32),
+    half_resolution=True,
+    cosine=True,
+)

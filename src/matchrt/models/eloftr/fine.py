@@ -23,14 +23,15 @@ class FineFeatures(nn.Module):
     def __init__(self, config: ELoFTRConfig) -> None:
         super().__init__()
         _, half, quarter, coarse = config.widths
-        self.layer3_outconv = nn.Conv2d(coarse, coarse, 1, bias=False)
-        self.layer2_outconv = nn.Conv2d(quarter, coarse, 1, bias=False)
-        self.layer2_outconv2 = _merge(coarse, quarter)
-        self.layer1_outconv = nn.Conv2d(half, quarter, 1, bias=False)
-        self.layer1_outconv2 = _merge(quarter, half)
+        at_quarter, at_half, last = config.pyramid_widths
+        self.layer3_outconv = nn.Conv2d(coarse, at_quarter, 1, bias=False)
+        self.layer2_outconv = nn.Conv2d(quarter, at_quarter, 1, bias=False)
+        self.layer2_outconv2 = _merge(at_quarter, at_half)
+        self.layer1_outconv = nn.Conv2d(half, at_half, 1, bias=False)
+        self.layer1_outconv2 = _merge(at_half, last)
 
     def forward(self, coarse: Tensor, quarter: Tensor, half: Tensor) -> Tensor:
-        """Coarse `[B,C3,H/8,W/8]`, quarter `[B,C2,H/4,W/4]`, half `[B,C1,H/2,W/2]` -> `[B,C1,H/2,W/2]`."""
+        """Coarse `[B,C3,H/8,W/8]`, quarter `[B,C2,H/4,W/4]`, half `[B,C1,H/2,W/2]` -> `[B,C,H/2,W/2]`."""
         x = self.layer2_outconv2(self.layer2_outconv(quarter) + _doubled(self.layer3_outconv(coarse)))
         return self.layer1_outconv2(self.layer1_outconv(half) + _doubled(x))
 

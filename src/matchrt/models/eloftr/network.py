@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from matchrt.models.eloftr.aggregated_attention import AggregatedTransformer
 from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
+from matchrt.models.eloftr.half_resolution import HalfMatching, HalfWindows
 from matchrt.models.eloftr.repvgg import RepVGG
 from matchrt.models.parts.coarse_matching import (
     CoarseMatches,
@@ -25,6 +26,7 @@ from matchrt.models.parts.coarse_matching import (
     select_matches,
     select_pairs,
 )
+from matchrt.models.parts.coarse_matching_bounded import CosineScores
 from matchrt.models.parts.match_tensors import MatchTensors, finished
 
 Pair = tuple[Tensor, Tensor]
@@ -40,10 +42,16 @@ class ELoFTR(nn.Module):
         self.config = config
         self.backbone = RepVGG(config.widths, config.blocks)
         self.loftr_coarse = AggregatedTransformer(config)
-        self.coarse_matching = CoarseScores(config.match.temperature, config.match.narrow, config.softmax)
+        self.coarse_matching: CoarseScores | CosineScores
+        if config.cosine:
+            self.coarse_matching = CosineScores()
+        else:
+            self.coarse_matching = CoarseScores(config.match.temperature, config.match.narrow, config.softmax)
         self.fine_preprocess = FineFeatures(config)
-        self.fine_windows = FineWindows()
-        self.fine_matching = FineMatching(config.fine_regress)
+        half = config.half_resolution
+        self.fine_windows: FineWindows | HalfWindows = HalfWindows() if half else FineWindows()
+        kind = HalfMatching if half else FineMatching
+        self.fine_matching: FineMatching | HalfMatching = kind(config.fine_regress)
 
     def features(self, image0: Tensor, image1: Tensor) -> Stages:
         """Backbone features of both images; one batched call when their sizes agree."""
@@ -59,7 +67,7 @@ class ELoFTR(nn.Module):
     def windows(self, x0: Tensor, x1: Tensor, stages: Stages, cells: Pair) -> Pair:
         """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0 and `[B,K,100,C]` of image 1.
 
-        The windows of image 1 have a margin of one pixel.
+        The windows of image 1 have a margin of one pixel. On the half-resolution map they have 16 and 36 pixels.
         x0, x1: the transformer's `[B,h,w,C]`.
         stages: as from `features`.
         cells: int64 `[B,K]` of both images.
@@ -96,11 +104,18 @@ class ELoFTR(nn.Module):
         confidence = self.coarse_matching(x0.flatten(1, 2), x1.flatten(1, 2), (grid0.width, grid1.width), *masks)
         matches = self.select(confidence, grid0, grid1, max_matches)
         cells = (matches.index0, matches.index1)
-        windows = self.windows(x0, x1, stages, cells)
-        pixel0, pixel1, offset, margin = self.fine_matching(*windows)
-        keypoints0 = self.points(cells[0], grid0.width, pixel0)
-        keypoints1 = self.points(cells[1], grid1.width, pixel1) + offset
+        keypoints0, keypoints1, margin = self.refined(self.windows(x0, x1, stages, cells), cells, (grid0, grid1))
         return finished(keypoints0, keypoints1, matches.scores, margin)
+
+    def refined(self, windows: Pair, cells: Pair, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor, Tensor]:
+        """Points `[B,K,2]` of both images and the margin `[B,K]`, from the windows of the matched cells `[B,K]`."""
+        if isinstance(self.fine_matching, HalfMatching):
+            offset0, offset1, margin = self.fine_matching(*windows)
+            places = [corners(index, grid.width) for index, grid in zip(cells, grids, strict=True)]
+            return places[0] + offset0, places[1] + offset1, margin
+        pixel0, pixel1, offset, margin = self.fine_matching(*windows)
+        first = self.points(cells[0], grids[0].width, pixel0)
+        return first, self.points(cells[1], grids[1].width, pixel1) + offset, margin
 
     @staticmethod
     def coarse(stages: Stages) -> Pair:
@@ -119,7 +134,11 @@ class ELoFTR(nn.Module):
     @staticmethod
     def points(cells: Tensor, width: int, pixels: Tensor) -> Tensor:
         """Points float32 `[B,K,2]` (x, y) of pixels in cells; see the module for the 3.5."""
-        row, column = rows_and_columns(cells, width)
         down, right = rows_and_columns(pixels, WINDOW)
-        corner = torch.stack([column * WINDOW + right, row * WINDOW + down], dim=2)
-        return corner.to(torch.float32) - (WINDOW - 1) / 2
+        return corners(cells, width) + torch.stack([right, down], dim=2).to(torch.float32) - (WINDOW - 1) / 2
+
+
+def corners(cells: Tensor, width: int) -> Tensor:
+    """Eight times the column and row of each cell: float32 `[B,K,2]` (x, y) of int64 `[B,K]`."""
+    row, column = rows_and_columns(cells, width)
+    return torch.stack([column * WINDOW, row * WINDOW], dim=2).to(torch.float32)

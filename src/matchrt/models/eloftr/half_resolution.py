@@ -1,0 +1,115 @@
+"""A refinement on the half-resolution map, for networks that run on CPUs: eloftr-lite's.
+
+EfficientLoFTR compares all 64 x 100 pixels of two matched cells, for which it enlarges the map; at 2048 matches that
+costs a CPU as much as the whole backbone. Here a cell is its 4 x 4 pixels of the map itself, which lie around the cell's
+point: 16 x 36 comparisons. The second stage takes the expectation among the 3 x 3 pixels around the chosen one.
+
+Points: a pixel (x, y) of the map is the point (2 x, 2 y) of the image, and a cell (x, y) is the point (8 x, 8 y): both
+are the middles of what convolutions with a stride of 2 and a padding of 1 see. x right, y down.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matchrt.models.eloftr.fine import both_of
+from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
+from matchrt.models.parts.stored import stored_integers
+
+STRIDE = 2  # image pixels along a side of a map's pixel
+CELL = 4  # map pixels along a side of a cell
+BEFORE = 2  # of which so many lie before the cell's point
+SIDE = CELL + 2  # with a margin of one
+
+
+def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int) -> Tensor:
+    """The pixels of the cells `[B,K]` in `features [B,C,H/2,W/2]` -> `[B,K,(4+2*margin)^2,C]`, edges repeated."""
+    batch, channels, height, width = features.shape
+    flat = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    row, column = rows_and_columns(cells, grid_width)
+    offset = torch.arange(CELL + 2 * margin, device=cells.device) - BEFORE - margin
+    rows = (row[:, :, None] * CELL + offset).clamp(0, height - 1)
+    columns = (column[:, :, None] * CELL + offset).clamp(0, width - 1)
+    index = (rows[:, :, :, None] * width + columns[:, :, None, :]).flatten(2)
+    if isinstance(height, int):  # see `fine.half_windows`
+        index = stored_integers(index).long()
+    if not isinstance(batch, int) or batch > 1:
+        index = index + torch.arange(batch, device=cells.device)[:, None, None] * (height * width)
+    return F.embedding(index, flat)
+
+
+def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
+    """First stage: logarithms `[B,K,16,36]` of the confidence between the pixels of both cells.
+
+    window0 `[B,K,16,C]`, window1 `[B,K,36,C]`: its margin counts in the softmax. The last `regress` channels do not.
+    """
+    used = window0.shape[3] - regress
+    scores = (window0[..., :used] * used**-0.5) @ window1[..., :used].transpose(2, 3)
+    rows, columns = log_sum_exp(scores), log_sum_exp(scores.transpose(2, 3))
+    return 2 * scores - rows[..., :, None] - columns[..., None, :]
+
+
+def inner(order: Tensor) -> Tensor:
+    """`[B,K,16,36] -> [B,K,16,16]`, without the margin of image 1."""
+    return order.unflatten(3, (SIDE, SIDE))[..., 1:-1, 1:-1].flatten(3)
+
+
+def neighbourhood_offset(
+    window0: Tensor, window1: Tensor, pixel0: Tensor, row1: Tensor, column1: Tensor, regress: int
+) -> Tensor:
+    """Second stage: the expected offset (x, y) in -1..1 map pixels, `[B,K,2]`, among 3 x 3 pixels of image 1.
+
+    pixel0 int64 `[B,K]`: the chosen pixel of the 16. row1, column1 int64 `[B,K]`: the middle of the 3 x 3 pixels in the
+    6 x 6 window, 1..4.
+    """
+    step = torch.arange(3, device=row1.device) - 1
+    index = ((row1[:, :, None] + step)[:, :, :, None] * SIDE + (column1[:, :, None] + step)[:, :, None, :]).flatten(2)
+    point = _picked(window0[..., -regress:], pixel0[:, :, None])
+    near = _picked(window1[..., -regress:], index)
+    scores = (near * point).sum(dim=3) * regress**-0.5
+    line = step.to(window0.dtype)
+    grid = torch.stack([line.repeat(3), line.repeat_interleave(3)], dim=1)
+    return scores.softmax(dim=2) @ grid
+
+
+def _picked(pixels: Tensor, index: Tensor) -> Tensor:
+    """Pixels `index [B,K,n]` of `[B,K,P,C]` -> `[B,K,n,C]`."""
+    batch, count, area, channels = pixels.shape
+    first = torch.arange(batch * count, device=index.device).reshape(batch, count, 1) * area
+    return F.embedding(index + first, pixels.reshape(-1, channels))
+
+
+class HalfWindows(nn.Module):
+    """Cuts the matched cells out of the maps. A module without weights, for its name in a graph."""
+
+    def forward(self, fine: list[Tensor], cells: list[Tensor], widths: list[int]) -> tuple[Tensor, Tensor]:
+        """Maps `[B,C,H/2,W/2]`, cells `[B,K]`, grid widths -> `[B,K,16,C]` of image 0, `[B,K,36,C]` of image 1."""
+        map0, map1 = both_of(fine)
+        cells0, cells1 = both_of(cells)
+        return windows(map0, cells0, widths[0], 0), windows(map1, cells1, widths[-1], 1)
+
+
+class HalfMatching(nn.Module):
+    """Both stages of the refinement. A module without weights, for its name in a graph."""
+
+    def __init__(self, regress: int) -> None:
+        super().__init__()
+        self.regress = regress
+
+    def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets from the cells' points, pixels `[B,K,2]` (x, y), of image 0 and of image 1; and the margin `[B,K]`."""
+        order = inner(window_order(window0, window1, self.regress)).flatten(2)
+        pixel0, pixel1 = rows_and_columns(order.argmax(dim=2), CELL * CELL)
+        best = order.topk(2, dim=2).values  # engines have no margin, so their graphs have no such top-K either
+        margin = 1.0 - (best[..., 1] - best[..., 0]).exp()
+        row0, column0 = rows_and_columns(pixel0, CELL)
+        row1, column1 = rows_and_columns(pixel1, CELL)
+        offset = neighbourhood_offset(window0, window1, pixel0, row1 + 1, column1 + 1, self.regress)
+        return point_of(row0, column0), point_of(row1, column1) + STRIDE * offset, margin
+
+
+def point_of(row: Tensor, column: Tensor) -> Tensor:
+    """The point (x, y) float32 `[B,K,2]` of a cell's pixel (0..3) in image pixels from the cell's own point."""
+    return STRIDE * (torch.stack([column, row], dim=2).to(torch.float32) - BEFORE)
