@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tools.train_lite.geometry import transfer
 from tools.train_lite.mipmaps import build_mipmaps
 from tools.train_lite.modality import KINDS, modality
-from tools.train_lite.pairs import Pairs, Recipe, Shape, frame_of, make_pairs
+from tools.train_lite.pairs import Pairs, Recipe, Shape, frame_of, has_content, make_pairs
+from tools.train_lite.photometric import Strength
 from tools.train_lite.procedural import KINDS as DRAWN
 from tools.train_lite.procedural import procedural_tile
 from tools.train_lite.render import draw, sample_spectrum, sample_textures, view_points
@@ -141,6 +142,18 @@ def test_similar_tiles_are_of_other_groups_and_no_copies() -> None:
 
 def test_photographs_of_a_series_are_one_group() -> None:
     assert group_name("train-photo-unknown.webp") == "train-photo-unknown.webp"
+
+
+def test_where_a_view_shows_nothing_there_is_nothing_to_match() -> None:
+    image = torch.full((1, 1, 96, 96), 0.5)
+    image[0, 0, 4, 4] = 0.6
+    content = has_content(image).view(12, 12)
+    assert content[:4, :4].all()
+    assert int(content.sum()) == 16
+    black = _pool([np.zeros((128, 128, 3), np.uint8) for _ in range(2)])
+    recipe = Recipe(PLAIN, Strength(modality=0.0, shade=0.0, noise=0.0, jpeg=0.0), 0.0)
+    scene = Shape(4, (64, 64), (64, 64))
+    assert not make_pairs(black, torch.Generator().manual_seed(1), scene, recipe).truth.known0.any()
 
 
 def test_seeds_decide(drawn: Pool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tools.train_lite.geometry import KERNELS, transfer
@@ -14,6 +15,8 @@ from tools.train_lite.scene import LEAST_SCALE, Dice, Difficulty, Frame, Scene, 
 from tools.train_lite.tiles import Pool
 
 STRIDE = 8
+# Of the grey values around a cell, below which nobody could say what it shows.
+LEAST_CONTRAST = 3.5 / 255
 # Valid sizes are multiples of so many cells: networks that look at squares of cells take no others.
 PADDED = 4
 
@@ -89,16 +92,13 @@ def compile_pairs() -> None:
     LOOKUP.compile()
 
 
-def ground_truth(
-    scene: Scene, size0: tuple[int, int], size1: tuple[int, int], mask0: Tensor | None, mask1: Tensor | None
-) -> Truth:
-    """The coarse truth of a batch of scenes."""
+def ground_truth(scene: Scene, size0: tuple[int, int], size1: tuple[int, int], seen0: Tensor, seen1: Tensor) -> Truth:
+    """The coarse truth of a batch of scenes; seen0, seen1: bool `[B,cells]`, cells that show anything."""
     view0, view1 = scene.view(0), scene.view(1)
     nearest0, known0, offset = _nearest(scene, view0, view1, size0, size1)
     nearest1, known1, _ = _nearest(scene, view1, view0, size1, size0)
-    if mask0 is not None and mask1 is not None:
-        known0 = known0 & mask0 & mask1.gather(1, nearest0)
-        known1 = known1 & mask1 & mask0.gather(1, nearest1)
+    known0 = known0 & seen0 & seen1.gather(1, nearest0)
+    known1 = known1 & seen1 & seen0.gather(1, nearest1)
     cells = torch.arange(nearest0.shape[1], device=nearest0.device)
     mutual = (nearest1.gather(1, nearest0) == cells) & known1.gather(1, nearest0)
     return Truth(nearest0, known0, nearest1, known1, known0 & mutual, offset)
@@ -118,6 +118,13 @@ def _pad(dice: Dice, image: Tensor, share: float) -> tuple[Tensor, Tensor]:
     mask = inside_y[:, :, None] & inside_x[:, None, :]
     pixels = mask.repeat_interleave(STRIDE, 1).repeat_interleave(STRIDE, 2)[:, None]
     return image * pixels, mask.flatten(1)
+
+
+def has_content(image: Tensor) -> Tensor:
+    """bool `[B,cells]`: within 28 pixels around the cell there is more than one grey value and its rounding."""
+    bright = F.max_pool2d(F.max_pool2d(image, STRIDE), 7, 1, 3)
+    dark = -F.max_pool2d(F.max_pool2d(-image, STRIDE), 7, 1, 3)
+    return (bright - dark > LEAST_CONTRAST).flatten(1)
 
 
 def frame_of(shape: Shape, tile: int) -> Frame:
@@ -144,5 +151,9 @@ def make_pairs(pool: Pool, generator: torch.Generator, shape: Shape, recipe: Rec
     if shape.padded:
         image0, mask0 = _pad(dice, image0, shape.padded)
         image1, mask1 = _pad(dice, image1, shape.padded)
-    truth = ground_truth(scene, shape.size0, shape.size1, mask0, mask1)
+    # Where darkness, a threshold or light leaves nothing in a view, there is nothing to match.
+    seen0, seen1 = has_content(image0), has_content(image1)
+    if mask0 is not None and mask1 is not None:
+        seen0, seen1 = seen0 & mask0, seen1 & mask1
+    truth = ground_truth(scene, shape.size0, shape.size1, seen0, seen1)
     return Pairs(image0, image1, mask0, mask1, truth, scene)
