@@ -1,20 +1,24 @@
-"""Writes the package's second graph of loftr-lite: static, with masks for padding, for any size.
+"""Writes the package's second graph of a bundled model: static, with masks for padding, for any size.
 
-    matchrt build loftr-lite --checkpoint src/matchrt/assets/loftr-lite.safetensors \\
-        --dynamic 64x64,480x640,1024x1024 --output src/matchrt/assets/loftr-lite.onnx
-    python tools/make_any_size_graph.py
+    matchrt build eloftr-lite --checkpoint src/matchrt/assets/eloftr-lite.safetensors \\
+        --dynamic 64x64,480x640,1024x1024 --output src/matchrt/assets/eloftr-lite.onnx
+    python tools/make_any_size_graph.py eloftr-lite
 
-The first line makes the bundled engine, the second one this graph, from the same weights.
+The first line makes the bundled engine, the second one this graph, from the same weights; without a name, that of every
+bundled model.
 
-`matchrt build loftr-lite` makes static engines from it without torch (src/matchrt/building/bundled.py). Run this again
-whenever `assets/loftr-lite.onnx` changes: the weights that this one has are left out. tests/building/test_bundled.py
+`matchrt build eloftr-lite` makes static engines from it without torch (src/matchrt/building/bundled.py). Run this again
+whenever the engine in the assets changes: the weights that this one has are left out. tests/building/test_bundled.py
 compares the graph with torch.
 """
 
 from __future__ import annotations
 
+import sys
+
 import onnx
 import torch
+from torch import nn
 
 from matchrt.export.contract import ExportOptions
 from matchrt.export.passes.standard import run_standard
@@ -22,28 +26,39 @@ from matchrt.export.shared_weights import leave_out_shared
 from matchrt.export.to_onnx import OPSET
 from matchrt.export.weights.network import load_network
 from matchrt.families.registry import get_spec
+from matchrt.models.eloftr.half_resolution import HalfWindows
 from matchrt.models.loftr.attention import LinearAttention
+from matchrt.models.parts.coarse_matching import CoarseScores
+from matchrt.models.parts.coarse_matching_bounded import CosineScores
 from matchrt.runtime.bundled import BUNDLED, any_size_path, bundled_path
 
 # The exporter's names of the two dimensions; building/bundled.py gives them values.
 ROWS, COLUMNS = "rows", "columns"
 
 
+def prefer_gpu(module: nn.Module) -> None:
+    """Gives a module the form that suits GPUs, as in a static graph. The exporter does not know the size here."""
+    if isinstance(module, CoarseScores):
+        module.narrow = False
+    elif isinstance(module, LinearAttention):
+        module.joined = True
+    elif isinstance(module, CosineScores):
+        module.twice = True
+    elif isinstance(module, HalfWindows):
+        module.stored = True
+
+
 def main() -> None:
-    """Exports each bundled model."""
-    for model in BUNDLED:
+    """Exports the named bundled models, or all."""
+    for model in sys.argv[1:] or BUNDLED:
         spec = get_spec(model)
         options = ExportOptions(spec.height, spec.width)
         network = load_network(spec, size=(spec.height, spec.width)).network
-        # A static graph has the forms that suit GPUs. The exporter does not know the size here, and would take it for a
-        # dynamic one.
-        network.coarse_matching.narrow = False
         for module in network.modules():
-            if isinstance(module, LinearAttention):
-                module.joined = True
+            prefer_gpu(module)
         graph = spec.family.graph(network, options.max_matches).eval()
         stride = spec.preprocess.divisor
-        rows, columns = (torch.export.Dim(name, min=8, max=256) for name in (ROWS, COLUMNS))
+        rows, columns = (torch.export.Dim(name, min=max(2, 64 // stride), max=256) for name in (ROWS, COLUMNS))
         image = torch.zeros(1, spec.height, spec.width, spec.preprocess.channels, dtype=torch.uint8)
         size = torch.tensor([[spec.height, spec.width]], dtype=torch.int32)
         free = {1: stride * rows, 2: stride * columns}

@@ -1,4 +1,4 @@
-"""Writes a training checkpoint as the shipped file: half precision, official LoFTR key names, facts in the metadata."""
+"""Writes a training checkpoint as the shipped file: half precision, official key names, facts in the metadata."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from matchrt.models.loftr.config import LOFTR_LITE
-from matchrt.models.loftr.network import LoFTR
+from matchrt.models.eloftr.network import ELoFTR
+from tools.train_lite.networks import NAMES, fuse, new_network
 
-RECIPE_VERSION = "1"
+RECIPE_VERSIONS = {"loftr-lite": "1", "eloftr-lite": "2"}
 PREFIX = "matcher."
 
 
@@ -30,12 +30,15 @@ def summary() -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", choices=NAMES, default="eloftr-lite")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
     loaded = torch.load(arguments.checkpoint, map_location="cpu", weights_only=True)
-    net = LoFTR(LOFTR_LITE)
+    net = new_network(arguments.network)
     net.load_state_dict(loaded["state"])
+    if isinstance(net, ELoFTR):
+        fuse(net.eval())
     tensors = {}
     for key, value in net.state_dict().items():
         half = value.half() if value.is_floating_point() else value
@@ -44,8 +47,8 @@ def main() -> None:
         tensors[PREFIX + key] = half.contiguous()
     metadata = {
         "format": "pt",
-        "model": "loftr-lite",
-        "recipe": RECIPE_VERSION,
+        "model": arguments.network,
+        "recipe": RECIPE_VERSIONS[arguments.network],
         "steps": str(loaded["step"]),
         "pairs": str(loaded["pairs"]),
         "seed": str(loaded["seed"]),

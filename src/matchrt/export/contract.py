@@ -102,8 +102,8 @@ def _require_size(height: int, width: int, divisor: int, which: str = "") -> Non
                 f"The {which}{name} {side} is not a multiple of {divisor}.",
                 f"The nearest multiples are {low} and {low + divisor}.",
             )
-        # Below that, hardly a cell is left inside the border. Patches of 14 pixels have no border.
-        low = max(64, 4 * divisor) if divisor < 56 else 2 * divisor
+        # Below 64 hardly a cell of 8 pixels is left inside the border.
+        low = max(64, 2 * divisor)
         if not low <= side <= 256 * divisor:
             raise MatchRTError(
                 "size-range",

@@ -13,7 +13,7 @@ from matchrt.families.definition import FamilyDefinition, ModelSpec
 from matchrt.families.keymap import Drop, Fuse, Fused, Keep, KeyMap, Rename, Tied
 from matchrt.families.keymap import Rule as KeyRule
 from matchrt.families.rules import Nodes, PrecisionRules, QuantRule, QuantRules, Rule
-from matchrt.models.eloftr.config import ELoFTRConfig
+from matchrt.models.eloftr.config import ELOFTR_LITE, ELoFTRConfig
 from matchrt.models.parts.config import CoarseMatchConfig
 
 if TYPE_CHECKING:
@@ -168,6 +168,15 @@ def _fine_rules() -> list[KeyRule]:
 ELOFTR_KEYS = KeyMap(
     (*_backbone_rules(ELOFTR), *_transformer_rules(ELOFTR), *_fine_rules()), tied=tuple(_branches(ELOFTR))
 )
+ELOFTR_LITE_KEYS = KeyMap(
+    (
+        *_backbone_rules(ELOFTR_LITE),
+        Keep("loftr_coarse.layers.**"),
+        Keep("fine_preprocess.**"),
+        Keep("coarse_matching.scale"),
+    ),
+    tied=tuple(_branches(ELOFTR_LITE)),
+)
 
 
 # Models.
@@ -179,6 +188,20 @@ def _models() -> tuple[ModelSpec, ...]:
     full, opt = ELoFTRFamily(ELOFTR), ELoFTRFamily(ELOFTR_OPT)
     licence = "Project Registration License v1.0 since 2026-09-15, Apache-2.0 before"
     return (
+        ModelSpec(
+            "eloftr-lite",
+            ELoFTRFamily(ELOFTR_LITE),
+            ELOFTR_LITE_KEYS,
+            ELOFTR_INPUT,
+            480,
+            640,
+            "Apache-2.0",
+            "in the package, trained by the matchrt authors (docs/models/eloftr-lite.md)",
+            "small EfficientLoFTR for CPUs, bundled",
+            weights="eloftr-lite.safetensors",
+            default_score=0.4,  # docs/models/eloftr-lite.md
+            suits=("speed", "outdoor", "indoor"),
+        ),
         ModelSpec(
             "eloftr",
             full,

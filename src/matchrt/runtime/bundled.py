@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-BUNDLED = ("loftr-lite",)
+BUNDLED = ("eloftr-lite", "loftr-lite")
+# What is used where no engine is named.
+DEFAULT_MODEL = "eloftr-lite"
 
 
 def photographs_folder() -> Path:

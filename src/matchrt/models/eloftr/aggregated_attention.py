@@ -66,8 +66,8 @@ def lattice(height: int, width: int, aggregation: int, valid: Tensor | None, dev
 def _interpolation(full: int, small: int, last: Tensor | int, aggregation: int, device: torch.device) -> Tensor:
     """Bilinear interpolation (corners not aligned) along one axis as a matrix, `[1 or B, full, small]`.
 
-    last: the last aggregated cell of the valid part, float `[B,1]` or one number for all. Positions are clamped to it: a
-    cell at the edge repeats the edge, as if the padding were cut off.
+    last: the last aggregated cell of the valid part, float `[B,1]` or one number for all. Positions are clamped to it:
+    a cell at the edge repeats the edge, as if the padding were cut off.
     """
     position = (((torch.arange(full, device=device) + 0.5) / aggregation - 0.5)[None]).clamp(min=0.0)
     position = torch.minimum(position, last) if isinstance(last, Tensor) else position.clamp(max=last)
@@ -180,7 +180,7 @@ class AggregatedTransformer(nn.Module):
             AggregatedAttentionLayer(config.d_model, config.n_heads, config.aggregation)
             for _ in range(2 * config.layer_pairs)
         )
-        sine, cosine = rotary_axis(config.d_model, config.trained_side / config.built_side)
+        sine, cosine = rotary_axis(config.d_model, config.position_scale)
         self.register_buffer("sine", sine, persistent=False)
         self.register_buffer("cosine", cosine, persistent=False)
 

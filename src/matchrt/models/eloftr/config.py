@@ -17,7 +17,8 @@ class ELoFTRConfig:
     layer_pairs: how often the transformer repeats a self and a cross layer.
     aggregation: coarse cells along a side of the square that attention sees as one token.
     softmax: False is the authors' optimised configuration, which thresholds the similarity itself.
-    trained_side: side in pixels of the images that the network was trained with.
+    trained_side: side in pixels of the images that the network was trained with; None for many sizes, which leaves
+        positions as they are.
     built_side: side in pixels of the images that this network is for. Positions are scaled by the ratio of the two (the
         authors' NPE rule).
     fine_regress: channels of the fine features that only the last refinement reads.
@@ -36,7 +37,7 @@ class ELoFTRConfig:
     layer_pairs: int = 4
     aggregation: int = 4
     softmax: bool = True
-    trained_side: int = 832
+    trained_side: int | None = 832
     built_side: int = 832
     fine_regress: int = 8
     pyramid: tuple[int, int, int] | None = None
@@ -53,6 +54,11 @@ class ELoFTRConfig:
     def pyramid_widths(self) -> tuple[int, int, int]:
         """Channels of the pyramid at 1/4 and 1/2 and of its last map."""
         return (self.widths[3], self.widths[2], self.widths[1]) if self.pyramid is None else self.pyramid
+
+    @property
+    def position_scale(self) -> float:
+        """By how much positions are multiplied."""
+        return 1.0 if self.trained_side is None else self.trained_side / self.built_side
 
     @property
     def coarse_stride(self) -> int:
@@ -76,8 +82,7 @@ ELOFTR_LITE = ELoFTRConfig(
     blocks=(1, 1, 3, 5),
     n_heads=4,
     layer_pairs=3,
-    trained_side=640,
-    built_side=640,
+    trained_side=None,
     pyramid=(48, 32, 32),
     half_resolution=True,
     cosine=True,

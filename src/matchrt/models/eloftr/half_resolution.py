@@ -1,8 +1,8 @@
 """A refinement on the half-resolution map, for networks that run on CPUs: eloftr-lite's.
 
 EfficientLoFTR compares all 64 x 100 pixels of two matched cells, for which it enlarges the map; at 2048 matches that
-costs a CPU as much as the whole backbone. Here a cell is its 4 x 4 pixels of the map itself, which lie around the cell's
-point: 16 x 36 comparisons. The second stage takes the expectation among the 3 x 3 pixels around the chosen one.
+costs a CPU as much as the whole backbone. Here a cell is its 4 x 4 pixels of the map itself, which lie around the
+cell's point: 16 x 36 comparisons. The second stage takes the expectation among the 3 x 3 pixels around the chosen one.
 
 Points: a pixel (x, y) of the map is the point (2 x, 2 y) of the image, and a cell (x, y) is the point (8 x, 8 y): both
 are the middles of what convolutions with a stride of 2 and a padding of 1 see. x right, y down.
@@ -24,8 +24,11 @@ BEFORE = 2  # of which so many lie before the cell's point
 SIDE = CELL + 2  # with a margin of one
 
 
-def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int) -> Tensor:
-    """The pixels of the cells `[B,K]` in `features [B,C,H/2,W/2]` -> `[B,K,(4+2*margin)^2,C]`, edges repeated."""
+def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int, store: bool) -> Tensor:
+    """The pixels of the cells `[B,K]` in `features [B,C,H/2,W/2]` -> `[B,K,(4+2*margin)^2,C]`, edges repeated.
+
+    store: whether the pixels' numbers are stored, for GPUs; see `fine.half_windows`.
+    """
     batch, channels, height, width = features.shape
     flat = features.permute(0, 2, 3, 1).reshape(-1, channels)
     row, column = rows_and_columns(cells, grid_width)
@@ -33,7 +36,7 @@ def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int) -> Te
     rows = (row[:, :, None] * CELL + offset).clamp(0, height - 1)
     columns = (column[:, :, None] * CELL + offset).clamp(0, width - 1)
     index = (rows[:, :, :, None] * width + columns[:, :, None, :]).flatten(2)
-    if isinstance(height, int) and not features.requires_grad:  # see `fine.half_windows`; training needs it not
+    if store:
         index = stored_integers(index).long()
     if not isinstance(batch, int) or batch > 1:
         index = index + torch.arange(batch, device=cells.device)[:, None, None] * (height * width)
@@ -53,7 +56,8 @@ def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
 
 def inner(order: Tensor) -> Tensor:
     """`[B,K,16,36] -> [B,K,16,16]`, without the margin of image 1."""
-    return order.unflatten(3, (SIDE, SIDE))[..., 1:-1, 1:-1].flatten(3)
+    grid = order.reshape(*order.shape[:3], SIDE, SIDE)
+    return grid[..., 1:-1, 1:-1].flatten(3)
 
 
 def neighbourhood_offset(
@@ -82,13 +86,22 @@ def _picked(pixels: Tensor, index: Tensor) -> Tensor:
 
 
 class HalfWindows(nn.Module):
-    """Cuts the matched cells out of the maps. A module without weights, for its name in a graph."""
+    """Cuts the matched cells out of the maps. A module without weights, for its name in a graph.
+
+    stored: see `windows`; None does so in graphs of fixed size, which are made for GPUs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: bool | None = None
 
     def forward(self, fine: list[Tensor], cells: list[Tensor], widths: list[int]) -> tuple[Tensor, Tensor]:
         """Maps `[B,C,H/2,W/2]`, cells `[B,K]`, grid widths -> `[B,K,16,C]` of image 0, `[B,K,36,C]` of image 1."""
         map0, map1 = both_of(fine)
         cells0, cells1 = both_of(cells)
-        return windows(map0, cells0, widths[0], 0), windows(map1, cells1, widths[-1], 1)
+        store = isinstance(map0.shape[2], int) if self.stored is None else self.stored
+        store = store and not self.training
+        return windows(map0, cells0, widths[0], 0, store), windows(map1, cells1, widths[-1], 1, store)
 
 
 class HalfMatching(nn.Module):
@@ -99,7 +112,7 @@ class HalfMatching(nn.Module):
         self.regress = regress
 
     def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Offsets from the cells' points, pixels `[B,K,2]` (x, y), of image 0 and of image 1; and the margin `[B,K]`."""
+        """Offsets from the cells' points, pixels `[B,K,2]` (x, y), of images 0 and 1; and the margin `[B,K]`."""
         order = inner(window_order(window0, window1, self.regress)).flatten(2)
         pixel0, pixel1 = rows_and_columns(order.argmax(dim=2), CELL * CELL)
         best = order.topk(2, dim=2).values  # engines have no margin, so their graphs have no such top-K either

@@ -109,11 +109,16 @@ def largest_of_rows(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 class CosineScores(nn.Module):
-    """The confidence between the cells of both images from the cosines of their features; `scale` is learned."""
+    """The confidence between the cells of both images from the cosines of their features; `scale` is learned.
+
+    twice: whether to compute the similarity a second time, transposed, as GPUs like it; None does so in graphs of fixed
+        size, which are made for GPUs.
+    """
 
     def __init__(self, scale: float = 20.0) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
+        self.twice: bool | None = None
 
     def similarity(self, x0: Tensor, x1: Tensor, mask0: Tensor | None = None, mask1: Tensor | None = None) -> Tensor:
         """`[B,L,S]` of x0 `[B,L,C]` and x1 `[B,S,C]`, for training; pairs with padding get -1e9."""
@@ -131,7 +136,7 @@ class CosineScores(nn.Module):
         if mask0 is not None and mask1 is not None:
             first, second = _with_padding(first, second, mask0, mask1)
         scores = first @ second.transpose(1, 2)
-        if isinstance(x0.shape[1], int):
+        if isinstance(x0.shape[1], int) if self.twice is None else self.twice:
             transposed = second @ first.transpose(1, 2)
             rows, columns = stored(_log_sums(scores)), stored(_log_sums(transposed))
             return BoundedProducts(scores, rows, columns, transposed.argmax(dim=2))
