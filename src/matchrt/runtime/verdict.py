@@ -3,7 +3,7 @@
 Two sources are joined. The first is the a-contrario measure of two-view geometries (`false_alarms`): whether chance
 explains them. A homography and a fundamental matrix are looked at, whatever was asked for. Lines of two texts, or rows
 of two façades, agree with a fundamental matrix more than chance would; a homography then fits only roughly, and this
-shows. The second source is what the network knows: how many matches there are, how sure it is of them, which share of them
+shows. The second source is what the network knows: how many matches there are, how sure it is of them, which share
 agrees, and how much of each image they cover. A logistic model with a few weights, none of them negative, makes a
 probability of these (`calibration`). Its constants were fitted on pairs whose truth is known (`tools/verdict`).
 
