@@ -1,7 +1,7 @@
 """Pictures of matches, for people.
 
 The picture shows both images side by side and one line for each match, coloured by its score. With a geometry, outliers
-are thin red lines below the inliers. A bar at the foot says the verdict on the pair, what was found and what the colours
+are thin red lines below the inliers. A bar at the foot says the verdict on the pair, what was found and what colours
 mean; its letters, like lines and points, grow with the picture. Large images are scaled down for the picture; the
 matches are not changed.
 """
