@@ -92,7 +92,8 @@ class _Writer:
     def close(self, verify: bool) -> None:
         """Ends the transaction, estimates the geometries, drops those of untrusted pairs, and leaves one file.
 
-        COLMAP estimates geometries of all pairs that have matches, and leaves a database in the write-ahead mode, in which even readers make other files.
+        COLMAP estimates the geometries of all pairs that have matches. It leaves a database in the write-ahead mode, in
+        which even readers make other files.
         """
         self._transaction.__exit__(None, None, None)
         self._base.close()
