@@ -8,9 +8,9 @@ agrees, and how much of each image they cover. A logistic model with a few weigh
 probability of these (`calibration`). Its constants were fitted on pairs whose truth is known (`tools/verdict`).
 
 The verdict is `match` from a probability of 0.9. It is `no match` up to 0.2 if there are matches enough that could have
-agreed, and do so by chance at best; all else is `doubtful`. A network that finds next to nothing does not know: the images may show
-different things, or the same thing from too different views. The probability holds where true and unrelated pairs are
-equally frequent.
+agreed, and do so by chance at best; all else is `doubtful`. A network that finds next to nothing does not know: the
+images may show different things, or the same thing from too different views. The probability holds where true and
+unrelated pairs are equally frequent.
 
 Coordinates: pixels of the original images, x right, y down, the centre of the top-left pixel is (0, 0).
 """
