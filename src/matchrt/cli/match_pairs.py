@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
+from matchrt.cli.output import counter, error_json, print_json, stderr, stdout, verdict_counts
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:
 
 
 def _print(rows: list[dict[str, Any]], failed: int) -> None:
+    from matchrt.runtime.verdict import shown
+
     console, errors = stdout(), stderr()
     for row in rows:
         name = " ".join(row["pair"])
@@ -178,5 +181,9 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
             errors.print(f"{name}: {row['error']['message']} {row['error']['remedy']}", style="red")
             continue
         inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
-        console.print(f"{name}: {row['matches']} matches{inliers}, {row['timings_ms']['inference']:.0f} ms")
+        said = f", {row['verdict']} ({shown(row['probability'])})" if "verdict" in row else ""
+        console.print(f"{name}: {row['matches']} matches{inliers}{said}, {row['timings_ms']['inference']:.0f} ms")
     console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
+    said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
+    if said:
+        console.print(said)

@@ -91,9 +91,8 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
     drawn = None if form.picture == "none" else images
 
     def finish(run: Run) -> bytes:
-        matches = pair.finish(run)
-        if form.verify != "none":
-            matches = matches.verify(form.verify)
+        found = pair.finish(run)
+        matches = found.judge() if form.verify == "none" else found.verify(form.verify)
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)
