@@ -36,6 +36,7 @@ from matchrt.cli.options import (
 from matchrt.cli.output import VERDICT_STYLES, print_json, print_written, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
@@ -92,7 +93,7 @@ def match(
             help="Engine file, bundled model or model in the store; file of weights for --backend jax.",
             autocompletion=engine_names,
         ),
-    ] = "loftr-lite",
+    ] = DEFAULT_MODEL,
     draw: Annotated[
         Path | None, typer.Option(help="Draw the matches to this .png or .jpg file; for many pairs, to this folder.")
     ] = None,

@@ -28,6 +28,7 @@ from matchrt.cli.options import (
 )
 from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout, verdict_counts
 from matchrt.errors import MatchRTError
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.batch.journal_rows import Failure
@@ -63,7 +64,7 @@ def match_many(
     ],
     engine: Annotated[
         str, typer.Option(help="Engine file, bundled model or model in the store.", autocompletion=engine_names)
-    ] = "loftr-lite",
+    ] = DEFAULT_MODEL,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter, require_dense
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_checks import require_single_pair
 from matchrt.runtime.gpu.arrays import on_gpu, stream_handle
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Matcher:
     """Matches image pairs: a session runs the engine, and a `PairAdapter` does the work before and after it.
 
-    >>> matcher = Matcher()                       # the bundled loftr-lite
+    >>> matcher = Matcher()                       # the bundled eloftr-lite
     >>> matches = matcher.match("a.jpg", "b.jpg")
     >>> matches.keypoints0                        # [N, 2] pixels of a.jpg: x right, y down, (0, 0) a pixel's centre
 
@@ -48,7 +49,7 @@ class Matcher:
 
     def __init__(
         self,
-        engine: str | Path | Session = "loftr-lite",
+        engine: str | Path | Session = DEFAULT_MODEL,
         options: MatcherOptions | None = None,
         store: EngineStore | None = None,
     ) -> None:
