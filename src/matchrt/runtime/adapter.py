@@ -20,7 +20,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, PRECISION_OUTPUT, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches, precision_in_pixels, without_padding
-from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
+from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, read_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
@@ -67,6 +67,18 @@ class PairAdapter:
         """
         return read_as(value, name, self.options)
 
+    def decode(self, value: ImageLike, name: str = "array") -> Image:
+        """Decodes what `prepare` takes, to uint8 `[H, W, 3]` RGB or `[H, W]` grey.
+
+        It differs from `read` for engines that take frames: arrays of the frames' own layout are what the engine sees
+        in them. name: what messages and `Matches` call an array. Errors: image-* of `as_image`.
+        """
+        if isinstance(value, Image):
+            return value
+        if self.manifest.input.frames is not None:
+            return read_frame(value, name, self.manifest, self.options)
+        return self.read(value, name)
+
     def prepare(self, value: ImageLike, name: str = "array", side: int | None = None) -> PreparedImage:
         """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
 
@@ -100,10 +112,10 @@ class PairAdapter:
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
         """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.
 
-        If images are stretched in pairs, it is the decoded image, uint8 `[H, W, C]` with its values. name: what
-        messages and `Matches` call an array. Errors: those of `prepare`.
+        If images are stretched in pairs, or matched again, it is the decoded image, uint8 `[H, W, C]` with its values.
+        name: what messages and `Matches` call an array. Errors: those of `prepare`.
         """
-        return self.read(value, name) if self.options.stretch == "same" else self.prepare(value, name)
+        return self.prepare(value, name) if self.options.prepares_alone else self.decode(value, name)
 
     def prepare_pair(self, image0: ImageLike, image1: ImageLike) -> tuple[PreparedImage, PreparedImage]:
         """Decodes and resizes both images of a pair, each to uint8 `[H, W, C]`, stretched if the options say so.

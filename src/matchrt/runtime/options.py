@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import require_backend
@@ -12,6 +12,9 @@ from matchrt.runtime.colours import ChannelOrder
 from matchrt.runtime.decoding.values import STRETCHES, Stretch
 from matchrt.runtime.image import MAX_PIXELS
 from matchrt.runtime.session import Device
+
+Rotate = Literal["off", "auto"]
+Effort = Literal["normal", "high"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class MatcherOptions:
     resize_on: for engines on backend tensorrt or tensorrt_rtx, where images in host memory are resized. `auto` sends
         large arrays of bytes to the GPU as they are, and resizes other images on the host. `gpu` sends small ones too;
         `host` sends none. Both give the same pixels, but for a level of 255 in a few.
+    rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives no sure match, and keeps the best. Keypoints
+        are in pixels of the image as given.
+    effort: `high` tries more if a pair gives no sure match: weaker matches, a larger size (dynamic engines), turns of
+        image 1, and turns at the larger size, in this order, until one is sure. The best is kept. It does not change
+        `min_score` and `resize` if these are given.
     """
 
     resize: int | None = None
@@ -58,6 +66,18 @@ class MatcherOptions:
     cuda_graph: bool = True
     fit_frames: bool = False
     resize_on: Literal["auto", "host", "gpu"] = "auto"
+    rotate: Rotate = "off"
+    effort: Effort = "normal"
+
+    @property
+    def tries_more(self) -> bool:
+        """Whether a pair that gives no sure match is matched again, for which its images are needed. Raises nothing."""
+        return self.rotate == "auto" or self.effort == "high"
+
+    @property
+    def prepares_alone(self) -> bool:
+        """Whether an image can be prepared without the other image of its pair, once for all pairs. Raises nothing."""
+        return self.stretch != "same" and not self.tries_more
 
     def __post_init__(self) -> None:
         require_backend(self.backend)
@@ -71,6 +91,8 @@ class MatcherOptions:
             ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
             ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
             ("resize_on", self.resize_on in ("auto", "host", "gpu"), "'auto', 'host' or 'gpu'"),
+            ("rotate", self.rotate in get_args(Rotate), "'off' or 'auto'"),
+            ("effort", self.effort in get_args(Effort), "'normal' or 'high'"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:

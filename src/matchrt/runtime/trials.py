@@ -1,0 +1,196 @@
+"""Matching a pair once more where it gives little: weaker matches, a larger size, image 1 turned.
+
+A pair is judged by its verdict. If that is `match`, nothing more is done, so pairs that match cost the verdict alone.
+Otherwise the steps that the options allow follow one another until one is sure, and the best of them is kept.
+
+Quarter turns are looked for at half the size (`working_size.search_side`), and only the best one is matched at the
+whole size. An engine of one size tries them at that size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from matchrt.errors import MatchRTError
+from matchrt.manifest import EngineManifest
+from matchrt.runtime.adapter import ImageLike, PairAdapter
+from matchrt.runtime.advice import advise
+from matchrt.runtime.gpu.arrays import on_gpu
+from matchrt.runtime.image import Image
+from matchrt.runtime.match_data import Quarter
+from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.preprocess import PreparedImage
+from matchrt.runtime.turning import TurnedImage
+from matchrt.runtime.verdict import judge
+from matchrt.runtime.working_size import larger_side, search_side
+
+# Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
+Run = Callable[[PairAdapter, ImageLike, ImageLike], Matches]
+# The likeliest first: photographs that were taken upright.
+TURNS: tuple[Quarter, ...] = (90, 270, 180)
+# What a larger size may lack.
+_TOO_LARGE = ("size-memory", "out-of-memory")
+
+
+def first_options(options: MatcherOptions) -> MatcherOptions:
+    """The options of a pair's first run. With `effort="high"` it gives all matches, and `Trials` chooses among them.
+
+    Raises nothing.
+    """
+    if options.effort == "high" and options.min_score is None:
+        return replace(options, min_score=0.0)
+    return options
+
+
+def require_images(options: MatcherOptions, *images: ImageLike) -> None:
+    """Raises `option-range` if the options want to match a pair again, and its images cannot be turned or resized.
+
+    These are images that were prepared before, and images on the GPU.
+    """
+    if not options.tries_more:
+        return
+    wanted = "rotate is 'auto'" if options.rotate == "auto" else "effort is 'high'"
+    for image in images:
+        if isinstance(image, PreparedImage):
+            raise MatchRTError(
+                "option-range",
+                f"{wanted}, and '{image.ref.name}' was prepared before: it cannot be turned or resized again.",
+                "Pass the image itself, or use rotate='off' and effort='normal'.",
+            )
+        if on_gpu(image):
+            raise MatchRTError(
+                "option-range",
+                f"{wanted}, which images on the GPU do not go through.",
+                "Turn them yourself, pass NumPy arrays, or use rotate='off' and effort='normal'.",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Matches with their verdict.
+
+    sure: whether the verdict is `match`. hopeless: whether it is `no match`. worth: grows with the evidence.
+    """
+
+    matches: Matches
+    sure: bool
+    hopeless: bool
+    worth: tuple[float, float]
+
+
+def _judged(matches: Matches) -> _Judged:
+    found = judge(matches)
+    worth = found.probability, -found.log10_nfa
+    return _Judged(matches, found.verdict == "match", found.verdict == "no match", worth)
+
+
+class Trials:
+    """The further steps for pairs of the engine of `manifest`, as `options` ask for them. Threads may share one."""
+
+    def __init__(self, manifest: EngineManifest, options: MatcherOptions) -> None:
+        self._manifest, self._options = manifest, options
+
+    def improved(self, first: Matches, image0: ImageLike, image1: ImageLike, run: Run) -> Matches:
+        """The best matches of a pair, with advice if they are not sure.
+
+        first: what the first run gave, under `first_options`. image0, image1: the images as given. run: matches them
+            on the engine.
+
+        The timings are those of the first run, and in milliseconds `judge`, the time of all verdicts, and `retry`, that
+        of all further runs, if there were any. Errors: image-* of `as_image`, those of `run`.
+        """
+        search = _Search(self._manifest, self._options, run)
+        found = search.best(first, image0, image1)
+        matches = replace(
+            found.matches,
+            # The images as they were given, with their own names and orientations.
+            image0=first.image0,
+            image1=first.image1,
+            warnings=first.warnings,
+            timings={**first.timings, **search.timings()},
+        )
+        return matches if found.sure else replace(matches, advice=advise(self._manifest, self._options))
+
+
+class _Search:
+    """The steps for one pair."""
+
+    def __init__(self, manifest: EngineManifest, options: MatcherOptions, run: Run) -> None:
+        self._manifest, self._options, self._run = manifest, options, run
+        self._start = time.perf_counter()
+        self._judging, self._runs = 0.0, 0
+
+    def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> _Judged:
+        """The best of all steps up to the first that is sure."""
+        best = self._judge(first)
+        if best.sure:
+            return best
+        plain = self._adapter(None)
+        pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
+        for step in self._steps(pair):
+            best = max(best, step, key=lambda judged: judged.worth)
+            if step.sure:
+                break
+        return best
+
+    def timings(self) -> dict[str, float]:
+        """Milliseconds of all verdicts, and of all further runs, if there were any."""
+        spent = {"judge": self._judging}
+        if self._runs:
+            spent["retry"] = max((time.perf_counter() - self._start) * 1e3 - self._judging, 0.0)
+        return spent
+
+    def _steps(self, pair: tuple[Image, Image]) -> Iterator[_Judged]:
+        larger = larger_side(self._manifest, self._options) if self._options.effort == "high" else None
+        if larger is not None:
+            yield from self._if_it_fits(larger, pair, 0)
+        side = search_side(self._manifest, self._options)
+        found: list[_Judged] = []
+        for degrees in TURNS:
+            found.append(self._at(side, pair, degrees))
+            if side is None:  # the usual size already
+                yield found[-1]
+            if found[-1].sure:
+                break
+        likeliest = max(found, key=lambda judged: judged.worth)
+        if likeliest.hopeless:
+            return
+        turned = likeliest.matches.provenance.turned1
+        if side is not None:
+            yield self._at(None, pair, turned)
+        if larger is not None:
+            yield from self._if_it_fits(larger, pair, turned)
+
+    def _if_it_fits(self, side: int, pair: tuple[Image, Image], degrees: Quarter) -> Iterator[_Judged]:
+        try:
+            yield self._at(side, pair, degrees)
+        except MatchRTError as error:
+            if error.code not in _TOO_LARGE:
+                raise
+
+    def _at(self, side: int | None, pair: tuple[Image, Image], degrees: Quarter) -> _Judged:
+        """The pair at another long side, pixels (None: the usual one), with image 1 turned."""
+        adapter, self._runs = self._adapter(side), self._runs + 1
+        if not degrees:
+            return self._judge(self._run(adapter, *pair))
+        turned = TurnedImage.of(pair[1], degrees, self._manifest)
+        return self._judge(turned.back(self._run(adapter, pair[0], turned.image)))
+
+    def _judge(self, matches: Matches) -> _Judged:
+        """The matches that the user's options ask for; with `effort="high"` also all of them, if that is better."""
+        start = time.perf_counter()
+        usual = matches
+        if first_options(self._options) is not self._options:
+            usual = matches.filter(self._manifest.matching.default_score)
+        best = _judged(usual)
+        if not best.sure and len(usual) < len(matches):
+            best = max(best, _judged(matches), key=lambda judged: judged.worth)
+        self._judging += (time.perf_counter() - start) * 1e3
+        return best
+
+    def _adapter(self, side: int | None) -> PairAdapter:
+        options = first_options(self._options)
+        return PairAdapter(self._manifest, options if side is None else replace(options, resize=side))
