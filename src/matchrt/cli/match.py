@@ -16,12 +16,16 @@ from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
     DeviceOption,
+    EffortChoice,
+    EffortOption,
     IgnoreExifOption,
     JsonOption,
     MaxMegapixelsOption,
     MinScoreOption,
     NoCudaGraphOption,
     ResizeOption,
+    RotateChoice,
+    RotateOption,
     SampleOption,
     SeedOption,
     StoreOption,
@@ -42,7 +46,9 @@ if TYPE_CHECKING:
     from matchrt.runtime.matches import Matches
 
 _MOST_INTRINSICS = 1 << 20
-EPILOG = "Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz"
+EPILOG = """Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz
+
+Of a hard pair: matchrt match a.jpg b.jpg --effort high"""
 
 
 class Verify(str, Enum):
@@ -111,6 +117,8 @@ def match(
     sample: SampleOption = None,
     seed: SeedOption = 0,
     resize: ResizeOption = None,
+    rotate: RotateOption = RotateChoice.auto,
+    effort: EffortOption = EffortChoice.normal,
     window: WindowOption = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder from which the paths in a list and the names in an .h5 file start.")
@@ -167,6 +175,8 @@ def match(
         threads=threads,
         device=device,
         backend=backend,
+        rotate=rotate,
+        effort=effort,
         no_cuda_graph=no_cuda_graph,
     )
     with Matcher(engine, options, store_at(store)) as matcher:
@@ -228,6 +238,7 @@ def _match_one(
     root: Path | None,
     as_json: bool,
 ) -> None:
+    from matchrt.runtime.advice import advised
     from matchrt.runtime.draw import save_picture
     from matchrt.runtime.formats import save_matches
 
@@ -236,6 +247,7 @@ def _match_one(
     decode = (time.perf_counter() - start) * 1e3
     matches = geometry.check(matcher.match(*images))
     matches = replace(matches, timings={**matches.timings, "decode": decode})
+    matches = advised(matches, matcher.manifest, matcher.options)
     if draw is not None:
         save_picture(draw, matches.draw(*images))
     if save is not None:
@@ -262,8 +274,10 @@ def describe(matches: Matches) -> list[str]:
         found = f", {inliers} ({geometry.kind}, {geometry.threshold_px:g} px)"
     sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
     stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
+    turned = f", the second turned by {origin.turned1} degrees clockwise" if origin.turned1 else ""
     return [
         f"{len(matches)} matches{found}",
-        f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}",
+        f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}{turned}",
         f"milliseconds: {stages}",
+        *matches.advice,
     ]

@@ -12,11 +12,15 @@ from matchrt.cli.completion import engine_names
 from matchrt.cli.options import (
     BackendOption,
     DeviceOption,
+    EffortChoice,
+    EffortOption,
     IgnoreExifOption,
     JsonOption,
     MaxMegapixelsOption,
     MinScoreOption,
     ResizeOption,
+    RotateChoice,
+    RotateOption,
     SampleOption,
     SeedOption,
     StoreOption,
@@ -105,6 +109,8 @@ def match_many(
     no_verify: Annotated[bool, typer.Option("--no-verify", help="For .db: estimate no two-view geometries.")] = False,
     min_score: MinScoreOption = None,
     resize: ResizeOption = None,
+    rotate: RotateOption = RotateChoice.off,
+    effort: EffortOption = EffortChoice.normal,
     sample: SampleOption = None,
     seed: SeedOption = 0,
     max_megapixels: MaxMegapixelsOption = 50.0,
@@ -152,6 +158,8 @@ def match_many(
         threads=threads,
         device=device,
         backend=backend,
+        rotate=rotate,
+        effort=effort,
     )
     found = read_engine(engine, store_at(store), backend)
     skipped = run.source.skipped()

@@ -39,13 +39,18 @@ def match_many(
     names in an .h5 file start from. skipped: what the folders or the list hold beside the pairs. Errors that end the
     run: output-unwritable, matches-name.
     """
+    from matchrt.runtime.advice import advised
+
+    def advise(matches: Matches) -> Matches:
+        return advised(matches, matcher.manifest, matcher.options)
+
     rows: list[dict[str, Any]] = []
     # Each image is warned of once, however many pairs it stands in.
     warn = lru_cache(None)(lambda text: stderr().print(f"warning: {text}", style="yellow"))
     with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
         results = matcher.match_many(pairs, return_errors=True)
         for name, pair, result in zip(pair_names(pairs), pairs, results, strict=True):
-            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer, warn)})
+            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, advise, writer, warn)})
             advance()
     failed = sum("error" in row for row in rows)
     if as_json:
@@ -62,12 +67,13 @@ def _row(
     name: str,
     pair: Pair,
     check: Callable[[Matches], Matches],
+    advise: Callable[[Matches], Matches],
     writer: _Writer,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
     if isinstance(result, MatchRTError):
         return {"error": error_json(result)}
-    matches = check(result)
+    matches = advise(check(result))
     for warning in matches.warnings:
         warn(warning)
     writer.write(matches, name, pair)
@@ -180,3 +186,8 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
         inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
         console.print(f"{name}: {row['matches']} matches{inliers}, {row['timings_ms']['inference']:.0f} ms")
     console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
+    doubted = [row for row in rows if row.get("advice")]
+    if doubted:
+        console.print(f"{len(doubted)} of them gave no sure match", style="yellow")
+        for text in doubted[0]["advice"]:
+            console.print(text)

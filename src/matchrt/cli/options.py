@@ -95,6 +95,32 @@ SampleOption = Annotated[
         min=1, metavar="N", help="For RoMa engines built with --dense: draw N matches as RoMa's sampler does."
     ),
 ]
+
+
+class RotateChoice(str, Enum):
+    """Whether image 1 is turned; `runtime.options.MatcherOptions.rotate` says more."""
+
+    off = "off"
+    auto = "auto"
+
+
+class EffortChoice(str, Enum):
+    """How much is tried; `runtime.options.MatcherOptions.effort` says more."""
+
+    normal = "normal"
+    high = "high"
+
+
+RotateOption = Annotated[
+    RotateChoice,
+    typer.Option(help="auto: if a pair gives no sure match, try the second image turned by 90, 180 and 270 degrees."),
+]
+EffortOption = Annotated[
+    EffortChoice,
+    typer.Option(
+        help="high: if a pair gives no sure match, try weaker matches, a larger size and turns, and keep the best."
+    ),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
 
 
@@ -129,6 +155,8 @@ def matcher_options(
     device: str | None,
     backend: str | None,
     no_cuda_graph: bool = False,
+    rotate: RotateChoice = RotateChoice.off,
+    effort: EffortChoice = EffortChoice.normal,
 ) -> MatcherOptions:
     """The matcher's options from the options of `match` and `match-many`. Error: device-unknown."""
     from matchrt.runtime.options import MatcherOptions
@@ -145,6 +173,8 @@ def matcher_options(
         device=known_device(device),
         backend=backend,
         cuda_graph=not no_cuda_graph,
+        rotate=rotate.value,
+        effort=effort.value,
     )
 
 

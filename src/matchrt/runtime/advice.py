@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.verdict import judge
 from matchrt.runtime.working_size import larger_side
+
+
+def advised(matches: Matches, manifest: EngineManifest, options: MatcherOptions) -> Matches:
+    """The matches, with advice if their verdict is not `match`. Raises nothing.
+
+    Those of a matcher that tries more have it already (`runtime.trials`). Arguments are those of `advise`.
+    """
+    if options.tries_more or judge(matches).verdict == "match":
+        return matches
+    return replace(matches, advice=advise(manifest, options))
 
 
 def advise(manifest: EngineManifest, options: MatcherOptions) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import Effort, Rotate
 from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
@@ -26,6 +27,7 @@ from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.models import Model, files_model, pair_job
 from matchrt.serving.options import Verify
 from matchrt.serving.service import Job, Service
+from matchrt.serving.wishes import Wishes
 from matchrt.serving.workers import Run
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class MatchForm(BaseModel):
 
     engine: str | None = Field(None, description="Where several are served.")
     min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
+    rotate: Rotate = Field("off", description="auto: turn image1 by quarters if there is no sure match.")
+    effort: Effort = Field("normal", description="high: try a larger size, weaker matches and turns, too.")
     verify: Verify = Field("none", description="Geometry to check the matches by.")
     picture: Picture = Field("none", description="Draw the matches.")
 
@@ -86,7 +90,7 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
     engine = service.engine(form.engine)
     call.statistics = models[files_model(engine.name)].statistics
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
-    pair, images = pair_job(engine, read0, read1, form.min_score)
+    pair, images = pair_job(engine, (read0, read1), Wishes(form.min_score, form.rotate, form.effort), call)
     # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images
 
