@@ -17,7 +17,7 @@ SLOTS = ACROSS * DOWN
 
 
 def marked(height: int, width: int, turned: int = 0, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """A grey image `[height, width]`: a picture whose top left quarter is bright, turned clockwise by so many degrees."""
+    """A grey image `[height, width]`: a picture with a bright top left quarter, turned clockwise by some degrees."""
     sides = (width, height) if turned in (90, 270) else (height, width)
     image = np.random.default_rng(seed).integers(30, 90, sides).astype(np.uint8)
     image[: sides[0] // 2, : sides[1] // 2] += 120
@@ -37,9 +37,7 @@ def dynamic_manifest() -> EngineManifest:
 
 def static_manifest(height: int, width: int) -> EngineManifest:
     """Of an engine of one size, with padding."""
-    fixed = dataclasses.replace(
-        bundled_manifest().input, height=height, width=width, profile=None, fitting="letterbox"
-    )
+    fixed = dataclasses.replace(bundled_manifest().input, height=height, width=width, profile=None, fitting="letterbox")
     images = tuple(TensorSpec(f"image{i}", "uint8", (1, height, width, 1)) for i in (0, 1))
     sizes = tuple(TensorSpec(f"size{i}", "int32", (1, 2)) for i in (0, 1))
     return bundled_manifest(input=fixed, inputs=(*images, *sizes))
@@ -51,9 +49,7 @@ def frames_manifest(frames: FrameContract) -> EngineManifest:
     fixed = dataclasses.replace(
         bundled_manifest().input, height=64, width=96, profile=None, fitting="stretch", frames=frames
     )
-    inputs = tuple(
-        TensorSpec(f"frame{i}", "uint8", (1, *frames.shape(size))) for i, size in enumerate(frames.sizes)
-    )
+    inputs = tuple(TensorSpec(f"frame{i}", "uint8", (1, *frames.shape(size))) for i, size in enumerate(frames.sizes))
     return bundled_manifest(input=fixed, inputs=inputs)
 
 

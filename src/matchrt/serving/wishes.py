@@ -14,7 +14,12 @@ _KNOWN_PARAMETERS = ("min_score", "rotate", "effort", "timeout")
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a request asks for; each field is that of `MatcherOptions`."""
+    """What a request asks for, in the fields of `MatcherOptions`.
+
+    min_score: matches with a lower score are dropped; None for the engine's default.
+    rotate: whether image 1 is turned if there is no sure match.
+    effort: how much is tried if there is no sure match.
+    """
 
     min_score: float | None = None
     rotate: Rotate = "off"
