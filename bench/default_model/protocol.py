@@ -17,7 +17,6 @@ from matchrt.bench import metrics
 from matchrt.bench.pose import PoseEstimator, relative_pose
 from matchrt.runtime.geometry import estimate
 from matchrt.runtime.matches import Matches
-from matchrt.runtime.verdict import judge
 
 SEEDS = 10
 ESTIMATORS: tuple[PoseEstimator, ...] = ("ransac", "magsac")
@@ -120,7 +119,7 @@ def figures_of(
     pairs: dict[str, dict[str, Any]] = {}
     for case in cases:
         found = matches(case)
-        verdict = judge(found)
+        verdict = found.judge()
         row: dict[str, Any] = {
             "set": case.set,
             "value": case.value,

@@ -87,7 +87,9 @@ def test_two_images_are_dropped_and_matched(server: Running, pair: Any, page: Pa
     verdict = again(page)
     inliers = pair.expected.verify("fundamental").geometry.num_inliers
     assert verdict.startswith(f"{inliers} of {len(pair.expected)} matches (") and "fundamental matrix" in verdict
-    assert page.run(f"{at('said')}.textContent") == verdict  # for screen readers
+    judged = page.run(f"{at('judgement')}.textContent")
+    assert judged.startswith("They show the same thing (probability 9")
+    assert page.run(f"{at('said')}.textContent") == f"{judged} {verdict}"  # for screen readers
     assert page.run(f"{at('canvas')}.width") > 600 and verdict in page.run(f"{at('canvas')}.ariaLabel")
     # What it draws: neither empty nor only the photographs' grey.
     drawn = page.run(
@@ -119,7 +121,7 @@ def test_the_legend_and_the_numbers_are_explained(server: Running, pair: Any, pa
     match(page, server, *pair.paths, geometry="homography")
     text = page.run(f"{at('result')}.textContent")
     for words in (
-        "This is not a probability",
+        "calibrated on pairs whose truth is known",
         "how sure the network is",
         "red: an outlier",
         "within 3 pixels",
@@ -143,6 +145,7 @@ def test_images_of_different_things(server: Running, pair: Any, page: Page, tmp_
     choose(page, pair.paths[0], plain)
     page.run(f"{at('score')}.value = '1'")
     assert again(page) == "No matches."
+    assert page.run(f"{at('judgement')}.textContent").startswith("Nothing says that they show the same thing")
     assert page.run(f"{at('drawn')}.textContent").startswith("0 of 0 matches")
 
 

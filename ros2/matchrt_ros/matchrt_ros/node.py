@@ -148,7 +148,8 @@ class MatchNode(Node):
         if not self.settings.verify:
             return matches
         threshold = self.settings.verify_threshold or None
-        return matches.verify(self.settings.verify, threshold=threshold)  # type: ignore[arg-type]
+        kind = self.settings.verify
+        return matches.verify(kind, threshold=threshold, judged=False)  # type: ignore[arg-type]
 
     def _publish(self, job: _Job, first: Any, second: Any) -> int:
         matches = self._matched(first, second)

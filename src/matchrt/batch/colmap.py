@@ -2,7 +2,8 @@
 
 COLMAP's origin is the top-left corner of the top-left pixel, which is half a pixel from ours. So 0.5 is added to
 keypoints here. COLMAP does not turn images as EXIF says, so keypoints are in stored pixels (`merged`). COLMAP itself
-estimates the geometries, in parallel over all pairs and with a fixed seed. It runs in `colmap_process`.
+estimates the geometries, in parallel and with a fixed seed, of the pairs whose verdict is `match`; all others have
+their matches and a geometry without inliers. It runs in `colmap_process`.
 
 An image that is gone, or whose size does not fit its camera, is refused alone (colmap-image). An image of a kind that
 COLMAP does not read, such as WebP, gets the camera that COLMAP guesses where EXIF says nothing.
@@ -98,7 +99,8 @@ def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> N
                     points = image.keypoints.points + np.float32(_COLMAP_ORIGIN)
                     colmap.ask("image", image.name, cameras.key(image.name), points)
                 for pair in found.pairs():
-                    colmap.ask("matches", pair.pair.first, pair.pair.second, pair.matches)
+                    trusted = not options.verify or pair.judged is None or pair.judged.verdict == "match"
+                    colmap.ask("matches", pair.pair.first, pair.pair.second, pair.matches, trusted)
                 colmap.ask("close", options.verify)
         finally:
             for side in sides:

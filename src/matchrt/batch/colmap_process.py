@@ -9,7 +9,8 @@ process, and `colmap` turns it into an error. Requests come as pickles on stdin,
 | ("camera", key, image's path, height, width)           | (height, width) of the camera, as COLMAP sees it;   |
 |                                                        | None if COLMAP does not read such files             |
 | ("image", name, camera's key, points float32 [M, 2])   | None; the points have COLMAP's origin               |
-| ("matches", name0, name1, indices uint32 [K, 2])       | None                                                |
+| ("matches", name0, name1, indices uint32 [K, 2],       | None                                                |
+| whether COLMAP may estimate a geometry of them)        |                                                     |
 | ("close", whether to estimate geometries)              | None, once the database is one whole file           |
 
 If stdin ends, the parent is gone, and this process ends at once.
@@ -76,9 +77,14 @@ class _Writer:
         self._images[name] = int(entry.image_id)
         self._base.write_keypoints(self._images[name], points)
 
-    def matches(self, name0: str, name1: str, indices: Any) -> None:
-        """Adds the matches of a pair."""
-        self._base.write_matches(self._images[name0], self._images[name1], indices)
+    def matches(self, name0: str, name1: str, indices: Any, trusted: bool) -> None:
+        """Adds the matches of a pair. One that is not trusted gets a geometry without inliers, which COLMAP keeps."""
+        images = self._images[name0], self._images[name1]
+        self._base.write_matches(*images, indices)
+        if not trusted:
+            nothing = self._pycolmap.TwoViewGeometry()
+            nothing.config = self._pycolmap.TwoViewGeometryConfiguration.DEGENERATE
+            self._base.write_two_view_geometry(*images, nothing)
 
     def close(self, verify: bool) -> None:
         """Ends the transaction, estimates the geometries, and leaves one file.

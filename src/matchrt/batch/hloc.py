@@ -54,7 +54,7 @@ class HlocOutput(OutputFormat):
             _write(found, path, options.features_of(path), options.layout)
 
     def content(self, path: Path) -> Iterator[bytes]:
-        """The path, type, shape and bytes of every dataset, in the order of paths."""
+        """The path, type, shape and bytes of every dataset and the attributes of every group, in the order of paths."""
         h5py = hloc.require_h5py()
         with h5py.File(path, "r") as file:
             yield from _datasets(h5py, file)
@@ -68,7 +68,9 @@ def _write(found: Merged, output: Path, features: Path, layout: Layout) -> None:
                 hloc.write_group(file, image.name, _image(image, layout))
         with h5py.File(part, "w") as file:
             for pair in found.pairs():
-                hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
+                group = hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
+                if pair.judged is not None:
+                    hloc.write_verdict(group, pair.judged.verdict, *pair.judged)
 
 
 @contextmanager
@@ -103,6 +105,7 @@ def _datasets(h5py: Any, group: Any) -> Iterator[bytes]:
     for name in sorted(group):
         entry = group[name]
         if isinstance(entry, h5py.Group):
+            yield from (f"{entry.name} {key} {entry.attrs[key]}".encode() for key in sorted(entry.attrs))
             yield from _datasets(h5py, entry)
             continue
         values = entry[()]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -35,9 +36,10 @@ from matchrt.batch.journal_errors import damaged, not_a_journal, sqlite_errors
 from matchrt.batch.journal_layout import APPLICATION, FAILED, LAYOUT, NAMED, REFUSED, SEALED, TABLES, WAITING
 from matchrt.batch.journal_rows import Counts, Failure, ImageRow
 from matchrt.batch.listing import NamePair
-from matchrt.batch.results import Found, ImageFacts, ListedPair, Result, pack
+from matchrt.batch.results import Found, ImageFacts, ListedPair, Result, pack, unpack_judged
 from matchrt.batch.seals import list_seal, seal
 from matchrt.errors import MatchRTError
+from matchrt.runtime.verdict import WORDS, Word
 
 _CHUNK = 1024
 
@@ -342,6 +344,16 @@ class Journal:
                 yield _listed(number, first, second), data
         if missing:
             raise damaged(self.path, f"{missing} results are not found")
+
+    def verdicts(self) -> dict[Word, int]:
+        """How many matched pairs have which verdict. Pairs of an older version have none."""
+        # The numbers of a verdict stand at the end of a pair's matches, which are a multiple of 20 bytes without it.
+        query = f"""SELECT substr(data, -8) FROM pairs JOIN matches ON matches.pair = pairs.id
+        WHERE length(data) % 20 = 8 AND NOT {REFUSED}"""
+        with sqlite_errors(self.path):
+            judged = (unpack_judged(end) for (end,) in self._base.execute(query))
+            found = Counter(one.verdict for one in judged if one is not None)
+        return {word: found[word] for word in WORDS}
 
     def _require(self, number: int, data: Any, check: bytes) -> None:
         if not isinstance(data, bytes) or check != seal(number, data):

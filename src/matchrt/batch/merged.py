@@ -22,7 +22,7 @@ import numpy.typing as npt
 from matchrt.batch.journal import Journal
 from matchrt.batch.journal_errors import damaged, sqlite_errors
 from matchrt.batch.merging import Int32Array, Keypoints, MergeOptions, merge_points, one_to_one
-from matchrt.batch.results import Float32Array, ListedPair, unpack
+from matchrt.batch.results import Float32Array, Judged, ListedPair, unpack, unpack_judged
 from matchrt.errors import MatchRTError
 from matchrt.runtime.orientation import stored_points
 
@@ -55,6 +55,7 @@ class PairMatches:
     keypoints1: float32 [N, 2], (x, y) in stored pixels of image 1 before merging.
     raw_scores: float32 [N], of the matches before merging; descending.
     counts: numbers of keypoints of image 0 and image 1.
+    judged: the verdict on the pair; None if there is none.
     """
 
     pair: ListedPair
@@ -64,6 +65,7 @@ class PairMatches:
     keypoints1: Float32Array
     raw_scores: Float32Array
     counts: tuple[int, int]
+    judged: Judged | None = None
 
 
 class Merged:
@@ -130,7 +132,8 @@ class Merged:
                 raise damaged(self._journal.path, f"the images of pair {pair.number} are not found")
             (count0, turned0), (count1, turned1) = self._images[pair.first], self._images[pair.second]
             stored0, stored1 = _stored(keypoints0, turned0), _stored(keypoints1, turned1)
-            yield PairMatches(pair, matches, kept, stored0, stored1, scores, (count0, count1))
+            judged = unpack_judged(data)
+            yield PairMatches(pair, matches, kept, stored0, stored1, scores, (count0, count1), judged)
 
     def _ids(self, key: int) -> Int32Array:
         row = self._scratch.execute("SELECT data FROM ids WHERE key = ?", (key,)).fetchone()

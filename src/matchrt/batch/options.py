@@ -18,7 +18,8 @@ class ColmapOptions:
 
     camera_model: COLMAP's name of the camera model.
     cameras: which images share a camera; images that share one must have the same size.
-    verify: whether to estimate two-view geometries; COLMAP's mapper uses no pair without them.
+    verify: whether to estimate two-view geometries, of pairs whose verdict is `match`; COLMAP's mapper uses no pair
+        without them.
     """
 
     camera_model: str = "SIMPLE_RADIAL"

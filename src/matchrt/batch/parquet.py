@@ -10,6 +10,8 @@
 | pixels                   | string                            | `upright`, or `stored` with --ignore-exif          |
 | keypoints0, keypoints1   | list of fixed_size_list<float>[2] | x, y in these pixels, as in `Matches`              |
 | scores                   | list of float                     | descending                                         |
+| verdict                  | string                            | `match`, `doubtful` or `no match`                  |
+| probability, log10_nfa   | float                             | of the verdict, as in `Verdict`                    |
 | error                    | string                            | the error's code; null where the pair was matched  |
 | message                  | string                            | the error's message                                |
 
@@ -35,7 +37,7 @@ from matchrt.batch.journal import Journal
 from matchrt.batch.journal_rows import Failure
 from matchrt.batch.names import readable
 from matchrt.batch.options import OutputOptions
-from matchrt.batch.results import ImageFacts, ListedPair, unpack
+from matchrt.batch.results import ImageFacts, ListedPair, unpack, unpack_judged
 from matchrt.errors import missing_package
 
 _ROW_GROUP = 1000
@@ -93,7 +95,9 @@ def _schema(arrow: Any) -> Any:
     for side in (0, 1):
         columns |= {f"height{side}": size, f"width{side}": size, f"orientation{side}": orientation}
     columns |= {"pixels": text, "keypoints0": points, "keypoints1": points}
-    return arrow.schema({**columns, "scores": arrow.list_(arrow.float32()), "error": text, "message": text})
+    columns |= {"scores": arrow.list_(arrow.float32()), "verdict": text}
+    columns |= {"probability": arrow.float32(), "log10_nfa": arrow.float32(), "error": text, "message": text}
+    return arrow.schema(columns)
 
 
 def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]], facts: list[list[ImageFacts]], pixels: str) -> list[Any]:
@@ -115,7 +119,19 @@ def _matched(arrow: Any, rows: list[tuple[ListedPair, bytes]], facts: list[list[
         for field, kind in (("height", arrow.int32()), ("width", arrow.int32()), ("orientation", arrow.int8()))
     ]
     said = arrow.array([pixels] * len(rows), arrow.string())
-    return [*names, *turned, said, listed(0, 2), listed(1, 2), listed(2, 1), nothing, nothing]
+    return [*names, *turned, said, listed(0, 2), listed(1, 2), listed(2, 1), *_judged(arrow, rows), nothing, nothing]
+
+
+def _judged(arrow: Any, rows: list[tuple[ListedPair, bytes]]) -> list[Any]:
+    found = [unpack_judged(data) for _, data in rows]
+    return [
+        arrow.array([None if one is None else getattr(one, name) for one in found], kind)
+        for name, kind in (
+            ("verdict", arrow.string()),
+            ("probability", arrow.float32()),
+            ("log10_nfa", arrow.float32()),
+        )
+    ]
 
 
 def _failed(arrow: Any, rows: list[Failure], schema: Any) -> list[Any]:

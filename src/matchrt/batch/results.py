@@ -11,10 +11,29 @@ import numpy.typing as npt
 from matchrt.errors import MatchRTError
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.verdict import Word, judge, word_of
 
 Float32Array = npt.NDArray[np.float32]
 
 _COLUMNS = 5
+# Numbers behind the columns: what a `Judged` holds.
+_JUDGED = 2
+
+
+class Judged(NamedTuple):
+    """How sure it is that a pair's images show the same thing, as `runtime.verdict` judges it.
+
+    probability: 0..1.
+    log10_nfa: log10 of the number of false alarms, at most 0.
+    """
+
+    probability: float
+    log10_nfa: float
+
+    @property
+    def verdict(self) -> Word:
+        """The verdict in a word. Raises nothing."""
+        return word_of(self.probability)
 
 
 class ListedPair(NamedTuple):
@@ -61,6 +80,7 @@ class Found:
     scores: float32 [N], in 0..1, descending.
     image0: what is known of image 0.
     image1: what is known of image 1.
+    judged: the verdict on the pair; None if there is none.
     """
 
     keypoints0: Float32Array
@@ -68,11 +88,15 @@ class Found:
     scores: Float32Array
     image0: ImageFacts
     image1: ImageFacts
+    judged: Judged | None = None
 
     @classmethod
     def of(cls, matches: Matches, image0: ImageFacts, image1: ImageFacts) -> Found:
-        """The result without timings, so that equal matches are equal results."""
-        return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1)
+        """The result with a verdict and without timings, so that equal matches are equal results."""
+        found = judge(matches)
+        # Rounded to what is stored, so that a result is the same before and after.
+        judged = Judged(*(float(np.float32(value)) for value in (found.probability, found.log10_nfa)))
+        return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1, judged)
 
 
 @dataclass(frozen=True)
@@ -88,8 +112,8 @@ class Result:
 
 
 def pack(found: Found) -> bytes:
-    """The matches as bytes: keypoints0, keypoints1 and scores as little-endian float32."""
-    arrays = (found.keypoints0, found.keypoints1, found.scores)
+    """The matches as bytes: keypoints0, keypoints1, scores and the verdict's numbers as little-endian float32."""
+    arrays = (found.keypoints0, found.keypoints1, found.scores, np.array(found.judged or ()))
     return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays)
 
 
@@ -97,4 +121,16 @@ def unpack(data: bytes) -> tuple[Float32Array, Float32Array, Float32Array]:
     """The arrays keypoints0 [N, 2], keypoints1 [N, 2] and scores [N] that `pack` wrote."""
     values = np.frombuffer(data, "<f4")
     count = len(values) // _COLUMNS
-    return values[: 2 * count].reshape(-1, 2), values[2 * count : 4 * count].reshape(-1, 2), values[4 * count :]
+    return (
+        values[: 2 * count].reshape(-1, 2),
+        values[2 * count : 4 * count].reshape(-1, 2),
+        values[4 * count : _COLUMNS * count],
+    )
+
+
+def unpack_judged(data: bytes) -> Judged | None:
+    """The verdict that `pack` wrote; None for results of a version that judged no pairs."""
+    values = np.frombuffer(data, "<f4")
+    if len(values) % _COLUMNS != _JUDGED:
+        return None
+    return Judged(*(float(value) for value in values[-_JUDGED:]))

@@ -21,6 +21,7 @@ from matchrt.batch.sources import check_all
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.options import MatcherOptions
+from matchrt.runtime.verdict import Word
 
 # A commit takes milliseconds. If the process is killed, at most the results within these limits are lost.
 _COMMIT_PAIRS = 64
@@ -66,6 +67,7 @@ class BatchReport:
     """The report of a run.
 
     counts: numbers of pairs by their state after the run.
+    verdicts: how many of the matched pairs have which verdict.
     now: number of pairs that were tried in this run.
     written: whether the output was written; False if it was up to date already.
     changed: images whose content has changed since they were matched, and whose pairs were matched again.
@@ -75,6 +77,7 @@ class BatchReport:
     """
 
     counts: Counts
+    verdicts: dict[Word, int]
     now: int
     written: bool
     changed: tuple[str, ...]
@@ -86,6 +89,7 @@ class BatchReport:
         """As JSON values."""
         return {
             **self.counts._asdict(),
+            "verdicts": self.verdicts,
             "tried_now": self.now,
             "output_written": self.written,
             "images_changed": list(self.changed),
@@ -138,7 +142,8 @@ def match_pairs(
         notices = (row.facts.notice for row in journal.images() if row.facts is not None and row.facts.notice)
         warnings = tuple(islice(notices, _MOST_TOLD))
         seconds = time.perf_counter() - start
-        return BatchReport(journal.counts(), before.waiting, written, changed, warnings, mended, seconds), failures
+        counts, verdicts = journal.counts(), journal.verdicts()
+        return BatchReport(counts, verdicts, before.waiting, written, changed, warnings, mended, seconds), failures
 
 
 def _forget_changed(journal: Journal, root: Path) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from matchrt.cli.options import (
     require_new_output,
     store_at,
 )
-from matchrt.cli.output import print_json, print_written, stderr, stdout
+from matchrt.cli.output import VERDICT_STYLES, print_json, print_written, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
 
@@ -74,15 +74,16 @@ class Geometry:
     intrinsics: tuple[Any, Any]
 
     def check(self, matches: Matches) -> Matches:
-        """The matches with their geometry. The time that it took is added to the timings, in milliseconds.
+        """The matches with their geometry and verdict. The time that it took is added to the timings, in milliseconds.
 
         Errors: those of `Matches.verify`.
         """
-        if self.kind is Verify.none:
-            return matches
         start = time.perf_counter()
         first, second = self.intrinsics
-        verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
+        if self.kind is Verify.none:
+            verified = matches.judge()
+        else:
+            verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
         return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
 
 
@@ -260,6 +261,8 @@ def _match_one(
     console = stdout()
     first, *rest = describe(matches)
     console.print(first, style="bold")
+    if matches.judgement is not None:
+        console.print(f"verdict: {matches.judgement}", style=VERDICT_STYLES[matches.verdict])
     for line in rest:
         console.print(line)
     print_written(draw, save)

@@ -30,7 +30,7 @@ from matchrt.cli.options import (
     matcher_options,
     store_at,
 )
-from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout
+from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout, verdict_counts
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -234,6 +234,8 @@ def _print(
     if counts.failed > len(failures[:_SHOWN]):
         errors.print(f"… and more, all listed in {output.failed}", style="red")
     console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {report.now} of them tried in this run")
+    if said := verdict_counts(report.verdicts):
+        console.print(said)
     if counts.listed > counts.pairs:
         console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
     for text in report.warnings[:_SHOWN]:

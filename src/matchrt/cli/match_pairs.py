@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matchrt._util.digest import sha256_bytes
-from matchrt.cli.output import counter, error_json, print_json, stderr, stdout
+from matchrt.cli.output import counter, error_json, print_json, stderr, stdout, verdict_counts
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
@@ -184,10 +185,11 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
             errors.print(f"{name}: {row['error']['message']} {row['error']['remedy']}", style="red")
             continue
         inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
-        console.print(f"{name}: {row['matches']} matches{inliers}, {row['timings_ms']['inference']:.0f} ms")
+        said = f", {row['verdict']} ({row['probability']:.2f})" if "verdict" in row else ""
+        console.print(f"{name}: {row['matches']} matches{inliers}{said}, {row['timings_ms']['inference']:.0f} ms")
     console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
-    doubted = [row for row in rows if row.get("advice")]
-    if doubted:
-        console.print(f"{len(doubted)} of them gave no sure match", style="yellow")
-        for text in doubted[0]["advice"]:
-            console.print(text)
+    said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
+    if said:
+        console.print(said)
+    for text in next((row["advice"] for row in rows if row.get("advice")), ()):
+        console.print(text)

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 # Errors whose messages have several lines: a sentence, and a list of tensors.
 _LISTING = ("weights-unaccounted",)
+
+# Colours of the verdicts on pairs.
+VERDICT_STYLES = {"match": "green", "doubtful": "yellow", "no match": "red"}
 
 # A width that no table reaches; rich would cut tables in pipes at 80 characters.
 _NO_LIMIT = 10_000
@@ -98,6 +101,13 @@ def print_json(value: Any) -> None:
     """Prints one JSON document on stdout, in ASCII, where control characters are escapes."""
     text = json.dumps(value, indent=2, allow_nan=False)
     sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # DEL is the one that JSON allows
+
+
+def verdict_counts(counts: Mapping[Any, int]) -> str:
+    """How many pairs have which verdict, such as `verdicts: 12 match, 1 doubtful, 3 no match`; empty without any."""
+    if not sum(counts.values()):
+        return ""
+    return "verdicts: " + ", ".join(f"{counts.get(word, 0)} {word}" for word in VERDICT_STYLES)
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> None:

@@ -7,18 +7,16 @@ from dataclasses import replace
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.verdict import judge
 from matchrt.runtime.working_size import larger_side
 
 
 def advised(matches: Matches, manifest: EngineManifest, options: MatcherOptions) -> Matches:
-    """The matches, with advice if their verdict is not `match`. Raises nothing.
+    """The matches, with a verdict, and with advice if it is not `match`. Arguments are those of `advise`.
 
-    Those of a matcher that tries more have it already (`runtime.trials`). Arguments are those of `advise`.
+    A verdict that they have stays. Raises nothing.
     """
-    if options.tries_more or judge(matches).verdict == "match":
-        return matches
-    return replace(matches, advice=advise(manifest, options))
+    judged = matches if matches.judgement is not None else matches.judge()
+    return replace(judged, advice=() if judged.verdict == "match" else advise(manifest, options))
 
 
 def advise(manifest: EngineManifest, options: MatcherOptions) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The constants that make a probability of evidence: logistic models, fitted by `tools/verdict`.
 
-They are in `assets/verdict.json`, for each kind of geometry, by the names of the networks that were measured. All others
-share the constants of `default`, which leave the network's scores out: scores of two networks mean different things.
+They are in `assets/verdict.json`, by the names of the networks that were measured. All other networks share the
+constants of `default`, which leave the scores out: those of two networks mean different things.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from importlib import resources
 
 from matchrt._util.from_json import parse_json
 from matchrt._util.strict_json import read_json
-from matchrt.runtime.geometry import Kind
 
 DEFAULT = "default"
 
@@ -41,11 +40,11 @@ class Calibration:
     """The fitted constants.
 
     made_by: what fitted them, and when.
-    models: by the network's name, and then by kind of geometry; `default` for networks that are not named.
+    models: by the network's name; `default` for networks that are not named.
     """
 
     made_by: str
-    models: dict[str, dict[str, Logistic]]
+    models: dict[str, Logistic]
 
 
 @cache
@@ -56,9 +55,7 @@ def calibration() -> Calibration:
     return found
 
 
-def constants(model: str, kind: Kind) -> Logistic:
-    """The constants of a network, or the default ones, for a kind of geometry. Raises nothing."""
+def constants(model: str) -> Logistic:
+    """The constants of a network by its name, or the default ones. Raises nothing."""
     models = calibration().models
-    known = models.get(model, models[DEFAULT])
-    # The errors of an essential matrix are those of the fundamental matrix that it makes.
-    return known["homography" if kind == "homography" else "fundamental"]
+    return models.get(model, models[DEFAULT])

@@ -1,8 +1,8 @@
 """Pictures of matches, for people.
 
 The picture shows both images side by side and one line for each match, coloured by its score. With a geometry, outliers
-are thin red lines below the inliers. A bar at the foot says what was found and what the colours mean; its letters, like
-lines and points, grow with the picture. Large images are scaled down for the picture; the
+are thin red lines below the inliers. A bar at the foot says the verdict on the pair, what was found and what colours
+mean; its letters, like lines and points, grow with the picture. Large images are scaled down for the picture; the
 matches are not changed.
 """
 
@@ -25,6 +25,7 @@ from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit
 from matchrt.runtime.image import MAX_PIXELS, as_image
 from matchrt.runtime.match_data import ImageRef, MatchData
+from matchrt.runtime.verdict import shown
 
 Color = tuple[int, int, int]
 
@@ -34,6 +35,7 @@ _BACKGROUND: Color = (24, 24, 27)
 _TEXT: Color = (228, 228, 231)
 _MUTED: Color = (161, 161, 170)
 _OUTLIER: Color = (239, 68, 68)
+_VERDICTS: dict[str, Color] = {"match": (74, 222, 128), "doubtful": (250, 204, 21), "no match": _OUTLIER}
 _GAP = 6
 _FOOTER = 52  # two rows of text
 _FONT_SIZE = 15
@@ -236,17 +238,24 @@ def _caption(canvas: UInt8Array, matches: MatchData, drawn: int) -> UInt8Array:
     return np.array(picture)
 
 
-def _write_parts(bar: _Bar, y: float, parts: list[str]) -> None:
-    x = 10.0 * bar.scale
-    for number, part in enumerate(parts):
-        text = part if number == 0 else f"  ·  {part}"
-        if x + bar.pen.textlength(text, bar.font) > bar.picture.width - 10:  # narrow pictures keep the first parts
-            break
-        x = bar.write(x, y, text, _TEXT if number == 0 else _MUTED)
+def _write_parts(bar: _Bar, y: float, parts: list[tuple[str, Color]]) -> None:
+    x, gap = 10.0 * bar.scale, "  ·  "
+    for number, (part, color) in enumerate(parts):
+        between = gap if number else ""
+        if x + bar.pen.textlength(between + part, bar.font) > bar.picture.width - 10:
+            break  # narrow pictures keep the first parts
+        x = bar.write(bar.write(x, y, between, _MUTED), y, part, color)
 
 
-def _caption_parts(matches: MatchData, drawn: int) -> list[str]:
-    parts = [matches.provenance.model, f"{len(matches)} matches"]
+def _caption_parts(matches: MatchData, drawn: int) -> list[tuple[str, Color]]:
+    first, judged = [(matches.provenance.model, _TEXT)], matches.judgement
+    if judged is not None:
+        first.append((f"{judged.verdict} ({shown(judged.probability)})", _VERDICTS[judged.verdict]))
+    return first + [(part, _MUTED) for part in _facts(matches, drawn)]
+
+
+def _facts(matches: MatchData, drawn: int) -> list[str]:
+    parts = [f"{len(matches)} matches"]
     geometry = matches.geometry
     if geometry is not None:
         parts.append(f"{geometry.num_inliers} inliers ({geometry.kind})" if geometry.found else f"no {geometry.kind}")

@@ -17,6 +17,9 @@ sparse  the result of extract_features.py and match_features.py without descript
 `matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
 
+The group of a pair that was judged has the attributes `verdict` (text), `probability` and `log10_nfa` (floats), which
+hloc ignores.
+
 All keypoints are in the pixels that the image's file stores, because hloc and COLMAP read images without EXIF.
 
 Errors: package-missing (h5py), matches-name (an image name that cannot be a name in the file), output-format (the
@@ -114,6 +117,16 @@ def write_group(file: Any, name: str, datasets: Datasets) -> Any:
     return group
 
 
+def write_verdict(group: Any, verdict: str, probability: float, log10_nfa: float) -> None:
+    """Writes the verdict on a pair as attributes of its group, which hloc ignores.
+
+    group: of an open h5py file. probability: 0..1. log10_nfa: as in `Verdict`. Raises what h5py raises.
+    """
+    group.attrs["verdict"] = verdict
+    group.attrs["probability"] = probability
+    group.attrs["log10_nfa"] = log10_nfa
+
+
 def raw_matches(keypoints0: Float32Array, keypoints1: Float32Array, scores: Float32Array) -> Datasets:
     """The datasets of a pair of raw matches. Raises nothing.
 
@@ -184,6 +197,8 @@ def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root
                 points = found.image0.stored_points(found.keypoints0), found.image1.stored_points(found.keypoints1)
                 group = write_group(file, name, raw_matches(*points, found.scores))
                 group.attrs["matchrt"] = json.dumps(_stored_metadata(found))
+                if (judged := found.judgement) is not None:
+                    write_verdict(group, judged.verdict, judged.probability, judged.log10_nfa)
     except (OSError, RuntimeError, KeyError) as error:  # what is there is damaged behind its beginning
         raise _no_hdf5(target) from error
     atomic.write_bytes(target, image.getvalue())

@@ -68,6 +68,8 @@ def matches_line(matches: MatchData) -> str:
     if geometry is not None:
         found = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
         parts.append(f"{found} ({geometry.kind})")
+    if matches.judgement is not None:
+        parts.append(f"verdict: {matches.judgement}")
     origin = matches.provenance
     parts.append(f"{origin.model}, {origin.precision}, {origin.backend}")
     return ", ".join(parts)

@@ -1,7 +1,9 @@
 """Matches as named values: arrays, and metadata that JSON can hold. The file formats write and read these.
 
 Arrays: keypoints0, keypoints1 (float32 [N, 2]), scores (float32 [N]); after `verify`, inliers (bool [N]) and, if found,
-    matrix [3, 3], rotation [3, 3], translation [3] (float64). Everything else is metadata.
+    matrix [3, 3], rotation [3, 3], translation [3] (float64). Everything else is metadata. Metadata of judged pairs has
+    `verdict`, `probability`, `log10_nfa` and `evidence`, as `Verdict` names them; that of others, and of older files,
+    has none of them.
 Metadata `pixels` says whose pixels the arrays are in: `upright`, those of each image as its `orientation` (of EXIF)
     turns it; or `stored`, those that its file stores. `ImageRef.stored_points` makes the second from the first.
 """
@@ -18,6 +20,7 @@ from matchrt._util.from_json import parse_json
 from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef, MatchData, MatchesT, Provenance
 from matchrt.runtime.orientation import ORIENTATIONS
+from matchrt.runtime.verdict import Verdict
 
 FORMAT = "matchrt-matches"
 VERSION = 3
@@ -31,7 +34,7 @@ _GEOMETRY_ARRAYS = ("inliers", "matrix", "rotation", "translation")
 
 def metadata(matches: MatchData) -> dict[str, Any]:
     """Everything that is not an array, as JSON values. Raises nothing."""
-    geometry = matches.geometry
+    geometry, judged = matches.geometry, matches.judgement
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -42,6 +45,7 @@ def metadata(matches: MatchData) -> dict[str, Any]:
         "provenance": vars(matches.provenance),
         "geometry": geometry
         and {"kind": geometry.kind, "threshold_px": geometry.threshold_px, "estimator": geometry.estimator},
+        **({} if judged is None else vars(judged) | {"evidence": vars(judged.evidence)}),
     }
 
 
@@ -75,6 +79,7 @@ def from_record(record: Mapping[str, Any], kind: type[MatchesT]) -> MatchesT:
         timings=parse_json(dict[str, float], record["timings_ms"], "timings_ms"),
         provenance=parse_json(Provenance, made_by, "provenance"),
         geometry=_geometry(record),
+        judgement=_judgement(record),
     )
 
 
@@ -116,6 +121,16 @@ def _geometry(record: Mapping[str, Any]) -> Geometry | None:
         rotation=_optional(record, "rotation", (3, 3)),
         translation=_optional(record, "translation", (3,)),
     )
+
+
+def _judgement(record: Mapping[str, Any]) -> Verdict | None:
+    if record.get("verdict") is None:
+        return None
+    stored = {name: record[name] for name in ("verdict", "probability", "log10_nfa", "evidence")}
+    found: Verdict = parse_json(Verdict, stored, "verdict")
+    if not 0.0 <= found.probability <= 1.0:
+        raise ValueError(f"the probability is {found.probability}")
+    return found
 
 
 def _inliers(values: Any) -> npt.NDArray[np.bool_]:

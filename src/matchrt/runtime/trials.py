@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter
-from matchrt.runtime.advice import advise
+from matchrt.runtime.advice import advised
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import Image
 from matchrt.runtime.match_data import Quarter
@@ -24,7 +24,6 @@ from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.turning import TurnedImage
-from matchrt.runtime.verdict import judge
 from matchrt.runtime.working_size import larger_side, search_side
 
 # Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
@@ -40,7 +39,7 @@ def first_options(options: MatcherOptions) -> MatcherOptions:
 
     Raises nothing.
     """
-    if options.effort == "high" and options.min_score is None:
+    if options.effort == "high" and options.min_score is None and options.sample is None:
         return replace(options, min_score=0.0)
     return options
 
@@ -68,23 +67,14 @@ def require_images(options: MatcherOptions, *images: ImageLike) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Matches with their verdict.
-
-    sure: whether the verdict is `match`. hopeless: whether it is `no match`. worth: grows with the evidence.
-    """
-
-    matches: Matches
-    sure: bool
-    hopeless: bool
-    worth: tuple[float, float]
+def worth(matches: Matches) -> tuple[float, float]:
+    """Grows with the evidence that judged matches show the same thing. Raises nothing."""
+    return (0.0, 0.0) if matches.judgement is None else (matches.probability, -matches.judgement.log10_nfa)
 
 
-def _judged(matches: Matches) -> _Judged:
-    found = judge(matches)
-    worth = found.probability, -found.log10_nfa
-    return _Judged(matches, found.verdict == "match", found.verdict == "no match", worth)
+def is_sure(matches: Matches) -> bool:
+    """Whether the verdict of judged matches is `match`. Raises nothing."""
+    return matches.judgement is not None and matches.verdict == "match"
 
 
 class Trials:
@@ -94,7 +84,7 @@ class Trials:
         self._manifest, self._options = manifest, options
 
     def improved(self, first: Matches, image0: ImageLike, image1: ImageLike, run: Run) -> Matches:
-        """The best matches of a pair, with advice if they are not sure.
+        """The best matches of a pair, with their verdict, and with advice if it is not `match`.
 
         first: what the first run gave, under `first_options`. image0, image1: the images as given. run: matches them
             on the engine.
@@ -105,14 +95,14 @@ class Trials:
         search = _Search(self._manifest, self._options, run)
         found = search.best(first, image0, image1)
         matches = replace(
-            found.matches,
+            found,
             # The images as they were given, with their own names and orientations.
             image0=first.image0,
             image1=first.image1,
             warnings=first.warnings,
             timings={**first.timings, **search.timings()},
         )
-        return matches if found.sure else replace(matches, advice=advise(self._manifest, self._options))
+        return advised(matches, self._manifest, self._options)
 
 
 class _Search:
@@ -123,16 +113,16 @@ class _Search:
         self._start = time.perf_counter()
         self._judging, self._runs = 0.0, 0
 
-    def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> _Judged:
+    def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> Matches:
         """The best of all steps up to the first that is sure."""
         best = self._judge(first)
-        if best.sure:
+        if is_sure(best):
             return best
         plain = self._adapter(None)
         pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
         for step in self._steps(pair):
-            best = max(best, step, key=lambda judged: judged.worth)
-            if step.sure:
+            best = max(best, step, key=worth)
+            if is_sure(step):
                 break
         return best
 
@@ -143,35 +133,36 @@ class _Search:
             spent["retry"] = max((time.perf_counter() - self._start) * 1e3 - self._judging, 0.0)
         return spent
 
-    def _steps(self, pair: tuple[Image, Image]) -> Iterator[_Judged]:
+    def _steps(self, pair: tuple[Image, Image]) -> Iterator[Matches]:
         larger = larger_side(self._manifest, self._options) if self._options.effort == "high" else None
         if larger is not None:
             yield from self._if_it_fits(larger, pair, 0)
         side = search_side(self._manifest, self._options)
-        found: list[_Judged] = []
+        found: list[Matches] = []
         for degrees in TURNS:
             found.append(self._at(side, pair, degrees))
             if side is None:  # the usual size already
                 yield found[-1]
-            if found[-1].sure:
+            if is_sure(found[-1]):
                 break
-        likeliest = max(found, key=lambda judged: judged.worth)
-        if likeliest.hopeless:
+        likeliest = max(found, key=worth)
+        if likeliest.verdict == "no match":
             return
-        turned = likeliest.matches.provenance.turned1
+        turned = likeliest.provenance.turned1
         if side is not None:
             yield self._at(None, pair, turned)
         if larger is not None:
             yield from self._if_it_fits(larger, pair, turned)
+        yield likeliest  # coarser, but perhaps surer
 
-    def _if_it_fits(self, side: int, pair: tuple[Image, Image], degrees: Quarter) -> Iterator[_Judged]:
+    def _if_it_fits(self, side: int, pair: tuple[Image, Image], degrees: Quarter) -> Iterator[Matches]:
         try:
             yield self._at(side, pair, degrees)
         except MatchRTError as error:
             if error.code not in _TOO_LARGE:
                 raise
 
-    def _at(self, side: int | None, pair: tuple[Image, Image], degrees: Quarter) -> _Judged:
+    def _at(self, side: int | None, pair: tuple[Image, Image], degrees: Quarter) -> Matches:
         """The pair at another long side, pixels (None: the usual one), with image 1 turned."""
         adapter, self._runs = self._adapter(side), self._runs + 1
         if not degrees:
@@ -179,15 +170,15 @@ class _Search:
         turned = TurnedImage.of(pair[1], degrees, self._manifest)
         return self._judge(turned.back(self._run(adapter, pair[0], turned.image)))
 
-    def _judge(self, matches: Matches) -> _Judged:
+    def _judge(self, matches: Matches) -> Matches:
         """The matches that the user's options ask for; with `effort="high"` also all of them, if that is better."""
         start = time.perf_counter()
         usual = matches
         if first_options(self._options) is not self._options:
             usual = matches.filter(self._manifest.matching.default_score)
-        best = _judged(usual)
-        if not best.sure and len(usual) < len(matches):
-            best = max(best, _judged(matches), key=lambda judged: judged.worth)
+        best = usual.judge()
+        if not is_sure(best) and len(usual) < len(matches):
+            best = max(best, matches.judge(), key=worth)
         self._judging += (time.perf_counter() - start) * 1e3
         return best
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from matchrt.runtime.verdict import WORDS
+
 Schema = dict[str, Any]
 # OpenAPI 3.0 says `format: binary`; 3.1 says it by the media type. Generators look for the first.
 FILE: Schema = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
@@ -161,6 +163,20 @@ COMPONENTS: dict[str, Schema] = {
             "image0 to image1; a fundamental matrix F fulfils x1' F x0 = 0",
         },
     ),
+    "Evidence": object_of(
+        ("kind", "matches", "cells", "inliers", "coverage0", "coverage1", "homography", "fundamental", "sharpness"),
+        kind={"type": ["string", "null"], "description": "The surer geometry, homography, fundamental or essential"},
+        matches=whole("All matches"),
+        cells=whole("Matches that stand for their surroundings: one for each cell of a grid"),
+        inliers=whole("Those of them that the geometry explains better than chance"),
+        coverage0={**_NUMBER, "description": "Share of image0's cells with such inliers, 0..1"},
+        coverage1={**_NUMBER, "description": "The same of image1"},
+        homography={**_NUMBER, "description": "log10 of a homography's number of false alarms"},
+        fundamental={**_NUMBER, "description": "log10 of a fundamental matrix's number of false alarms"},
+        sharpness={**_NUMBER, "description": "How closely the homography fits: digits of evidence for each inlier"},
+        score_median={**_NUMBER, "description": "Of all matches; 0 without any"},
+        score_high={**_NUMBER, "description": "The score that a tenth of the matches reach"},
+    ),
     "Provenance": object_of(
         ("model", "engine_sha256", "precision", "backend", "matchrt_version"),
         model=text(),
@@ -183,8 +199,15 @@ COMPONENTS: dict[str, Schema] = {
         retry={**_NUMBER, "description": "All further runs"},
     ),
     "MatchAnswer": object_of(
-        ("matches", "keypoints0", "keypoints1", "scores", "image0", "image1", "timings_ms", "provenance"),
+        (
+            *("matches", "verdict", "probability", "log10_nfa", "evidence", "keypoints0", "keypoints1", "scores"),
+            *("image0", "image1", "timings_ms", "provenance"),
+        ),
         matches=whole("How many there are"),
+        verdict=text("Whether both images show the same thing", enum=list(WORDS)),
+        probability={**_NUMBER, "minimum": 0, "maximum": 1, "description": "That they do"},
+        log10_nfa={**_NUMBER, "description": "log10 of the number of false alarms that chance would give, at most 0"},
+        evidence={**ref("Evidence"), "description": "What the verdict rests on"},
         keypoints0=list_of(_POINT, "x, y in pixels of image0; its top-left pixel's centre is 0, 0"),
         keypoints1=list_of(_POINT, "The same of image1"),
         scores=list_of(_NUMBER, "0..1, best first"),
@@ -194,7 +217,7 @@ COMPONENTS: dict[str, Schema] = {
         image1=ref("MatchedImage"),
         pixels=text("Whose pixels the keypoints are in: upright, as EXIF turns the images"),
         warnings=_TEXTS,
-        advice=list_of(text(), "What may find more, with rotate or effort"),
+        advice=list_of(text(), "What may find more, if the verdict is not match"),
         picture=text("base64, with picture"),
         timings_ms=ref("Timings"),
         provenance=ref("Provenance"),

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from PIL import Image as PILImage
 from pydantic import BaseModel, Field, ValidationError
 
+from matchrt.runtime.advice import advised
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import Effort, Rotate
@@ -90,14 +91,15 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
     engine = service.engine(form.engine)
     call.statistics = models[files_model(engine.name)].statistics
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
-    pair, images = pair_job(engine, (read0, read1), Wishes(form.min_score, form.rotate, form.effort), call)
+    wishes = Wishes(form.min_score, form.rotate, form.effort)
+    pair, images = pair_job(engine, (read0, read1), wishes, call)
     # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images
 
     def finish(run: Run) -> bytes:
-        matches = pair.finish(run)
-        if form.verify != "none":
-            matches = matches.verify(form.verify)
+        found = pair.finish(run)
+        matches = found.judge() if form.verify == "none" else found.verify(form.verify)
+        matches = advised(matches, engine.manifest, wishes.options(engine.max_pixels))
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)

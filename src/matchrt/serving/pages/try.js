@@ -1,6 +1,6 @@
 // The page to try the service on: two images in, matches out, and the last pairs in a list.
 import { drawMatches, drawRamp, overlayTransform } from "./draw.js";
-import { numbers, verdict } from "./words.js";
+import { judgement, numbers, verdict } from "./words.js";
 
 const MOST_KEPT = 20;
 const at = (id) => document.getElementById(id);
@@ -124,7 +124,7 @@ function setBusy(value) {
 }
 
 function sayState() {
-  say(busy ? "Matching …" : (current ? at("verdict").textContent : ""), !busy);
+  say(busy ? "Matching …" : (current ? `${at("judgement").textContent} ${at("verdict").textContent}` : ""), !busy);
 }
 
 // heard: whether it stands elsewhere for those who see the page.
@@ -144,7 +144,7 @@ function conceal() {
   at("save").removeAttribute("href");
   if (saved) URL.revokeObjectURL(saved);
   saved = null;
-  for (const name of ["verdict", "names", "meaning", "drawn"]) at(name).textContent = "";
+  for (const name of ["verdict", "judgement", "names", "meaning", "drawn"]) at(name).textContent = "";
   at("numbers").replaceChildren();
   at("warnings").replaceChildren();
   markCurrent();
@@ -157,6 +157,8 @@ function show(entry) {
   const { result, pair } = entry;
   const said = verdict(result);
   at("verdict").textContent = said.verdict;
+  at("judgement").textContent = judgement(result).text;
+  at("judgement").dataset.verdict = result.verdict;
   at("names").textContent = names(entry);
   at("meaning").textContent = said.meaning;
   at("share").hidden = said.share === null;
@@ -257,7 +259,7 @@ function list() {
     const item = element("li"), button = element("button");
     button.type = "button";
     button.append(element("span", names(entry)));
-    button.append(element("small", `${entry.engine}: ${verdict(entry.result).verdict}`));
+    button.append(element("small", `${entry.engine}: ${entry.result.verdict}. ${verdict(entry.result).verdict}`));
     button.addEventListener("click", () => show(entry));
     item.append(button);
     return item;

@@ -7,7 +7,28 @@ const WHAT = {
 
 const of = (part, whole) => `${part} of ${whole}`;
 
-// The verdict in one line, what it means and does not mean, and the share of inliers, 0..1, or null.
+const VERDICTS = {
+  "match": "They show the same thing",
+  "doubtful": "They may show the same thing",
+  "no match": "Nothing says that they show the same thing",
+};
+
+// The verdict on the pair in one line, and what it rests on.
+export function judgement(result) {
+  const alarms = Math.round(-result.log10_nfa);
+  const chance = result.verdict !== "no match" && alarms >= 1
+    ? ` Chance alone would give matches that agree so well once in 10^${alarms} pairs.` : "";
+  return {
+    text: `${VERDICTS[result.verdict]} (probability ${percent(result.probability)}).`,
+    basis: "The probability was calibrated on pairs whose truth is known, half of them true. It rests on how closely the "
+      + `matches agree, how much of both images they cover, and their scores.${chance}`,
+  };
+}
+
+// Never 0 or 100 %: nothing is that sure.
+const percent = (value) => `${Math.round(100 * Math.min(Math.max(value, 0.01), 0.99))} %`;
+
+// The matches in one line, what they mean and do not mean, and the share of inliers, 0..1, or null.
 export function verdict(result) {
   const geometry = result.geometry;
   const count = result.matches;
@@ -29,7 +50,7 @@ export function verdict(result) {
     verdict: `${of(geometry.inliers, matches)} (${Math.round(100 * share)} %) fit one ${name(geometry)}.`,
     share,
     meaning: `They agree within ${geometry.threshold_px} pixels with ${WHAT[geometry.kind]}. Many matches that `
-      + "agree are good evidence of the same scene. A few can agree by chance. This is not a probability.",
+      + "agree are good evidence of the same scene. A few can agree by chance.",
   };
 }
 
@@ -43,6 +64,7 @@ export function numbers({ result, engine, took }) {
   const geometry = result.geometry;
   const scores = result.scores;
   return [
+    ["Verdict", `${result.verdict}. ${judgement(result).basis}`],
     ["Matches", `${result.matches}. Each is a point of the first image and the same point in the second one.`],
     ...(scores.length ? [["Scores", `${scores[scores.length - 1].toFixed(2)} to ${scores[0].toFixed(2)}. `
       + "How sure the network is of a match, 0 to 1. Not the probability that it is right."]] : []),
