@@ -67,7 +67,7 @@ def test_a_dynamic_engine_looks_for_the_turn_at_half_the_size(degrees: int, tmp_
 
 def test_a_pair_that_matches_is_run_once() -> None:
     session = MarkSession(dynamic_manifest())
-    with Matcher(session, MatcherOptions(rotate="auto", effort="high")) as matcher:
+    with Matcher(session, MatcherOptions(rotate="auto", zoom="auto", effort="high")) as matcher:
         matches = matcher.match(marked(480, 640), marked(480, 640, seed=1))
     require_turned(matches, 0)
     assert len(session.sizes) == 1 and "retry" not in matches.timings and not matches.advice
@@ -122,6 +122,35 @@ def test_frames_that_are_turned_stay_frames(degrees: int, pixels: Any) -> None:
     assert (matches.image1.height, matches.image1.width) == size
 
 
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_an_image_that_shows_things_larger_is_halved(ratio: float) -> None:
+    session = MarkSession(dynamic_manifest(), ratio=ratio)
+    with Matcher(session, MatcherOptions(zoom="auto")) as matcher:
+        matches = matcher.match(marked(480, 640), marked(480, 640, seed=1))
+    require_turned(matches, 0)
+    sizes = [((240, 320), (480, 640)), ((480, 640), (240, 320))]
+    assert session.sizes[1:] == (sizes[:1] if ratio == 0.5 else sizes)
+    assert (matches.provenance.network_size0, matches.provenance.network_size1) == session.sizes[-1]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+@pytest.mark.parametrize("stretch", ["none", "same"])
+def test_an_engine_of_one_size_gets_halved_images_on_a_canvas(ratio: float, stretch: Any) -> None:
+    session = MarkSession(static_manifest(96, 128), ratio=ratio)
+    given = [image.astype(np.uint16) * 100 for image in (marked(192, 256), marked(192, 256, seed=1))]
+    with Matcher(session, MatcherOptions(zoom="auto", stretch=stretch)) as matcher:
+        require_turned(matcher.match(*given), 0, 2e-3)
+    assert set(session.sizes) == {((96, 128), (96, 128))}
+
+
+def test_frames_are_halved_within_frames() -> None:
+    session = MarkSession(frames_manifest(FrameContract("rgb", ((64, 96), (64, 96)))), ratio=2.0)
+    given = [np.stack([marked(64, 96, seed=seed)] * 3, 2) for seed in (0, 1)]
+    with Matcher(session, MatcherOptions(zoom="auto")) as matcher:
+        require_turned(matcher.match(*given), 0)
+    assert len(session.sizes) == 3
+
+
 def test_16_bit_images_that_are_stretched_together_are_turned_too() -> None:
     session = MarkSession(dynamic_manifest())
     given = [image.astype(np.uint16) * 4 for image in (marked(320, 320), marked(320, 320, 90, seed=1))]
@@ -166,6 +195,7 @@ def test_high_effort_keeps_the_size_that_was_given() -> None:
     with Matcher(session, MatcherOptions(effort="high", resize=640)) as matcher:
         matches = matcher.match(marked(480, 640), marked(480, 640, seed=1))
     assert {max(first) for first, _ in session.sizes} == {320, 640} and not matches.advice
+    assert "retry" in matches.timings
 
 
 def test_what_cannot_be_turned_is_refused_by_name() -> None:
@@ -181,7 +211,7 @@ def test_what_cannot_be_turned_is_refused_by_name() -> None:
             with pytest.raises(MatchRTError) as raised:
                 call()
             assert raised.value.code == "option-range" and "rotate" in raised.value.message
-    for name in ("rotate", "effort"):
+    for name in ("rotate", "zoom", "effort"):
         with pytest.raises(MatchRTError) as raised:
             Options(**{name: "maybe"})
         assert raised.value.code == "option-range"

@@ -78,11 +78,11 @@ def test_parameters_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
             name: Tensor(name, "UINT8", image.pixels[:, :, None])
             for name, image in zip(("image0", "image1"), images(90), strict=True)
         }
-        for parameters in ({"rotate": "maybe"}, {"effort": 1}, {"min_score": True}, {"turn": "auto"}):
+        for parameters in ({"rotate": "maybe"}, {"zoom": "in"}, {"effort": 1}, {"min_score": True}, {"turn": "auto"}):
             with pytest.raises(MatchRTError) as raised:
                 models["loftr-lite"].job(InferCall(tensors, parameters, None, ""), Call(20))
             assert raised.value.code == "request-invalid"
-        assert Wishes.of({"rotate": "auto", "effort": "high", "timeout": 5}) == Wishes(None, "auto", "high")
+        assert Wishes.of({"rotate": "auto", "zoom": "auto", "timeout": 5}) == Wishes(None, "auto", "auto")
         own = models["loftr-lite-engine"]
         raw = {name: Tensor(name, "UINT8", image.array[None]) for name, image in tensors.items()}
         with pytest.raises(MatchRTError) as raised:

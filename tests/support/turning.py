@@ -56,14 +56,17 @@ def frames_manifest(frames: FrameContract) -> EngineManifest:
 class MarkSession:
     """Sees which quarter of each image is bright. If it is the same one, it finds a grid of matches, else random ones.
 
-    good, bad: scores of the two kinds. least: the longest side at which it finds the grid is not below this.
+    good, bad: scores of the two kinds. least: the longest side at which it finds the grid is not below this. ratio: of
+    the heights of what both images show, at which it finds the grid.
     """
 
     asynchronous = False
 
-    def __init__(self, manifest: EngineManifest, good: float = 0.9, bad: float = 0.45, least: int = 0) -> None:
+    def __init__(
+        self, manifest: EngineManifest, good: float = 0.9, bad: float = 0.45, least: int = 0, ratio: float | None = None
+    ) -> None:
         self.manifest = manifest
-        self.good, self.bad, self.least = good, bad, least
+        self.good, self.bad, self.least, self.ratio = good, bad, least, ratio
         self.sizes: list[tuple[tuple[int, int], tuple[int, int]]] = []
 
     def run(self, inputs: Any) -> dict[str, npt.NDArray[Any]]:
@@ -77,6 +80,8 @@ class MarkSession:
         alike = _quarter(greys[0], boxes[0]) == _quarter(greys[1], boxes[1])
         points = np.zeros((2, 1, SLOTS, 2), np.float32)
         scores = np.zeros((1, SLOTS), np.float32)
+        if self.ratio is not None:
+            alike &= abs(boxes[0][2] / boxes[1][2] / self.ratio - 1) < 0.1
         if alike and max(images[0].shape[:2]) >= self.least:
             count = SLOTS
             units = np.stack(np.meshgrid((np.arange(ACROSS) + 0.5) / ACROSS, (np.arange(DOWN) + 0.5) / DOWN), 2)

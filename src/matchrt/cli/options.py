@@ -97,8 +97,8 @@ SampleOption = Annotated[
 ]
 
 
-class RotateChoice(str, Enum):
-    """Whether image 1 is turned; `runtime.options.MatcherOptions.rotate` says more."""
+class Switch(str, Enum):
+    """Whether more is tried; `runtime.options.MatcherOptions.rotate` and `zoom` say more."""
 
     off = "off"
     auto = "auto"
@@ -112,13 +112,17 @@ class EffortChoice(str, Enum):
 
 
 RotateOption = Annotated[
-    RotateChoice,
+    Switch,
     typer.Option(help="auto: if a pair gives no sure match, try the second image turned by 90, 180 and 270 degrees."),
+]
+ZoomOption = Annotated[
+    Switch,
+    typer.Option(help="auto: if a pair gives no sure match, try each image at half the size with the other one."),
 ]
 EffortOption = Annotated[
     EffortChoice,
     typer.Option(
-        help="high: if a pair gives no sure match, try weaker matches, a larger size and turns, and keep the best."
+        help="high: if a pair gives no sure match, also try weaker matches and a larger size, and keep the best."
     ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
@@ -155,7 +159,8 @@ def matcher_options(
     device: str | None,
     backend: str | None,
     no_cuda_graph: bool = False,
-    rotate: RotateChoice = RotateChoice.off,
+    rotate: Switch = Switch.off,
+    zoom: Switch = Switch.off,
     effort: EffortChoice = EffortChoice.normal,
 ) -> MatcherOptions:
     """The matcher's options from the options of `match` and `match-many`. Error: device-unknown."""
@@ -174,6 +179,7 @@ def matcher_options(
         backend=backend,
         cuda_graph=not no_cuda_graph,
         rotate=rotate.value,
+        zoom=zoom.value,
         effort=effort.value,
     )
 

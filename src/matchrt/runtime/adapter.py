@@ -46,18 +46,26 @@ class PairAdapter:
 
     manifest: of the engine; any batch size is accepted.
     options: how images are read and resized, and which matches are kept; None for the defaults.
+    sides: long sides in pixels at which a dynamic engine sees image 0 and image 1, in place of `options.resize`.
     Errors: dense-missing if `options.sample` is set and the engine has no dense warp; resize-static or resize-range if
-    the engine cannot take images of the size `options.resize`.
+    the engine cannot take images of that size.
     """
 
-    def __init__(self, manifest: EngineManifest, options: MatcherOptions | None = None) -> None:
+    def __init__(
+        self,
+        manifest: EngineManifest,
+        options: MatcherOptions | None = None,
+        sides: tuple[int, int] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.options = options or MatcherOptions()
+        self._sides = sides or (self.options.resize,) * 2
         self._latest = self._provenance_at((0, 0), (0, 0))
         if self.options.sample is not None:
             require_dense(manifest)
-        if self.options.resize is not None:
-            _require_resize(manifest, self.options.resize)
+        for side in self._sides:
+            if side is not None:
+                _require_resize(manifest, side)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
         """Decodes a path or an array under these options, to uint8 `[H, W, 3]` RGB or `[H, W]` grey.
@@ -94,7 +102,7 @@ class PairAdapter:
             if self.manifest.input.frames is not None:
                 require_prepared_frame(value, self.manifest)
             else:
-                require_prepared(value, self.manifest, self.options)
+                require_prepared(value, self.manifest, self._options_of(side))
             return value
         if self.options.stretch == "same":
             raise MatchRTError(
@@ -107,7 +115,12 @@ class PairAdapter:
     def _plan_image(self, value: ImageLike, name: str, side: int | None) -> PlannedImage | PreparedImage:
         if self.manifest.input.frames is not None:
             return prepare_frame(value, name, side, self.manifest, self.options)
-        return plan_image(value, name, self.manifest, self.options)
+        return plan_image(value, name, self.manifest, self._options_of(side))
+
+    def _options_of(self, side: int | None) -> MatcherOptions:
+        """The options for image 0 or 1; None for either."""
+        wanted = self._sides[side or 0]
+        return self.options if wanted == self.options.resize else replace(self.options, resize=wanted)
 
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
         """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.

@@ -31,6 +31,8 @@ def advise(manifest: EngineManifest, options: MatcherOptions) -> tuple[str, ...]
             found.append(f"Try {more}: more matches, more of them wrong.")
         if options.rotate == "off":
             found.append("Try --rotate auto: one of the images may be turned.")
+        if options.zoom == "off":
+            found.append("Try --zoom auto: one of the images may show things much larger.")
         found.append("Try --effort high: it tries this step by step, and keeps the best.")
     return tuple(found)
 

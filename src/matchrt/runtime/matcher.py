@@ -21,7 +21,7 @@ from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session, SessionOptions
 from matchrt.runtime.streaming import PairRun, plan_pair, run_on, stream_matches
-from matchrt.runtime.trials import Trials, first_options, require_images
+from matchrt.runtime.trials import OFF, Trials, asked, first_options, require_images
 from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
 
@@ -102,7 +102,7 @@ class Matcher:
             clipped.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
-        With `MatcherOptions.rotate` or `effort`, a pair that gives no sure match is matched again, as they say;
+        With `MatcherOptions.rotate`, `zoom` or `effort`, a pair that gives no sure match is matched again, as they say;
         `provenance` says whether image 1 was turned, and `timings` what all this took.
         Errors: image-* of `as_image`, image-prepared, fit-size, frames-size, size-memory, out-of-memory, session-*; of
         GPU arrays also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed;
@@ -168,7 +168,8 @@ class Matcher:
         """Matches pair after pair, in order. Threads decode and resize the next pairs while the engine works.
 
         pairs: (image0, image1), each a path, an array `[H,W]` or `[H,W,1|3|4]`, or a prepared image, in host memory.
-            With `MatcherOptions.rotate` or `effort`, arrays must stay as they are until their pair's result has come.
+            If the options ask for further runs (`rotate`, `zoom`, `effort`), arrays must stay as they are until their
+            pair's result has come.
         return_errors: True yields the error of a bad pair and goes on. False raises it, which ends the iteration.
         Errors: pair-invalid, and those of `match`. What the iterable itself raises is raised after the results of the
         pairs before it.
@@ -225,9 +226,8 @@ class Matcher:
         if self._options.tries_more:
             raise MatchRTError(
                 "option-range",
-                f"{what} goes through no further runs, which rotate={self._options.rotate!r} and "
-                f"effort={self._options.effort!r} ask for.",
-                "Use match or match_many, or a matcher with rotate='off' and effort='normal'.",
+                f"{what} makes one run, and the options ask for further ones: {asked(self._options)}.",
+                f"Use match or match_many, or a matcher with {OFF}.",
             )
 
     def _begin(self, image0: ImageLike, image1: ImageLike, workspace: Workspace) -> PairRun:

@@ -13,7 +13,7 @@ from matchrt.runtime.decoding.values import STRETCHES, Stretch
 from matchrt.runtime.image import MAX_PIXELS
 from matchrt.runtime.session import Device
 
-Rotate = Literal["off", "auto"]
+Switch = Literal["off", "auto"]
 Effort = Literal["normal", "high"]
 
 
@@ -47,9 +47,11 @@ class MatcherOptions:
         `host` sends none. Both give the same pixels, but for a level of 255 in a few.
     rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives no sure match, and keeps the best. Keypoints
         are in pixels of the image as given.
-    effort: `high` tries more if a pair gives no sure match: weaker matches, a larger size (dynamic engines), turns of
-        image 1, and turns at the larger size, in this order, until one is sure. The best is kept. It does not change
-        `min_score` and `resize` if these are given.
+    zoom: `auto` matches each image at half the size with the other one if a pair gives no sure match, and keeps the
+        best: networks miss what is much larger in one of the images.
+    effort: `high` tries all of this if a pair gives no sure match, until something is sure, and keeps the best: weaker
+        matches, a larger size (dynamic engines), turns, half sizes, and both of these at the larger size. It does not
+        change `min_score` and `resize` if these are given.
     """
 
     resize: int | None = None
@@ -66,13 +68,24 @@ class MatcherOptions:
     cuda_graph: bool = True
     fit_frames: bool = False
     resize_on: Literal["auto", "host", "gpu"] = "auto"
-    rotate: Rotate = "off"
+    rotate: Switch = "off"
+    zoom: Switch = "off"
     effort: Effort = "normal"
 
     @property
     def tries_more(self) -> bool:
         """Whether a pair that gives no sure match is matched again, for which its images are needed. Raises nothing."""
+        return self.turns or self.zooms
+
+    @property
+    def turns(self) -> bool:
+        """Whether image 1 is turned if a pair gives no sure match. Raises nothing."""
         return self.rotate == "auto" or self.effort == "high"
+
+    @property
+    def zooms(self) -> bool:
+        """Whether the images are halved in turn if a pair gives no sure match. Raises nothing."""
+        return self.zoom == "auto" or self.effort == "high"
 
     @property
     def prepares_alone(self) -> bool:
@@ -91,7 +104,8 @@ class MatcherOptions:
             ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
             ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
             ("resize_on", self.resize_on in ("auto", "host", "gpu"), "'auto', 'host' or 'gpu'"),
-            ("rotate", self.rotate in get_args(Rotate), "'off' or 'auto'"),
+            ("rotate", self.rotate in get_args(Switch), "'off' or 'auto'"),
+            ("zoom", self.zoom in get_args(Switch), "'off' or 'auto'"),
             ("effort", self.effort in get_args(Effort), "'normal' or 'high'"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )

@@ -1,4 +1,4 @@
-"""Matching a pair once more where it gives little: weaker matches, a larger size, image 1 turned.
+"""Matching a pair once more where it gives little: weaker matches, a larger size, image 1 turned, an image halved.
 
 A pair is judged by its verdict. If that is `match`, nothing more is done, so pairs that match cost the verdict alone.
 Otherwise the steps that the options allow follow one another until one is sure, and the best of them is kept.
@@ -18,18 +18,20 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter
 from matchrt.runtime.advice import advised
 from matchrt.runtime.gpu.arrays import on_gpu
-from matchrt.runtime.image import Image
+from matchrt.runtime.image import stretch_together
 from matchrt.runtime.match_data import Quarter
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
-from matchrt.runtime.turning import TurnedImage
-from matchrt.runtime.working_size import larger_side, search_side
+from matchrt.runtime.turning import ChangedImage, matches_back
+from matchrt.runtime.working_size import larger_side, search_side, usual_side
 
 # Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
 Run = Callable[[PairAdapter, ImageLike, ImageLike], Matches]
 # The likeliest first: photographs that were taken upright.
 TURNS: tuple[Quarter, ...] = (90, 270, 180)
+# How to ask for one run alone.
+OFF = "rotate='off', zoom='off' and effort='normal'"
 # What a larger size may lack.
 _TOO_LARGE = ("size-memory", "out-of-memory")
 
@@ -44,6 +46,16 @@ def first_options(options: MatcherOptions) -> MatcherOptions:
     return options
 
 
+def asked(options: MatcherOptions) -> dict[str, str]:
+    """The options that ask for further runs, with their values. Raises nothing."""
+    usual = MatcherOptions()
+    return {
+        name: value
+        for name in ("rotate", "zoom", "effort")
+        if (value := getattr(options, name)) != getattr(usual, name)
+    }
+
+
 def require_images(options: MatcherOptions, *images: ImageLike) -> None:
     """Raises `option-range` if the options want to match a pair again, and its images cannot be turned or resized.
 
@@ -51,19 +63,19 @@ def require_images(options: MatcherOptions, *images: ImageLike) -> None:
     """
     if not options.tries_more:
         return
-    wanted = "rotate is 'auto'" if options.rotate == "auto" else "effort is 'high'"
+    wanted = ", ".join(f"{name} is {value!r}" for name, value in asked(options).items())
     for image in images:
         if isinstance(image, PreparedImage):
             raise MatchRTError(
                 "option-range",
                 f"{wanted}, and '{image.ref.name}' was prepared before: it cannot be turned or resized again.",
-                "Pass the image itself, or use rotate='off' and effort='normal'.",
+                f"Pass the image itself, or use {OFF}.",
             )
         if on_gpu(image):
             raise MatchRTError(
                 "option-range",
                 f"{wanted}, which images on the GPU do not go through.",
-                "Turn them yourself, pass NumPy arrays, or use rotate='off' and effort='normal'.",
+                f"Turn them yourself, pass NumPy arrays, or use {OFF}.",
             )
 
 
@@ -105,6 +117,10 @@ class Trials:
         return advised(matches, self._manifest, self._options)
 
 
+# Long sides, pixels, at which a dynamic engine sees both images; None for the usual ones.
+_Sides = tuple[int, int] | None
+
+
 class _Search:
     """The steps for one pair."""
 
@@ -118,9 +134,11 @@ class _Search:
         best = self._judge(first)
         if is_sure(best):
             return best
-        plain = self._adapter(None)
+        plain = PairAdapter(self._manifest, self._options)
         pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
-        for step in self._steps(pair):
+        if self._options.stretch == "same":
+            pair = stretch_together(*pair)
+        for step in self._steps(ChangedImage.given(pair[0]), ChangedImage.given(pair[1])):
             best = max(best, step, key=worth)
             if is_sure(step):
                 break
@@ -133,14 +151,21 @@ class _Search:
             spent["retry"] = max((time.perf_counter() - self._start) * 1e3 - self._judging, 0.0)
         return spent
 
-    def _steps(self, pair: tuple[Image, Image]) -> Iterator[Matches]:
+    def _steps(self, first: ChangedImage, second: ChangedImage) -> Iterator[Matches]:
         larger = larger_side(self._manifest, self._options) if self._options.effort == "high" else None
         if larger is not None:
-            yield from self._if_it_fits(larger, pair, 0)
-        side = search_side(self._manifest, self._options)
-        found: list[Matches] = []
+            yield from self._if_it_fits((larger, larger), first, second)
+        if self._options.turns:
+            yield from self._turns(first, second, larger)
+        if self._options.zooms:
+            yield from self._zooms(first, second, larger)
+
+    def _turns(self, first: ChangedImage, second: ChangedImage, larger: int | None) -> Iterator[Matches]:
+        """Image 1 turned: a search at a small size, and the likeliest turn at the usual and the larger one."""
+        side, found = search_side(self._manifest, self._options), list[Matches]()
         for degrees in TURNS:
-            found.append(self._at(side, pair, degrees))
+            turned = second.turned(degrees, self._manifest)
+            found.append(self._at(None if side is None else (side, side), first, turned))
             if side is None:  # the usual size already
                 yield found[-1]
             if is_sure(found[-1]):
@@ -148,27 +173,37 @@ class _Search:
         likeliest = max(found, key=worth)
         if likeliest.verdict == "no match":
             return
-        turned = likeliest.provenance.turned1
+        turned = second.turned(likeliest.provenance.turned1, self._manifest)
         if side is not None:
-            yield self._at(None, pair, turned)
+            yield self._at(None, first, turned)
         if larger is not None:
-            yield from self._if_it_fits(larger, pair, turned)
+            yield from self._if_it_fits((larger, larger), first, turned)
         yield likeliest  # coarser, but perhaps surer
 
-    def _if_it_fits(self, side: int, pair: tuple[Image, Image], degrees: Quarter) -> Iterator[Matches]:
+    def _zooms(self, first: ChangedImage, second: ChangedImage, larger: int | None) -> Iterator[Matches]:
+        """Each image at half the size, and the other one at its usual and at the larger size."""
+        side = search_side(self._manifest, self._options)
+        if side is None:
+            yield self._at(None, first.halved(), second)
+            yield self._at(None, first, second.halved())
+            return
+        for other in (usual_side(self._manifest, self._options), larger):
+            if other is not None:
+                yield from self._if_it_fits((side, other), first, second)
+                yield from self._if_it_fits((other, side), first, second)
+
+    def _if_it_fits(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> Iterator[Matches]:
         try:
-            yield self._at(side, pair, degrees)
+            yield self._at(sides, first, second)
         except MatchRTError as error:
             if error.code not in _TOO_LARGE:
                 raise
 
-    def _at(self, side: int | None, pair: tuple[Image, Image], degrees: Quarter) -> Matches:
-        """The pair at another long side, pixels (None: the usual one), with image 1 turned."""
-        adapter, self._runs = self._adapter(side), self._runs + 1
-        if not degrees:
-            return self._judge(self._run(adapter, *pair))
-        turned = TurnedImage.of(pair[1], degrees, self._manifest)
-        return self._judge(turned.back(self._run(adapter, pair[0], turned.image)))
+    def _at(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> Matches:
+        """The pair at other sizes, with its images changed."""
+        self._runs += 1
+        found = self._run(self._adapter(sides), first.image, second.image)
+        return self._judge(matches_back(found, first, second))
 
     def _judge(self, matches: Matches) -> Matches:
         """The matches that the user's options ask for; with `effort="high"` also all of them, if that is better."""
@@ -182,6 +217,6 @@ class _Search:
         self._judging += (time.perf_counter() - start) * 1e3
         return best
 
-    def _adapter(self, side: int | None) -> PairAdapter:
-        options = first_options(self._options)
-        return PairAdapter(self._manifest, options if side is None else replace(options, resize=side))
+    def _adapter(self, sides: _Sides) -> PairAdapter:
+        # Decoded images are stretched already.
+        return PairAdapter(self._manifest, replace(first_options(self._options), stretch="none"), sides)

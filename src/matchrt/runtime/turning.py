@@ -43,61 +43,75 @@ def unturned_points(
 
 
 @dataclass(frozen=True, eq=False)
-class TurnedImage:
-    """An image 1 that is turned for the network.
+class ChangedImage:
+    """An image that is turned or placed on a canvas for the network.
 
     image: what the network gets.
+    ref: name and size of the image as it was given.
     degrees: by how many it was turned, clockwise.
-    ref: name and size of the image before the turn.
-    fit: how the turned image was placed on a frame; None if it is the whole image.
+    fit: how the turned image was placed on its canvas; None if it is the whole image.
     """
 
     image: Image
-    degrees: Quarter
     ref: ImageRef
+    degrees: Quarter = 0
     fit: Fit | None = None
 
     @classmethod
-    def of(cls, image: Image, degrees: Quarter, manifest: EngineManifest) -> TurnedImage:
-        """Turns image 1 for the engine of `manifest`.
+    def given(cls, image: Image) -> ChangedImage:
+        """The image as it was given. Raises nothing."""
+        return cls(image, ImageRef(image.name, image.height, image.width, image.orientation))
+
+    def turned(self, degrees: Quarter, manifest: EngineManifest) -> ChangedImage:
+        """The given image, turned clockwise, for the second image of the engine of `manifest`.
 
         An engine for frames takes images of certain sizes. If the turned one has none of them, it is scaled into a
         frame, with black around it. Raises nothing.
         """
-        turned = turn_image(image, degrees)
-        ref = ImageRef(image.name, image.height, image.width, image.orientation)
-        frames, size = manifest.input.frames, (turned.height, turned.width)
+        image = turn_image(self.image, degrees)
+        frames, size = manifest.input.frames, (image.height, image.width)
         if frames is None or frames.takes(size, 1):
-            return cls(turned, degrees, ref)
-        fit = fit_letterbox(size, frames.nearest(size, 1))
-        placed = apply_fit(turned.pixels, fit)
-        pixels = placed[:, :, 0] if turned.pixels.ndim == 2 else placed
-        return cls(replace(turned, pixels=pixels, values=None), degrees, ref, fit)
+            return replace(self, image=image, degrees=degrees)
+        return replace(self, image=image, degrees=degrees)._placed(fit_letterbox(size, frames.nearest(size, 1)))
 
-    def back(self, matches: MatchesT) -> MatchesT:
-        """Matches of the turned image 1 as matches of the image before the turn, which their provenance says.
+    def halved(self) -> ChangedImage:
+        """The given image at half its size, on a black canvas of its own size. Raises nothing."""
+        height, width = self.image.height, self.image.width
+        small = max(height // 2, 1), max(width // 2, 1)
+        return self._placed(Fit(width / small[1], height / small[0], *small, height, width))
 
-        Matches that end on the frame around the image are left out. Raises nothing.
+    def _placed(self, fit: Fit) -> ChangedImage:
+        canvas = apply_fit(self.image.pixels, fit)
+        pixels = canvas[:, :, 0] if self.image.pixels.ndim == 2 else canvas
+        return replace(self, image=replace(self.image, pixels=pixels, values=None), fit=fit)
+
+    def back(self, points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Points in pixels of the image as it was given, float32 [N, 2], and which of them are in it, bool [N].
+
+        points: float32 [N, 2] in pixels of `image`. Raises nothing.
         """
-        kept: MatchesT = matches
-        points = matches.keypoints1
+        inside = np.ones(len(points), bool)
         if self.fit is not None:
             height, width = self.fit.original_hw
             points = self.fit.to_original(points)
             inside = ImageRef("", height, width).holds(points)
-            points, kept = points[inside], _only(matches, inside)
-        return replace(
-            kept,
-            keypoints1=unturned_points(points, self.degrees, self.ref.height, self.ref.width),
-            image1=self.ref,
-            provenance=replace(matches.provenance, turned1=self.degrees),
-        )
+        return unturned_points(points, self.degrees, self.ref.height, self.ref.width), inside
 
 
-def _only(matches: MatchesT, kept: npt.NDArray[np.bool_]) -> MatchesT:
+def matches_back(matches: MatchesT, first: ChangedImage, second: ChangedImage) -> MatchesT:
+    """Matches of two changed images as matches of the images as given; the provenance says how the second was turned.
+
+    Matches that end on the black around an image are left out. Raises nothing.
+    """
+    points0, inside0 = first.back(matches.keypoints0)
+    points1, inside1 = second.back(matches.keypoints1)
+    kept = inside0 & inside1
     return replace(
         matches,
-        keypoints0=matches.keypoints0[kept],
-        keypoints1=matches.keypoints1[kept],
+        keypoints0=points0[kept],
+        keypoints1=points1[kept],
         scores=matches.scores[kept],
+        image0=first.ref,
+        image1=second.ref,
+        provenance=replace(matches.provenance, turned1=second.degrees),
     )

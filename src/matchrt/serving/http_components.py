@@ -72,7 +72,7 @@ COMPONENTS: dict[str, Schema] = {
         id=text("Comes back in the answer"),
         parameters={
             **_PARAMETERS,
-            "description": "min_score: 0..1; rotate: off, auto; effort: normal, high; timeout: microseconds; "
+            "description": "min_score: 0..1; rotate, zoom: off, auto; effort: normal, high; timeout: microseconds; "
             "binary_data_output: true for binary outputs",
         },
         inputs=list_of(ref("Tensor")),
@@ -195,7 +195,7 @@ COMPONENTS: dict[str, Schema] = {
         resize={**_NUMBER, "description": "From then until both were resized"},
         inference={**_NUMBER, "description": "The engine's run"},
         to_pixels={**_NUMBER, "description": "Scaling the matches back"},
-        judge={**_NUMBER, "description": "All verdicts, with rotate or effort"},
+        judge={**_NUMBER, "description": "All verdicts, with rotate, zoom or effort"},
         retry={**_NUMBER, "description": "All further runs"},
     ),
     "MatchAnswer": object_of(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from matchrt.runtime.advice import advised
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
-from matchrt.runtime.options import Effort, Rotate
+from matchrt.runtime.options import Effort, Switch
 from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
@@ -44,8 +44,9 @@ class MatchForm(BaseModel):
 
     engine: str | None = Field(None, description="Where several are served.")
     min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
-    rotate: Rotate = Field("off", description="auto: turn image1 by quarters if there is no sure match.")
-    effort: Effort = Field("normal", description="high: try a larger size, weaker matches and turns, too.")
+    rotate: Switch = Field("off", description="auto: turn image1 by quarters if there is no sure match.")
+    zoom: Switch = Field("off", description="auto: try each image at half the size if there is no sure match.")
+    effort: Effort = Field("normal", description="high: try all of this, a larger size and weaker matches.")
     verify: Verify = Field("none", description="Geometry to check the matches by.")
     picture: Picture = Field("none", description="Draw the matches.")
 
@@ -91,7 +92,7 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
     engine = service.engine(form.engine)
     call.statistics = models[files_model(engine.name)].statistics
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
-    wishes = Wishes(form.min_score, form.rotate, form.effort)
+    wishes = Wishes(form.min_score, form.rotate, form.zoom, form.effort)
     pair, images = pair_job(engine, (read0, read1), wishes, call)
     # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images

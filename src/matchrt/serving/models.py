@@ -179,7 +179,7 @@ class EngineModel:
         if Wishes.of(request.parameters) != Wishes():
             raise bad_request(
                 "An engine's own outputs are as one run gives them.",
-                "Leave 'min_score', 'rotate' and 'effort' out, or ask NAME.",
+                "Leave 'min_score', 'rotate', 'zoom' and 'effort' out, or ask NAME.",
             )
         inputs = {name: tensor.array for name, tensor in request.tensors.items()}
         rows = {len(array) for array in inputs.values()}

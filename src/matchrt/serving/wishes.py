@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from matchrt.runtime.options import Effort, MatcherOptions, Rotate
+from matchrt.runtime.options import Effort, MatcherOptions, Switch
 from matchrt.serving.failures import bad_request
 
-_KNOWN_PARAMETERS = ("min_score", "rotate", "effort", "timeout")
+_KNOWN_PARAMETERS = ("min_score", "rotate", "zoom", "effort", "timeout")
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,13 @@ class Wishes:
 
     min_score: matches with a lower score are dropped; None for the engine's default.
     rotate: whether image 1 is turned if there is no sure match.
+    zoom: whether each image is tried at half the size if there is no sure match.
     effort: how much is tried if there is no sure match.
     """
 
     min_score: float | None = None
-    rotate: Rotate = "off"
+    rotate: Switch = "off"
+    zoom: Switch = "off"
     effort: Effort = "normal"
 
     @classmethod
@@ -35,13 +37,16 @@ class Wishes:
             raise bad_request("'min_score' is not a number in 0..1.", "Give, for instance, 0.4.")
         return cls(
             None if score is None else float(score),
-            _one_of(parameters, "rotate", "off", get_args(Rotate)),
+            _one_of(parameters, "rotate", "off", get_args(Switch)),
+            _one_of(parameters, "zoom", "off", get_args(Switch)),
             _one_of(parameters, "effort", "normal", get_args(Effort)),
         )
 
     def options(self, max_pixels: int) -> MatcherOptions:
         """The matcher's options for these wishes. max_pixels: of an image. Raises nothing."""
-        return MatcherOptions(min_score=self.min_score, max_pixels=max_pixels, rotate=self.rotate, effort=self.effort)
+        return MatcherOptions(
+            min_score=self.min_score, max_pixels=max_pixels, rotate=self.rotate, zoom=self.zoom, effort=self.effort
+        )
 
 
 def _one_of(parameters: Mapping[str, Any], name: str, default: str, known: tuple[Any, ...]) -> Any:
