@@ -68,7 +68,8 @@ def test_one_journal_for_several_outputs(pair_list: Path, scene: Path, tmp_path:
 def test_what_people_read(pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine) -> None:
     pytest.importorskip("h5py")
     ran = cli("match-many", pair_list, "--root", scene, "--output", tmp_path / "m.h5", "--resize", 96)
-    assert "6 pairs matched, 4 failed" in ran.out and "1 lines named a pair again" in ran.out
+    assert "6 pairs matched, 4 failed" in ran.out and "verdicts: 6 match, 0 doubtful, 0 no match" in ran.out
+    assert "1 lines named a pair again" in ran.out
     assert "feats_m.h5" in ran.out and "db/3.png" in ran.err
     assert "Example: matchrt match-many" in cli("match-many", "--help").out
 

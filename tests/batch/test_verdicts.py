@@ -89,9 +89,10 @@ def test_colmap_has_geometries_of_matches_alone(journal: Journal, tmp_path: Path
         for first, second in (("a", "b"), ("a", "c"), ("a", "d"), ("b", "c")):
             ids = images[f"{first}.png"], images[f"{second}.png"]
             assert len(base.read_matches(*ids)) > 40  # all pairs keep their matches
-            inliers[first + second] = len(base.read_two_view_geometry(*ids).inlier_matches)
-    assert inliers["ab"] > 30 and inliers["bc"] > 30
-    assert inliers["ac"] == inliers["ad"] == 0
+            if base.exists_two_view_geometry(*ids):
+                inliers[first + second] = len(base.read_two_view_geometry(*ids).inlier_matches)
+        assert base.num_verified_image_pairs() == 2
+    assert set(inliers) == {"ab", "bc"} and min(inliers.values()) > 30
 
 
 def test_colmap_without_geometries_has_none(journal: Journal, tmp_path: Path) -> None:

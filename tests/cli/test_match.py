@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,18 @@ def test_no_option_needed(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     assert ran.code == 0 and not ran.err
     for word in ("matches", "inliers", "loftr-lite", "inference", "milliseconds"):
         assert word in ran.out
+    assert re.search(r"^verdict: match \(probability 0\.9\d, 1 false alarm in 10\^\d+\)$", ran.out, re.MULTILINE)
+
+
+def test_the_verdict_needs_no_geometry(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    ran = cli("match", *pair, "--verify", "none", "--json", "--save", tmp_path / "m.json", *SMALL)
+    assert ran.json["verdict"] == "match" and ran.json["probability"] >= 0.9 and ran.json["log10_nfa"] < -20
+    assert "geometry" not in ran.json and ran.json["evidence"]["cells"] > 20
+    saved = json.loads((tmp_path / "m.json").read_text())
+    assert saved["verdict"] == "match" and saved["geometry"] is None and "inliers" not in saved
+    PILImage.fromarray(texture(240, 320, seed=9)).save(tmp_path / "other.png")
+    ran = cli("match", pair[0], tmp_path / "other.png", *SMALL)
+    assert re.search(r"^verdict: no match \(probability 0\.\d\d\)$", ran.out, re.MULTILINE)
 
 
 def test_all_outputs(cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -61,6 +74,7 @@ def test_lists_and_folders(cli: CommandLine, pair: tuple[Path, Path], tmp_path: 
     listing.write_text("a.jpg b.jpg\nb.jpg a.jpg\n")
     ran = cli("match", listing, "--save", tmp_path / "matches", "--draw", tmp_path / "pictures", *SMALL)
     assert ran.code == 0 and "2 pairs matched, 0 failed" in ran.out
+    assert "verdicts: 2 match, 0 doubtful, 0 no match" in ran.out and ", match (0.9" in ran.out
     assert (tmp_path / "matches" / "a__b.npz").is_file() and (tmp_path / "pictures" / "b__a.jpg").is_file()
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -85,6 +86,29 @@ def test_neighbours_that_only_repeat_each_other_are_no_evidence() -> None:
     matches = replace(made(300, 0), keypoints0=spots + near, keypoints1=other + near)
     assert weigh(matches).cells <= 12
     assert judge(matches).verdict == "no match"
+
+
+@pytest.mark.parametrize("knots", [(3, 4), (4, 5), (6, 8)])
+def test_a_smooth_warp_that_means_nothing_is_no_match(knots: tuple[int, int]) -> None:
+    """What dense networks return for unrelated images: everywhere smooth, everywhere certain."""
+    for seed in range(4):
+        dice = np.random.default_rng(seed)
+        places = dice.uniform((0, 0), (640, 480), (*knots, 2)).astype(np.float32)
+        warp = np.stack(
+            [cv2.resize(places[..., axis], (640, 480), interpolation=cv2.INTER_CUBIC) for axis in (0, 1)], 2
+        )
+        points0 = dice.uniform((0, 0), (639, 479), (5000, 2))
+        points1 = warp[points0[:, 1].astype(int), points0[:, 0].astype(int)] + dice.normal(0, 0.5, (5000, 2))
+        size = ImageRef("a", 480, 640)
+        matches = replace(
+            made(5000, 0, model="roma-outdoor"),
+            keypoints0=points0,
+            keypoints1=np.clip(points1, 0, (639, 479)),
+            scores=np.ones(5000),
+            image0=size,
+            image1=size,
+        )
+        assert judge(matches).verdict == "no match"
 
 
 def test_an_essential_matrix_counts_with_its_cameras() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--resize", type=int)
     arguments = parser.parse_args()
     rows = listed(arguments.pairs, arguments.eval)[arguments.part[0] :: arguments.part[1]]
+    random.Random(0).shuffle(rows)  # so that a run that was cut short has some of all kinds
     folder = matches_folder(arguments.pairs, arguments.engine)
     folder.mkdir(exist_ok=True)
     options = MatcherOptions(threads=arguments.threads, sample=arguments.sample, resize=arguments.resize)

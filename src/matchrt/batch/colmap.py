@@ -2,8 +2,8 @@
 
 COLMAP's origin is the top-left corner of the top-left pixel, which is half a pixel from ours. So 0.5 is added to
 keypoints here. COLMAP does not turn images as EXIF says, so keypoints are in stored pixels (`merged`). COLMAP itself
-estimates the geometries, in parallel and with a fixed seed, of the pairs whose verdict is `match`; all others have
-their matches and a geometry without inliers. It runs in `colmap_process`.
+estimates the geometries, in parallel over all pairs and with a fixed seed. Those of pairs whose verdict is not `match`
+are left out, so that COLMAP's mapper does not use them; their matches stay. It runs in `colmap_process`.
 
 An image that is gone, or whose size does not fit its camera, is refused alone (colmap-image). An image of a kind that
 COLMAP does not read, such as WebP, gets the camera that COLMAP guesses where EXIF says nothing.

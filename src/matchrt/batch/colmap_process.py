@@ -10,7 +10,7 @@ process, and `colmap` turns it into an error. Requests come as pickles on stdin,
 |                                                        | None if COLMAP does not read such files             |
 | ("image", name, camera's key, points float32 [M, 2])   | None; the points have COLMAP's origin               |
 | ("matches", name0, name1, indices uint32 [K, 2],       | None                                                |
-| whether COLMAP may estimate a geometry of them)        |                                                     |
+| whether they may have a geometry)                      |                                                     |
 | ("close", whether to estimate geometries)              | None, once the database is one whole file           |
 
 If stdin ends, the parent is gone, and this process ends at once.
@@ -23,12 +23,15 @@ import pickle
 import sqlite3
 import sys
 import threading
+from array import array
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 _SEED = 0
 _WARNING = 1
+# COLMAP's number of a pair is this times the smaller image's number, and the larger one's.
+_MOST_IMAGES = 2**31 - 1
 
 
 class _Writer:
@@ -46,6 +49,7 @@ class _Writer:
         self._transaction.__enter__()
         self._cameras: dict[str, tuple[int, int]] = {}
         self._images: dict[str, int] = {}
+        self._untrusted = array("q")
 
     def camera(self, key: str, path: str, height: int, width: int) -> tuple[int, int] | None:
         """Adds a camera: what EXIF describes, or COLMAP's usual guess, from the image or else from its size."""
@@ -78,18 +82,18 @@ class _Writer:
         self._base.write_keypoints(self._images[name], points)
 
     def matches(self, name0: str, name1: str, indices: Any, trusted: bool) -> None:
-        """Adds the matches of a pair. One that is not trusted gets a geometry without inliers, which COLMAP keeps."""
+        """Adds the matches of a pair; one that is not trusted will have no geometry."""
         images = self._images[name0], self._images[name1]
         self._base.write_matches(*images, indices)
         if not trusted:
-            nothing = self._pycolmap.TwoViewGeometry()
-            nothing.config = self._pycolmap.TwoViewGeometryConfiguration.DEGENERATE
-            self._base.write_two_view_geometry(*images, nothing)
+            first, second = sorted(images)
+            self._untrusted.append(_MOST_IMAGES * first + second)
 
     def close(self, verify: bool) -> None:
-        """Ends the transaction, estimates the geometries, and leaves one file.
+        """Ends the transaction, estimates the geometries, drops those of untrusted pairs, and leaves one file.
 
-        COLMAP leaves a database in the write-ahead mode, in which even readers make other files.
+        COLMAP estimates the geometries of all pairs that have matches. It leaves a database in the write-ahead mode, in
+        which even readers make other files.
         """
         self._transaction.__exit__(None, None, None)
         self._base.close()
@@ -97,6 +101,9 @@ class _Writer:
             ransac = {"ransac": {"random_seed": _SEED}}
             self._pycolmap.geometric_verification(self._part, two_view_geometry_options=ransac)
         with closing(sqlite3.connect(self._part)) as base:
+            pairs = ((pair,) for pair in self._untrusted)
+            base.executemany("DELETE FROM two_view_geometries WHERE pair_id = ?", pairs)
+            base.commit()
             base.execute("PRAGMA journal_mode=DELETE")
 
 

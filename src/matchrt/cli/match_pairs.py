@@ -178,6 +178,8 @@ def _candidates(pairs: list[Pair]) -> Iterator[list[str]]:
 
 
 def _print(rows: list[dict[str, Any]], failed: int) -> None:
+    from matchrt.runtime.verdict import shown
+
     console, errors = stdout(), stderr()
     for row in rows:
         name = " ".join(row["pair"])
@@ -185,7 +187,7 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
             errors.print(f"{name}: {row['error']['message']} {row['error']['remedy']}", style="red")
             continue
         inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
-        said = f", {row['verdict']} ({row['probability']:.2f})" if "verdict" in row else ""
+        said = f", {row['verdict']} ({shown(row['probability'])})" if "verdict" in row else ""
         console.print(f"{name}: {row['matches']} matches{inliers}{said}, {row['timings_ms']['inference']:.0f} ms")
     console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
     said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
