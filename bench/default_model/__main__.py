@@ -29,6 +29,9 @@ from matchrt.bench.scene import image_pair
 
 # Grows whenever figures mean something else.
 PROTOCOL = 1
+# Sets for which a larger size is measured, and those where further runs may help.
+LARGE_SETS = ("v_dogman", "synthetic", "reichstag", "motorcycle")
+HARD_SETS = ("rotation", "zoom", "multimodal", "box", "unrelated")
 
 
 def main() -> None:
@@ -44,10 +47,11 @@ def main() -> None:
     close = near(arguments.eval)
     figures: dict[str, Any] = {}
     methods: dict[str, Method] = {}
-    for method in _methods(arguments):
+    for method, sets in _methods(arguments):
+        chosen = [case for case in cases if not sets or case.set in sets]
         try:
-            figures[method.name] = _figures(method, cases, arguments.cache, close)
-        except ImportError as error:
+            figures[method.name] = _figures(method, chosen, arguments.cache, close, arguments.cached)
+        except (ImportError, LookupError) as error:
             skipped[method.name] = str(error)
             print(f"left out: {method.name}: {error}", flush=True)
             continue
@@ -73,10 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("eval", type=Path, help="evaluation folder")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps matches and figures")
     parser.add_argument(
-        "--engine", action="append", default=[], metavar="NAME=ENGINE", help="another engine, at 640; may be repeated"
+        "--engine", action="append", default=[], metavar="NAME=ENGINE", help="another engine; may be repeated"
     )
     parser.add_argument("--ours", default="loftr-lite", help="the engine that the others are compared with")
-    parser.add_argument("--only-ours", action="store_true", help="leave the other methods out")
+    parser.add_argument("--only-engines", action="store_true", help="leave SIFT and XFeat out")
+    parser.add_argument("--cached", action="store_true", help="match nothing; leave out methods that lack pairs")
     parser.add_argument("--sets", nargs="+", default=[], help="only these sets of pairs")
     parser.add_argument("--runs", type=int, default=0, help="measure the time, so many runs of each, in turn")
     parser.add_argument("--json", type=Path)
@@ -84,29 +89,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _methods(arguments: argparse.Namespace) -> list[Method]:
+def _methods(arguments: argparse.Namespace) -> list[tuple[Method, tuple[str, ...]]]:
+    """The methods, and the sets that each is measured on; none for all."""
     engines = {"loftr-lite": "loftr-lite", **dict(entry.split("=", 1) for entry in arguments.engine)}
-    found: list[Method] = []
-    for label, engine in engines.items():
-        found += [
-            EngineMethod(label, engine),
-            EngineMethod(label, engine, more=(("rotate", "auto"),)),
-            EngineMethod(label, engine, side=832),
-        ]
-    if arguments.only_ours:
-        return found
-    others: list[Method] = [Sift(640), Sift(1024)]
-    others += [XFeat(side, glue) for glue in (False, True) for side in (640, 1024)]
-    return [*others, *found]
+    found: list[tuple[Method, tuple[str, ...]]] = []
+    if not arguments.only_engines:
+        found += [(Sift(640), ()), (XFeat(640, True), ()), (XFeat(640), ())]
+    found += [(EngineMethod(label, engine), ()) for label, engine in engines.items()]
+    more = (("rotate", "auto"), ("zoom", "auto"))
+    found += [(EngineMethod(label, engine, more=more), HARD_SETS) for label, engine in engines.items()]
+    if not arguments.only_engines:
+        found += [(Sift(1024), LARGE_SETS), (XFeat(1024, True), LARGE_SETS), (XFeat(1024), LARGE_SETS)]
+    return found + [(EngineMethod(label, engine, side=832), LARGE_SETS) for label, engine in engines.items()]
 
 
-def _figures(method: Method, cases: list[Case], cache: Path, close: set[str]) -> dict[str, Any]:
+def _figures(method: Method, cases: list[Case], cache: Path, close: set[str], cached: bool) -> dict[str, Any]:
+    """The figures of a method, from the cache or made now. Errors: ImportError, LookupError."""
     store = MatchStore(cache, method)
     kept = store.folder / "figures.json"
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     if known.get("protocol") != PROTOCOL:
         known = {"protocol": PROTOCOL, "pairs": {}}
     new = [case for case in cases if case.id not in known["pairs"]]
+    if new and cached:
+        raise LookupError(f"{len(new)} of {len(cases)} pairs are not in the cache")
     done = 0
 
     def tell(name: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.default_model.cases import Case
 from matchrt.bench import metrics
@@ -18,6 +19,7 @@ from matchrt.bench.pose import PoseEstimator, relative_pose
 from matchrt.runtime.geometry import estimate
 from matchrt.runtime.matches import Matches
 
+FloatArray = npt.NDArray[np.float64]
 SEEDS = 10
 ESTIMATORS: tuple[PoseEstimator, ...] = ("ransac", "magsac")
 WITHIN_PX, POSE_PX, EXPLAINED_PX = 3.0, 1.0, 4.0
@@ -78,6 +80,12 @@ def share_within(case: Case, matches: Matches) -> float:
     return metrics.share_within(errors, WITHIN_PX * scale_of(matches))
 
 
+def shuffled(matches: Matches, seed: int) -> tuple[FloatArray, FloatArray]:
+    """The points in an order drawn from a seed: OpenCV's RANSAC draws the same places in the list whatever its seed."""
+    order = np.random.default_rng(seed).permutation(len(matches))
+    return matches.keypoints0[order].astype(np.float64), matches.keypoints1[order].astype(np.float64)
+
+
 def pose_errors(case: Case, matches: Matches, estimator: PoseEstimator, seeds: int) -> list[float]:
     """For each seed, the larger of the errors of rotation and translation, degrees; infinite without a pose."""
     pair = case.pose
@@ -85,7 +93,7 @@ def pose_errors(case: Case, matches: Matches, estimator: PoseEstimator, seeds: i
     found = []
     for seed in range(seeds):
         cameras, threshold = (pair.intrinsics0, pair.intrinsics1), POSE_PX * scale_of(matches)
-        pose = relative_pose(matches.keypoints0, matches.keypoints1, cameras, threshold, estimator, seed)
+        pose = relative_pose(*shuffled(matches, seed), cameras, threshold, estimator, seed)
         if pose is None:
             found.append(math.inf)
             continue
@@ -103,9 +111,8 @@ def aucs(errors: Sequence[Sequence[float]], degrees: float) -> Figure:
 
 def explained(matches: Matches, seed: int) -> bool:
     """Whether one homography explains the matches: at least 30 of them, and 40 %, within 4 px."""
-    found = estimate(
-        matches.keypoints0, matches.keypoints1, "homography", threshold=EXPLAINED_PX * scale_of(matches), seed=seed
-    )
+    points0, points1 = shuffled(matches, seed)
+    found = estimate(points0, points1, "homography", threshold=EXPLAINED_PX * scale_of(matches), seed=seed)
     return found.num_inliers >= FEWEST_INLIERS and found.num_inliers >= LEAST_SHARE * len(matches)
 
 

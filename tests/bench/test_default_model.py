@@ -15,7 +15,7 @@ from bench.default_model import cases as listed
 from bench.default_model import changes
 from bench.default_model.cases import Case
 from bench.default_model.methods import Sift, resized
-from bench.default_model.protocol import Figure, ahead_in_pairs, aucs, explained, figures_of, share_within
+from bench.default_model.protocol import Figure, ahead_in_pairs, aucs, explained, figures_of, share_within, shuffled
 from bench.default_model.report import auc_table, homography_table, standing
 from bench.default_model.store import MatchStore
 from matchrt.bench.folder import PosePair
@@ -66,7 +66,7 @@ def test_finished_copies_are_the_same_every_time_and_never_the_photograph() -> N
 
 def test_names_of_changes_are_unique() -> None:
     names = [change.name for change in changes.all_changes()]
-    assert len(set(names)) == len(names) == 13 + 6 + 5 + 5 + 5 + 1 + 3
+    assert len(set(names)) == len(names) == 13 + 6 + 3 + 3 + 4 + 1 + 3
 
 
 def test_means_and_deviations() -> None:
@@ -105,6 +105,16 @@ def test_what_one_homography_explains() -> None:
     assert explained(made_matches(rows(60, 10)), 0)
     assert not explained(made_matches(rows(25, 0)), 0)  # fewer than 30
     assert not explained(made_matches(rows(120, 80)), 0)  # a third of the matches
+
+
+def test_seeds_change_the_order_of_matches_and_no_match() -> None:
+    matches = made_matches(rows(60, 10))
+    (one0, one1), (two0, two1), (again, _) = (shuffled(matches, seed) for seed in (1, 2, 1))
+    assert np.array_equal(one0, again) and not np.array_equal(one0, two0)
+    for first, second in ((one0, one1), (two0, two1)):
+        joined = np.c_[first, second]
+        wanted = np.c_[matches.keypoints0, matches.keypoints1]
+        assert np.array_equal(joined[np.lexsort(joined.T)], wanted[np.lexsort(wanted.T)])
 
 
 def test_the_share_within_3_px_is_for_a_long_side_of_640() -> None:
