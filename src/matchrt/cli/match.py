@@ -81,10 +81,13 @@ class Geometry:
         """
         start = time.perf_counter()
         first, second = self.intrinsics
-        if self.kind is Verify.none:
+        verified = matches
+        if self.kind is not Verify.none:
+            # Matches of a matcher that tries more are judged already.
+            unjudged = matches.judgement is None
+            verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second, judged=unjudged)
+        elif matches.judgement is None:
             verified = matches.judge()
-        else:
-            verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
         return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
 
 

@@ -99,8 +99,9 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
 
     def finish(run: Run) -> bytes:
         found = pair.finish(run)
-        matches = found.judge() if form.verify == "none" else found.verify(form.verify)
-        matches = advised(matches, engine.manifest, wishes.options(engine.max_pixels))
+        if form.verify != "none":
+            found = found.verify(form.verify, judged=found.judgement is None)
+        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels))
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)
