@@ -15,6 +15,8 @@ from matchrt._util.strict_json import read_json
 from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
+    ROTATE_HELP,
+    ZOOM_HELP,
     DeviceOption,
     EffortChoice,
     EffortOption,
@@ -24,7 +26,6 @@ from matchrt.cli.options import (
     MinScoreOption,
     NoCudaGraphOption,
     ResizeOption,
-    RotateOption,
     SampleOption,
     SeedOption,
     StoreOption,
@@ -33,7 +34,6 @@ from matchrt.cli.options import (
     Switch,
     ThreadsOption,
     WindowOption,
-    ZoomOption,
     matcher_options,
     require_new_output,
     store_at,
@@ -122,8 +122,8 @@ def match(
     sample: SampleOption = None,
     seed: SeedOption = 0,
     resize: ResizeOption = None,
-    rotate: RotateOption = Switch.auto,
-    zoom: ZoomOption = Switch.auto,
+    rotate: Annotated[Switch | None, typer.Option(help=f"{ROTATE_HELP} Default: auto for dynamic engines.")] = None,
+    zoom: Annotated[Switch | None, typer.Option(help=f"{ZOOM_HELP} Default: auto for dynamic engines.")] = None,
     effort: EffortOption = EffortChoice.normal,
     window: WindowOption = None,
     root: Annotated[
@@ -181,17 +181,33 @@ def match(
         threads=threads,
         device=device,
         backend=backend,
-        rotate=rotate,
-        zoom=zoom,
+        rotate=rotate or Switch.off,
+        zoom=zoom or Switch.off,
         effort=effort,
         no_cuda_graph=no_cuda_graph,
     )
-    with Matcher(engine, options, store_at(store)) as matcher:
+    with Matcher(engine, options, store_at(store)) as opened:
+        matcher = _trying_what_is_cheap(opened, rotate is None, zoom is None)
         if not single:
             skipped = skipped_in(image0, image1, root)
             return match_many(matcher, pairs, geometry.check, draw, save, root, skipped, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
+
+
+def _trying_what_is_cheap(matcher: Matcher, turns: bool, zooms: bool) -> Matcher:
+    """The matcher, which also turns and halves images if its engine is dynamic: that is cheap at a small size.
+
+    An engine of one size takes as long for each try as for the pair, which can be minutes. turns, zooms: whether these
+    are left to us.
+    """
+    from matchrt.runtime.matcher import Matcher
+
+    if matcher.manifest.input.profile is None or not (turns or zooms):
+        return matcher
+    options = matcher.options
+    chosen = replace(options, rotate="auto" if turns else options.rotate, zoom="auto" if zooms else options.zoom)
+    return Matcher(matcher.session, chosen)
 
 
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:

@@ -111,14 +111,10 @@ class EffortChoice(str, Enum):
     high = "high"
 
 
-RotateOption = Annotated[
-    Switch,
-    typer.Option(help="auto: if a pair gives no sure match, try the second image turned by 90, 180 and 270 degrees."),
-]
-ZoomOption = Annotated[
-    Switch,
-    typer.Option(help="auto: if a pair gives no sure match, try each image at half the size with the other one."),
-]
+ROTATE_HELP = "auto: if a pair gives no sure match, try the second image turned by 90, 180 and 270 degrees."
+ZOOM_HELP = "auto: if a pair gives no sure match, try each image at half the size with the other one."
+RotateOption = Annotated[Switch, typer.Option(help=ROTATE_HELP)]
+ZoomOption = Annotated[Switch, typer.Option(help=ZOOM_HELP)]
 EffortOption = Annotated[
     EffortChoice,
     typer.Option(
