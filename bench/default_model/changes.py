@@ -21,7 +21,7 @@ ANGLES = tuple(range(0, 181, 15))
 ZOOMS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 BLURS = (1.0, 2.0, 4.0)
 NOISES = (20.0, 40.0, 80.0)
-DARKNESS = (4.0, 8.0, 16.0, 32.0)
+DARKNESS = (2.0, 4.0, 8.0, 16.0)
 MAPS = {"jet": cv2.COLORMAP_JET, "viridis": cv2.COLORMAP_VIRIDIS, "hsv": cv2.COLORMAP_HSV}
 # Every copy is a little different in light and noise, and is compressed, so that no pixel is just moved.
 _GAMMA, _NOISE, _QUALITY = 1.1, 3.0, 90
