@@ -18,7 +18,7 @@ from matchrt.batch.results import Found, ImageFacts, Judged, Result, pack, unpac
 SIZE = (120, 160)
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 # One of each verdict; the last pair is of a version that judged none.
-JUDGED = (Judged(0.984375, -41.5), Judged(0.5, -3.0), Judged(0.03125, 0.0), None)
+JUDGED = (Judged("match", 0.984375, -41.5), Judged("doubtful", 0.5, -3.0), Judged("no match", 0.03125, 0.0), None)
 
 
 def found(count: int, judged: Judged | None) -> Found:

@@ -17,7 +17,17 @@ from matchrt.runtime.hloc import save_pairs
 from matchrt.runtime.match_data import ImageRef, Provenance
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.notebook import matches_html
-from matchrt.runtime.verdict import MATCH_FROM, NO_MATCH_TO, Verdict, features, judge, shown, weigh, word_of
+from matchrt.runtime.verdict import (
+    ENOUGH_CELLS,
+    MATCH_FROM,
+    NO_MATCH_TO,
+    Verdict,
+    features,
+    judge,
+    shown,
+    weigh,
+    word_of,
+)
 
 H = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 20], [1e-4, 2e-5, 1]])
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
@@ -48,9 +58,9 @@ def test_a_true_pair_is_a_match_and_random_points_are_none() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])
-def test_few_matches_are_no_match(count: int) -> None:
+def test_too_few_matches_say_nothing(count: int) -> None:
     verdict = judge(made(count, 0))
-    assert verdict.verdict != "match" and 0 < verdict.probability < 0.5
+    assert verdict.verdict == "doubtful" and 0 < verdict.probability < 0.5
 
 
 def test_the_same_matches_give_the_same_verdict_and_stay_as_they_are() -> None:
@@ -72,7 +82,7 @@ def test_a_verdict_is_of_the_pair_and_filters_keep_it() -> None:
 
 def test_more_right_matches_make_it_surer() -> None:
     probabilities = [judge(made(true, 60)).probability for true in (0, 15, 30, 60, 120)]
-    assert probabilities == sorted(probabilities) and probabilities[0] < 0.1 and probabilities[-1] > 0.9
+    assert probabilities == sorted(probabilities) and probabilities[0] <= NO_MATCH_TO and probabilities[-1] > 0.9
     sharp = [weigh(made(80, 20, spread)).sharpness for spread in (16.0, 4.0, 1.0)]
     assert sharp == sorted(sharp)
 
@@ -84,8 +94,8 @@ def test_neighbours_that_only_repeat_each_other_are_no_evidence() -> None:
     near = dice.uniform(-4, 4, spots.shape)
     other = np.repeat([(300.0, 500.0), (90.0, 80.0), (700.0, 300.0)], 100, axis=0)
     matches = replace(made(300, 0), keypoints0=spots + near, keypoints1=other + near)
-    assert weigh(matches).cells <= 12
-    assert judge(matches).verdict == "no match"
+    assert weigh(matches).cells < ENOUGH_CELLS
+    assert judge(matches).verdict == "doubtful" and judge(matches).probability < 0.3
 
 
 @pytest.mark.parametrize("knots", [(3, 4), (4, 5), (6, 8)])
@@ -181,9 +191,11 @@ def test_summary_and_words() -> None:
     assert str(Verdict("doubtful", 0.5, 0.0, evidence)) == "doubtful (probability 0.50)"
     assert "verdict: match (probability 0.9" in repr(judged) and "verdict: match" in matches_html(judged)
     assert [shown(value) for value in (0.0, 0.005, 0.42, 1.0)] == ["0.01", "0.01", "0.42", "0.99"]
-    assert [word_of(value) for value in (0.0, NO_MATCH_TO, 0.5, MATCH_FROM, 1.0)] == [
-        "no match", "no match", "doubtful", "match", "match"
-    ]  # fmt: skip
+    words = [word_of(value, ENOUGH_CELLS) for value in (0.0, NO_MATCH_TO, 0.5, MATCH_FROM, 1.0)]
+    assert words == ["no match", "no match", "doubtful", "match", "match"]
+    assert [word_of(value, ENOUGH_CELLS - 1) for value in (0.0, 0.5, 1.0)] == ["doubtful", "doubtful", "match"]
+    few = Verdict("doubtful", 0.11, 0.0, evidence)
+    assert str(few) == "doubtful (probability 0.11, too few matches to tell)" and few.unknown
 
 
 def test_the_constants_that_come_with_the_package() -> None:

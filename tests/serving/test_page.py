@@ -145,7 +145,7 @@ def test_images_of_different_things(server: Running, pair: Any, page: Page, tmp_
     choose(page, pair.paths[0], plain)
     page.run(f"{at('score')}.value = '1'")
     assert again(page) == "No matches."
-    assert page.run(f"{at('judgement')}.textContent").startswith("Nothing says that they show the same thing")
+    assert page.run(f"{at('judgement')}.textContent").startswith("There are too few matches to tell")
     assert page.run(f"{at('drawn')}.textContent").startswith("0 of 0 matches")
 
 

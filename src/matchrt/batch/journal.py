@@ -348,8 +348,8 @@ class Journal:
     def verdicts(self) -> dict[Word, int]:
         """How many matched pairs have which verdict. Pairs of an older version have none."""
         # The numbers of a verdict stand at the end of a pair's matches, which are a multiple of 20 bytes without it.
-        query = f"""SELECT substr(data, -8) FROM pairs JOIN matches ON matches.pair = pairs.id
-        WHERE length(data) % 20 = 8 AND NOT {REFUSED}"""
+        query = f"""SELECT substr(data, -12) FROM pairs JOIN matches ON matches.pair = pairs.id
+        WHERE length(data) % 20 = 12 AND NOT {REFUSED}"""
         with sqlite_errors(self.path):
             judged = (unpack_judged(end) for (end,) in self._base.execute(query))
             found = Counter(one.verdict for one in judged if one is not None)

@@ -11,29 +11,26 @@ import numpy.typing as npt
 from matchrt.errors import MatchRTError
 from matchrt.runtime.match_data import ImageRef
 from matchrt.runtime.matches import Matches
-from matchrt.runtime.verdict import Word, judge, word_of
+from matchrt.runtime.verdict import WORDS, Word, judge
 
 Float32Array = npt.NDArray[np.float32]
 
 _COLUMNS = 5
 # Numbers behind the columns: what a `Judged` holds.
-_JUDGED = 2
+_JUDGED = 3
 
 
 class Judged(NamedTuple):
     """How sure it is that a pair's images show the same thing, as `runtime.verdict` judges it.
 
+    verdict: `match`, `doubtful` or `no match`.
     probability: 0..1.
     log10_nfa: log10 of the number of false alarms, at most 0.
     """
 
+    verdict: Word
     probability: float
     log10_nfa: float
-
-    @property
-    def verdict(self) -> Word:
-        """The verdict in a word. Raises nothing."""
-        return word_of(self.probability)
 
 
 class ListedPair(NamedTuple):
@@ -95,7 +92,8 @@ class Found:
         """The result with a verdict and without timings, so that equal matches are equal results."""
         found = matches.judgement or judge(matches)
         # Rounded to what is stored, so that a result is the same before and after.
-        judged = Judged(*(float(np.float32(value)) for value in (found.probability, found.log10_nfa)))
+        numbers = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
+        judged = Judged(found.verdict, *numbers)
         return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1, judged)
 
 
@@ -113,7 +111,8 @@ class Result:
 
 def pack(found: Found) -> bytes:
     """The matches as bytes: keypoints0, keypoints1, scores and the verdict's numbers as little-endian float32."""
-    arrays = (found.keypoints0, found.keypoints1, found.scores, np.array(found.judged or ()))
+    judged = () if found.judged is None else (WORDS.index(found.judged.verdict), *found.judged[1:])
+    arrays = (found.keypoints0, found.keypoints1, found.scores, np.array(judged))
     return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays)
 
 
@@ -133,4 +132,5 @@ def unpack_judged(data: bytes) -> Judged | None:
     values = np.frombuffer(data, "<f4")
     if len(values) % _COLUMNS != _JUDGED:
         return None
-    return Judged(*(float(value) for value in values[-_JUDGED:]))
+    word, probability, log10_nfa = (float(value) for value in values[-_JUDGED:])
+    return Judged(WORDS[int(word)], probability, log10_nfa)

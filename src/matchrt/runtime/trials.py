@@ -24,6 +24,7 @@ from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.turning import ChangedImage, matches_back
+from matchrt.runtime.verdict import NO_MATCH_TO
 from matchrt.runtime.working_size import larger_side, search_side, usual_side
 
 # Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
@@ -171,7 +172,7 @@ class _Search:
             if is_sure(found[-1]):
                 break
         likeliest = max(found, key=worth)
-        if likeliest.verdict == "no match":
+        if likeliest.probability <= NO_MATCH_TO:
             return
         turned = second.turned(likeliest.provenance.turned1, self._manifest)
         if side is not None:

@@ -7,8 +7,10 @@ shows. The second source is what the network knows: how many matches there are, 
 agrees, and how much of each image they cover. A logistic model with a few weights, none of them negative, makes a
 probability of these (`calibration`). Its constants were fitted on pairs whose truth is known (`tools/verdict`).
 
-The verdict is `match` from a probability of 0.9, `no match` up to 0.1, and `doubtful` between. The probability holds
-where true and false pairs are equally frequent.
+The verdict is `match` from a probability of 0.9. It is `no match` up to 0.2 if there are matches enough that could have
+agreed and do not; all else is `doubtful`. A network that finds next to nothing does not know: the images may show
+different things, or the same thing from too different views. The probability holds where true and unrelated pairs are
+equally frequent.
 
 Coordinates: pixels of the original images, x right, y down, the centre of the top-left pixel is (0, 0).
 """
@@ -24,12 +26,13 @@ import numpy.typing as npt
 
 from matchrt.runtime.calibration import constants
 from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, thin
-from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, Float64Array, Geometry, Kind, estimate
+from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, MIN_MATCHES, Float64Array, Geometry, Kind, estimate
 
 Word = Literal["match", "doubtful", "no match"]
 WORDS: tuple[Word, ...] = get_args(Word)
-# Probabilities from which a pair is a match, and up to which it is none.
-MATCH_FROM, NO_MATCH_TO = 0.9, 0.1
+# Probabilities from which a pair is a match, and up to which it is none; and how many matches that stand for their
+# surroundings it takes to say that it is none: as many as any geometry can be estimated from.
+MATCH_FROM, NO_MATCH_TO, ENOUGH_CELLS = 0.9, 0.2, MIN_MATCHES["fundamental"]
 
 # Cells along an image's longer side: at most one match of each counts, and coverage is measured in cells of twice the
 # side. Points are known to about a pixel of what the network saw.
@@ -85,12 +88,19 @@ class Verdict:
     log10_nfa: float
     evidence: Evidence
 
+    @property
+    def unknown(self) -> bool:
+        """Whether the pair is doubtful because there are too few matches to call it none. Raises nothing."""
+        return self.verdict == "doubtful" and self.probability <= NO_MATCH_TO
+
     def __str__(self) -> str:
         """In words, such as `match (probability 0.99, 1 false alarm in 10^41)`."""
         alarms = round(-self.log10_nfa)
         said = f"probability {shown(self.probability)}"
         # What is no match may still be no chance: two pages of text have their lines in common.
-        if self.verdict != "no match" and alarms >= 1:
+        if self.unknown:
+            said += ", too few matches to tell"
+        elif self.verdict != "no match" and alarms >= 1:
             said += f", 1 false alarm in 10^{alarms}"
         return f"{self.verdict} ({said})"
 
@@ -179,7 +189,8 @@ def judge(matches: Judged, cameras: tuple[Float64Array, Float64Array] | None = N
     """
     evidence = weigh(matches, cameras)
     probability = constants(matches.provenance.model).probability(features(evidence))
-    return Verdict(word_of(probability), probability, min(evidence.homography, evidence.fundamental), evidence)
+    word = word_of(probability, evidence.cells)
+    return Verdict(word, probability, min(evidence.homography, evidence.fundamental), evidence)
 
 
 def weigh(matches: Judged, cameras: tuple[Float64Array, Float64Array] | None = None) -> Evidence:
@@ -300,11 +311,11 @@ def _coverage(points: Float64Array, size: Size) -> float:
     return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / cells
 
 
-def word_of(probability: float) -> Word:
-    """The verdict of a probability. Raises nothing."""
+def word_of(probability: float, cells: int) -> Word:
+    """The verdict of a probability and of the matches that stand for their surroundings. Raises nothing."""
     if probability >= MATCH_FROM:
         return "match"
-    return "no match" if probability <= NO_MATCH_TO else "doubtful"
+    return "no match" if probability <= NO_MATCH_TO and cells >= ENOUGH_CELLS else "doubtful"
 
 
 def features(evidence: Evidence) -> dict[str, float]:

@@ -10,7 +10,7 @@ const of = (part, whole) => `${part} of ${whole}`;
 const VERDICTS = {
   "match": "They show the same thing",
   "doubtful": "They may show the same thing",
-  "no match": "Nothing says that they show the same thing",
+  "no match": "They do not seem to show the same thing",
 };
 
 // The verdict on the pair in one line, and what it rests on.
@@ -18,8 +18,9 @@ export function judgement(result) {
   const alarms = Math.round(-result.log10_nfa);
   const chance = result.verdict !== "no match" && alarms >= 1
     ? ` Chance alone would give matches that agree so well once in 10^${alarms} pairs.` : "";
+  const unknown = result.verdict === "doubtful" && result.probability <= 0.2;
   return {
-    text: `${VERDICTS[result.verdict]} (probability ${percent(result.probability)}).`,
+    text: `${unknown ? "There are too few matches to tell" : VERDICTS[result.verdict]} (probability ${percent(result.probability)}).`,
     basis: "The probability was calibrated on pairs whose truth is known, half of them true. It rests on how closely the "
       + `matches agree, how much of both images they cover, and their scores.${chance}`,
   };
