@@ -22,7 +22,7 @@ import cv2
 
 from bench.default_model.cases import Case, all_cases, near
 from bench.default_model.methods import EngineMethod, Method, Sift, XFeat
-from bench.default_model.protocol import SEEDS, figures_of
+from bench.default_model.protocol import SEEDS, figures_of, verdict_of
 from bench.default_model.report import markdown
 from bench.default_model.store import MatchStore
 from matchrt.bench.latency import LatencyOptions, measure
@@ -124,7 +124,8 @@ def _figures(method: Method, cases: list[Case], cache: Path, close: set[str], ca
         found = figures_of(new[start : start + 20], lambda case: store.matches(case, tell), close)
         known["pairs"] |= found["pairs"]
         kept.write_text(json.dumps(known), encoding="utf-8")
-    return {"key": method.key, "seeds": SEEDS, "pairs": {case.id: known["pairs"][case.id] for case in cases}}
+    pairs = {case.id: known["pairs"][case.id] | verdict_of(store.matches(case)) for case in cases}
+    return {"key": method.key, "seeds": SEEDS, "pairs": pairs}
 
 
 def _times(methods: Mapping[str, Method], runs: int) -> dict[str, Any]:

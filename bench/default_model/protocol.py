@@ -116,23 +116,26 @@ def explained(matches: Matches, seed: int) -> bool:
     return found.num_inliers >= FEWEST_INLIERS and found.num_inliers >= LEAST_SHARE * len(matches)
 
 
+def verdict_of(matches: Matches) -> dict[str, Any]:
+    """The verdict on a pair as JSON values. It is made anew in each run, because its constants may have changed."""
+    judged = matches.judge()
+    return {"verdict": judged.verdict, "probability": round(judged.probability, 4)}
+
+
 def figures_of(
     cases: Iterable[Case], matches: Callable[[Case], Matches], near: set[str], seeds: int = SEEDS
 ) -> dict[str, Any]:
-    """All figures of a method as JSON values; an infinite error is null.
+    """All figures of a method but the verdicts, as JSON values; an infinite error is null.
 
     matches: gives those of a pair. near: ids of pairs with near views.
     """
     pairs: dict[str, dict[str, Any]] = {}
     for case in cases:
         found = matches(case)
-        verdict = found.judge()
         row: dict[str, Any] = {
             "set": case.set,
             "value": case.value,
             "matches": len(found),
-            "verdict": verdict.verdict,
-            "probability": round(verdict.probability, 4),
             "turned": found.provenance.turned1,
             "near": case.id in near,
         }
