@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PILImage
 from support.commands import CommandLine
 from support.pictures import shifted_pair, texture
+from support.tiny_engines import tiny_engine
 
 from matchrt.cli.match_pairs import pair_names
 
@@ -300,3 +301,18 @@ def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path
     listing.write_text("a.png b.png\n")
     ran = cli("match", listing, "--resize", "160", "--effort", "high")
     assert ran.code == 0 and "Try" not in ran.out
+
+
+def test_an_engine_of_one_size_tries_more_only_if_it_is_asked(
+    cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engine = tiny_engine(tmp_path)
+    ran = cli("match", *pair, "--engine", engine, "--json")
+    assert ran.code == 0 and "retry" not in ran.json["timings_ms"]
+    assert [text.split(":")[0] for text in ran.json["advice"]][-3:] == [
+        "Try --rotate auto",
+        "Try --zoom auto",
+        "Try --effort high",
+    ]
+    asked = cli("match", *pair, "--engine", engine, "--rotate", "auto", "--json")
+    assert asked.json["timings_ms"]["retry"] > 0 and "Try --rotate auto" not in str(asked.json["advice"])
