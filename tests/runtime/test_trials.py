@@ -215,3 +215,19 @@ def test_what_cannot_be_turned_is_refused_by_name() -> None:
         with pytest.raises(MatchRTError) as raised:
             Options(**{name: "maybe"})
         assert raised.value.code == "option-range"
+
+
+def test_a_sure_match_of_few_places_is_tried_again_and_kept_unless_there_is_more() -> None:
+    class Thin(MarkSession):
+        def run(self, inputs: Any) -> Any:
+            found = super().run(inputs)
+            if len(self.sizes) == 1 or max(self.sizes[-1][0]) == 320:
+                found["num_matches"] = np.minimum(found["num_matches"], 40)
+            return found
+
+    alone = Thin(dynamic_manifest())
+    with Matcher(alone, AUTO) as matcher:
+        matches = matcher.match(marked(480, 640), marked(480, 640, seed=1))
+    # No turn gives anything: the first run is kept, and no turn is matched at the whole size.
+    assert len(matches) == 40 and matches.judge().verdict == "match" and matches.provenance.turned1 == 0
+    assert [max(first) for first, _ in alone.sizes] == [640, 320, 320, 320] and not matches.advice

@@ -111,15 +111,13 @@ class EffortChoice(str, Enum):
     high = "high"
 
 
-ROTATE_HELP = "auto: if a pair gives no sure match, try the second image turned by 90, 180 and 270 degrees."
-ZOOM_HELP = "auto: if a pair gives no sure match, try each image at half the size with the other one."
+ROTATE_HELP = "auto: if a pair gives little, try the second image turned by 90, 180 and 270 degrees."
+ZOOM_HELP = "auto: if a pair gives little, try each image at half the size with the other one."
 RotateOption = Annotated[Switch, typer.Option(help=ROTATE_HELP)]
 ZoomOption = Annotated[Switch, typer.Option(help=ZOOM_HELP)]
 EffortOption = Annotated[
     EffortChoice,
-    typer.Option(
-        help="high: if a pair gives no sure match, also try weaker matches and a larger size, and keep the best."
-    ),
+    typer.Option(help="high: if a pair gives little, also try weaker matches and a larger size, and keep the best."),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
 

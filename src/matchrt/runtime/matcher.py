@@ -102,7 +102,7 @@ class Matcher:
             clipped.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
-        With `MatcherOptions.rotate`, `zoom` or `effort`, a pair that gives no sure match is matched again, as they say;
+        With `MatcherOptions.rotate`, `zoom` or `effort`, a pair that gives little is matched again, as they say;
         `provenance` says whether image 1 was turned, and `timings` what all this took.
         Errors: image-* of `as_image`, image-prepared, fit-size, frames-size, size-memory, out-of-memory, session-*; of
         GPU arrays also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed;

@@ -45,11 +45,11 @@ class MatcherOptions:
     resize_on: for engines on backend tensorrt or tensorrt_rtx, where images in host memory are resized. `auto` sends
         large arrays of bytes to the GPU as they are, and resizes other images on the host. `gpu` sends small ones too;
         `host` sends none. Both give the same pixels, but for a level of 255 in a few.
-    rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives no sure match, and keeps the best. Keypoints
-        are in pixels of the image as given.
-    zoom: `auto` matches each image at half the size with the other one if a pair gives no sure match, and keeps the
-        best: networks miss what is much larger in one of the images.
-    effort: `high` tries all of this if a pair gives no sure match, until something is sure, and keeps the best: weaker
+    rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives little: no sure match, or one of few
+        matches. The best is kept. Keypoints are in pixels of the image as given.
+    zoom: `auto` matches each image at half the size with the other one if a pair gives little, and keeps the best:
+        networks miss what is much larger in one of the images.
+    effort: `high` tries all of this if a pair gives little, until something gives plenty, and keeps the best: weaker
         matches, a larger size (dynamic engines), turns, half sizes, and both of these at the larger size. It does not
         change `min_score` and `resize` if these are given.
     """
@@ -74,17 +74,17 @@ class MatcherOptions:
 
     @property
     def tries_more(self) -> bool:
-        """Whether a pair that gives no sure match is matched again, for which its images are needed. Raises nothing."""
+        """Whether a pair that gives little is matched again, for which its images are needed. Raises nothing."""
         return self.turns or self.zooms
 
     @property
     def turns(self) -> bool:
-        """Whether image 1 is turned if a pair gives no sure match. Raises nothing."""
+        """Whether image 1 is turned if a pair gives little. Raises nothing."""
         return self.rotate == "auto" or self.effort == "high"
 
     @property
     def zooms(self) -> bool:
-        """Whether the images are halved in turn if a pair gives no sure match. Raises nothing."""
+        """Whether the images are halved in turn if a pair gives little. Raises nothing."""
         return self.zoom == "auto" or self.effort == "high"
 
     @property

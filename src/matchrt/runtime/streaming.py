@@ -175,7 +175,7 @@ def stream_matches(
     workers: threads that decode and resize the next pairs; None for as many as the engine needs. One more pair than
         workers is read ahead, so memory does not grow with the number of pairs.
     choose: which pairs the sessions resize themselves; None for none.
-    trials: the further steps for pairs that give no sure match; None for none. A pair takes them on its own session.
+    trials: the further steps for pairs that give little; None for none. A pair takes them on its own session.
 
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so

@@ -1,7 +1,8 @@
 """Matching a pair once more where it gives little: weaker matches, a larger size, image 1 turned, an image halved.
 
-A pair is judged by its verdict. If that is `match`, nothing more is done, so pairs that match cost the verdict alone.
-Otherwise the steps that the options allow follow one another until one is sure, and the best of them is kept.
+A pair is judged by its verdict. If that is `match`, by matches all over the images, nothing more is done: such pairs
+cost the verdict alone. Otherwise the steps that the options allow follow one another until one gives plenty, and the
+best of them is kept.
 
 Quarter turns are looked for at half the size (`working_size.search_side`), and only the best one is matched at the
 whole size. An engine of one size tries them at that size.
@@ -33,6 +34,9 @@ Run = Callable[[PairAdapter, ImageLike, ImageLike], Matches]
 TURNS: tuple[Quarter, ...] = (90, 270, 180)
 # How to ask for one run alone.
 OFF = "rotate='off', zoom='off' and effort='normal'"
+# Matches in so many different places are plenty (`verdict.Evidence.inliers`; a picture of 640x480 has 300 places). A
+# photograph that is turned by 100 degrees still gives a few dozen, many of them wrong by some pixels.
+PLENTY = 60
 # What a larger size may lack.
 _TOO_LARGE = ("size-memory", "out-of-memory")
 
@@ -80,14 +84,24 @@ def require_images(options: MatcherOptions, *images: ImageLike) -> None:
             )
 
 
-def worth(matches: Matches) -> tuple[float, float]:
-    """Grows with the evidence that judged matches show the same thing. Raises nothing."""
-    return (0.0, 0.0) if matches.judgement is None else (matches.probability, -matches.judgement.log10_nfa)
+def worth(matches: Matches) -> tuple[bool, float, float]:
+    """Grows with the evidence that judged matches show the same thing. Raises nothing.
+
+    Probabilities tell what is a match; among matches, which all are near 1, the number of false alarms tells more.
+    """
+    assert matches.judgement is not None
+    alarms = -matches.judgement.log10_nfa
+    return is_sure(matches), alarms if is_sure(matches) else matches.probability, alarms
 
 
 def is_sure(matches: Matches) -> bool:
     """Whether the verdict of judged matches is `match`. Raises nothing."""
-    return matches.judgement is not None and matches.verdict == "match"
+    return matches.verdict == "match"
+
+
+def is_plenty(matches: Matches) -> bool:
+    """Whether the verdict is `match`, and rests on matches in many places of the images. Raises nothing."""
+    return is_sure(matches) and matches.judgement is not None and matches.judgement.evidence.inliers >= PLENTY
 
 
 class Trials:
@@ -131,17 +145,17 @@ class _Search:
         self._judging, self._runs = 0.0, 0
 
     def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> Matches:
-        """The best of all steps up to the first that is sure."""
+        """The best of all steps up to the first that gives plenty."""
         best = self._judge(first)
-        if is_sure(best):
+        if is_plenty(best):
             return best
         plain = PairAdapter(self._manifest, self._options)
         pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
         if self._options.stretch == "same":
             pair = stretch_together(*pair)
-        for step in self._steps(ChangedImage.given(pair[0]), ChangedImage.given(pair[1])):
+        for step in self._steps(ChangedImage.given(pair[0]), ChangedImage.given(pair[1]), is_sure(best)):
             best = max(best, step, key=worth)
-            if is_sure(step):
+            if is_plenty(step):
                 break
         return best
 
@@ -152,16 +166,17 @@ class _Search:
             spent["retry"] = max((time.perf_counter() - self._start) * 1e3 - self._judging, 0.0)
         return spent
 
-    def _steps(self, first: ChangedImage, second: ChangedImage) -> Iterator[Matches]:
+    def _steps(self, first: ChangedImage, second: ChangedImage, sure: bool) -> Iterator[Matches]:
+        """The further runs. sure: whether the first one gave a match, if not plenty."""
         larger = larger_side(self._manifest, self._options) if self._options.effort == "high" else None
         if larger is not None:
             yield from self._if_it_fits((larger, larger), first, second)
         if self._options.turns:
-            yield from self._turns(first, second, larger)
+            yield from self._turns(first, second, larger, sure)
         if self._options.zooms:
             yield from self._zooms(first, second, larger)
 
-    def _turns(self, first: ChangedImage, second: ChangedImage, larger: int | None) -> Iterator[Matches]:
+    def _turns(self, first: ChangedImage, second: ChangedImage, larger: int | None, sure: bool) -> Iterator[Matches]:
         """Image 1 turned: a search at a small size, and the likeliest turn at the usual and the larger one."""
         side, found = search_side(self._manifest, self._options), list[Matches]()
         for degrees in TURNS:
@@ -169,10 +184,10 @@ class _Search:
             found.append(self._at(None if side is None else (side, side), first, turned))
             if side is None:  # the usual size already
                 yield found[-1]
-            if is_sure(found[-1]):
+            if is_plenty(found[-1]):
                 break
         likeliest = max(found, key=worth)
-        if likeliest.probability <= NO_MATCH_TO:
+        if likeliest.probability <= NO_MATCH_TO or (sure and not is_sure(likeliest)):
             return
         turned = second.turned(likeliest.provenance.turned1, self._manifest)
         if side is not None:
@@ -213,7 +228,7 @@ class _Search:
         if first_options(self._options) is not self._options:
             usual = matches.filter(self._manifest.matching.default_score)
         best = usual.judge()
-        if not is_sure(best) and len(usual) < len(matches):
+        if not is_plenty(best) and len(usual) < len(matches):
             best = max(best, matches.judge(), key=worth)
         self._judging += (time.perf_counter() - start) * 1e3
         return best

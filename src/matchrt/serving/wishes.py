@@ -17,9 +17,9 @@ class Wishes:
     """What a request asks for, in the fields of `MatcherOptions`.
 
     min_score: matches with a lower score are dropped; None for the engine's default.
-    rotate: whether image 1 is turned if there is no sure match.
-    zoom: whether each image is tried at half the size if there is no sure match.
-    effort: how much is tried if there is no sure match.
+    rotate: whether image 1 is turned if the pair gives little.
+    zoom: whether each image is tried at half the size if the pair gives little.
+    effort: how much is tried if the pair gives little.
     """
 
     min_score: float | None = None
