@@ -93,12 +93,17 @@ def _methods(arguments: argparse.Namespace) -> list[tuple[Method, tuple[str, ...
     engines = {"loftr-lite": "loftr-lite", **dict(entry.split("=", 1) for entry in arguments.engine)}
     found: list[tuple[Method, tuple[str, ...]]] = []
     if not arguments.only_engines:
-        found += [(Sift(640), ()), (XFeat(640, True), ()), (XFeat(640), ())]
+        found += [(Sift(640), ()), (XFeat(640, True), ())]
     found += [(EngineMethod(label, engine), ()) for label, engine in engines.items()]
     more = (("rotate", "auto"), ("zoom", "auto"))
     found += [(EngineMethod(label, engine, more=more), HARD_SETS) for label, engine in engines.items()]
     if not arguments.only_engines:
-        found += [(Sift(1024), LARGE_SETS), (XFeat(1024, True), LARGE_SETS), (XFeat(1024), LARGE_SETS)]
+        found += [
+            (XFeat(640), ()),
+            (Sift(1024), LARGE_SETS),
+            (XFeat(1024, True), LARGE_SETS),
+            (XFeat(1024), LARGE_SETS),
+        ]
     return found + [(EngineMethod(label, engine, side=832), LARGE_SETS) for label, engine in engines.items()]
 
 
