@@ -26,13 +26,14 @@ import numpy.typing as npt
 
 from matchrt.runtime.calibration import constants
 from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, thin
-from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, MIN_MATCHES, Float64Array, Geometry, Kind, estimate
+from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, Float64Array, Geometry, Kind, estimate
 
 Word = Literal["match", "doubtful", "no match"]
 WORDS: tuple[Word, ...] = get_args(Word)
 # Probabilities from which a pair is a match, and up to which it is none; and how many matches that stand for their
-# surroundings it takes to say that it is none: as many as any geometry can be estimated from.
-MATCH_FROM, NO_MATCH_TO, ENOUGH_CELLS = 0.9, 0.2, MIN_MATCHES["fundamental"]
+# surroundings it takes to say that it is none: of the pairs that fitted the constants, no true one has as many and no
+# geometry.
+MATCH_FROM, NO_MATCH_TO, ENOUGH_CELLS = 0.9, 0.2, 12
 
 # Cells along an image's longer side: at most one match of each counts, and coverage is measured in cells of twice the
 # side. Points are known to about a pixel of what the network saw.
