@@ -50,7 +50,7 @@ def main() -> None:
         chosen = [case for case in cases if not sets or case.set in sets]
         try:
             figures[method.name] = _figures(method, chosen, arguments.cache, close, arguments.cached)
-        except (ImportError, LookupError) as error:
+        except ImportError as error:
             skipped[method.name] = str(error)
             print(f"left out: {method.name}: {error}", flush=True)
             continue
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ours", default="loftr-lite", help="the engine that the others are compared with")
     parser.add_argument("--only-engines", action="store_true", help="leave SIFT and XFeat out")
-    parser.add_argument("--cached", action="store_true", help="match nothing; leave out methods that lack pairs")
+    parser.add_argument("--cached", action="store_true", help="match nothing; leave out sets that lack pairs")
     parser.add_argument("--sets", nargs="+", default=[], help="only these sets of pairs")
     parser.add_argument("--runs", type=int, default=0, help="measure the time, so many runs of each, in turn")
     parser.add_argument("--json", type=Path)
@@ -108,15 +108,18 @@ def _methods(arguments: argparse.Namespace) -> list[tuple[Method, tuple[str, ...
 
 
 def _figures(method: Method, cases: list[Case], cache: Path, close: set[str], cached: bool) -> dict[str, Any]:
-    """The figures of a method, from the cache or made now. Errors: ImportError, LookupError."""
+    """The figures of a method, from the cache or made now. Error: ImportError."""
     store = MatchStore(cache, method)
     kept = store.folder / "figures.json"
     known = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     if known.get("protocol") != PROTOCOL:
         known = {"protocol": PROTOCOL, "pairs": {}}
     new = [case for case in cases if case.id not in known["pairs"]]
-    if new and cached:
-        raise LookupError(f"{len(new)} of {len(cases)} pairs are not in the cache")
+    if cached:
+        missing = {case.set for case in new}
+        cases, new = [case for case in cases if case.set not in missing], []
+        if missing:
+            print(f"{method.name}: not in the cache: {', '.join(sorted(missing))}", flush=True)
     done = 0
 
     def tell(name: str) -> None:
