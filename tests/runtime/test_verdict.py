@@ -191,11 +191,15 @@ def test_summary_and_words() -> None:
     assert str(Verdict("doubtful", 0.5, 0.0, evidence)) == "doubtful (probability 0.50)"
     assert "verdict: match (probability 0.9" in repr(judged) and "verdict: match" in matches_html(judged)
     assert [shown(value) for value in (0.0, 0.005, 0.42, 1.0)] == ["0.01", "0.01", "0.42", "0.99"]
-    words = [word_of(value, ENOUGH_CELLS) for value in (0.0, NO_MATCH_TO, 0.5, MATCH_FROM, 1.0)]
+    no = weigh(made(0, 300))
+    words = [word_of(value, no) for value in (0.0, NO_MATCH_TO, 0.5, MATCH_FROM, 1.0)]
     assert words == ["no match", "no match", "doubtful", "match", "match"]
-    assert [word_of(value, ENOUGH_CELLS - 1) for value in (0.0, 0.5, 1.0)] == ["doubtful", "doubtful", "match"]
-    few = Verdict("doubtful", 0.11, 0.0, evidence)
-    assert str(few) == "doubtful (probability 0.11, too few matches to tell)" and few.unknown
+    few, agreeing = replace(no, cells=ENOUGH_CELLS - 1), replace(no, fundamental=-9.0)
+    for other in (few, agreeing):
+        assert [word_of(value, other) for value in (0.0, 0.5, 1.0)] == ["doubtful", "doubtful", "match"]
+    said = str(Verdict("doubtful", 0.11, 0.0, few))
+    assert said == "doubtful (probability 0.11, too few matches to tell)"
+    assert str(Verdict("doubtful", 0.11, -9.0, agreeing)) == "doubtful (probability 0.11, 1 false alarm in 10^9)"
 
 
 def test_the_constants_that_come_with_the_package() -> None:

@@ -115,7 +115,7 @@ def report(samples: list[Sample], model: Logistic) -> str:
         for name in _groups(sample):
             groups.setdefault(name, []).append(index)
     for name in sorted(groups, key=lambda name: (not name.startswith("true"), "all" not in name, name)):
-        words = [word_of(probabilities[index], samples[index].evidence.cells) for index in groups[name]]
+        words = [word_of(probabilities[index], samples[index].evidence) for index in groups[name]]
         shares = " | ".join(f"{words.count(word)} ({words.count(word) / len(words):.1%})" for word in WORDS)
         lines.append(f"| {name} | {len(words)} | {shares} |")
     lines += ["", "| probability | pairs | mean probability | true, of equally many |", "| --- | ---: | ---: | ---: |"]
@@ -154,7 +154,7 @@ def _groups(sample: Sample) -> list[str]:
 def wrong(samples: list[Sample], model: Logistic) -> list[str]:
     """The pairs with the opposite verdict, worst first."""
     judged = [(model.probability(features(sample.evidence)), sample) for sample in samples]
-    bad = [(p, s) for p, s in judged if word_of(p, s.evidence.cells) == ("no match" if s.true else "match")]
+    bad = [(p, s) for p, s in judged if word_of(p, s.evidence) == ("no match" if s.true else "match")]
     return [
         f"{p:.3f} {s.row['kind']} {s.row['id']} right {s.right} overlap {s.row.get('overlap')} {s.evidence}"
         for p, s in sorted(bad, key=lambda one: one[0])

@@ -8,9 +8,9 @@ agrees, and how much of each image they cover. A logistic model with a few weigh
 probability of these (`calibration`). Its constants were fitted on pairs whose truth is known (`tools/verdict`).
 
 The verdict is `match` from a probability of 0.9. It is `no match` up to 0.2 if there are matches enough that could have
-agreed and do not; all else is `doubtful`. A network that finds next to nothing does not know: the images may show
-different things, or the same thing from too different views. The probability holds where true and unrelated pairs are
-equally frequent.
+agreed, and do so by chance at best; all else is `doubtful`. A network that finds next to nothing does not know: the
+images may show different things, or the same thing from too different views. The probability holds where true and
+unrelated pairs are equally frequent.
 
 Coordinates: pixels of the original images, x right, y down, the centre of the top-left pixel is (0, 0).
 """
@@ -34,6 +34,8 @@ WORDS: tuple[Word, ...] = get_args(Word)
 # surroundings it takes to say that it is none: of the pairs that fitted the constants, no true one has as many and no
 # geometry.
 MATCH_FROM, NO_MATCH_TO, ENOUGH_CELLS = 0.9, 0.2, 12
+# A pair is not called none where fewer false alarms than this (log10) are expected: something agrees.
+_CHANCE = -3.0
 
 # Cells along an image's longer side: at most one match of each counts, and coverage is measured in cells of twice the
 # side. Points are known to about a pixel of what the network saw.
@@ -73,6 +75,11 @@ class Evidence:
     score_median: float
     score_high: float
 
+    @property
+    def log10_nfa(self) -> float:
+        """log10 of the surer geometry's number of false alarms. Raises nothing."""
+        return min(self.homography, self.fundamental)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -92,7 +99,8 @@ class Verdict:
     @property
     def unknown(self) -> bool:
         """Whether the pair is doubtful because there are too few matches to call it none. Raises nothing."""
-        return self.verdict == "doubtful" and self.probability <= NO_MATCH_TO
+        few = self.evidence.cells < ENOUGH_CELLS and self.log10_nfa > _CHANCE
+        return self.verdict == "doubtful" and self.probability <= NO_MATCH_TO and few
 
     def __str__(self) -> str:
         """In words, such as `match (probability 0.99, 1 false alarm in 10^41)`."""
@@ -190,8 +198,7 @@ def judge(matches: Judged, cameras: tuple[Float64Array, Float64Array] | None = N
     """
     evidence = weigh(matches, cameras)
     probability = constants(matches.provenance.model).probability(features(evidence))
-    word = word_of(probability, evidence.cells)
-    return Verdict(word, probability, min(evidence.homography, evidence.fundamental), evidence)
+    return Verdict(word_of(probability, evidence), probability, evidence.log10_nfa, evidence)
 
 
 def weigh(matches: Judged, cameras: tuple[Float64Array, Float64Array] | None = None) -> Evidence:
@@ -312,11 +319,12 @@ def _coverage(points: Float64Array, size: Size) -> float:
     return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / cells
 
 
-def word_of(probability: float, cells: int) -> Word:
-    """The verdict of a probability and of the matches that stand for their surroundings. Raises nothing."""
+def word_of(probability: float, evidence: Evidence) -> Word:
+    """The verdict of a probability and of the evidence that it was made of. Raises nothing."""
     if probability >= MATCH_FROM:
         return "match"
-    return "no match" if probability <= NO_MATCH_TO and cells >= ENOUGH_CELLS else "doubtful"
+    none = probability <= NO_MATCH_TO and evidence.cells >= ENOUGH_CELLS and evidence.log10_nfa > _CHANCE
+    return "no match" if none else "doubtful"
 
 
 def features(evidence: Evidence) -> dict[str, float]:

@@ -18,7 +18,7 @@ export function judgement(result) {
   const alarms = Math.round(-result.log10_nfa);
   const chance = result.verdict !== "no match" && alarms >= 1
     ? ` Chance alone would give matches that agree so well once in 10^${alarms} pairs.` : "";
-  const unknown = result.verdict === "doubtful" && result.probability <= 0.2;
+  const unknown = result.verdict === "doubtful" && result.evidence.cells < 12 && result.log10_nfa > -3;
   return {
     text: `${unknown ? "There are too few matches to tell" : VERDICTS[result.verdict]} (probability ${percent(result.probability)}).`,
     basis: "The probability was calibrated on pairs whose truth is known, half of them true. It rests on how closely the "
