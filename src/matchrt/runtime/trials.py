@@ -194,7 +194,8 @@ class _Search:
             yield self._at(None, first, turned)
         if larger is not None:
             yield from self._if_it_fits((larger, larger), first, turned)
-        yield likeliest  # coarser, but perhaps surer
+        if is_sure(likeliest):
+            yield likeliest  # coarser, but perhaps surer; what is doubtful at half the size is mostly chance
 
     def _zooms(self, first: ChangedImage, second: ChangedImage, larger: int | None) -> Iterator[Matches]:
         """Each image at half the size, and the other one at its usual and at the larger size."""
