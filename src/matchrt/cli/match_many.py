@@ -12,17 +12,22 @@ from matchrt.cli.completion import engine_names
 from matchrt.cli.options import (
     BackendOption,
     DeviceOption,
+    EffortChoice,
+    EffortOption,
     IgnoreExifOption,
     JsonOption,
     MaxMegapixelsOption,
     MinScoreOption,
     ResizeOption,
+    RotateOption,
     SampleOption,
     SeedOption,
     StoreOption,
     StretchChoice,
     StretchOption,
+    Switch,
     WindowOption,
+    ZoomOption,
     matcher_options,
     store_at,
 )
@@ -106,6 +111,9 @@ def match_many(
     no_verify: Annotated[bool, typer.Option("--no-verify", help="For .db: estimate no two-view geometries.")] = False,
     min_score: MinScoreOption = None,
     resize: ResizeOption = None,
+    rotate: RotateOption = Switch.off,
+    zoom: ZoomOption = Switch.off,
+    effort: EffortOption = EffortChoice.normal,
     sample: SampleOption = None,
     seed: SeedOption = 0,
     max_megapixels: MaxMegapixelsOption = 50.0,
@@ -153,6 +161,9 @@ def match_many(
         threads=threads,
         device=device,
         backend=backend,
+        rotate=rotate,
+        zoom=zoom,
+        effort=effort,
     )
     found = read_engine(engine, store_at(store), backend)
     skipped = run.source.skipped()
