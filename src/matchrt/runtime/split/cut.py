@@ -6,7 +6,7 @@ same weights, so one graph serves both; nodes that only one of them has are in i
 features of two images. Both are made of the whole graph's own nodes, so no number changes between them and the whole
 graph, as far as the backend computes a node alike in both.
 
-What depends on an image's size only, such as positions, is computed where it is needed.
+What depends on an image's size only, such as positions and masks, is computed where it is needed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from matchrt._util.onnx_parts import Node, Parts, put_together, take_apart, with
 
 # The inputs of an engine for each of its two images; the first part has those of image 0.
 IMAGE_INPUTS = (("image0", "size0", "coarse0"), ("image1", "size1", "coarse1"))
+# They say how much of an image is padding, and nothing of its pixels.
+_SIZES = ("size0", "size1")
 # Operators whose result depends on the shape of what they read, and not on its values.
 _SHAPES = ("Shape", "Size")
 # Operators whose two operands may change places without a change of any bit.
@@ -34,7 +36,7 @@ class CutGraph:
 
     features: the ONNX graph of one image's features, whose outputs are `map0`, `map1` and so on.
     match: the ONNX graph that matches two images' features. Its inputs are `image0_map0`, `image1_map0` and so on, as
-        far as it needs them, and images of whose shape it makes use.
+        far as it needs them, and of the whole graph's inputs the sizes, and images of whose shape it makes use.
     """
 
     features: bytes
@@ -66,7 +68,7 @@ class _Graph:
     """A graph, and what its tensors depend on.
 
     producers: the node of each tensor.
-    values: the graph's inputs on whose values a tensor depends.
+    values: the images on whose pixels a tensor depends.
     inputs: the graph's inputs on whose values or shape it depends.
     digests: equal for tensors that are computed alike from either image, or from none.
     """
@@ -79,7 +81,8 @@ class _Graph:
 
     def __post_init__(self) -> None:
         for name in self.parts.inputs:
-            self.values[name] = self.inputs[name] = frozenset([name])
+            self.inputs[name] = frozenset([name])
+            self.values[name] = frozenset() if name in _SIZES else self.inputs[name]
             side = _side_of([name])
             self.digests[name] = _digest(b"input", (name if side is None else IMAGE_INPUTS[side].index(name)))
         for name, weight in self.parts.weights.items():
@@ -111,7 +114,7 @@ class _Graph:
         return _side_of(self.inputs.get(name, ()))
 
     def is_content(self, name: str) -> bool:
-        """Whether a tensor depends on the values of one image, and on nothing of the other."""
+        """Whether a tensor depends on the pixels of one image, and on nothing of the other."""
         return self.side(name) is not None and bool(self.values[name])
 
 
@@ -141,7 +144,7 @@ def _needed_by_both(graph: _Graph) -> _Needed:
     while todo:
         _add_needed(graph, found, todo)
         todo = _views_of_others(graph, found)
-    if any(graph.side(name) is not None and _reads_values(graph, found, name) for name in found.inputs):
+    if any(graph.is_content(name) and _reads_values(graph, found, name) for name in found.inputs):
         raise ValueError("both images go through its first nodes together")
     return found
 
