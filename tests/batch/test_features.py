@@ -212,9 +212,9 @@ def test_each_image_is_computed_once(scene: Path, monkeypatch: pytest.MonkeyPatc
     computed: list[str] = []
     features = Matcher.features
 
-    def counted(self: Matcher, image: PreparedImage, name: str = "array") -> Features:
+    def counted(self: Matcher, image: PreparedImage, name: str = "array", *, on_host: bool = False) -> Features:
         computed.append(image.ref.name)
-        return features(self, image, name)
+        return features(self, image, name, on_host=on_host)
 
     monkeypatch.setattr(Matcher, "features", counted)
     pairs = [

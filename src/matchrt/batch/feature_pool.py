@@ -90,7 +90,7 @@ class _Worker:
         """The bytes of the features of a black image of the engine's best size, a square one if it takes any."""
         matcher = self._forks.get()
         try:
-            features = matcher.features(matcher.adapter.blank())
+            features = matcher.features(matcher.adapter.blank(), on_host=self._halved)
         finally:
             self._forks.put(matcher)
         return (features.halved() if self._halved else features).nbytes
@@ -105,7 +105,7 @@ class _Worker:
         assert isinstance(read.prepared, PreparedImage)  # images that are stretched in pairs have no features
         matcher = self._forks.get()
         try:
-            features = matcher.features(read.prepared)
+            features = matcher.features(read.prepared, on_host=self._halved)
         except MatchRTError as error:
             return own_error(error)
         finally:

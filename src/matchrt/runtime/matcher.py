@@ -180,18 +180,20 @@ class Matcher:
                     raise outcome
                 yield outcome
 
-    def features(self, image: ImageLike, name: str = "array") -> Features:
+    def features(self, image: ImageLike, name: str = "array", *, on_host: bool = False) -> Features:
         """What the engine knows of one image alone, for `match_features`: computed once, it serves in any number of
         pairs, on either side.
 
-        image: what `match` takes in host memory. name: what messages and `Matches` call an array. The maps stay where
-            the engine reads them: in host memory, or on its GPU.
+        image: what `match` takes in host memory.
+        name: what messages and `Matches` call an array.
+        on_host: bring the maps of an engine on a GPU to host memory; they stay on the GPU without it, and its memory is
+            free when nothing refers to them any more.
         Errors: image-* of `as_image`, image-prepared, fit-size; split-missing if the engine was built without its
         parts; split-graph if the engine has no such part, or the matcher has only its session; option-range if images
         are stretched in pairs; size-memory, out-of-memory, session-*.
         """
         parts = self._part_sessions()
-        return parts.compute(self._adapter, self._adapter.prepare(image, name))
+        return parts.compute(self._adapter, self._adapter.prepare(image, name), on_host)
 
     def match_features(self, features0: Features, features1: Features) -> Matches:
         """The matches of two images whose features were computed before, as `match` gives them.
