@@ -13,12 +13,12 @@ from pathlib import Path
 from matchrt._util import atomic
 from matchrt._util.digest import sha256_bytes
 from matchrt._util.packages import packages_for
+from matchrt.building.refusals import require_static_parts
 from matchrt.building.request import Progress
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.manifest.split import FEATURES, MATCH, PartFacts, SplitManifest, part_path, read_split, split_folder
 from matchrt.runtime.backend import Builder
-from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.split.cut import CutGraph
 from matchrt.runtime.split.parts import cut_engine, require_splittable
 from matchrt.store import StoredEngine
@@ -30,13 +30,8 @@ def require_parts(manifest: EngineManifest, builder: Builder) -> None:
     manifest: of the fp32 ONNX engine that it is made from. Errors: split-graph, split-dynamic.
     """
     require_splittable(manifest)
-    if manifest.input.profile is not None and builder.name != DEFAULT_BACKEND:
-        raise MatchRTError(
-            "split-dynamic",
-            f"The parts of a dynamic engine run on backend {DEFAULT_BACKEND} and openvino only: for {builder.name}, "
-            "the sizes of the features between them would have to be known before a run.",
-            "Build a static engine with --height and --width, or leave --split out.",
-        )
+    if manifest.input.profile is not None:
+        require_static_parts(builder)
 
 
 def has_parts(stored: StoredEngine) -> bool:

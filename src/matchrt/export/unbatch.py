@@ -10,7 +10,7 @@ A node is taken apart only if it is known how: of any other one, the two halves 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,10 +51,20 @@ def unbatch(model: onnx.ModelProto) -> int:
     work = _Unbatching.of(model)
     for node in work.editor.nodes:
         work.take(node)
-    work.editor.nodes = work.nodes
+    work.editor.nodes = _alive(work.nodes, work.editor.outputs)
     work.editor.finish(prune=True)
     _tell_types(model)
     return work.count
+
+
+def _alive(nodes: list[onnx.NodeProto], outputs: Collection[str]) -> list[onnx.NodeProto]:
+    """The nodes that lead to the outputs."""
+    read, kept = set(outputs), []
+    for node in reversed(nodes):
+        if not read.isdisjoint(node.output):
+            read.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _tell_types(model: onnx.ModelProto) -> None:
@@ -71,6 +81,7 @@ class _Unbatching:
     shapes: of all tensors, by name.
     images: by name, of which images (0 and 1) a tensor knows something.
     halves: the two tensors that a batch of both images became, by its name.
+    originals: the node that computed a batch, by its name.
     joined: batches that were joined again.
     """
 
@@ -79,6 +90,7 @@ class _Unbatching:
     images: dict[str, frozenset[int]]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     halves: dict[str, Halves] = field(default_factory=dict)
+    originals: dict[str, onnx.NodeProto] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
     count: int = 0
 
@@ -107,6 +119,7 @@ class _Unbatching:
             if apart is not None:
                 self.nodes += apart
                 self.halves |= {name: _names(name) for name in node.output if name}
+                self.originals |= dict.fromkeys(node.output, node)
                 self.count += 1
                 return
         for name in node.input:
@@ -154,9 +167,18 @@ class _Unbatching:
         return {(0, rows): 0, (rows, 2 * rows): 1}.get((starts, min(ends, 2 * rows)))
 
     def _join(self, name: str) -> None:
-        """Makes a batch again that was taken apart, for a node that needs it whole."""
+        """Makes a batch again that was taken apart, for a node that needs it whole.
+
+        A convolution is left whole instead: backends compute it together with the addition that follows it, which
+        rounds once less.
+        """
         if name in self.halves and name not in self.joined:
             self.joined.add(name)
+            original = self.originals.get(name)
+            if original is not None and original.op_type == "Conv":
+                self._join(original.input[0])
+                self.nodes.append(original)
+                return
             self.nodes.append(helper.make_node("Concat", list(self.halves[name]), [name], f"{name}/joined", axis=0))
 
     def _apart(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:

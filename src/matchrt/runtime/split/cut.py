@@ -143,7 +143,7 @@ def _needed_by_both(graph: _Graph) -> _Needed:
     todo = list(graph.parts.outputs)
     while todo:
         _add_needed(graph, found, todo)
-        todo = _views_of_others(graph, found)
+        todo = _moved_back(graph, found)
     if any(graph.is_content(name) and _reads_values(graph, found, name) for name in found.inputs):
         raise ValueError("both images go through its first nodes together")
     return found
@@ -166,17 +166,27 @@ def _add_needed(graph: _Graph, found: _Needed, todo: list[str]) -> None:
             todo += [read for read in reversed(node.inputs) if read]
 
 
-def _views_of_others(graph: _Graph, found: _Needed) -> list[str]:
-    """Moves features that are other ones in another shape into the second part, and returns what they are made of."""
+def _moved_back(graph: _Graph, found: _Needed) -> list[str]:
+    """Moves nodes that give features into the second part after all, and returns what they read.
+
+    These are features that are other ones in another shape, and those of a convolution to which the second part only
+    adds something: backends compute both at once, with one rounding less, and its input is the smaller map.
+    """
     known, read = set(found.digests(graph)), []
     for own in found.maps:
         for name in list(own):
             node = graph.producers[name]
-            if node.op[0] in _VIEWS and graph.digests[node.inputs[0]] in known:
+            view = node.op[0] in _VIEWS and graph.digests[node.inputs[0]] in known
+            if view or (node.op[0] == "Conv" and _only_added(graph, found, name)):
                 del own[name]
                 found.nodes.add(node.name)
                 read += [item for item in node.inputs if item]
     return read
+
+
+def _only_added(graph: _Graph, found: _Needed, name: str) -> bool:
+    readers = [node for node in graph.parts.nodes if node.name in found.nodes and name in node.inputs]
+    return bool(readers) and all(node.op[0] == "Add" for node in readers)
 
 
 def _tells_shape_inside(graph: _Graph, node: Node) -> bool:

@@ -19,6 +19,8 @@ from matchrt.runtime.engine_checks import UNTOLD, require_digest
 from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.split.cut import CutGraph, cut_graph
 
+# Without one of these, features are no more than the image.
+_PRODUCTS = ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 # NumPy's names of ONNX's element types.
 _TYPES = {
     1: "float32",
@@ -76,9 +78,12 @@ def cut_engine(data: bytes, manifest: EngineManifest) -> CutGraph:
     """The parts of an engine's ONNX graph. Error: split-graph."""
     require_splittable(manifest)
     try:
-        return cut_graph(data)
+        cut = cut_graph(data)
     except ValueError as error:
         raise _no_parts(manifest, str(error)) from error
+    if not any(node.op[0] in _PRODUCTS for node in take_apart(cut.features).nodes):
+        raise _no_parts(manifest, "both images go through its first products together")
+    return cut
 
 
 def _in_memory(file: EngineFile, cut: CutGraph) -> tuple[EngineFile, EngineFile]:
@@ -121,5 +126,5 @@ def _no_parts(manifest: EngineManifest, reason: str) -> MatchRTError:
     return MatchRTError(
         "split-graph",
         f"This engine of {manifest.model} has no part that one image alone decides: {reason}.",
-        "Match with the whole engine.",
+        "Match whole pairs, or build the engine with --split.",
     )
