@@ -284,7 +284,7 @@ def test_bad_options(cli: CommandLine, arguments: tuple[str, ...], code: str) ->
     cli.fails(code, "build", *arguments)
 
 
-@pytest.mark.parametrize("profile", [None, Profile((64, 64), (160, 192), (256, 256))], ids=["static", "dynamic"])
+@pytest.mark.parametrize("profile", [None, Profile((128, 128), (160, 192), (256, 256))], ids=["static", "dynamic"])
 def test_parts_have_the_bits_of_the_whole(profile: Profile | None) -> None:
     """Static graphs compute both images in one batch; the pyramid's first convolutions are in the second part."""
     _, model = _exported(ExportOptions(160, 192, 64, profile=profile), True)

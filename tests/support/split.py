@@ -29,7 +29,7 @@ def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, npt.NDArray
 
 
 def whole_and_parts(model: onnx.ModelProto, inputs: Arrays) -> tuple[Arrays, Arrays, onnx.ModelProto]:
-    """The outputs of a graph and of its parts, and the graph of the first part. A static graph is taken apart before."""
+    """The outputs of a graph and of its parts, and the graph of the first part. A static graph is taken apart first."""
     whole = model.SerializeToString()
     apart = onnx.load_model_from_string(whole)
     unbatch(apart)
