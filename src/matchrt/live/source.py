@@ -18,6 +18,7 @@ from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
 from matchrt.live.capture import Capture, open_address, open_camera, open_file
 from matchrt.live.frame import Feed, Frame
+from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.image import MAX_PIXELS, read_image
 from matchrt.runtime.pairs import read_folder
 
@@ -58,7 +59,9 @@ def _open_address(address: str, timeout: float) -> Capture:
         scheme = ""
     if scheme not in SCHEMES:
         raise MatchRTError(
-            "live-format", f"'{shortened(scheme or address)}' is no kind of stream.", f"Use one of {', '.join(SCHEMES)}."
+            "live-format",
+            f"'{shortened(scheme or address)}' is no kind of stream.",
+            f"Use one of {', '.join(SCHEMES)}.",
         )
     return open_address(address, timeout)
 
@@ -91,12 +94,12 @@ class FolderFeed:
             return None
         index, path = self._next, self._paths[self._next]
         self._next += 1
+        pixels: UInt8Array | None = None
+        problem: MatchRTError | None = None
         try:
-            pixels, problem = read_image(path, max_pixels=self._max_pixels).pixels, None
+            pixels = read_image(path, max_pixels=self._max_pixels).rgb()
         except MatchRTError as error:
-            pixels, problem = None, error
-        if pixels is not None and (pixels.ndim == 2 or pixels.shape[2] == 1):
-            pixels = pixels.reshape(*pixels.shape[:2], 1).repeat(3, axis=2)
+            problem = error
         return Frame(index, index / self.fps, time.perf_counter(), path.name, pixels, problem)
 
     def close(self) -> None:

@@ -44,6 +44,7 @@ _MIN_PICTURE_WIDTH = 480
 _MAX_ASPECT = 2.5  # widths above this many heights are scaled down as well: panoramas
 _LINE_OPACITY = 0.75  # the photographs stay visible under hundreds of lines
 _SHIFT = 4  # cv2 draws at 1/16 px
+_FARTHEST = 1e5  # pixels of the picture; corners of an outline beyond are drawn by nobody
 # The dark end of viridis cannot be seen on dark images, so scores start a third of the way in.
 _COLORMAP_START = 85
 
@@ -64,6 +65,7 @@ def draw_matches(
     *,
     max_lines: int = 200,
     max_height: int = 720,
+    outline: bool = False,
 ) -> UInt8Array:
     """Draws two images side by side, top-aligned, with matches across: uint8 RGB [h, w, 3].
 
@@ -72,6 +74,7 @@ def draw_matches(
     max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
         ranks, so that weak ones are shown too.
     max_height: pixels; each image is scaled down to this height, never up.
+    outline: with a homography, draw in image 1 where it puts the edges of image 0.
     Errors: draw-mismatch if an image is none, or not of the size that was matched; draw-option if an option is out of
     range; for paths those of `read_image`.
     """
@@ -86,6 +89,8 @@ def draw_matches(
     panel1 = _panel(second, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
     canvas = _canvas(panel0, panel1)
     _draw_lines(canvas, panel0, panel1, matches, spread(len(matches), max_lines))
+    if outline:
+        _draw_outline(canvas, panel1, matches)
     return _caption(canvas, matches, min(max_lines, len(matches)))
 
 
@@ -183,6 +188,27 @@ def _draw_lines(
         for centre in (start, end) if inliers[i] else ():
             cv2.circle(canvas, centre, outer, _BACKGROUND, -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(canvas, centre, inner, color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_outline(canvas: UInt8Array, panel: _Panel, matches: MatchData) -> None:
+    """The edges of image 0 in the panel of image 1. Nothing is drawn if a corner lies behind the camera."""
+    found = matches.geometry
+    if found is None or found.kind != "homography" or found.matrix is None:
+        return
+    right, bottom = matches.image0.width - 0.5, matches.image0.height - 0.5
+    corners = np.array([(-0.5, -0.5, 1), (right, -0.5, 1), (right, bottom, 1), (-0.5, bottom, 1)]) @ found.matrix.T
+    if not (corners[:, 2] > 0).all():
+        return
+    points = panel.fit.to_network(corners[:, :2] / corners[:, 2:])
+    if np.abs(points).max() > _FARTHEST:
+        return
+    rows, columns = panel.pixels.shape[:2]
+    # cv2 clips lines at the edges of the array: the other panel and the bar stay as they are.
+    shown = canvas[:rows, panel.left : panel.left + columns].copy()
+    drawn = np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    width = max(round(2 * _scale(canvas.shape[1])), 1)
+    cv2.polylines(shown, [drawn], True, _VERDICTS["match"], width, cv2.LINE_AA, _SHIFT)
+    canvas[:rows, panel.left : panel.left + columns] = shown
 
 
 def _rgb(color: UInt8Array) -> Color:
