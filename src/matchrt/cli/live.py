@@ -87,7 +87,7 @@ def live(
     ] = False,
     timeout: Annotated[
         float,
-        typer.Option(min=0.1, max=3600, help="Seconds without a frame after which a camera or stream is stalled."),
+        typer.Option(min=0.1, max=3600, help="Seconds that a camera or stream may give no frame."),
     ] = 10.0,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     min_score: MinScoreOption = None,
@@ -207,7 +207,7 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def _progress(total: int | None) -> Iterator[Tell]:
-    """Shows a bar on a terminal; in logs a line a minute, and one for each cut."""
+    """Shows a bar on a terminal, and a line a minute in logs."""
     if stderr().is_terminal:
         with progress_of("frames", quiet=False) as bar:
             yield lambda step, report: bar(report.frames, total)

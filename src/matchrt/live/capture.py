@@ -45,7 +45,8 @@ class Capture:
         except cv2.error:
             good, pixels = False, None
         if not good or pixels is None or not pixels.size:
-            return self._at_end()
+            self._require_end()
+            return None
         index, arrived = self._next, time.perf_counter()
         self._next += 1
         seconds = arrived - self._start if self.live else index / self.fps
@@ -55,7 +56,7 @@ class Capture:
         """Frees the camera or file. Raises nothing."""
         self._capture.release()
 
-    def _at_end(self) -> None:
+    def _require_end(self) -> None:
         if self.live:
             raise MatchRTError(
                 "live-ended", f"'{self.name}' gave no more frames after {self._next}.", "Check the camera or stream."

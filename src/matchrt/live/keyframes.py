@@ -39,7 +39,7 @@ class Policy:
             return cls(renewed=False)
         if text == "auto":
             return cls()
-        if text.isascii() and text.isdigit() and 0 < int(text[:9]):
+        if text.isascii() and text.isdigit() and int(text[:9]) > 0:
             return cls(every=int(text[:9]))
         raise MatchRTError("live-keyframe", f"'{text[:40]}' says no keyframe.", "Use first, auto or a number from 1.")
 

@@ -29,5 +29,5 @@ class Latencies:
         for number, count in enumerate(self._bins):
             left -= count
             if count and left <= 0:
-                return _LEAST * _GROWTH ** (number + 0.5)
+                return float(_LEAST * _GROWTH ** (number + 0.5))
         return None

@@ -1,4 +1,7 @@
-"""What a run writes: a video of the pictures, and a JSON line for each frame. Errors: output-format, output-unwritable."""
+"""What a run writes: a video of the pictures, and a JSON line for each frame.
+
+Errors: output-format, output-unwritable.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import cv2
+import numpy as np
 
 from matchrt._util.atomic import atomic_path
 from matchrt.errors import MatchRTError
@@ -57,7 +61,7 @@ class VideoFile:
         if self._writer is None:
             self._open(bgr, seconds)
         if bgr.shape[:2] != self._shape:  # only a folder's first frames, before the first keyframe, could differ
-            bgr = cv2.resize(bgr, self._shape[::-1], interpolation=cv2.INTER_AREA)
+            bgr = np.asarray(cv2.resize(bgr, self._shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
         if not self._timed:
             self._write(bgr)
             return
@@ -159,5 +163,5 @@ class JsonLines:
         return MatchRTError(
             "output-unwritable",
             f"Cannot write '{self._path}': {why}.",
-            "Choose a place with room that you may write to.",
+            "Choose a place with room that can be written.",
         )

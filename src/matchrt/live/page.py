@@ -1,7 +1,7 @@
 """A page that shows the pictures of a run while it goes on (MJPEG), on the service's HTTP server.
 
-The server runs in a thread with an event loop of its own. It keeps the newest picture only: a viewer whose connection is
-slow misses pictures, and delays nobody. Errors: port-taken, option-range, package-missing.
+The server runs in a thread with an event loop of its own. It keeps the newest picture only: a viewer whose connection
+is slow misses pictures, and delays nobody. Errors: port-taken, option-range, package-missing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Page:
             raise MatchRTError(
                 "option-range",
                 f"Port {port} or {viewers} viewers is out of range.",
-                "Use ports 0 to 65535, 1 viewer or more.",
+                "Use a port up to 65535.",
             )
         self._host, self._limit = host, viewers
         self._viewers = 0
@@ -164,7 +164,7 @@ class Page:
             await _plain(send, 503, b"Others watch already, as many as are allowed.\n")
             return
         self._viewers += 1
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_disconnected(receive))
         try:
             kind = b"multipart/x-mixed-replace; boundary=" + _BOUNDARY
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), *_HEADERS]})
@@ -173,13 +173,13 @@ class Page:
             self._viewers -= 1
             gone.cancel()
 
-    async def _send_pictures(self, send: Send, gone: asyncio.Future[None]) -> None:
+    async def _send_pictures(self, send: Send, gone: asyncio.Future[Any]) -> None:
         seen = 0
         while not gone.done() and not self._ended.is_set():
             new = self._new
             if self._number == seen:
-                waiting = asyncio.ensure_future(new.wait())
-                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                waiting: asyncio.Future[Any] = asyncio.ensure_future(new.wait())
+                await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 continue
             seen, jpeg = self._number, self._jpeg

@@ -61,7 +61,7 @@ def _open_address(address: str, timeout: float) -> Capture:
         raise MatchRTError(
             "live-format",
             f"'{shortened(scheme or address)}' is no kind of stream.",
-            f"Use one of {', '.join(SCHEMES)}.",
+            f"Use {', '.join(SCHEMES)}.",
         )
     return open_address(address, timeout)
 
