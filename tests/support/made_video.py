@@ -1,12 +1,8 @@
-"""Videos whose motion is known, made of photographs: views of a plane that pan, zoom and turn, with cuts and black frames.
-
-`python -m tests.support.made_video OUT.mp4` makes one to look at.
-"""
+"""Videos whose motion is known, made of photographs: a plane seen by a camera that moves, with cuts and black frames."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +45,18 @@ class MadeVideo:
         width, height = self.size
         corners = np.array([[(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]], np.float64)
         true = cv2.perspectiveTransform(corners, self.between(first, second))
-        return float(np.linalg.norm(cv2.perspectiveTransform(corners, np.asarray(found, np.float64)) - true, axis=2).mean())
+        return float(
+            np.linalg.norm(cv2.perspectiveTransform(corners, np.asarray(found, np.float64)) - true, axis=2).mean()
+        )
 
 
 def two_scenes() -> list[Picture]:
     """Two parts of the package's photograph, enlarged, that have nothing in common: BGR."""
     whole = cv2.imread(str(photographs_folder() / "cup_0.jpg"))
     half = whole.shape[1] // 2
-    return [cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for part in (whole[:, :half], whole[:, half:])]
+    return [
+        cv2.resize(part, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for part in (whole[:, :half], whole[:, half:])
+    ]
 
 
 def make_video(
@@ -82,8 +82,10 @@ def make_video(
         photograph = photographs[index // each]
         view = _view(photograph, size, (index % each) / max(each - 1, 1), motion)
         dark = index in black
-        picture = np.zeros((size[1], size[0], 3), np.uint8) if dark else cv2.warpPerspective(
-            photograph, view, size, flags=cv2.INTER_AREA
+        picture = (
+            np.zeros((size[1], size[0], 3), np.uint8)
+            if dark
+            else cv2.warpPerspective(photograph, view, size, flags=cv2.INTER_LINEAR)
         )
         writer.write(picture)
         views.append(None if dark else view)
@@ -100,13 +102,15 @@ def _first_seen(index: int, black: Sequence[int]) -> int:
 
 
 def _view(photograph: Picture, size: tuple[int, int], done: float, motion: float) -> Matrix:
-    """The camera at a share of its way, 0..1: it pans, comes nearer, turns and tilts, and never leaves the photograph."""
+    """The camera at a share of its way, 0..1: it pans, zooms, turns and tilts, within the photograph."""
     rows, columns = photograph.shape[:2]
     fill = max(size[0] / columns, size[1] / rows)
     swing = math.sin(2 * math.pi * done) * motion
     zoom = fill * (1.35 + 0.15 * motion * (1 - math.cos(2 * math.pi * done)))
     angle = math.radians(5 * swing)
-    centre = np.array([columns / 2 + 0.06 * swing * columns, rows / 2 + 0.04 * math.sin(4 * math.pi * done) * motion * rows])
+    centre = np.array(
+        [columns / 2 + 0.06 * swing * columns, rows / 2 + 0.04 * math.sin(4 * math.pi * done) * motion * rows]
+    )
     turn = zoom * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     view = np.eye(3)
     view[:2, :2] = turn
@@ -116,8 +120,3 @@ def _view(photograph: Picture, size: tuple[int, int], done: float, motion: float
     middle = np.eye(3)
     middle[:2, 2] = (size[0] - 1) / 2, (size[1] - 1) / 2
     return np.asarray(middle @ tilt @ np.linalg.inv(middle) @ view, np.float64)
-
-
-if __name__ == "__main__":
-    made = make_video(Path(sys.argv[1]), 100, (640, 480), black=(30, 31, 70))
-    print(f"{made.path}: cuts at {made.cuts}, black {made.black}")
