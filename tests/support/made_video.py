@@ -1,4 +1,4 @@
-"""Videos whose motion is known, made of photographs: a plane seen by a camera that moves, with cuts and black frames."""
+"""Videos whose motion is known, made of photographs: views of a camera that moves, with cuts and black frames."""
 
 from __future__ import annotations
 
