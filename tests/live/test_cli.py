@@ -26,7 +26,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_summary_files_and_json(cli: CommandLine, tmp_path: Path) -> None:
-    """The tiny engine finds one match, so no frame is tracked; it cannot be split or can, and the summary says which."""
+    """The tiny engine finds one match in each pair, so no frame is tracked."""
     made, engine = make_video(tmp_path / "made.avi", 6, (64, 64), black=(1,)), tiny_engine(tmp_path)
     ran = cli(
         "live", made.path, "--engine", engine, "--output", tmp_path / "o.mp4", "--jsonl", tmp_path / "o.jsonl", "--json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -112,6 +113,8 @@ def live(
     from matchrt.live.source import open_feed
     from matchrt.runtime.matcher import Matcher
 
+    # FFmpeg would print addresses, with their passwords, and what the errors below say in words.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     policy = Policy.parse(keyframe)
     camera = Camera(None if intrinsics is None else read_camera(intrinsics), threshold)
     _check_outputs(source, output, jsonl, as_json)

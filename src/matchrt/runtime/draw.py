@@ -35,6 +35,7 @@ _BACKGROUND: Color = (24, 24, 27)
 _TEXT: Color = (228, 228, 231)
 _MUTED: Color = (161, 161, 170)
 _OUTLIER: Color = (239, 68, 68)
+_OUTLINE: Color = (244, 114, 182)
 _VERDICTS: dict[str, Color] = {"match": (74, 222, 128), "doubtful": (250, 204, 21), "no match": _OUTLIER}
 _GAP = 6
 _FOOTER = 52  # two rows of text
@@ -74,7 +75,7 @@ def draw_matches(
     max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
         ranks, so that weak ones are shown too.
     max_height: pixels; each image is scaled down to this height, never up.
-    outline: with a homography, draw in image 1 where it puts the edges of image 0.
+    outline: with a homography, draw in each image where it puts the edges of the other one.
     Errors: draw-mismatch if an image is none, or not of the size that was matched; draw-option if an option is out of
     range; for paths those of `read_image`.
     """
@@ -90,7 +91,7 @@ def draw_matches(
     canvas = _canvas(panel0, panel1)
     _draw_lines(canvas, panel0, panel1, matches, spread(len(matches), max_lines))
     if outline:
-        _draw_outline(canvas, panel1, matches)
+        _draw_outlines(canvas, panel0, panel1, matches)
     return _caption(canvas, matches, min(max_lines, len(matches)))
 
 
@@ -190,14 +191,21 @@ def _draw_lines(
             cv2.circle(canvas, centre, inner, color, -1, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_outline(canvas: UInt8Array, panel: _Panel, matches: MatchData) -> None:
-    """The edges of image 0 in the panel of image 1. Nothing is drawn if a corner lies behind the camera."""
+def _draw_outlines(canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: MatchData) -> None:
+    """The edges of each image in the panel of the other one."""
     found = matches.geometry
-    if found is None or found.kind != "homography" or found.matrix is None:
+    if found is None or found.kind != "homography" or found.matrix is None or np.linalg.det(found.matrix) == 0:
         return
-    right, bottom = matches.image0.width - 0.5, matches.image0.height - 0.5
-    corners = np.array([(-0.5, -0.5, 1), (right, -0.5, 1), (right, bottom, 1), (-0.5, bottom, 1)]) @ found.matrix.T
-    if not (corners[:, 2] > 0).all():
+    _draw_outline(canvas, panel1, matches.image0, found.matrix)
+    _draw_outline(canvas, panel0, matches.image1, np.linalg.inv(found.matrix))
+
+
+def _draw_outline(canvas: UInt8Array, panel: _Panel, other: ImageRef, matrix: npt.NDArray[np.float64]) -> None:
+    """The edges of an image that a homography puts into a panel; none if a corner lies behind the camera."""
+    right, bottom = other.width - 0.5, other.height - 0.5
+    corners = np.array([(-0.5, -0.5, 1), (right, -0.5, 1), (right, bottom, 1), (-0.5, bottom, 1)]) @ matrix.T
+    depths = corners[:, 2:] * np.sign(corners[0, 2])  # a matrix has no sign of its own
+    if not (depths > 0).all():
         return
     points = panel.fit.to_network(corners[:, :2] / corners[:, 2:])
     if np.abs(points).max() > _FARTHEST:
@@ -207,7 +215,7 @@ def _draw_outline(canvas: UInt8Array, panel: _Panel, matches: MatchData) -> None
     shown = canvas[:rows, panel.left : panel.left + columns].copy()
     drawn = np.rint(points * (1 << _SHIFT)).astype(np.int32)
     width = max(round(2 * _scale(canvas.shape[1])), 1)
-    cv2.polylines(shown, [drawn], True, _VERDICTS["match"], width, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(shown, [drawn], True, _OUTLINE, width, cv2.LINE_AA, _SHIFT)
     canvas[:rows, panel.left : panel.left + columns] = shown
 
 
