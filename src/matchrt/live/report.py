@@ -50,7 +50,8 @@ def record(step: Step, latency_ms: float, dropped: int) -> dict[str, Any]:
 class Span:
     """Frames in a row that show nothing.
 
-    kind: black, blank or unreadable. first, last: their numbers.
+    kind: black, blank or unreadable.
+    first, last: their numbers.
     """
 
     kind: str

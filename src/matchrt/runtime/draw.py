@@ -197,7 +197,7 @@ def _draw_outlines(canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: 
     if found is None or found.kind != "homography" or found.matrix is None or np.linalg.det(found.matrix) == 0:
         return
     _draw_outline(canvas, panel1, matches.image0, found.matrix)
-    _draw_outline(canvas, panel0, matches.image1, np.linalg.inv(found.matrix))
+    _draw_outline(canvas, panel0, matches.image1, np.asarray(np.linalg.inv(found.matrix), np.float64))
 
 
 def _draw_outline(canvas: UInt8Array, panel: _Panel, other: ImageRef, matrix: npt.NDArray[np.float64]) -> None:
