@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.made_video import MadeVideo, make_video
 
+from matchrt.errors import MatchRTError
 from matchrt.live.drawing import Painter
 from matchrt.live.keyframes import Policy, Tracker
 from matchrt.live.matching import FramePairing
@@ -61,6 +62,19 @@ def test_a_video_of_four_seconds(tmp_path: Path, policy: str) -> None:
     made = make_video(tmp_path / "made.mp4", 100, (640, 480), black=(0, 30, 31, 50, 51, 99))
     outcome, lines = _run(made, tmp_path, policy, None)
     assert _judge(made, outcome, lines) >= 0.95
+
+
+def test_an_engine_without_parts_matches_whole_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Matcher, image: object, name: str = "array", *, on_host: bool = False) -> None:
+        raise MatchRTError("split-missing", "The engine was built without its parts.", "Build it with --split.")
+
+    monkeypatch.setattr(Matcher, "features", refused)
+    made = make_video(tmp_path / "made.avi", 3, (320, 240), motion=0.1)
+    with Matcher(options=MatcherOptions(resize=256)) as matcher:
+        pairing = FramePairing(matcher)
+        outcome = run_live(open_feed(str(made.path)), Tracker(pairing), Painter("m"))
+    assert pairing.whole_pairs == "The engine was built without its parts."
+    assert outcome.report.statuses == {"keyframe": 1, "tracked": 1, "lost": 1}
 
 
 def test_features_are_computed_once_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,12 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from support.chromium import browsing, find
 
 from matchrt.errors import MatchRTError
 from matchrt.live.page import Page
@@ -135,3 +137,21 @@ def test_a_port_that_is_taken_and_one_that_is_none(page: Page) -> None:
         with pytest.raises(MatchRTError) as caught:
             Page(port, viewers=viewers)
         assert caught.value.code == code
+
+
+def test_a_browser_shows_the_pictures_and_the_status(page: Page, tmp_path: Path) -> None:
+    program = find()
+    if program is None:
+        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
+    page.show(PICTURE, {"frame": 41, "status": "<b>tracked</b>"})
+    with browsing(program, tmp_path) as browser:
+        browser.call("Page.navigate", url=page.address)
+        browser.wait("document.querySelector('#facts dd') !== null")
+        assert browser.run("document.querySelector('#facts').textContent") == "frame41status<b>tracked</b>"
+        page.show(PICTURE, {"frame": 42})
+        # A picture of a stream is shown when the next one begins.
+        until(lambda: page.show(PICTURE, {"frame": 42}) or browser.run("picture.naturalWidth") == 80)
+        browser.wait("document.querySelector('#facts').textContent === 'frame42'")
+        assert page.watched and not browser.messages
+        page.close()
+        browser.wait("state.textContent !== 'Running.'")

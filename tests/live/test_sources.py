@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from support.made_video import make_video
 
 from matchrt.errors import MatchRTError
+from matchrt.live.arrival import arrival_of
 from matchrt.live.capture import without_password
+from matchrt.live.page import Page
 from matchrt.live.source import open_feed
 
 
@@ -101,3 +104,51 @@ def test_an_address(tmp_path: Path) -> None:
 
 def test_addresses_are_told_without_secrets() -> None:
     assert without_password("rtsp://me:secret@camera:554/1?token=secret#secret") == "rtsp://camera:554/1"
+
+
+@pytest.fixture
+def stream() -> Iterator[tuple[Page, threading.Event]]:
+    """A real stream (MJPEG over HTTP), and the event that ends its pictures."""
+    page, ended = Page(0), threading.Event()
+
+    def show() -> None:
+        noise = np.random.default_rng(0)
+        while not ended.wait(0.02):
+            page.show(noise.integers(0, 255, (96, 128, 3)).astype(np.uint8), {})
+
+    thread = threading.Thread(target=show)
+    thread.start()
+    yield page, ended
+    ended.set()
+    thread.join()
+    page.close()
+
+
+def test_a_stream_gives_its_newest_frames_until_it_stalls(stream: tuple[Page, threading.Event]) -> None:
+    page, ended = stream
+    feed = open_feed(page.address + "stream", 5.0)
+    assert feed.live and feed.total is None
+    arrival, never = arrival_of(feed, realtime=False, timeout=0.5), threading.Event()
+    for _ in range(3):
+        found = arrival.next(never)
+        assert found is not None and found.pixels is not None and found.pixels.shape == (96, 128, 3)
+    ended.set()
+    with pytest.raises(MatchRTError) as caught:
+        while arrival.next(never):
+            pass
+    assert caught.value.code == "live-stalled"
+    page.close()
+    arrival.close()
+
+
+def test_a_stream_that_ends(stream: tuple[Page, threading.Event]) -> None:
+    page, _ = stream
+    arrival = arrival_of(open_feed(page.address + "stream", 5.0), realtime=False, timeout=5.0)
+    never = threading.Event()
+    assert arrival.next(never) is not None
+    page.close()
+    with pytest.raises(MatchRTError) as caught:
+        while arrival.next(never):
+            pass
+    assert caught.value.code == "live-ended"
+    arrival.close()

@@ -86,7 +86,7 @@ class Newest:
                     raise self._failure
                 if self._ended:
                     return None
-                if time.perf_counter() - self._heard > self._timeout:
+                if self._feed.live and time.perf_counter() - self._heard > self._timeout:
                     raise MatchRTError(
                         "live-stalled",
                         f"'{self._feed.name}' gave no frame for {self._timeout:g} seconds.",

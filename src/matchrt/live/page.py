@@ -34,7 +34,7 @@ _HEADERS = [
     # Pages of other sites may not show these pictures.
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy",
-     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
      b"frame-ancestors 'none'; form-action 'none'; base-uri 'none'"),
 ]  # fmt: skip
 # Connections beside those of viewers, for the page and what it asks for. No request has a body.
