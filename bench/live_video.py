@@ -26,6 +26,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,14 @@ def measure(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
             pairing, lines = FramePairing(matcher), folder / "lines.jsonl"
             tracker = Tracker(pairing, Policy.parse(given.keyframe))
             options = RunOptions(folder / "out.mp4", lines, realtime=realtime)
+            spent = time.process_time()
             outcome = run_live(open_feed(str(made.path)), tracker, Painter(given.engine), options)
+            spent = time.process_time() - spent
             found["realtime" if realtime else "every frame"] = outcome.report.summary(
                 outcome.error, outcome.stopped, pairing.whole_pairs
             )
             if not realtime:
+                found["processor ms a frame"] = 1e3 * spent / max(outcome.report.frames, 1)
                 found |= judge(made, outcome.report, [json.loads(line) for line in lines.read_text().splitlines()])
     return found
 
