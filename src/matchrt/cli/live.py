@@ -48,7 +48,9 @@ _SHOWN = 10
 def live(
     source: Annotated[
         str,
-        typer.Argument(help="Camera number, video file, folder of images, or address of a stream (rtsp://, http://…)."),
+        typer.Argument(
+            help="Camera number, video file, folder of images, or address of a stream such as rtsp://HOST/PATH."
+        ),
     ],
     engine: Annotated[
         str, typer.Option(help="Engine file, bundled model or model in the store.", autocompletion=engine_names)
