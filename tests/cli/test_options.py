@@ -36,19 +36,19 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         (
             "--store",
             {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}
-            | {"download", "models", "diagnose", "convert-flax", "inspect"},
+            | {"download", "models", "diagnose", "convert-flax", "inspect", "live"},
         ),
-        ("--device", {"match", "match-many", "bench", "serve", "doctor"}),
-        ("--threads", {"match", "bench", "verify"}),
-        ("--min-score", {"match", "match-many", "bench"}),
-        ("--resize", {"match", "match-many", "bench"}),
-        ("--max-megapixels", {"match", "match-many", "serve"}),
+        ("--device", {"match", "match-many", "live", "bench", "serve", "doctor"}),
+        ("--threads", {"match", "live", "bench", "verify"}),
+        ("--min-score", {"match", "match-many", "live", "bench"}),
+        ("--resize", {"match", "match-many", "live", "bench"}),
+        ("--max-megapixels", {"match", "match-many", "live", "serve"}),
         ("--ignore-exif", {"match", "match-many"}),
         ("--stretch", {"match", "match-many"}),
         ("--sample", {"match", "match-many"}),
         ("--seed", {"match", "match-many"}),
         ("--window", {"match", "match-many"}),
-        ("--no-cuda-graph", {"match", "bench"}),
+        ("--no-cuda-graph", {"match", "live", "bench"}),
     ],
 )
 def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str]) -> None:
@@ -59,7 +59,7 @@ def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str])
 
 def test_every_command_prints_json() -> None:
     found = declared("--json")
-    assert len(found) == 13
+    assert len(found) == 14
     assert len(set(found.values())) == 1
 
 
