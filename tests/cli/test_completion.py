@@ -62,7 +62,7 @@ def test_every_model_is_offered_and_every_engine_of_the_store(tmp_path: Path, mo
     assert {"loftr-lite", "romav2", "minima-xoftr"} <= set(model_names(""))
     assert model_names("zzz") == []
     monkeypatch.setenv("MATCHRT_STORE", str(tmp_path / "none"))
-    assert engine_names("") == ["loftr-lite"]
+    assert engine_names("") == ["eloftr-lite", "loftr-lite"]
     (tmp_path / "file").touch()
     monkeypatch.setenv("MATCHRT_STORE", str(tmp_path / "file"))  # no store can be there, and the shell is not told
     assert engine_names("lo") == ["loftr-lite"]

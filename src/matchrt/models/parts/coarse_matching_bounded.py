@@ -64,8 +64,10 @@ class BoundedProduct:
 class BoundedProducts:
     """The same with a second, transposed product, so that a GPU reduces rows only.
 
-    similarity: float `[B,L,S]`. rows: float `[B,L]`. columns: float `[B,S]`. best0: int64 `[B,S]`, the most similar
-    cell of image 0 for each cell of image 1.
+    similarity: float `[B,L,S]`.
+    rows: float `[B,L]`, logarithms of the rows' sums of exponentials.
+    columns: float `[B,S]`, the same of the columns.
+    best0: int64 `[B,S]`, the most similar cell of image 0 for each cell of image 1.
     """
 
     similarity: Tensor
