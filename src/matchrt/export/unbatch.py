@@ -37,6 +37,8 @@ _BATCHED_FIRST = frozenset(
 )
 # They work along axes that an attribute names; the default is the last one.
 _ALONG_AXIS = frozenset(("ArgMax", "LayerNormalization", "LogSoftmax", "Softmax"))
+# The halves may be along any axis, if the node does not work along it.
+_ANY_AXIS = ("Slice", "Split", "Squeeze", "Transpose")
 _REDUCTIONS = frozenset(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"))
 
 Shape = tuple[int, ...]
@@ -81,6 +83,7 @@ class _Unbatching:
     shapes: of all tensors, by name.
     images: by name, of which images (0 and 1) a tensor knows something.
     halves: the two tensors that a batch of both images became, by its name.
+    axes: along which a batch has its halves, by its name; 0 without an entry.
     originals: the node that computed a batch, by its name.
     joined: batches that were joined again.
     """
@@ -90,6 +93,7 @@ class _Unbatching:
     images: dict[str, frozenset[int]]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     halves: dict[str, Halves] = field(default_factory=dict)
+    axes: dict[str, int] = field(default_factory=dict)
     originals: dict[str, onnx.NodeProto] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
     count: int = 0
@@ -137,7 +141,7 @@ class _Unbatching:
     def _ends(self, node: onnx.NodeProto) -> bool:
         """Takes a node out that gives the halves of a batch, and names the halves as it did."""
         name = node.input[0]
-        if name not in self.halves:
+        if name not in self.halves or self.axes.get(name):
             return False
         rows = self.shapes[name][0] // 2
         if node.op_type == "Split" and _attribute(node, "axis", 0) == 0 and len(node.output) == 2:
@@ -179,13 +183,17 @@ class _Unbatching:
                 self._join(original.input[0])
                 self.nodes.append(original)
                 return
-            self.nodes.append(helper.make_node("Concat", list(self.halves[name]), [name], f"{name}/joined", axis=0))
+            axis = self.axes.get(name, 0)
+            self.nodes.append(helper.make_node("Concat", list(self.halves[name]), [name], f"{name}/joined", axis=axis))
 
     def _apart(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """The two nodes for the two images; None if it is not known how."""
         rule = _rule(node.op_type)
+        if rule is None or (node.op_type not in _ANY_AXIS and any(self.axes.get(name) for name in node.input)):
+            return None
+        axis = _axis_after(self, node)
         shapes = [self.shapes.get(name) for name in node.output if name]
-        if rule is None or any(not shape or shape[0] < 2 or shape[0] % 2 for shape in shapes):
+        if axis is None or any(not shape or shape[axis] < 2 or shape[axis] % 2 for shape in shapes):
             return None
         inputs = rule(self, node)
         if inputs is None:
@@ -200,9 +208,11 @@ class _Unbatching:
             both.append(copy)
         for name in node.output:
             if name:
-                rows, *rest = self.shapes[name]
+                half_shape = list(self.shapes[name])
+                half_shape[axis] //= 2
+                self.axes[name] = axis
                 for half in (0, 1):
-                    self.shapes[_names(name)[half]] = (rows // 2, *rest)
+                    self.shapes[_names(name)[half]] = tuple(half_shape)
                     self.images[_names(name)[half]] = frozenset([half])
         return both
 
@@ -322,18 +332,9 @@ def _reshape(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
     return [work.halves[first], work.plain(work.editor.constant(f"{node.output[0]}/shape", shape))]
 
 
-def _transpose(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    order = _attribute_list(node, "perm")
-    return _first_only(work, node) if order and order[0] == 0 else None
-
-
 def _unsqueeze(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
     axes = work._constant(node.input[1])
     return _first_only(work, node) if _all_inner(axes, len(work.shapes[node.output[0]])) else None
-
-
-def _squeeze(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    return _reduction(work, node)
 
 
 def _concat(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
@@ -344,14 +345,27 @@ def _concat(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
     return None if None in found else [halves for halves in found if halves is not None]
 
 
-def _split(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    rank = len(work.shapes[node.input[0]])
-    return _first_only(work, node) if _attribute(node, "axis", 0) % rank else None
+def _axis_after(work: _Unbatching, node: onnx.NodeProto) -> int | None:
+    """The axis of the halves in what a node gives; None for a node that works along that axis.
 
-
-def _slice(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    axes = work._constant(node.input[3]) if len(node.input) > 3 else None
-    return _first_only(work, node) if _all_inner(axes, len(work.shapes[node.input[0]])) else None
+    For nodes of `_ANY_AXIS`; all others leave the halves along the first axis.
+    """
+    name = node.input[0]
+    axis, rank = work.axes.get(name, 0), len(work.shapes.get(name, ()))
+    if node.op_type == "Transpose":
+        return list(_attribute_list(node, "perm") or range(rank)[::-1]).index(axis)
+    if node.op_type not in _ANY_AXIS:
+        return 0
+    if node.op_type == "Split":
+        along = [_attribute(node, "axis", 0)]
+    else:
+        place = {"Slice": 3, "Squeeze": 1}[node.op_type]
+        value = work._constant(node.input[place]) if len(node.input) > place else None
+        along = [] if value is None else [int(item) for item in value.reshape(-1)]
+    used = {item % rank for item in along}
+    if not used or axis in used:
+        return None
+    return axis - sum(item < axis for item in used) if node.op_type == "Squeeze" else axis
 
 
 def _pad(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
@@ -387,10 +401,7 @@ _RULES: dict[str, Rule] = {
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,
-    "Slice": _slice,
-    "Split": _split,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
+    **dict.fromkeys(_ANY_AXIS, _first_only),
     "Unsqueeze": _unsqueeze,
 }
 
