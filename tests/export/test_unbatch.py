@@ -21,7 +21,8 @@ Node = tuple[str, list[str], dict[str, Any]]
 
 def _weights() -> dict[str, np.ndarray]:
     ints = {
-        "axes0": [0], "axes1": [1], "axes_last": [-1], "shape": [2, 4, 48], "flat": [48, 8], "odd": [1, 2, -1],
+        "axes0": [0], "axes1": [1], "axes_last": [-1], "shape": [2, 4, 48], "heads": [2, 4, 6, 8],
+        "flat": [48, 8],
         "pads": [0, 0, 1, 0, 0, 0, 0, 2], "row_pads": [1, 0, 0, 0, 0, 0, 0, 0], "sizes": [2, 4, 12, 16],
         "start": [1], "end": [3], "row_end": [1], "axis2": [2], "axis0": [0],
     }  # fmt: skip
@@ -102,6 +103,13 @@ APART: dict[str, list[Node]] = {
         ("Concat", ["x", "x"], {"axis": 1}),
         ("Pad", ["x", "pads"], {}),
     ],
+    "another axis first": [
+        ("Reshape", ["x", "heads"], {}),
+        ("Transpose", ["x"], {"perm": [2, 0, 1, 3]}),
+        ("Slice", ["x", "axis0", "row_end", "axis0"], {}),
+        ("Squeeze", ["x", "axis0"], {}),
+        ("Softmax", ["x"], {"axis": -1}),
+    ],
     "resize by factors": [("Resize", ["x", "", "factors"], {"mode": "linear"})],
     "resize to a size": [("Resize", ["x", "", "", "sizes"], {"mode": "nearest"})],
 }
@@ -109,10 +117,10 @@ JOINED: dict[str, list[Node]] = {
     "constant of unequal halves": [("Mul", ["x", "unequal_halves"], {})],
     "softmax over both images": [("Softmax", ["x"], {"axis": 0})],
     "sum over both images": [("ReduceSum", ["x", "axes0"], {"keepdims": 1}), ("Concat", ["x", "x"], {"axis": 0})],
-    "turned rows": [("Transpose", ["x"], {"perm": [1, 0, 2, 3]})],
     "rows beside rows": [("Slice", ["x", "axis0", "row_end", "axis0"], {}), ("Concat", ["x", "x"], {"axis": 0})],
     "a row of padding": [("Pad", ["x", "row_pads"], {}), ("Slice", ["x", "start", "end", "axis0"], {})],
     "twice as many rows": [("Resize", ["x", "", "grow"], {"mode": "nearest"})],
+    "products of another axis": [("Transpose", ["x"], {"perm": [1, 0, 2, 3]}), ("MatMul", ["x", "matrix"], {})],
     "an operator that nobody knows": [("CumSum", ["x", "first_axis"], {})],
 }
 
@@ -139,6 +147,24 @@ def test_chains_that_stay_together(name: str) -> None:
     count = unbatch(model)
     onnx.checker.check_model(model)
     assert count < len(JOINED[name])
+    np.testing.assert_array_equal(_run(model), before)
+
+
+@pytest.mark.parametrize(
+    ("chain", "kept"),
+    [
+        ([("Conv", ["x", "kernel", "bias"], {}), ("CumSum", ["x", "first_axis"], {})], "Conv"),
+        ([("Relu", ["x"], {}), ("Mul", ["x", "two"], {}), ("CumSum", ["x", "first_axis"], {})], "Mul"),
+        ([("Relu", ["x"], {}), ("Div", ["x", "two"], {}), ("CumSum", ["x", "first_axis"], {})], "Div"),
+    ],
+)
+def test_what_backends_compute_with_the_next_node_stays_whole(chain: list[Node], kept: str) -> None:
+    """A convolution and a factor are not taken apart where the images meet in the next node."""
+    model = _model(chain)
+    before = _run(model)
+    unbatch(model)
+    nodes = [node for node in model.graph.node if node.op_type == kept and not node.input[0].startswith("image")]
+    assert [node.output[0] for node in nodes] == [f"t{len(chain) - 1}"]
     np.testing.assert_array_equal(_run(model), before)
 
 

@@ -18,7 +18,7 @@ _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO, _SPARSE = 1, 5, 11, 12, 13, 1
 _NODE_INPUT, _NODE_OUTPUT, _OP_TYPE, _ATTRIBUTE, _DOMAIN, _OVERLOAD = 1, 2, 4, 5, 7, 8
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
 _VALUE_NAME, _VALUE_TYPE = 1, 2
-_TENSOR_NAME = 8
+_TENSOR_DIMS, _TENSOR_NAME = 1, 8
 _TENSOR, _ELEMENT, _SHAPE, _SIDE = 1, 1, 2, 1
 
 
@@ -123,6 +123,12 @@ def without_name(weight: bytes) -> bytes:
     """A TensorProto without its name: equal for weights of the same values that are stored alike."""
     kept = (told for told in _fields(weight, 0, len(weight)) if told[0] != _TENSOR_NAME)
     return b"".join(weight[begin:end] for _, _, _, end, begin in kept)
+
+
+def is_one_value(weight: bytes) -> bool:
+    """Whether a TensorProto, or no bytes in place of one, is a tensor of a single value."""
+    fields = list(_fields(weight, 0, len(weight)))
+    return bool(fields) and all(value == 1 for number, _, value, _, _ in fields if number == _TENSOR_DIMS)
 
 
 def type_of(kind: bytes) -> tuple[int, tuple[int | None, ...] | None]:

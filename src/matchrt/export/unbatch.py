@@ -82,6 +82,7 @@ class _Unbatching:
     nodes: the new nodes so far.
     shapes: of all tensors, by name.
     images: by name, of which images (0 and 1) a tensor knows something.
+    producers: the node of the graph before that computes a tensor, by its name.
     halves: the two tensors that a batch of both images became, by its name.
     axes: along which a batch has its halves, by its name; 0 without an entry.
     originals: the node that computed a batch, by its name.
@@ -91,6 +92,7 @@ class _Unbatching:
     editor: GraphEditor
     shapes: dict[str, Shape]
     images: dict[str, frozenset[int]]
+    producers: dict[str, onnx.NodeProto]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     halves: dict[str, Halves] = field(default_factory=dict)
     axes: dict[str, int] = field(default_factory=dict)
@@ -107,7 +109,8 @@ class _Unbatching:
             sides = [side.dim_value if side.HasField("dim_value") else -1 for side in value.type.tensor_type.shape.dim]
             shapes[value.name] = tuple(sides)
         images = {value.name: frozenset([int(value.name[-1])]) for value in graph.input if value.name[-1] in "01"}
-        return cls(GraphEditor(graph), shapes, images)
+        editor = GraphEditor(graph)
+        return cls(editor, shapes, images, editor.producers())
 
     def take(self, node: onnx.NodeProto) -> None:
         """Adds a node, or the two that it becomes."""
@@ -173,18 +176,25 @@ class _Unbatching:
     def _join(self, name: str) -> None:
         """Makes a batch again that was taken apart, for a node that needs it whole.
 
-        A convolution is left whole instead: backends compute it together with the addition that follows it, which
-        rounds once less.
+        A node that backends compute together with the next one is left whole instead, and what it reads is joined: a
+        convolution with an addition, a factor with a product. Two nodes would round once more than one does.
         """
-        if name in self.halves and name not in self.joined:
-            self.joined.add(name)
-            original = self.originals.get(name)
-            if original is not None and original.op_type == "Conv":
-                self._join(original.input[0])
-                self.nodes.append(original)
-                return
-            axis = self.axes.get(name, 0)
-            self.nodes.append(helper.make_node("Concat", list(self.halves[name]), [name], f"{name}/joined", axis=axis))
+        if name not in self.halves or name in self.joined:
+            return
+        self.joined.add(name)
+        original = self.originals.get(name)
+        if original is not None and self._is_fused(original):
+            for read in original.input:
+                self._join(read)
+            self.nodes.append(original)
+            return
+        axis = self.axes.get(name, 0)
+        self.nodes.append(helper.make_node("Concat", list(self.halves[name]), [name], f"{name}/joined", axis=axis))
+
+    def _is_fused(self, node: onnx.NodeProto) -> bool:
+        if node.op_type in ("Mul", "Div"):
+            return any(int(np.prod(self.shapes.get(name, (0,)))) == 1 for name in node.input)
+        return node.op_type == "Conv"
 
     def _apart(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         """The two nodes for the two images; None if it is not known how."""
@@ -236,7 +246,7 @@ class _Unbatching:
         weight = self.editor.weights.get(name)
         if weight is not None:
             return np.asarray(numpy_helper.to_array(weight))
-        node = self.editor.producers().get(name)
+        node = self.producers.get(name)
         if node is None or node.op_type not in ("Cast", "Constant", "Identity"):
             return None
         if node.op_type == "Constant":

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from matchrt._util.onnx_parts import Node, Parts, put_together, take_apart, without_name
+from matchrt._util.onnx_parts import Node, Parts, is_one_value, put_together, take_apart, without_name
 
 # The inputs of an engine for each of its two images; the first part has those of image 0.
 IMAGE_INPUTS = (("image0", "size0", "coarse0"), ("image1", "size1", "coarse1"))
@@ -169,24 +169,33 @@ def _add_needed(graph: _Graph, found: _Needed, todo: list[str]) -> None:
 def _moved_back(graph: _Graph, found: _Needed) -> list[str]:
     """Moves nodes that give features into the second part after all, and returns what they read.
 
-    These are features that are other ones in another shape, and those of a convolution to which the second part only
-    adds something: backends compute both at once, with one rounding less, and its input is the smaller map.
+    These are features that are other ones in another shape, and nodes that backends compute together with the next
+    one, with one rounding less: a convolution to which the second part only adds something, and a factor of a product.
     """
     known, read = set(found.digests(graph)), []
     for own in found.maps:
         for name in list(own):
             node = graph.producers[name]
             view = node.op[0] in _VIEWS and graph.digests[node.inputs[0]] in known
-            if view or (node.op[0] == "Conv" and _only_added(graph, found, name)):
+            if view or _fuses_with(graph, node) == _readers(graph, found, name):
                 del own[name]
                 found.nodes.add(node.name)
                 read += [item for item in node.inputs if item]
     return read
 
 
-def _only_added(graph: _Graph, found: _Needed, name: str) -> bool:
-    readers = [node for node in graph.parts.nodes if node.name in found.nodes and name in node.inputs]
-    return bool(readers) and all(node.op[0] == "Add" for node in readers)
+def _fuses_with(graph: _Graph, node: Node) -> frozenset[str] | None:
+    """What reads a node's result if backends compute both at once; None for nodes of which we know no such thing."""
+    if node.op[0] == "Conv":
+        return frozenset(["Add"])
+    if node.op[0] in ("Mul", "Div") and any(is_one_value(graph.parts.weights.get(name, b"")) for name in node.inputs):
+        return frozenset(["MatMul"])
+    return None
+
+
+def _readers(graph: _Graph, found: _Needed, name: str) -> frozenset[str]:
+    """The operators of the second part that read a tensor."""
+    return frozenset(node.op[0] for node in graph.parts.nodes if node.name in found.nodes and name in node.inputs)
 
 
 def _tells_shape_inside(graph: _Graph, node: Node) -> bool:
