@@ -15,8 +15,8 @@ from matchrt.errors import InternalError, MatchRTError
 Run = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 PUBLIC = [
-    "BuildRequest", "BuildResult", "Geometry", "Image", "MatchRTError", "Matcher", "MatcherOptions", "Matches",
-    "Nv12", "Profile", "__version__", "build", "read_image",
+    "BuildRequest", "BuildResult", "Features", "Geometry", "Image", "MatchRTError", "Matcher", "MatcherOptions",
+    "Matches", "Nv12", "Profile", "__version__", "build", "read_image",
 ]  # fmt: skip
 
 

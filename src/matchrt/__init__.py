@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from matchrt.runtime.matches import Matches
     from matchrt.runtime.nv12 import Nv12
     from matchrt.runtime.options import MatcherOptions
+    from matchrt.runtime.split.features import Features
 
 _LAZY = {
     "BuildRequest": "matchrt.building.pipeline",
     "BuildResult": "matchrt.building.pipeline",
+    "Features": "matchrt.runtime.split.features",
     "Geometry": "matchrt.runtime.geometry",
     "Image": "matchrt.runtime.image",
     "Matcher": "matchrt.runtime.matcher",
@@ -41,6 +43,7 @@ _LAZY = {
 __all__ = [
     "BuildRequest",
     "BuildResult",
+    "Features",
     "Geometry",
     "Image",
     "MatchRTError",

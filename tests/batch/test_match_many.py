@@ -91,7 +91,7 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_what_was_done(
     pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("h5py")
-    match, calls = Matcher.match, []
+    match, calls = Matcher.match_features, []
 
     def failing(self: Matcher, *images: object, **options: object) -> object:
         calls.append(images)
@@ -99,7 +99,7 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_what_was_done(
             raise InternalError("session-failed", "The engine failed.", "Report it.")
         return match(self, *images, **options)
 
-    monkeypatch.setattr(Matcher, "match", failing)
+    monkeypatch.setattr(Matcher, "match_features", failing)
     command = ("match-many", pair_list, "--root", scene, "--output", tmp_path / "m.h5", "--workers", 1, *SMALL)
     ran = cli(*command)
     assert ran.code == 1 and ran.json["error"]["code"] == "session-failed" and not (tmp_path / "m.h5").exists()

@@ -14,6 +14,7 @@ from support.commands import CommandLine
 from support.eloftr import filled, manifest_state
 from support.pictures import shifted_pair
 from support.quantised import check_quantised
+from support.split import require_same_bits
 from support.weights import sharp_state
 from torch import Tensor, nn
 
@@ -281,3 +282,15 @@ def test_build_and_match_matchanything(cli: CommandLine, tmp_path: Path) -> None
 )
 def test_bad_options(cli: CommandLine, arguments: tuple[str, ...], code: str) -> None:
     cli.fails(code, "build", *arguments)
+
+
+@pytest.mark.parametrize("profile", [None, Profile((128, 128), (160, 192), (256, 256))], ids=["static", "dynamic"])
+def test_parts_have_the_bits_of_the_whole(profile: Profile | None) -> None:
+    """Static graphs compute both images in one batch; the pyramid's first convolutions are in the second part."""
+    _, model = _exported(ExportOptions(160, 192, 64, profile=profile), True)
+    options = ExportOptions(160, 192, 64, profile=profile)
+    inputs = sample_inputs(input_contract(ELOFTR_INPUT, options), 8)[0]
+    features = require_same_bits(model, inputs)
+    convolutions = [node.name for node in features.graph.node if node.op_type == "Conv"]
+    assert convolutions and not any("fine_preprocess" in name for name in convolutions)
+    assert any(node.op_type == "Softmax" for node in features.graph.node)  # the first layer of self-attention

@@ -13,6 +13,7 @@ import torch
 from support.pictures import texture
 from support.quantised import check_quantised
 from support.roma import register_tiny, roma_files, roma_state
+from support.split import require_same_bits
 
 from matchrt.building.parity import compare, run_onnx, sample_inputs
 from matchrt.building.pipeline import BuildRequest, build
@@ -228,3 +229,9 @@ def test_presets() -> None:
     assert configure(get_spec("roma-outdoor"), BuildRequest("roma-outdoor")).mutual is None
     both_ways = configure(get_spec("roma-outdoor"), BuildRequest("roma-outdoor", preset="fast", mutual=True))
     assert both_ways.mutual is True
+
+
+def test_parts_have_the_bits_of_the_whole(engine: Path, manifest: EngineManifest) -> None:
+    """The features of both passes are computed once an image."""
+    features = require_same_bits(onnx.load(str(engine)), sample_inputs(manifest.input, 8, seed=5)[0])
+    assert sum(node.op_type == "Conv" for node in features.graph.node) > 16

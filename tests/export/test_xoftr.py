@@ -13,6 +13,7 @@ import torch
 from support.commands import CommandLine
 from support.pictures import shifted_pair
 from support.quantised import check_quantised
+from support.split import require_same_bits
 from support.xoftr import random_state, random_xoftr
 
 from matchrt import Matcher
@@ -175,3 +176,10 @@ def test_build_match_and_verify(cli: CommandLine, checkpoint: Path, tmp_path: Pa
     ran = cli("build", "xoftr", *common, "--precision", "fp16", "--accept-accuracy-loss", "--output", half)
     assert ran.code == 0, ran.err
     assert read_manifest(manifest_path(half)).checks["precision_kept"] >= 0.97
+
+
+@pytest.mark.slow
+def test_parts_have_the_bits_of_the_whole(static_graph: onnx.ModelProto) -> None:
+    inputs = sample_inputs(input_contract(XOFTR_INPUT, ExportOptions(*SIZE)), 8)[0]
+    features = require_same_bits(static_graph, inputs)
+    assert sum(node.op_type == "Conv" for node in features.graph.node) > 10

@@ -29,7 +29,7 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "TensorProto": {},
 }
 _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, _FIXED64, BYTES, _FIXED32 = 0, 1, 2, 5
 # A graph of ten thousand nodes has some 200,000 fields. More than this would take seconds.
 _MOST_FIELDS = 4_000_000
 # ONNX Runtime takes files of its own format too, which it knows by these bytes.
@@ -73,15 +73,15 @@ def external_tensors(data: bytes) -> list[ExternalTensor]:
             fields += 1
             if fields > _MOST_FIELDS:
                 raise ValueError(f"it has more than {_MOST_FIELDS:,} fields")
-            number, wire, value, at = _field(data, at, end)
-            if number in inside and wire == _BYTES:
+            number, wire, value, at = field(data, at, end)
+            if number in inside and wire == BYTES:
                 todo.append((value, at, inside[number]))
             elif kind == "TensorProto":
-                if number == _NAME and wire == _BYTES:
+                if number == _NAME and wire == BYTES:
                     name = _text(data[value:at])
                 elif number == _EXTERNAL_DATA:
                     outside = True
-                    location = location or (_location(data, value, at) if wire == _BYTES else "")
+                    location = location or (_location(data, value, at) if wire == BYTES else "")
                 elif number == _DATA_LOCATION and value:
                     outside = True
         if outside and len(found) < MOST_SHOWN:
@@ -89,24 +89,27 @@ def external_tensors(data: bytes) -> list[ExternalTensor]:
     return found
 
 
-def _field(data: bytes, at: int, end: int) -> _Field:
-    """A field: its number, its wire type, its value (of bytes, where they begin), and where the next field begins."""
+def field(data: bytes, at: int, end: int) -> _Field:
+    """A field: its number, its wire type, its value (of bytes, where they begin), and where the next field begins.
+
+    Error: ValueError, for bytes that are no field, or that reach beyond `end`.
+    """
     tag = data[at]
     at += 1
     if tag & 0x80:
-        tag, at = _varint(data, at - 1, end)
+        tag, at = varint(data, at - 1, end)
     number, wire = tag >> 3, tag & 7
     if not 0 < number < 1 << 29:
         raise ValueError(f"a field has the number {number}")
     value = 0
-    if wire in (_VARINT, _BYTES):
+    if wire in (VARINT, BYTES):
         if at >= end:
             raise ValueError("it ends within a field")
         value = data[at]
         at += 1
         if value & 0x80:
-            value, at = _varint(data, at - 1, end)
-        if wire == _BYTES:
+            value, at = varint(data, at - 1, end)
+        if wire == BYTES:
             value, at = at, at + value
     elif wire in (_FIXED64, _FIXED32):
         at += 8 if wire == _FIXED64 else 4
@@ -117,7 +120,8 @@ def _field(data: bytes, at: int, end: int) -> _Field:
     return number, wire, value, at
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of any length at a place, and where it ends. Error: ValueError if it does not end before `end`."""
     value = shift = 0
     while True:
         if at >= end or shift > 63:
@@ -135,8 +139,8 @@ def _location(data: bytes, start: int, end: int) -> str:
     entry = {1: "", 2: ""}
     at = start
     while at < end:
-        number, wire, value, at = _field(data, at, end)
-        if number in entry and wire == _BYTES:
+        number, wire, value, at = field(data, at, end)
+        if number in entry and wire == BYTES:
             entry[number] = _text(data[value:at])
     return entry[2] if entry[1] == "location" else ""
 

@@ -78,8 +78,8 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             fork = matcher.fork()
             stack.callback(fork.close)
             forks.put(fork)
-        decoding = _pool(stack, size.decoders)
-        matching = _pool(stack, size.workers)
+        decoding = thread_pool(stack, size.decoders)
+        matching = thread_pool(stack, size.workers)
         prepare = matcher.adapter.share
         count = cached(matcher.manifest, matcher.options)
         cache = ImageCache(lambda name: decoding.submit(read_source, prepare, root / name), count)
@@ -93,7 +93,8 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
             yield under_way.popleft().result()
 
 
-def _pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:
+def thread_pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:
+    """A pool of threads that ends with `stack`. Raises nothing."""
     pool = ThreadPoolExecutor(threads)
     # If the iteration stops early, only work that has begun is waited for.
     stack.callback(pool.shutdown, wait=True, cancel_futures=True)

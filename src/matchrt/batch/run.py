@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -99,15 +99,19 @@ class BatchReport:
         }
 
 
-def plan_of(run: BatchRun, manifest: EngineManifest, options: MatcherOptions) -> dict[str, Any]:
+def plan_of(
+    run: BatchRun, manifest: EngineManifest, options: MatcherOptions, features: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Everything that decides the matches, as JSON values. It reads the whole list.
 
+    features: the engine's parts and how features are kept, if pairs are matched from them; None for whole pairs.
     Errors: those of `PairSource.digest`; output-is-input if an image is a file that the run writes; output-twice.
     """
     return {
         "pairs": run.source.digest(run.places().image_check(run.source.base)),
         "engine": manifest.engine_sha256,
         "version": __version__,
+        "features": None if features is None else dict(features),
         **{name: value for name, value in asdict(options).items() if name not in _WITHOUT_EFFECT},
     }
 

@@ -44,6 +44,7 @@ def convert_engine(
     calibration: CalibrationOptions | None = None,
     judged_on: Path | None = None,
     first: Callable[[], None] = lambda: None,
+    written: Callable[[bytes], None] = lambda graph: None,
 ) -> tuple[StoredEngine, bool]:
     """Makes the engine, or finds it in the store. Returns it and whether the store had it already.
 
@@ -53,6 +54,7 @@ def convert_engine(
     calibration: how int8 and fp8 get their ranges; None for the defaults.
     judged_on: the user's pairs to judge on, besides the made ones and the package's photographs; None for none.
     first: called before any work if the store lacks the engine; what it raises ends the build.
+    written: called with the ONNX graph of a new engine, once it is in the store.
     Errors: build-option, precision-*, calibration-*, image-*, onnx-rejected, engine-rejected, device-missing,
     store-unwritable.
     """
@@ -82,6 +84,7 @@ def convert_engine(
     if here and verdict is not None and precision in QUANTIZED:
         with contextlib.suppress(MatchRTError):  # the engine is good, whether or not fp16 can be built beside it
             stored = _timed(stored, file, builder, store, tell)
+    written(graph.data)
     tell("writing", 0.99)
     return stored, False
 

@@ -14,19 +14,24 @@ from functools import cache, partial
 from pathlib import Path
 
 from matchrt._util import atomic
+from matchrt._util.digest import sha256_bytes
 from matchrt.building.bundled import bundled_engine, needs_export
+from matchrt.building.calibration.pairs import choose_pairs
 from matchrt.building.calibration.refusals import require_quantizable
 from matchrt.building.calibration.vendor import require_built_products
 from matchrt.building.convert import convert_engine
 from matchrt.building.export import ExportedEngine, export_engine
 from matchrt.building.frames.engine import frames_engine
+from matchrt.building.graphs import GraphRequest, write_graph
 from matchrt.building.refusals import require_possible
 from matchrt.building.request import AFTER_THE_GRAPH, BuildRequest, BuildResult, Progress
 from matchrt.building.source import require_source, source_path
+from matchrt.building.split import build_parts, copy_parts, has_parts, require_parts
 from matchrt.errors import MatchRTError
-from matchrt.export.precision import require_precision
+from matchrt.export.precision import QUANTIZED, require_precision
 from matchrt.manifest import manifest_path
-from matchrt.runtime.backend import get_backend, require_builds
+from matchrt.manifest.split import SplitManifest, read_split
+from matchrt.runtime.backend import Builder, get_backend, require_builds
 from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.store import EngineStore, StoredEngine, open_store
@@ -35,6 +40,8 @@ __all__ = ["BuildRequest", "BuildResult", "build"]
 
 # The share of the export in the whole work, for the progress bar.
 _EXPORT_SHARE = 0.6
+# The share of everything before the engine's parts, if they are built too.
+_BEFORE_PARTS = 0.6
 # The share of the export in that, if frames are written too.
 _BEFORE_FRAMES = 0.8
 
@@ -47,7 +54,7 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     Errors: those of `export_engine` and `convert_engine`; backend-unknown, build-option, build-source, package-*,
     output-unwritable, store-busy, store-unwritable, precision-refused, pairs-*, calibration-*.
     """
-    tell = progress or (lambda stage, done: None)
+    told = progress or (lambda stage, done: None)
     store = store or open_store()
     require_builds(request.backend)
     builder = get_backend(request.backend).builder(request.builder)
@@ -57,6 +64,11 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
     # Asked once, when it is known that there is something to build.
     ask = cache(partial(require_built_products, request.precision, builder, request.builder.targets))
     start = time.perf_counter()
+    whole_share = _BEFORE_PARTS if request.split else 1.0
+
+    def tell(what: str, done: float) -> None:
+        told(what, done * whole_share)
+
     same = (request.backend, request.precision) == (DEFAULT_BACKEND, "fp32")
     share = 1.0 if same else _EXPORT_SHARE
     first = share if request.frames is None else share * _BEFORE_FRAMES
@@ -66,6 +78,9 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             request, exported, file, store, lambda what, done: tell(what, first + done * (share - first))
         )
     stored, cached = exported.stored, exported.cached
+    if request.split:
+        require_parts(stored.manifest, builder)
+    graphs: list[bytes] = []
     seconds = {} if cached else {"export": time.perf_counter() - start}
     if not same:
         share = 0.0 if cached else share
@@ -81,10 +96,15 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
             calibration=request.calibration,
             judged_on=request.pairs,
             first=ask,
+            written=graphs.append,
         )
         seconds |= {} if cached else {"build": time.perf_counter() - begun}
+    parts = None
+    if request.split:
+        source = None if same else partial(_graph_again, request, file or exported.stored.path, builder, store)
+        parts = _parts(request, stored, graphs, source, builder, told)
     output = _deliver(stored, request.output)
-    tell("found in the store" if cached else "done", 1.0)
+    told("found in the store" if cached else "done", 1.0)
     return BuildResult(
         output,
         stored.manifest,
@@ -93,7 +113,47 @@ def build(request: BuildRequest, store: EngineStore | None = None, progress: Pro
         {} if cached else seconds,
         exported.notes,
         exported.downloaded,
+        parts,
     )
+
+
+def _parts(
+    request: BuildRequest,
+    stored: StoredEngine,
+    graphs: list[bytes],
+    again: Callable[[], bytes] | None,
+    builder: Builder,
+    tell: Progress,
+) -> SplitManifest:
+    """The parts of a stored engine, from the store or built.
+
+    graphs: the ONNX graph of the engine, if this build wrote it.
+    again: writes it again; None if the engine is the graph.
+    """
+    if not request.rebuild and has_parts(stored):
+        found = read_split(stored.path, stored.manifest)
+        assert found is not None
+        return found
+    graph = graphs[0] if graphs else (stored.path.read_bytes() if again is None else again())
+    if sha256_bytes(graph) != stored.manifest.onnx_sha256:
+        raise MatchRTError(
+            "split-graph",
+            "The graph that this engine in the store was built from cannot be written again.",
+            "Build engine and parts together, with --rebuild.",
+        )
+    return build_parts(
+        stored, graph, builder, lambda what, done: tell(what, _BEFORE_PARTS + done * (1 - _BEFORE_PARTS))
+    )
+
+
+def _graph_again(request: BuildRequest, source: EngineFile | Path, builder: Builder, store: EngineStore) -> bytes:
+    """The graph of a converted engine that the store has already: the same, unless times decided it."""
+    file = source if isinstance(source, EngineFile) else read_engine(source)
+    pairs = None
+    if request.precision in QUANTIZED:
+        pairs = choose_pairs(request.calibration.source, file.manifest.input, request.calibration.seed)
+    wanted = GraphRequest(file, request.precision, builder, request.calibration, pairs)
+    return write_graph(wanted, store, lambda what, done: None).data
 
 
 def _source(
@@ -158,4 +218,5 @@ def _deliver(stored: StoredEngine, output: Path | None) -> Path:
         ) from error
     atomic.write_bytes(output, data)
     stored.manifest.write(manifest_path(output))
+    copy_parts(stored, output)
     return output

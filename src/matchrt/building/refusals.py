@@ -18,6 +18,7 @@ from matchrt.export.precision import QUANTIZED
 from matchrt.families.registry import find_family, get_spec, require_rules
 from matchrt.manifest import manifest_path
 from matchrt.runtime.backend import Builder
+from matchrt.runtime.backends import DEFAULT_BACKEND
 from matchrt.store import EngineStore
 
 
@@ -25,8 +26,11 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
     """Raises now what this build would raise later. It reads lists of pairs, but no weights and no image.
 
     Errors: output-unwritable, store-unwritable, pairs-*, eval-*, model-unknown, build-option, precision-family,
-    calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch, frames-sides.
+    calibration-batch, calibration-method, device-missing, frames-dynamic, frames-pixels, frames-batch, frames-sides,
+    split-graph, split-dynamic.
     """
+    if request.split:
+        _require_split(request, builder)
     if request.frames is not None:
         require_frames(request.frames, request.profile is not None, request.batch, request.any_batch)
     _require_places(request, store)
@@ -38,6 +42,30 @@ def require_possible(request: BuildRequest, builder: Builder, store: EngineStore
         spec = get_spec(request.model)
         require_fp32_products(spec.name, spec.family.name, builder)
         _require_rules(spec.family.name, request.precision)
+
+
+def _require_split(request: BuildRequest, builder: Builder) -> None:
+    """Raises what `split.require_parts` raises once the engine is there."""
+    if request.frames is not None or request.batch != 1 or request.any_batch:
+        raise MatchRTError(
+            "split-graph",
+            "An engine that takes frames, or that matches several pairs in a run, has no parts: it takes its images "
+            "together.",
+            "Leave --split out, or --frames and --batch.",
+        )
+    if request.profile is not None:
+        require_static_parts(builder)
+
+
+def require_static_parts(builder: Builder) -> None:
+    """Raises `split-dynamic` for a backend that needs to know the sizes of features before a run."""
+    if builder.name != DEFAULT_BACKEND:
+        raise MatchRTError(
+            "split-dynamic",
+            f"The parts of a dynamic engine run on backend {DEFAULT_BACKEND} and openvino only: for {builder.name}, "
+            "the sizes of the features between them would have to be known before a run.",
+            "Build a static engine with --height and --width, or leave --split out.",
+        )
 
 
 def require_fp32_products(model: str, family: str, builder: Builder) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.manifest import EngineManifest, FrameContract, Profile
+from matchrt.manifest.split import SplitManifest
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backends import DEFAULT_BACKEND
 
@@ -27,6 +28,7 @@ AFTER_THE_GRAPH = (
     "accept_accuracy_loss",
     "calibration",
     "pairs",
+    "split",
 )
 
 
@@ -64,6 +66,7 @@ class BuildRequest:
     rebuild: whether to build even if the store has the engine.
     accept_accuracy_loss: whether to build even if the precision loses more matches than its limits allow.
     check_passes: whether matches are compared before and after every graph pass, which takes longer.
+    split: whether the engine's two parts are built beside it: the features of one image, and the matching of two.
     prefix: what precedes the network's keys in the checkpoint, such as `student.`; None to find it.
     ema: whether to take the running average of the weights (EMA, SWA) that training code keeps beside them.
     """
@@ -94,6 +97,7 @@ class BuildRequest:
     rebuild: bool = False
     accept_accuracy_loss: bool = False
     check_passes: bool = False
+    split: bool = False
     prefix: str | None = None
     ema: bool = False
 
@@ -114,6 +118,7 @@ class BuildResult:
     cached: whether the engine was in the store already.
     seconds: the time of each stage in seconds; stages whose result came from the store are left out.
     downloaded: the files of weights that nobody named, and that were found among the store's downloaded ones.
+    parts: the engine's two parts, if they were asked for; they are in a folder beside the engine.
     """
 
     path: Path
@@ -123,6 +128,7 @@ class BuildResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     downloaded: tuple[Path, ...] = ()
+    parts: SplitManifest | None = None
 
 
 def file_name(manifest: EngineManifest, suffix: str) -> str:

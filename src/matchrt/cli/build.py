@@ -185,6 +185,13 @@ def build(
     accept_accuracy_loss: Annotated[
         bool, typer.Option("--accept-accuracy-loss", help="Build even if the precision loses too many matches.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Build the engine's two parts beside it too: the features of one image, and the matching of two.",
+        ),
+    ] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build even if the store has the engine.")] = False,
     check_passes: Annotated[
         bool, typer.Option("--check-passes", help="Compare matches before and after every graph pass.")
@@ -236,6 +243,7 @@ def build(
         allow_missing=tuple(allow_missing or ()),
         output=output,
         rebuild=rebuild,
+        split=split,
         accept_accuracy_loss=accept_accuracy_loss,
         check_passes=check_passes,
         prefix=prefix,
@@ -254,6 +262,8 @@ def build(
         document["notes"] = list(result.notes)
         document["downloaded"] = [str(path) for path in result.downloaded]
         document["seconds"] = {stage: round(value, 3) for stage, value in result.seconds.items()}
+        if result.parts is not None:
+            document["parts"] = asdict(result.parts)
         print_json(document | {"manifest": asdict(result.manifest)})
         return
     _print(result)
@@ -270,6 +280,8 @@ def _print(result: Any) -> None:
     console.print(f"{result.path}{' (already in the store)' if result.cached else ''}", style="bold")
     console.print(f"  {manifest.model}, {manifest.precision}, {manifest.backend} {manifest.backend_version}, "
                   f"{manifest.engine_bytes / 1e6:.1f} MB")  # fmt: skip
+    if result.parts is not None:
+        console.print(_parts(result))
     for line in _built_for(manifest, result.seconds):
         console.print(line)
     for path in result.downloaded:
@@ -302,6 +314,15 @@ def _print(result: Any) -> None:
         console.print(
             f"  UNTRAINED {len(missing)} tensors that the checkpoint lacks: {', '.join(missing)}", style="red"
         )
+
+
+def _parts(result: Any) -> str:
+    """A line about the engine's parts and where they are."""
+    from matchrt.manifest.split import split_folder
+
+    parts = (("features", result.parts.features), ("match", result.parts.match))
+    sizes = (f"{name} {part.size / 1e6:.1f} MB" for name, part in parts)
+    return f"  parts     {', '.join(sizes)}, in {split_folder(result.path)}"
 
 
 def _judged(manifest: Any) -> list[str]:

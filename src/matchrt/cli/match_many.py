@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -30,6 +30,7 @@ from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdo
 from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
+    from matchrt.batch.features import FeatureOptions
     from matchrt.batch.journal_rows import Failure
     from matchrt.batch.output import Output
     from matchrt.batch.run import BatchReport, BatchRun, Match
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
 _SHOWN = 10
+# Why pairs are matched whole, if nobody asked for features.
+_NO_FEATURES = ("split-graph", "split-missing", "option-range")
 
 
 class Layout(str, Enum):
@@ -112,6 +115,20 @@ def match_many(
     stretch: StretchOption = StretchChoice.none,
     device: DeviceOption = None,
     backend: BackendOption = None,
+    feature_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for images' features, each computed once, such as 500MB (default 2GB); 0: match whole pairs.",
+        ),
+    ] = None,
+    feature_spill: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep features that do not fit in this folder. All are in half precision then: other last digits.",
+        ),
+    ] = None,
     digest: Annotated[bool, typer.Option("--digest", help="Print the sha256 of the output's content.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -127,6 +144,12 @@ def match_many(
     from matchrt.batch.run import BatchRun
     from matchrt.runtime.engine_file import read_engine
 
+    if ray and (feature_cache is not None or feature_spill is not None):
+        raise MatchRTError(
+            "usage",
+            "--ray is given with --feature-cache or --feature-spill.",
+            "Leave one out: nodes match whole pairs.",
+        )
     if ray_address is not None and not ray:
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave --ray-address out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
@@ -157,29 +180,71 @@ def match_many(
     skipped = run.source.skipped()
     places.require_unread(found.path, "the engine")
     if ray:
-        report, failures = _on_ray(run, found, options, workers, ray_address, as_json)
+        done, how = _on_ray(run, found, options, workers, ray_address, as_json), _WHOLE_ON_RAY
     else:
-        report, failures = _here(run, found, options, workers, as_json)
-    _print(run.output, report, failures, skipped, digest, as_json)
+        done, how = _here(run, found, options, workers, _feature_options(feature_cache, feature_spill), as_json)
+    report, failures = done
+    _print(run.output, report, failures, skipped, digest, how, as_json)
     return 2 if report.counts.failed else 0
 
 
 Done = tuple["BatchReport", list["Failure"]]
 
 
-def _here(run: BatchRun, engine: EngineFile, options: MatcherOptions, workers: int | None, quiet: bool) -> Done:
-    from dataclasses import replace
+class How(NamedTuple):
+    """How pairs were matched. from_features: whether from features that were computed once an image. why: if not."""
 
+    from_features: bool
+    why: str = ""
+
+
+_WHOLE_ON_RAY = How(False, "nodes of a Ray cluster match whole pairs")
+
+
+def _feature_options(cache: str | None, spill: Path | None) -> tuple[FeatureOptions, bool]:
+    """How features are kept, and whether somebody asked for them. Errors: option-range, output-unwritable, usage."""
+    from matchrt.batch.features import DEFAULT_BYTES, FeatureOptions, parse_bytes
+
+    limit = DEFAULT_BYTES if cache is None else parse_bytes(cache)
+    if limit == 0 and spill is not None:
+        raise MatchRTError(
+            "usage", "--feature-spill is given with --feature-cache 0.", "Leave one out: 0 keeps no features."
+        )
+    return FeatureOptions(limit, spill), (cache is not None and limit > 0) or spill is not None
+
+
+def _here(
+    run: BatchRun,
+    engine: EngineFile,
+    options: MatcherOptions,
+    workers: int | None,
+    wanted: tuple[FeatureOptions, bool],
+    quiet: bool,
+) -> tuple[Done, How]:
+    from dataclasses import replace
+    from functools import partial
+
+    from matchrt.batch.feature_pool import match_from_features, require_features
     from matchrt.batch.pool import match_in_pool, pool_size
     from matchrt.runtime.matcher import Matcher
-    from matchrt.runtime.opening import open_session
-    from matchrt.runtime.session import SessionOptions
 
     size = pool_size(engine.manifest, options.device, workers, options.threads)
-    options = replace(options, threads=size.threads)
-    session = open_session(engine, SessionOptions(threads=size.threads, device=options.device))
-    with Matcher(session, options) as matcher:
-        return _matched(run, engine, options, lambda todo: match_in_pool(matcher, run.source.base, todo, size), quiet)
+    options, root = replace(options, threads=size.threads), run.source.base
+    kept, asked = wanted
+    with Matcher(engine, options) as matcher:
+        how = How(False, "--feature-cache is 0")
+        if kept.limit:
+            try:
+                parts = require_features(matcher)
+            except MatchRTError as error:
+                if asked or error.code not in _NO_FEATURES:
+                    raise
+                how = How(False, error.message)
+            else:
+                plan = {"parts": list(parts), "half": kept.spill is not None}
+                match = partial(match_from_features, matcher, root, size=size, options=kept)
+                return _matched(run, engine, options, match, quiet, plan), How(True)
+        return _matched(run, engine, options, lambda todo: match_in_pool(matcher, root, todo, size), quiet), how
 
 
 def _on_ray(
@@ -192,10 +257,17 @@ def _on_ray(
         return _matched(run, engine, options, lambda todo: match_on_ray(work, todo), quiet)
 
 
-def _matched(run: BatchRun, engine: EngineFile, options: MatcherOptions, match: Match, quiet: bool) -> Done:
+def _matched(
+    run: BatchRun,
+    engine: EngineFile,
+    options: MatcherOptions,
+    match: Match,
+    quiet: bool,
+    features: dict[str, Any] | None = None,
+) -> Done:
     from matchrt.batch.run import match_pairs, plan_of
 
-    plan = plan_of(run, engine.manifest, options)
+    plan = plan_of(run, engine.manifest, options, features)
     with progress_of("matching", quiet) as tell:
         return match_pairs(run, plan, match, tell)
 
@@ -206,6 +278,7 @@ def _print(
     failures: list[Failure],
     skipped: list[Skipped],
     digest: bool,
+    how: How,
     as_json: bool,
 ) -> None:
     from matchrt.batch.content import content_digest
@@ -215,7 +288,7 @@ def _print(
     if as_json:
         listed = [{"pair": list(map(readable, f.pair[1:])), "error": _error(f, readable(f.message))} for f in failures]
         files = [str(path) for path in output.files]
-        extra: dict[str, Any] = {} if content is None else {"content_sha256": content}
+        extra: dict[str, Any] = how._asdict() | ({} if content is None else {"content_sha256": content})
         left_out = [vars(item) for item in skipped]
         print_json({**report.to_json(), "outputs": files, **extra, "skipped": left_out, "failures": listed})
         return
@@ -228,6 +301,8 @@ def _print(
     console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {report.now} of them tried in this run")
     if said := verdict_counts(report.verdicts):
         console.print(said)
+    if not how.from_features and report.now:
+        console.print(f"each pair went through the whole engine: {one_line(how.why)}")
     if counts.listed > counts.pairs:
         console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
     for text in report.warnings[:_SHOWN]:

@@ -20,6 +20,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import DENSE_OUTPUTS, PRECISION_OUTPUT, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches, precision_in_pixels, without_padding
+from matchrt.runtime.fit import Fit, fit_image
 from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
@@ -128,6 +129,11 @@ class PairAdapter:
             replace(self._plan_image(image, image.name, side), decode_ms=half) for side, image in enumerate(images)
         )
         return PlannedPair(first, second)
+
+    def fit_of(self, image: PreparedImage) -> Fit:
+        """How an image of this size is fitted to the engine under these options. Error: fit-size."""
+        size = image.ref.height, image.ref.width
+        return fit_image(size, self.manifest.input, self.options.resize or best_side(self.manifest))
 
     def blank(self, side: int = 0) -> PreparedImage:
         """A black image of the engine's best size, prepared, uint8 `[H, W, C]`, for warm-up runs.

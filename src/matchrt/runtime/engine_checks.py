@@ -29,13 +29,15 @@ from matchrt._util.digest import sha256_bytes
 from matchrt._util.onnx_wire import external_tensors
 from matchrt._util.text import shortened
 from matchrt.errors import MatchRTError
-from matchrt.manifest import EngineManifest, FrameContract, Portability, TensorSpec, manifest_path
+from matchrt.manifest import Dimension, EngineManifest, FrameContract, Portability, TensorSpec, manifest_path
 from matchrt.manifest.contract import check_contract
 from matchrt.runtime.backends import DEFAULT_BACKEND, backend_names, built_for
 from matchrt.runtime.bundled import BUNDLED
 
 # Options of the builder that belong to the engine and not to the machine, by their names in the manifest.
 _OPTIONS = (("tf32", "--tf32"), ("version_compatible", "--version-compatible"))
+# The name of a dimension of which nothing is known before an engine is loaded.
+UNTOLD = "untold"
 # Tensors that a message names.
 _SHOWN = 10
 
@@ -184,7 +186,8 @@ def require_tensors(
 ) -> None:
     """Raises `engine-graph` if the loaded engine's tensors are not those of the manifest: names, types and shapes.
 
-    inputs, outputs: of the loaded engine. A dimension that is not known there is a string, whatever its name.
+    inputs, outputs: of the loaded engine. A dimension that is not known there is a string, whatever its name. One that
+        the manifest does not know either (`UNTOLD`), as those of an engine's parts may be, is any.
     """
     for what, loaded, told in (("inputs", inputs, manifest.inputs), ("outputs", outputs, manifest.outputs)):
         found, wanted = _by_name(loaded), _by_name(told)
@@ -192,15 +195,26 @@ def require_tensors(
             message = f"'{path}' has the {what} {_listed(found)}; its manifest says {_listed(wanted)}."
             raise MatchRTError("engine-graph", message, f"Build it again: {build_command(manifest)}.")
         for name, spec in wanted.items():
-            if found[name] != spec:
+            if not _agree(found[name], spec):
                 message = f"'{path}' has the tensor {_shown(found[name])}; its manifest says {_shown(spec)}."
                 raise MatchRTError("engine-graph", message, f"Build it again: {build_command(manifest)}.")
 
 
+def _agree(loaded: TensorSpec, told: TensorSpec) -> bool:
+    return (
+        loaded.dtype == told.dtype
+        and len(loaded.shape) == len(told.shape)
+        and all(want in (UNTOLD, have) for have, want in zip(loaded.shape, told.shape, strict=True))
+    )
+
+
 def _by_name(specs: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
     """The tensors by name, with one name for all dimensions that depend on the images."""
-    sides = {spec.name: tuple(side if isinstance(side, int) else "any" for side in spec.shape) for spec in specs}
-    return {spec.name: replace(spec, shape=sides[spec.name]) for spec in specs}
+    return {spec.name: replace(spec, shape=tuple(map(_plain, spec.shape))) for spec in specs}
+
+
+def _plain(side: Dimension) -> Dimension:
+    return side if isinstance(side, int) or side == UNTOLD else "any"
 
 
 def _listed(names: Iterable[str]) -> str:

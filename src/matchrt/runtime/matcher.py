@@ -13,13 +13,17 @@ from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter, require_dense
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_checks import require_single_pair
+from matchrt.runtime.engine_file import EngineFile, read_engine
 from matchrt.runtime.gpu.arrays import on_gpu, stream_handle
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
-from matchrt.runtime.opening import open_named
+from matchrt.runtime.opening import open_named, open_session
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import Session, SessionOptions
+from matchrt.runtime.split.features import Features
+from matchrt.runtime.split.parts import require_engine_files
+from matchrt.runtime.split.sessions import PartSessions, SharedParts, same_engine
 from matchrt.runtime.streaming import PairRun, plan_pair, stream_matches
 from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
@@ -36,9 +40,9 @@ class Matcher:
     >>> matches = matcher.match("a.jpg", "b.jpg")
     >>> matches.keypoints0                        # [N, 2] pixels of a.jpg: x right, y down, (0, 0) a pixel's centre
 
-    engine: an engine file, a bundled model's name, the name of a model that `store` has one engine of, or an open
-        session. The session then belongs to the matcher, which closes it when it is closed itself, or if it refuses the
-        session.
+    engine: an engine file, a bundled model's name, the name of a model that `store` has one engine of, an engine that
+        was read already, or an open session. The session then belongs to the matcher, which closes it when it is closed
+        itself, or if it refuses the session.
     options: how to read, run and match. For an open session, `threads`, `device`, `backend` and `cuda_graph` have no
         effect.
     store: where engines are looked for; None for the default store.
@@ -48,12 +52,17 @@ class Matcher:
 
     def __init__(
         self,
-        engine: str | Path | Session = "loftr-lite",
+        engine: str | Path | EngineFile | Session = "loftr-lite",
         options: MatcherOptions | None = None,
         store: EngineStore | None = None,
     ) -> None:
         options = options or MatcherOptions()
-        self._session: Session = _open(engine, options, store) if isinstance(engine, str | Path) else engine
+        self._session: Session = _open(engine, options, store)
+        self._shared_parts: SharedParts | None = None
+        self._parts: PartSessions | None = None
+        if isinstance(engine, str | Path | EngineFile):
+            self._shared_parts = SharedParts(lambda: self._read_again(engine, store), _session_options(options))
+        self._owns_parts = True
         self._spare: list[Session] = []
         self._workspaces = Workspaces()
         self._known_route: FrameRoute | None = None
@@ -69,7 +78,9 @@ class Matcher:
 
         Errors: those of `Session.fork`, such as session-closed.
         """
-        return type(self)(self._session.fork(), self.options)
+        other = type(self)(self._session.fork(), self.options)
+        other._shared_parts, other._owns_parts = self._shared_parts, False
+        return other
 
     @property
     def manifest(self) -> EngineManifest:
@@ -169,6 +180,37 @@ class Matcher:
                     raise outcome
                 yield outcome
 
+    def features(self, image: ImageLike, name: str = "array", *, on_host: bool = False) -> Features:
+        """What the engine knows of one image alone, for `match_features`: computed once, it serves in any number of
+        pairs, on either side.
+
+        image: what `match` takes in host memory.
+        name: what messages and `Matches` call an array.
+        on_host: bring the maps of an engine on a GPU to host memory; they stay on the GPU without it, and its memory is
+            free when nothing refers to them any more.
+        Errors: image-* of `as_image`, image-prepared, fit-size; split-missing if the engine was built without its
+        parts; split-graph if the engine has no such part, or the matcher has only its session; option-range if images
+        are stretched in pairs; size-memory, out-of-memory, session-*.
+        """
+        parts = self._part_sessions()
+        return parts.compute(self._adapter, self._adapter.prepare(image, name), on_host)
+
+    def match_features(self, features0: Features, features1: Features) -> Matches:
+        """The matches of two images whose features were computed before, as `match` gives them.
+
+        On ONNX Runtime and OpenVINO they have the same bits as those of `match`. Errors: features-engine,
+        features-size, split-missing, split-graph; size-memory, out-of-memory, session-*.
+        """
+        return self._part_sessions().start(self._adapter, features0, features1).matches()
+
+    @property
+    def parts(self) -> PartSessions:
+        """The sessions of the engine's two parts, which `features` and `match_features` run.
+
+        Errors: split-missing, split-graph, manifest-invalid, engine-*; session-closed.
+        """
+        return self._part_sessions()
+
     def warm_up(self) -> None:
         """Runs once on blank images, so that the first real pair is not slower than the rest.
 
@@ -195,6 +237,10 @@ class Matcher:
         """Closes the session and frees the engine; later runs raise session-closed. Raises nothing."""
         while self._spare:
             self._spare.pop().close()
+        if self._parts is not None:
+            self._parts.close()
+        if self._shared_parts is not None and self._owns_parts:
+            self._shared_parts.close()
         self._session.close()
 
     def __enter__(self) -> Matcher:
@@ -204,6 +250,24 @@ class Matcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _part_sessions(self) -> PartSessions:
+        if self._parts is None:
+            if self._shared_parts is None:
+                raise MatchRTError(
+                    "split-graph",
+                    "This matcher was given an open session, which does not say how its engine falls into parts.",
+                    "Make it from the engine's file or name, or match whole pairs.",
+                )
+            self._parts = self._shared_parts.fork()
+        return self._parts
+
+    def _read_again(self, engine: str | Path | EngineFile, store: EngineStore | None) -> EngineFile:
+        """The whole engine, which is read once more so that its bytes are not kept for this."""
+        backend = self.manifest.backend
+        require_engine_files(backend)
+        file = engine if isinstance(engine, EngineFile) else read_engine(engine, store, backend)
+        return same_engine(file, self.manifest)
 
     def _begin(self, image0: ImageLike, image1: ImageLike, workspace: Workspace) -> PairRun:
         pair = plan_pair(self._adapter, (image0, image1), self._choose)
@@ -245,6 +309,11 @@ class Matcher:
         return PairRun.start_frames(self._adapter, session, pair).matches()
 
 
-def _open(engine: str | Path, chosen: MatcherOptions, store: EngineStore | None) -> Session:
-    options = SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph)
-    return open_named(engine, options, store, chosen.backend)
+def _open(engine: str | Path | EngineFile | Session, chosen: MatcherOptions, store: EngineStore | None) -> Session:
+    if isinstance(engine, str | Path):
+        return open_named(engine, _session_options(chosen), store, chosen.backend)
+    return open_session(engine, _session_options(chosen)) if isinstance(engine, EngineFile) else engine
+
+
+def _session_options(chosen: MatcherOptions) -> SessionOptions:
+    return SessionOptions(threads=chosen.threads, device=chosen.device, cuda_graph=chosen.cuda_graph)

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from matchrt.runtime.engine_file import EngineFile
 from matchrt.runtime.gpu.blocks import Blocks, grown
 from matchrt.runtime.gpu.frames.copies import copies_frames
 from matchrt.runtime.gpu.frames.stage import FramePair, FrameStage
+from matchrt.runtime.gpu.kept import KeptMaps, KeptTensor, keep, send_each
 from matchrt.runtime.gpu.layout import Shapes
 from matchrt.runtime.gpu.loaded import LoadedEngine
 from matchrt.runtime.gpu.outputs import GpuOutputs
@@ -136,20 +137,40 @@ class TensorRTSession:
             returns.
         Errors: session-input, session-busy, session-closed, session-failed, out-of-memory, engine-graph, cuda-failed.
         """
-        self._require_idle()
-        ready = self._checked(inputs)
-        for name, view in ready.staged:
-            given = inputs[name]
-            if not _same_memory(view, given):  # what was written into `staging` lies there already
-                view[...] = given
-        stream, memory, events = self._stream.handle, self._held(), self._events
+        ready, stream = self._staged(inputs), self._stream.handle
         with self._ending(stream):
-            events.begin.record(stream)
-            copy_to_device(memory.inputs.device.pointer, memory.inputs.host.pointer, ready.runner.inputs.size, stream)
-            events.sent.record(stream)
-            self._run_engine(ready, stream)
+            self._send_and_run(ready, stream)
             self._fetch(ready, stream)
         self._pending = _PendingRun(self, ready, stream, {})
+        return self._pending
+
+    def run_kept(self, inputs: Arrays) -> KeptMaps:
+        """Runs on host arrays as `run` does, and leaves the outputs on the GPU, in memory of their own.
+
+        They stay good as long as they are referred to. Errors: those of `start`.
+        """
+        ready, stream = self._staged(inputs), self._stream.handle
+        with self._ending(stream):
+            self._send_and_run(ready, stream)
+            kept = keep(ready.runner, self._held().outputs.device, stream)
+            self._stream.wait()
+        return kept
+
+    def start_on_kept(self, inputs: Mapping[str, npt.NDArray[Any] | KeptTensor]) -> Pending:
+        """Starts a run of which some inputs are on the GPU already.
+
+        inputs: arrays `[B, ...]` in host memory or what `run_kept` left on this GPU, by name; see `start`.
+        Errors: those of `start`.
+        """
+        given: Any = dict(inputs)
+        ready, stream, memory = self._staged(given), self._stream.handle, self._held()
+        with self._ending(stream):
+            self._events.begin.record(stream)
+            send_each(given, ready.runner.inputs, memory.inputs.host, memory.inputs.device, stream)
+            self._events.sent.record(stream)
+            self._run_engine(ready, stream)
+            self._fetch(ready, stream)
+        self._pending = _PendingRun(self, ready, stream, {}, given)
         return self._pending
 
     def staging(self, shapes: Shapes) -> Arrays | None:
@@ -280,6 +301,24 @@ class TensorRTSession:
     def _own(self, resource: Any) -> Any:
         self._closers.callback(resource.close)
         return resource
+
+    def _staged(self, inputs: Arrays) -> _Ready:
+        """Checks the inputs, and puts those of host memory into the pinned memory that they are sent from."""
+        self._require_idle()
+        ready = self._checked(inputs)
+        for name, view in ready.staged:
+            given = inputs[name]
+            # What was written into `staging` lies there already.
+            if not isinstance(given, KeptTensor) and not _same_memory(view, given):
+                view[...] = given
+        return ready
+
+    def _send_and_run(self, ready: _Ready, stream: int) -> None:
+        memory, events = self._held(), self._events
+        events.begin.record(stream)
+        copy_to_device(memory.inputs.device.pointer, memory.inputs.host.pointer, ready.runner.inputs.size, stream)
+        events.sent.record(stream)
+        self._run_engine(ready, stream)
 
     def _checked(self, inputs: Arrays) -> _Ready:
         """Checks the inputs and returns their runner.
