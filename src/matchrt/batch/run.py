@@ -17,7 +17,9 @@ from matchrt.batch.names import readable
 from matchrt.batch.output import Output
 from matchrt.batch.places import Places
 from matchrt.batch.results import ImageFacts, ListedPair, Result
+from matchrt.batch.run_report import write_report
 from matchrt.batch.sources import check_all
+from matchrt.batch.view_graph import ViewGraph
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.options import MatcherOptions
@@ -45,12 +47,16 @@ class BatchRun:
     output: the output that is written at the end.
     journal: file that keeps results; None for `OUTPUT.journal` beside the output.
     retry_failed: whether pairs that failed in an earlier run are tried again.
+    report: page about the run that is written at the end; None for none.
+    beside: other files that the command writes, which must be no image and no other output.
     """
 
     source: PairSource
     output: Output
     journal: Path | None = None
     retry_failed: bool = False
+    report: Path | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def journal_path(self) -> Path:
@@ -59,7 +65,8 @@ class BatchRun:
 
     def places(self) -> Places:
         """The files that the run writes. Error: output-twice, if two of them are one."""
-        return Places(self.journal_path, self.output.files, self.output.failed)
+        pages = () if self.report is None else (self.report,)
+        return Places(self.journal_path, [*self.output.files, *pages, *self.beside], self.output.failed)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class BatchReport:
     """The report of a run.
 
     counts: numbers of pairs by their state after the run.
+    graph: which images are connected by pairs whose verdict is `match`, and why others failed.
     verdicts: how many of the matched pairs have which verdict.
     now: number of pairs that were tried in this run.
     written: whether the output was written; False if it was up to date already.
@@ -77,6 +85,7 @@ class BatchReport:
     """
 
     counts: Counts
+    graph: ViewGraph
     verdicts: dict[Word, int]
     now: int
     written: bool
@@ -90,6 +99,7 @@ class BatchReport:
         return {
             **self.counts._asdict(),
             "verdicts": self.verdicts,
+            "view_graph": self.graph.to_json(),
             "tried_now": self.now,
             "output_written": self.written,
             "images_changed": list(self.changed),
@@ -117,12 +127,17 @@ def plan_of(
 
 
 def match_pairs(
-    run: BatchRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
+    run: BatchRun,
+    plan: dict[str, Any],
+    match: Match,
+    tell: Tell | None = None,
+    begun: Callable[[Counts], None] | None = None,
 ) -> tuple[BatchReport, list[Failure]]:
     """Matches the pairs that have no result yet and writes the output. Returns a report and the first 100 failures.
 
     If the process is killed at any moment, the next call goes on after the last commit.
     plan: that of `plan_of`. match: yields results for pairs, in any order. tell: called after every result.
+    begun: called with the numbers of pairs before any is matched.
     Errors: those of `journal`, `output` and `match`; matches-name if no image has a name that the output can hold;
     image-changed if images go on changing while they are matched.
     """
@@ -138,6 +153,8 @@ def match_pairs(
             run.output.forget_refusals(journal)
         _require_names(journal)
         before = journal.counts()
+        if begun is not None:
+            begun(before)
         _match_all(journal, match, before, tell)
         written = not run.output.is_written(journal)
         if written:
@@ -146,8 +163,11 @@ def match_pairs(
         notices = (row.facts.notice for row in journal.images() if row.facts is not None and row.facts.notice)
         warnings = tuple(islice(notices, _MOST_TOLD))
         seconds = time.perf_counter() - start
-        counts, verdicts = journal.counts(), journal.verdicts()
-        return BatchReport(counts, verdicts, before.waiting, written, changed, warnings, mended, seconds), failures
+        counts, verdicts, graph = journal.counts(), journal.verdicts(), ViewGraph.of(journal)
+        if run.report is not None:
+            write_report(run.report, journal, graph, run.source.base, run.output.path.name)
+        report = BatchReport(counts, graph, verdicts, before.waiting, written, changed, warnings, mended, seconds)
+        return report, failures
 
 
 def _forget_changed(journal: Journal, root: Path) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from matchrt.cli import (
     match,
     match_many,
     models,
+    pairs,
     serve,
     verify,
 )
@@ -57,6 +58,7 @@ def root(
 
 
 app.command("match", epilog=match.EPILOG)(match.match)
+app.command("pairs", epilog=pairs.EPILOG)(pairs.pairs)
 app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
 app.command("download", epilog=download.EPILOG)(download.download)
 app.command("build", epilog=build.EPILOG)(build.build)

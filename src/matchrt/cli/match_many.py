@@ -59,6 +59,13 @@ class Cameras(str, Enum):
     single = "single"
 
 
+class MapperChoice(str, Enum):
+    """COLMAP's mappers."""
+
+    incremental = "incremental"
+    glob = "global"
+
+
 def match_many(
     pairs: Annotated[Path, typer.Argument(help="Text file with two paths in each line, or folder of images.")],
     output: Annotated[
@@ -72,6 +79,22 @@ def match_many(
         typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),
     ] = None,
     window: WindowOption = None,
+    by: Annotated[
+        By | None, typer.Option(help="With one folder: how pairs are chosen; default: all, or those of --window.")
+    ] = None,
+    loop: LoopOption = False,
+    neighbours: NeighboursOption = 20,
+    max_distance: MaxDistanceOption = 100.0,
+    max_seconds: MaxSecondsOption = None,
+    min_similarity: MinSimilarityOption = -1.0,
+    retrieval_engine: RetrievalEngineOption = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Page (.html) to write: numbers, view graph, worst pairs, images left alone.")
+    ] = None,
+    sparse_map: Annotated[
+        Path | None, typer.Option("--map", help="For .db: folder to write COLMAP's map to, made of the database.")
+    ] = None,
+    mapper: Annotated[MapperChoice, typer.Option(help="With --map: COLMAP's mapper.")] = MapperChoice.incremental,
     journal: Annotated[
         Path | None, typer.Option(help="File that keeps results during the run; default: OUTPUT.journal.")
     ] = None,
