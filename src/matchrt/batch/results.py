@@ -94,8 +94,8 @@ class Found:
         """The result with a verdict and without timings, so that equal matches are equal results."""
         found = judge(matches)
         # Rounded to what is stored, so that a result is the same before and after.
-        numbers = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
-        judged = Judged(found.verdict, *numbers, found.evidence.inliers)
+        probability, log10_nfa = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
+        judged = Judged(found.verdict, probability, log10_nfa, found.evidence.inliers)
         return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1, judged)
 
 

@@ -39,6 +39,16 @@ Match = Callable[[Iterable[ListedPair]], Iterator[Result]]
 Tell = Callable[[int, int], None]
 
 
+def journal_of(output: Output, journal: Path | None) -> Path:
+    """The file of the journal. journal: None for `OUTPUT.journal` beside the output. Raises nothing."""
+    return journal or output.path.with_name(f"{output.path.name}.journal")
+
+
+def run_places(output: Output, journal: Path | None, beside: Iterable[Path] = ()) -> Places:
+    """The files that a run writes. beside: those that are no outputs. Error: output-twice, if two of them are one."""
+    return Places(journal_of(output, journal), [*output.files, *beside], output.failed)
+
+
 @dataclass(frozen=True)
 class BatchRun:
     """The settings of a run.
@@ -48,7 +58,7 @@ class BatchRun:
     journal: file that keeps results; None for `OUTPUT.journal` beside the output.
     retry_failed: whether pairs that failed in an earlier run are tried again.
     report: page about the run that is written at the end; None for none.
-    beside: other files that the command writes, which must be no image and no other output.
+    beside: all other files that the command writes, which must be no image and no output.
     """
 
     source: PairSource
@@ -61,12 +71,11 @@ class BatchRun:
     @property
     def journal_path(self) -> Path:
         """The file of the journal."""
-        return self.journal or self.output.path.with_name(f"{self.output.path.name}.journal")
+        return journal_of(self.output, self.journal)
 
     def places(self) -> Places:
         """The files that the run writes. Error: output-twice, if two of them are one."""
-        pages = () if self.report is None else (self.report,)
-        return Places(self.journal_path, [*self.output.files, *pages, *self.beside], self.output.failed)
+        return run_places(self.output, self.journal, self.beside)
 
 
 @dataclass(frozen=True)

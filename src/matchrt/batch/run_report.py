@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:c
 td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}
 svg{width:100%;background:#fafafa;border:1px solid #e4e4e7}
 line{stroke:#2563eb;stroke-opacity:.35}circle{fill:#1e3a8a}rect{fill:#2563eb}text{font-size:12px;fill:#3f3f46}
-figure{margin:1rem 0}figure img{max-width:100%}.row{display:flex;flex-wrap:wrap;gap:.8rem}.row figure{margin:0;width:160px}
+figure{margin:1rem 0}figure img{max-width:100%}
+.row{display:flex;flex-wrap:wrap;gap:.8rem}.row figure{margin:0;width:160px}
 figcaption{font-size:13px;color:#52525b;overflow-wrap:anywhere}"""
 
 
@@ -48,7 +51,8 @@ def write_report(path: Path, journal: Journal, graph: ViewGraph, root: Path, tit
     parts = (page.numbers(), page.histogram(), page.view_graph(), page.pairs(), page.alone(), page.failures())
     name = html.escape(one_line(title))
     text = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f"<style>{_STYLE}</style></head>"
         f"<body><h1>{name}</h1>{''.join(parts)}</body></html>\n"
     )
     write_text(path, text)
@@ -84,7 +88,7 @@ class _Page:
         parts = [f'<svg viewBox="0 0 600 {24 * len(bars) + 8}" role="img" aria-label="histogram">']
         for row, bar in enumerate(bars):
             y = 24 * row + 8
-            end = f"–{bars[row + 1].least - 1}" if row + 1 < len(bars) else " or more"
+            end = f"-{bars[row + 1].least - 1}" if row + 1 < len(bars) else " or more"
             parts.append(f'<text x="4" y="{y + 12}">{bar.least}{end}</text>')
             parts.append(f'<rect x="90" y="{y}" width="{440 * bar.count / most:.1f}" height="16"/>')
             parts.append(f'<text x="{96 + 440 * bar.count / most:.1f}" y="{y + 12}">{bar.count}</text>')
@@ -110,7 +114,7 @@ class _Page:
     def _pair(self, edge: Edge) -> str:
         first, second = self._graph.names[edge.first], self._graph.names[edge.second]
         said = f"probability {edge.judged.probability:.2f}, {edge.judged.inliers} inliers"
-        return _figure(f"{one_line(first)} and {one_line(second)}: {said}", lambda: self._drawn_pair(edge))
+        return _figure(f"{one_line(first)} and {one_line(second)}: {said}", partial(self._drawn_pair, edge))
 
     def _drawn_pair(self, edge: Edge) -> npt.NDArray[np.uint8]:
         first, second = self._graph.names[edge.first], self._graph.names[edge.second]
@@ -128,7 +132,9 @@ class _Page:
         names = [self._graph.names[index] for index in self._graph.alone]
         if not names:
             return ""
-        figures = "".join(_figure(one_line(name), lambda name=name: self._thumbnail(name)) for name in names[:_THUMBNAILS])
+        figures = "".join(
+            _figure(one_line(name), lambda name=name: self._thumbnail(name)) for name in names[:_THUMBNAILS]
+        )
         rest = names[_THUMBNAILS:_NAMES]
         more = "".join(f"<li>{html.escape(one_line(name))}</li>" for name in rest)
         more += f"<li>… {len(names) - _NAMES} more</li>" if len(names) > _NAMES else ""
@@ -150,7 +156,7 @@ def _table(rows: dict[str, Any]) -> str:
     return f"<table>{''.join(cells)}</table>"
 
 
-def _figure(caption: str, draw: Any) -> str:
+def _figure(caption: str, draw: Callable[[], npt.NDArray[np.uint8]]) -> str:
     """A picture with a caption. Whatever is wrong with one image concerns its picture only."""
     text = html.escape(caption)
     try:

@@ -12,11 +12,14 @@ import typer
 
 from matchrt.cli.completion import engine_names
 from matchrt.cli.output import error_json, progress_of, stderr, stdout
+from matchrt.errors import MatchRTError
 
 if TYPE_CHECKING:
+    from matchrt.batch.listing import PairSource
     from matchrt.batch.pairing.choose import Chosen, FolderImages
     from matchrt.batch.pairing.describing import Descriptors
     from matchrt.batch.pairing.options import PairingOptions
+    from matchrt.batch.places import Places
     from matchrt.runtime.options import MatcherOptions
     from matchrt.store import EngineStore
 
@@ -91,12 +94,71 @@ class Retrieval:
             return describe_folder(matcher, images.folder, names, self.kept_in, size, tell)
 
 
-def choose(folder: Path, options: PairingOptions, output: Path, retrieval: Retrieval, quiet: bool) -> Chosen:
-    """Chooses the pairs of a folder and writes the list. Errors: those of `batch.pairing.choose`."""
+def choose(
+    folder: Path, options: PairingOptions, output: Path, retrieval: Retrieval, quiet: bool, below: str = ""
+) -> Chosen:
+    """Chooses the pairs of a folder and writes the list. Errors: those of `batch.pairing.choose`.
+
+    below: what precedes names in the list.
+    """
     from matchrt.batch.pairing.choose import images_of, write_chosen
 
     images = images_of(folder)
-    return write_chosen(images, options, output, lambda names: retrieval.describe(images, names, quiet))
+    return write_chosen(images, options, output, lambda names: retrieval.describe(images, names, quiet), below)
+
+
+@dataclass(frozen=True)
+class RunPairing:
+    """The pairs of a run of `match-many` that are chosen first. Their list is a file beside the output.
+
+    folder: the images.
+    root: the folder that names start from; None for `folder`.
+    listing: the list of pairs.
+    descriptors: the file that keeps descriptors.
+    options: how the pairs are chosen.
+    """
+
+    folder: Path
+    root: Path | None
+    listing: Path
+    descriptors: Path
+    options: PairingOptions
+
+    @classmethod
+    def of(cls, folder: Path, root: Path | None, output: Path, options: PairingOptions) -> RunPairing:
+        """For an output of `match-many`. Error: pairs-folders if `folder` is a list."""
+        if folder.is_file():
+            raise MatchRTError(
+                "pairs-folders",
+                f"'{folder}' is a file, and pairs are chosen in a folder.",
+                "Leave --by and --loop out.",
+            )
+        listing, descriptors = (output.with_name(f"{output.name}.{what}") for what in ("pairs.txt", "descriptors"))
+        return cls(folder, root, listing, descriptors, options)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are written."""
+        return (self.listing, self.descriptors) if self.options.how == "retrieval" else (self.listing,)
+
+    def require_apart(self, places: Places) -> None:
+        """Raises `output-is-input` if an image is a file that the run writes. Errors: those of `images_of`."""
+        from matchrt.batch.pairing.choose import images_of
+
+        check = places.image_check(self.folder)
+        for name in images_of(self.folder).names:
+            check(name)
+
+    def choose(self, retrieval: Retrieval, quiet: bool) -> Chosen:
+        """Writes the list. Errors: those of `batch.pairing.choose`."""
+        below = "" if self.root is None else f"{self.folder.absolute().as_posix()}/"
+        return choose(self.folder, self.options, self.listing, retrieval, quiet, below)
+
+    def source(self) -> PairSource:
+        """The pairs of the list."""
+        from matchrt.batch.listing import PairSource
+
+        return PairSource(self.listing, self.root or self.folder)
 
 
 def chosen_json(chosen: Chosen) -> dict[str, object]:

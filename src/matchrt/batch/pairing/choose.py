@@ -108,10 +108,13 @@ def require_ready(options: PairingOptions, images: FolderImages) -> None:
         require_index(len(images.names))
 
 
-def write_chosen(images: FolderImages, options: PairingOptions, output: Path, describe: Describe) -> Chosen:
+def write_chosen(
+    images: FolderImages, options: PairingOptions, output: Path, describe: Describe, below: str = ""
+) -> Chosen:
     """Chooses the pairs and writes them atomically, two names a line.
 
-    describe: gives the descriptors of images by their names; called for `retrieval` alone.
+    describe: gives the descriptors of images by their names; called for `retrieval` alone. below: what precedes names
+        in the list, such as `folder/`.
     Errors: the module's, output-unwritable.
     """
     require_ready(options, images)
@@ -126,7 +129,7 @@ def write_chosen(images: FolderImages, options: PairingOptions, output: Path, de
         raise no_pairs(images.folder, images.skipped)
     with atomic_path(output) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for i, j in chain([first], ahead):
-            lines.write(f"{_quoted(images.names[i])} {_quoted(images.names[j])}\n")
+            lines.write(f"{_quoted(below + images.names[i])} {_quoted(below + images.names[j])}\n")
     alone = [name for number, name in enumerate(images.names) if number not in pairs.seen]
     computed, seconds = (None, 0.0) if described is None else (described.computed, described.seconds)
     count = len(images.names) + len(images.failed)

@@ -1,8 +1,8 @@
 """The coarse map among an engine's features of one image.
 
-Maps have the names and the layout that the graph gave them: [1, C, h, w], [1, h, w, C] or [1, h·w, C]. A coarse map has a
-vector for each coarse cell of the network's image. If there are several, such as what attention makes of the backbone's
-map, the first one with the fewest channels is nearest to the backbone.
+Maps have the names and the layout that the graph gave them: [1, C, h, w], [1, h, w, C] or [1, h·w, C]. A coarse map has
+a vector for each coarse cell of the network's image. If there are several, such as what attention makes of the
+backbone's map, the first one with the fewest channels is nearest to the backbone.
 
 Error: pairs-engine.
 """

@@ -34,6 +34,8 @@ from matchrt.runtime.preprocess import PreparedImage
 # Long side in pixels of the images that are described. Larger ones take longer and are found no better.
 LONG_SIDE = 320
 _COMMIT_IMAGES, _COMMIT_SECONDS = 64, 1.0
+# Images and vectors of each that the vocabulary is made of.
+_WORD_IMAGES, _WORD_VECTORS, _SEED = 64, 256, 0
 
 Tell = Callable[[int, int], None]
 
@@ -73,7 +75,7 @@ def describe_folder(
     found: dict[int, Described] = {}
     failed: dict[int, MatchRTError] = {}
     with DescriptorStore(kept_in, _made_by(matcher)) as store:
-        vocabulary = _vocabulary(matcher, store)
+        vocabulary = _vocabulary(matcher, store, root, names)
         for number, name in enumerate(names):
             kept = store.find(name)
             if kept is not None and changed_since(root / name, kept[0]) is not None and (root / name).is_file():
@@ -108,12 +110,22 @@ def _made_by(matcher: Matcher) -> str:
     return sha256_bytes(repr(parts).encode())
 
 
-def _vocabulary(matcher: Matcher, store: DescriptorStore) -> Vocabulary:
-    """The engine's words, which are kept: on another kind of CPU they would differ in their last digits."""
+def _vocabulary(matcher: Matcher, store: DescriptorStore, root: Path, names: Sequence[str]) -> Vocabulary:
+    """The words of the folder, which are kept, so that images which are added later get the same ones.
+
+    They come from the package's photographs, which can always be read, and from images spread over the folder.
+    """
     kept = store.words()
     if kept is not None:
         return Vocabulary(kept)
-    found = Vocabulary.of([_vectors(matcher, path) for path in sorted(photographs_folder().glob("*.jpg"))])
+    dice = np.random.default_rng(_SEED)
+    samples = [_vectors(matcher, path) for path in sorted(photographs_folder().glob("*.jpg"))]
+    for name in names[:: -(-len(names) // _WORD_IMAGES)]:
+        read = read_source(matcher.adapter.prepare, root / name)
+        if isinstance(read, SourceImage):
+            assert isinstance(read.prepared, PreparedImage)  # `adapter.prepare` gives no other
+            samples.append(_vectors(matcher, read.prepared))
+    found = Vocabulary.of([dice.permutation(vectors)[:_WORD_VECTORS] for vectors in samples])
     store.put_words(found.words)
     return found
 

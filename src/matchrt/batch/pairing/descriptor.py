@@ -1,12 +1,11 @@
 """A descriptor of a whole image: images that show the same things have similar ones.
 
-It is VLAD (Jégou et al., "Aggregating local descriptors into a compact image representation", CVPR 2010) over the coarse
-features of an engine, normalised by word (Arandjelović and Zisserman, "All about VLAD", CVPR 2013). The words are the
-k-means of the engine's features of the package's two photographs. So every engine with coarse features has words of its
-own, and there is nothing to train or to ship; bench/README.md has the figures beside those of trained words and of other
-descriptors.
+It is VLAD (Jégou et al., "Aggregating local descriptors into a compact image representation", CVPR 2010) over the
+coarse features of an engine, normalised by word (Arandjelović and Zisserman, "All about VLAD", CVPR 2013). The words
+are the k-means of the engine's features of images of the folder itself. So every engine with coarse features has its
+words, and nothing is trained or shipped; bench/README.md has the figures beside trained words and other descriptors.
 
-Errors: those of `coarse`.
+Nothing here raises.
 """
 
 from __future__ import annotations
