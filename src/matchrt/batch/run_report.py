@@ -120,7 +120,7 @@ class _Page:
         first, second = self._graph.names[edge.first], self._graph.names[edge.second]
         found = self._journal.found_of(edge.pair)
         images = self._read(first), self._read(second)
-        nobody = Provenance("", "", "fp32", "", "", (1, 1), (1, 1))
+        nobody = Provenance("match-many", "", "fp32", "", "", (1, 1), (1, 1))
         refs = found.image0.ref(first), found.image1.ref(second)
         matches = MatchData(found.keypoints0, found.keypoints1, found.scores, *refs, {}, nobody)
         return draw_matches(*images, matches, max_lines=_LINES, max_height=_PAIR_HEIGHT)
@@ -132,9 +132,7 @@ class _Page:
         names = [self._graph.names[index] for index in self._graph.alone]
         if not names:
             return ""
-        figures = "".join(
-            _figure(one_line(name), lambda name=name: self._thumbnail(name)) for name in names[:_THUMBNAILS]
-        )
+        figures = "".join(_figure(one_line(name), partial(self._thumbnail, name)) for name in names[:_THUMBNAILS])
         rest = names[_THUMBNAILS:_NAMES]
         more = "".join(f"<li>{html.escape(one_line(name))}</li>" for name in rest)
         more += f"<li>… {len(names) - _NAMES} more</li>" if len(names) > _NAMES else ""
