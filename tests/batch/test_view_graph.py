@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matchrt.batch.graph_drawing import drawn
 from matchrt.batch.journal import Journal
 from matchrt.batch.results import Found, ImageFacts, Judged, Result
 from matchrt.batch.run_report import write_report
-from matchrt.batch.view_graph import Edge, ViewGraph, connected, weakest
+from matchrt.batch.view_graph import Edges, ViewGraph, connected
 from matchrt.cli.output import MinuteLines, duration
 from matchrt.errors import MatchRTError
 
@@ -49,9 +50,9 @@ def test_what_is_connected(journal: Journal) -> None:
     assert names == [["a.png", "b.png", "c.png"]]
     assert {graph.names[node] for node in graph.alone} == {"d.png", EVIL}
     assert graph.failed_by == {"image-missing": 2}
-    assert [(edge.judged.inliers, edge.judged.verdict) for edge in graph.verified] == [(57, "match"), (12, "match")]
+    assert graph.verified.inliers.tolist() == [57, 12] and graph.doubtful.inliers.tolist() == [4]
     assert {bar.least: bar.count for bar in graph.histogram() if bar.count} == {10: 1, 40: 1}
-    assert weakest(graph.verified, 1) == [graph.verified[1]]
+    assert graph.verified.weakest(1) == graph.verified.likeliest(2)[1:] == [graph.verified.edge(1)]
 
 
 def test_components_of_a_graph() -> None:
@@ -71,10 +72,10 @@ def test_a_page_shows_all_and_obeys_no_name(journal: Journal, tmp_path: Path) ->
 
 @pytest.mark.parametrize("nodes", [2, 50, 1500])
 def test_drawings_stay_within_their_frame(nodes: int) -> None:
-    judged = Judged("match", 0.99, -40.0, 57)
-    edges = tuple(Edge(i, i, i + 1, judged) for i in range(0, nodes - 1) if i % 7 != 6)
-    groups = tuple(g for g in connected(nodes, [(e.first, e.second) for e in edges]) if len(g) > 1)
-    graph = ViewGraph(tuple(map(str, range(nodes))), edges, (), groups, (), {})
+    rows = [(i, i, i + 1, 0.99, 57) for i in range(nodes - 1) if i % 7 != 6]
+    edges = Edges.of(array("d", [value for row in rows for value in row]))
+    groups = tuple(group for group in connected(nodes, edges.nodes.tolist()) if len(group) > 1)
+    graph = ViewGraph(tuple(map(str, range(nodes))), edges, Edges.of(array("d")), groups, (), {})
     picture, shown = drawn(graph)
     assert picture.count("<circle") == shown <= 600 and "nan" not in picture
     places = [float(part.split('"')[1]) for part in picture.split("cx=")[1:]]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.batch.names import one_line
-from matchrt.batch.view_graph import Edge, ViewGraph
+from matchrt.batch.view_graph import ViewGraph
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -29,26 +29,28 @@ def drawn(graph: ViewGraph) -> tuple[str, int]:
     Images without a partner are not drawn. Raises nothing.
     """
     nodes = [node for group in graph.components for node in group][:_MOST_NODES]
-    place = {node: number for number, node in enumerate(nodes)}
-    edges = [edge for edge in graph.verified if edge.first in place and edge.second in place]
-    edges = sorted(edges, key=lambda edge: -edge.judged.inliers)[:_MOST_EDGES]
+    place = np.full(len(graph.names), -1)
+    place[nodes] = np.arange(len(nodes))
+    drawable = np.flatnonzero((place[graph.verified.nodes] >= 0).all(1))
+    strongest = drawable[np.argsort(-graph.verified.inliers[drawable], kind="stable")[:_MOST_EDGES]]
     if not nodes:
         return "", 0
-    groups = [[place[node] for node in group if node in place] for group in graph.components]
-    links = np.array([(place[edge.first], place[edge.second]) for edge in edges]).reshape(-1, 2)
+    groups = [[int(place[node]) for node in group if place[node] >= 0] for group in graph.components]
+    links = place[graph.verified.nodes[strongest]]
     points = _placed([group for group in groups if group], links, len(nodes))
     height = float(points[:, 1].max()) + _MARGIN
     parts = [f'<svg viewBox="0 0 {_SIDE:.0f} {height:.0f}" role="img" aria-label="view graph">']
-    parts += [_line(edge, *points[list(link)]) for edge, link in zip(edges, links, strict=True)]
+    inliers = graph.verified.inliers[strongest].tolist()
+    parts += [_line(count, *points[link]) for count, link in zip(inliers, links, strict=True)]
     parts += [_circle(graph.names[node], *points[number]) for number, node in enumerate(nodes)]
     return "".join([*parts, "</svg>"]), len(nodes)
 
 
-def _line(edge: Edge, start: Float64Array, end: Float64Array) -> str:
-    width = 0.6 + min(3.0, math.log10(1 + edge.judged.inliers))
+def _line(inliers: int, start: Float64Array, end: Float64Array) -> str:
+    width = 0.6 + min(3.0, math.log10(1 + inliers))
     return (
         f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" '
-        f'stroke-width="{width:.1f}"><title>{edge.judged.inliers} inliers</title></line>'
+        f'stroke-width="{width:.1f}"><title>{inliers} inliers</title></line>'
     )
 
 

@@ -22,7 +22,7 @@ from matchrt._util.atomic import write_text
 from matchrt.batch.graph_drawing import drawn
 from matchrt.batch.journal import Journal
 from matchrt.batch.names import one_line
-from matchrt.batch.view_graph import Edge, ViewGraph, weakest
+from matchrt.batch.view_graph import Edge, ViewGraph
 from matchrt.errors import MatchRTError
 from matchrt.runtime.draw import draw_matches
 from matchrt.runtime.image import Image, read_image
@@ -103,8 +103,8 @@ class _Page:
         return f"<h2>View graph</h2>{picture}{left_out}"
 
     def pairs(self) -> str:
-        least = weakest(self._graph.verified, _PAIRS)
-        doubtful = weakest(self._graph.doubtful, len(self._graph.doubtful))[-_PAIRS:][::-1]
+        least = self._graph.verified.weakest(_PAIRS)
+        doubtful = self._graph.doubtful.likeliest(_PAIRS)
         parts = []
         for title, edges in (("Weakest verified pairs", least), ("Doubtful pairs", doubtful)):
             if edges:
@@ -113,7 +113,7 @@ class _Page:
 
     def _pair(self, edge: Edge) -> str:
         first, second = self._graph.names[edge.first], self._graph.names[edge.second]
-        said = f"probability {edge.judged.probability:.2f}, {edge.judged.inliers} inliers"
+        said = f"probability {edge.probability:.2f}, {edge.inliers} inliers"
         return _figure(f"{one_line(first)} and {one_line(second)}: {said}", partial(self._drawn_pair, edge))
 
     def _drawn_pair(self, edge: Edge) -> npt.NDArray[np.uint8]:

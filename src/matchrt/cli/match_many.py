@@ -40,6 +40,7 @@ from matchrt.cli.pairing import (
     RunPairing,
     chosen_json,
     print_chosen,
+    require_no_window,
 )
 from matchrt.cli.run_summary import check_page, print_graph, print_map
 from matchrt.errors import MatchRTError
@@ -205,10 +206,7 @@ def match_many(
     chosen, pairing, beside = None, None, () if report is None else (report,)
     if by is not None or loop:
         chosen_by = By.window if by is None else by
-        if chosen_by is not By.window and (loop or window is not None):
-            raise MatchRTError(
-                "usage", f"--window or --loop is given with --by {chosen_by.value}.", "Leave one of them out."
-            )
+        require_no_window(chosen_by, window, loop)
         span = PairingOptions.window if window is None else window
         wanted = PairingOptions(chosen_by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
         pairing = RunPairing.of(pairs, root, output, wanted)

@@ -60,6 +60,12 @@ RetrievalEngineOption = Annotated[
 ]
 
 
+def require_no_window(by: By, window: int | None, loop: bool) -> None:
+    """Raises `usage` if options of the window are given with another way."""
+    if by is not By.window and (loop or window is not None):
+        raise MatchRTError("usage", f"--window or --loop is given with --by {by.value}.", "Leave one of them out.")
+
+
 @dataclass(frozen=True)
 class Retrieval:
     """What describes images for retrieval.

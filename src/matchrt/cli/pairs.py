@@ -15,6 +15,7 @@ from matchrt.cli.options import (
     MaxMegapixelsOption,
     StoreOption,
     StretchChoice,
+    WindowOption,
     matcher_options,
     store_at,
 )
@@ -31,6 +32,7 @@ from matchrt.cli.pairing import (
     choose,
     chosen_json,
     print_chosen,
+    require_no_window,
 )
 
 EPILOG = "Example: matchrt pairs images --by retrieval --neighbours 20 --output pairs.txt"
@@ -40,9 +42,7 @@ def pairs(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
     output: Annotated[Path, typer.Option(help="List to write: two names in each line, as match-many reads it.")],
     by: Annotated[By, typer.Option(help="How the pairs are chosen.")] = By.retrieval,
-    window: Annotated[
-        int, typer.Option(min=1, help="With --by window: pair each image with the N images that follow it.")
-    ] = 10,
+    window: WindowOption = None,
     loop: LoopOption = False,
     neighbours: NeighboursOption = 20,
     max_distance: MaxDistanceOption = 100.0,
@@ -74,7 +74,9 @@ def pairs(
     from matchrt.batch.pairing.options import PairingOptions
     from matchrt.batch.places import Places
 
-    options = PairingOptions(by.value, neighbours, window, loop, max_distance, max_seconds, min_similarity)
+    require_no_window(by, window, loop)
+    span = PairingOptions.window if window is None else window
+    options = PairingOptions(by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
     kept_in = descriptors or output.with_name(f"{output.name}.descriptors")
     require_writable(output)
     check = Places(kept_in, [output]).image_check(images)

@@ -23,7 +23,7 @@ def check_page(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix.lower() not in (".html", ".htm"):
-        raise MatchRTError("output-format", f"--report '{path}' has no known suffix.", "Use .html.")
+        raise MatchRTError("output-format", f"--report '{path}' has no known suffix.", "Name it report.html.")
     require_writable(path)
 
 
