@@ -11,6 +11,10 @@ the share of matches within 1 px is printed instead. An engine for a GPU needs i
 
     matchrt build eloftr --checkpoint FILE --backend tensorrt --precision fp16 --split --output eloftr.engine
     python bench/feature_cache.py --engine eloftr.engine
+    python bench/feature_cache.py --engine eloftr.engine --calls 3
+
+--calls N leaves out files and the journal, which may be slower than a GPU: one thread matches all pairs N times by
+`Matcher.match` of prepared images, and N times by `Matcher.features` once an image and `match_features`, in turn.
 
 Exits 1 if results differ where they must not.
 """
@@ -31,6 +35,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from matchrt import Matcher, MatcherOptions
 from matchrt.batch.journal import Journal
 from matchrt.batch.results import unpack
 from matchrt.cli.app import main as matchrt
@@ -116,6 +121,46 @@ def near(one: Path, other: Path) -> float:
     return kept / max(1, total)
 
 
+def by_calls(options: argparse.Namespace, images: Path) -> int:
+    """The same comparison by calls of `Matcher` in this process."""
+    settings = MatcherOptions(device=options.device, backend=options.backend, resize=options.resize, threads=1)
+    rates: dict[str, list[float]] = {"whole": [], "features": []}
+    with Matcher(options.engine, settings) as matcher:
+        prepared = [matcher.prepare_image(path) for path in sorted(images.iterdir())]
+        pairs = [
+            (first, second)
+            for first in range(len(prepared))
+            for second in range(first + 1, min(first + 1 + options.window, len(prepared)))
+        ]
+        for turn in range(options.calls + 1):  # the first turn makes both ready, and does not count
+            start = time.perf_counter()
+            whole = [matcher.match(prepared[first], prepared[second]) for first, second in pairs]
+            middle = time.perf_counter()
+            features = [matcher.features(image) for image in prepared]
+            parts = [matcher.match_features(features[first], features[second]) for first, second in pairs]
+            end = time.perf_counter()
+            del features
+            if turn:
+                rates["whole"].append(len(pairs) / (middle - start))
+                rates["features"].append(len(pairs) / (end - middle))
+                print(
+                    f"whole {rates['whole'][-1]:8.2f} pairs/s, features {rates['features'][-1]:8.2f} pairs/s",
+                    flush=True,
+                )
+    names = ("keypoints0", "keypoints1", "scores")
+    same = all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for one, other in zip(whole, parts, strict=True)
+        for name in names
+    )
+    ratio = statistics.median(rates["features"]) / statistics.median(rates["whole"])
+    counts = sum(map(len, whole)), sum(map(len, parts))
+    print(f"features / whole: {ratio:.2f}; equal bits: {same}; matches {counts[0]} and {counts[1]}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(rates | {"ratio": ratio, "same": same}, indent=2) + "\n")
+    return 0
+
+
 def main() -> int:
     """Prints the rates of both kinds and their ratio."""
     if sys.argv[1:2] == ["--child"]:
@@ -127,7 +172,8 @@ def main() -> int:
     parser.add_argument("--window", type=int, default=10)
     parser.add_argument("--size", default="480x640", help="of the images, HEIGHTxWIDTH")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--resize")
+    parser.add_argument("--resize", type=int)
+    parser.add_argument("--calls", type=int, default=0)
     parser.add_argument("--device")
     parser.add_argument("--backend")
     parser.add_argument("--cache", default="2GB")
@@ -137,11 +183,13 @@ def main() -> int:
     common = ["--engine", options.engine, "--window", str(options.window)]
     for name in ("resize", "device", "backend"):
         if getattr(options, name) is not None:
-            common += [f"--{name}", getattr(options, name)]
+            common += [f"--{name}", str(getattr(options, name))]
     whole, features = Kind("whole", ("--feature-cache", "0")), Kind("features", ("--feature-cache", options.cache))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder / "images", options.images, (height, width))
+        if options.calls:
+            return by_calls(options, folder / "images")
         for _ in range(options.runs):
             for kind in (whole, features):
                 run_once(kind, folder / "images", folder, common)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PILImage
 from support.commands import CommandLine
 from support.pictures import shifted_pair, texture
+from support.tiny_engines import tiny_engine
 
 from matchrt.cli.match_pairs import pair_names
 
@@ -271,3 +272,47 @@ def test_thermal_images_are_warned_of_and_stretched(cli: CommandLine, tmp_path: 
     pytest.importorskip("h5py", reason="h5py is not installed (extra hdf5)")
     many = cli("match-many", tmp_path / "pairs.txt", "--output", output.with_suffix(".h5"), *SMALL, "--stretch", "same")
     assert many.code == 0, many.err
+
+
+def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Path]) -> None:
+    with PILImage.open(pair[1]) as image:
+        image.transpose(PILImage.Transpose.ROTATE_180).save(pair[1], quality=95)
+    ran = cli("match", *pair, *SMALL, "--verify", "homography", "--json")
+    assert ran.code == 0 and ran.json["provenance"]["turned1"] == 180 and ran.json["verdict"] == "match"
+    assert np.allclose(ran.json["geometry"]["matrix"], [[-1, 0, 335], [0, -1, 247], [0, 0, 1]], atol=0.7)
+    assert ran.json["timings_ms"]["retry"] > 0 and "advice" not in ran.json
+    said = cli("match", *pair, *SMALL)
+    assert "the second turned by 180 degrees" in said.out and "Try" not in said.out
+
+
+def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path: Path) -> None:
+    paths = (tmp_path / "a.png", tmp_path / "b.png")
+    for seed, path in enumerate(paths):
+        PILImage.fromarray(texture(120, 160, seed)).save(path)
+    ran = cli("match", *paths, "--resize", "160", "--rotate", "off", "--zoom", "off", "--json")
+    assert ran.json["verdict"] != "match" and "retry" not in ran.json["timings_ms"]
+    assert [text.split(":")[0] for text in ran.json["advice"]] == [
+        "Try --min-score 0.2",
+        "Try --rotate auto",
+        "Try --zoom auto",
+        "Try --effort high",
+    ]
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("a.png b.png\n")
+    ran = cli("match", listing, "--resize", "160", "--effort", "high")
+    assert ran.code == 0 and "Try" not in ran.out
+
+
+def test_an_engine_of_one_size_tries_more_only_if_it_is_asked(
+    cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    engine = tiny_engine(tmp_path)
+    ran = cli("match", *pair, "--engine", engine, "--json")
+    assert ran.code == 0 and "retry" not in ran.json["timings_ms"]
+    assert [text.split(":")[0] for text in ran.json["advice"]][-3:] == [
+        "Try --rotate auto",
+        "Try --zoom auto",
+        "Try --effort high",
+    ]
+    asked = cli("match", *pair, "--engine", engine, "--rotate", "auto", "--json")
+    assert asked.json["timings_ms"]["retry"] > 0 and "Try --rotate auto" not in str(asked.json["advice"])

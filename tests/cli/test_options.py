@@ -40,13 +40,13 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         (
             "--store",
             {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}
-            | {"download", "models", "diagnose", "convert-flax", "inspect", "pairs"},
+            | {"download", "models", "diagnose", "convert-flax", "inspect", "live", "pairs"},
         ),
-        ("--device", {"match", "match-many", "bench", "serve", "doctor", "pairs"}),
-        ("--threads", {"match", "bench", "verify"}),
-        ("--min-score", {"match", "match-many", "bench"}),
-        ("--resize", {"match", "match-many", "bench"}),
-        ("--max-megapixels", {"match", "match-many", "serve", "pairs"}),
+        ("--device", {"match", "match-many", "live", "bench", "serve", "doctor", "pairs"}),
+        ("--threads", {"match", "live", "bench", "verify"}),
+        ("--min-score", {"match", "match-many", "live", "bench"}),
+        ("--resize", {"match", "match-many", "live", "bench"}),
+        ("--max-megapixels", {"match", "match-many", "live", "serve", "pairs"}),
         ("--ignore-exif", {"match", "match-many", "pairs"}),
         ("--stretch", {"match", "match-many"}),
         ("--sample", {"match", "match-many"}),
@@ -54,7 +54,7 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         ("--window", {"match", "match-many", "pairs"}),
         ("--loop", {"match-many", "pairs"}),
         ("--neighbours", {"match-many", "pairs"}),
-        ("--no-cuda-graph", {"match", "bench"}),
+        ("--no-cuda-graph", {"match", "live", "bench"}),
     ],
 )
 def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str]) -> None:
@@ -65,7 +65,7 @@ def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str])
 
 def test_every_command_prints_json() -> None:
     found = declared("--json")
-    assert len(found) == 14
+    assert len(found) == 15
     assert len(set(found.values())) == 1
 
 

@@ -127,7 +127,7 @@ def test_hloc_finds_the_matcher_by_its_name(hloc: Any, direct: Matches) -> None:
     from matchrt.integrations.hloc import dense_conf, register
 
     register()
-    conf = dense_conf("loftr-lite", resize_max=640)
+    conf = dense_conf(resize_max=640)
     module = import_module(f"{hloc.__name__}.matchers.{conf['model']['name']}")
     classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
     assert len(classes) == 1 and issubclass(classes[0], BaseModel)

@@ -8,6 +8,7 @@ from PIL import Image as PILImage
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.draw import draw_matches, save_picture, score_colors
+from matchrt.runtime.geometry import Geometry
 from matchrt.runtime.match_data import ImageRef
 
 
@@ -153,3 +154,20 @@ def test_unknown_suffix(tmp_path):
         assert caught.value.code == "output-format"
         assert ".png" in caught.value.remedy
     assert not list(tmp_path.iterdir())
+
+
+def test_outlines_are_where_the_homography_puts_the_edges(matches):
+    ref = ImageRef("x", 200, 300)
+    # Image 1 shows image 0 at half the size, 50 px from the left and 40 px from the top.
+    matrix = np.array([[0.5, 0, 50], [0, 0.5, 40], [0, 0, 1.0]])
+    found = Geometry("homography", matrix, np.zeros(0, bool), 3.0, "magsac")
+    pair = replace(matches.top(0), image0=ref, image1=ref, geometry=found)
+    picture = draw_matches(*black(pair), pair, outline=True).astype(int)
+    right = picture[:200, 306:606]
+    assert right[140, 50:200].any(axis=1).all() and right[40, 50:200].any(axis=1).all()
+    assert not right[45:135, 55:195].any() and not right[150:].any()
+    assert not picture[:200, :300].any()  # image 1 is larger than all that image 0 shows
+    plain = draw_matches(*black(pair), pair)[:200, 306:606]
+    assert not plain.any()
+    behind = replace(pair, geometry=replace(found, matrix=np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1.0]])))
+    assert not draw_matches(*black(behind), behind, outline=True)[:200, 306:606].any()

@@ -23,6 +23,7 @@ from matchrt.serving.call import Call
 from matchrt.serving.helpers import Helpers
 from matchrt.serving.models import pair_job
 from matchrt.serving.service import Service
+from matchrt.serving.wishes import Wishes
 
 
 @pytest.fixture
@@ -115,7 +116,8 @@ def asked(service: Service, read0: Callable[[], Image], read1: Callable[[], Imag
     engine = service.engine(None)
 
     async def ask() -> Any:
-        return await service.run(engine, Call(seconds), lambda: pair_job(engine, read0, read1, None)[0])
+        call = Call(seconds)
+        return await service.run(engine, call, lambda: pair_job(engine, (read0, read1), Wishes(), call)[0])
 
     try:
         return asyncio.run(ask())
@@ -168,7 +170,8 @@ def test_same_rows_as_the_matcher_prepares(monkeypatch: pytest.MonkeyPatch) -> N
     with opened(monkeypatch, session) as service:
         engine = service.engine(None)
         start = time.perf_counter()
-        job, images = pair_job(engine, *(lambda data=data: decode_image(data, "x") for data in files), None)
+        reads = (lambda: decode_image(files[0], "x")), (lambda: decode_image(files[1], "x"))
+        job, images = pair_job(engine, reads, Wishes(), Call(20))
         waited = (time.perf_counter() - start) * 1e3
         expected = PairAdapter(session.manifest).inputs(*(decode_image(data, "x") for data in files))
         assert sorted(job.inputs) == sorted(expected)

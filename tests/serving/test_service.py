@@ -21,6 +21,7 @@ from matchrt.serving.call import Call
 from matchrt.serving.models import models_of, pair_job
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.service import Service
+from matchrt.serving.wishes import Wishes
 
 
 def plain(value: int) -> Image:
@@ -31,7 +32,8 @@ async def ask(service: Service, value: int, seconds: float = 20.0) -> float:
     """Matches two images of one grey value; what comes back is that value."""
     engine = service.engine(None)
     image = plain(value)
-    matches = await service.run(engine, Call(seconds), lambda: pair_job(engine, lambda: image, lambda: image, None)[0])
+    call, reads = Call(seconds), (lambda: image, lambda: image)
+    matches = await service.run(engine, call, lambda: pair_job(engine, reads, Wishes(), call)[0])
     assert len(matches) == 1
     return float(matches.keypoints0[0, 0])
 

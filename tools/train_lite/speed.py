@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from matchrt.models.loftr.config import LOFTR_LITE
-from matchrt.models.loftr.network import LoFTR
 from tools.train_lite.losses import sample_positives
+from tools.train_lite.networks import NAMES, new_network
 from tools.train_lite.pairs import Recipe, Shape, compile_pairs, make_pairs
-from tools.train_lite.step import compile_parts, losses
 from tools.train_lite.tiles import load_pool
+from tools.train_lite.train import compile_parts, losses
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--network", choices=NAMES, default="eloftr-lite")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--shape", action="append", default=[], help="BATCHxHEIGHTxWIDTH")
     arguments = parser.parse_args()
@@ -30,7 +30,7 @@ def main() -> None:
     begin = time.monotonic()
     pool = load_pool(arguments.pack, "validation", 1024, 12, 14, device)
     print(f"pool {pool.count} in {time.monotonic() - begin:.1f} s", flush=True)
-    net: LoFTR = LoFTR(LOFTR_LITE).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = new_network(arguments.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     if arguments.compile:
         compile_parts(net)
@@ -45,10 +45,10 @@ def main() -> None:
             torch.cuda.synchronize()
             start = time.monotonic()
             pairs = make_pairs(pool, generator, shape, Recipe())
-            index0, valid = sample_positives(pairs.truth, 160, generator)
+            positives = sample_positives(pairs.truth, 128, generator)
             torch.cuda.synchronize()
             middle = time.monotonic()
-            total, _, _ = losses(net, pairs, index0, valid, True)
+            total, _, _ = losses(net, pairs, positives, generator, True)
             optimiser.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -142,23 +142,24 @@ def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, a
     return found
 
 
-def set_up(device: torch.device) -> None:
-    """Joins the other processes, if there are any, and allows the faster matrix units."""
+def set_up() -> torch.device:
+    """This process's device; joins the other processes, if there are any, and allows the faster matrix units."""
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    return device
 
 
 def train(arguments: argparse.Namespace) -> None:
     """The loop. Under several processes (RANK, WORLD_SIZE set) each makes its own pairs and gradients are averaged."""
     began = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    set_up(device)
+    device = set_up()
     main = not dist.is_initialized() or dist.get_rank() == 0
     amp = device.type == "cuda"
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
+from matchrt._util.memory import available_bytes
 from matchrt.batch.features import Computed, FeatureCache, FeatureOptions, SourceFeatures
 from matchrt.batch.ordering import by_blocks
 from matchrt.batch.pool import PoolSize, own_error, thread_pool
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.batch.sources import Read, SourceImage, read_source
 from matchrt.errors import MatchRTError
+from matchrt.nvidia.device import free_memory
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.preprocess import PreparedImage
 
@@ -30,6 +33,12 @@ def require_features(matcher: Matcher) -> tuple[str, str]:
             "option-range",
             "Images that are stretched in pairs have no features of their own.",
             "Use --stretch each, or leave --feature-cache and --feature-spill out.",
+        )
+    if matcher.options.tries_more:
+        raise MatchRTError(
+            "option-range",
+            "Pairs that give little are matched again from their images, of which features are not enough.",
+            "Leave --rotate, --zoom and --effort out, or --feature-cache and --feature-spill.",
         )
     return matcher.parts.digests
 
@@ -52,6 +61,7 @@ def match_from_features(
         decoding, matching = thread_pool(stack, size.decoders), thread_pool(stack, size.workers)
         worker = _Worker(matcher, forks, root, options.spill is not None)
         each = worker.bytes_of_best_size()
+        options = replace(options, limit=_fitting(options.limit, matcher, on_host=options.spill is not None))
         cache = FeatureCache(
             lambda name: matching.submit(worker.compute, decoding.submit(worker.read, name)),
             each,
@@ -61,6 +71,12 @@ def match_from_features(
         stack.callback(cache.close)
         ordered = by_blocks(pairs, max(1, options.limit // each))
         yield from _matched(ordered, cache, worker, matching, 2 * (size.workers + size.decoders))
+
+
+def _fitting(limit: int, matcher: Matcher, on_host: bool) -> int:
+    """The limit, or half of the memory that is free if that is less. Results do not depend on it."""
+    free = available_bytes() if on_host or not matcher.session.asynchronous else free_memory()
+    return limit if free is None else min(limit, free // 2)
 
 
 def _matched(

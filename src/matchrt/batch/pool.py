@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 from matchrt._util.cores import usable_cores
 from matchrt._util.memory import pairs_that_fit
@@ -117,8 +118,10 @@ def _match(pair: ListedPair, images: tuple[Future[Read], Future[Read]], forks: S
 def match_sources(matcher: Matcher, pair: ListedPair, first: SourceImage, second: SourceImage) -> Found | MatchRTError:
     """The matches of two images, or the error that concerns this pair only. Errors of the engine are raised."""
     try:
-        # Images that are stretched in pairs become pixels only here.
-        images = matcher.adapter.prepare_pair(first.prepared, second.prepared)
+        images: tuple[Any, Any] = first.prepared, second.prepared
+        if not matcher.options.tries_more:
+            # Images that are stretched in pairs become pixels only here.
+            images = matcher.adapter.prepare_pair(*images)
     except Exception as error:
         return image_error(error, f"{pair.first}' and '{pair.second}")
     try:
@@ -135,8 +138,11 @@ def own_error(error: MatchRTError) -> MatchRTError:
 
 
 def cached(manifest: EngineManifest, options: MatcherOptions) -> int:
-    """The number of images that the cache keeps. Images that are stretched in pairs are kept in their own size."""
-    if options.stretch == "same":
+    """The number of images that the cache keeps.
+
+    Images that are stretched in pairs, or that may be turned, are kept in their own size.
+    """
+    if not options.prepares_alone:
         return _FEWEST_CACHED
     frames = manifest.input.frames
     channels = manifest.input.channels if frames is None else frames.channels

@@ -92,7 +92,7 @@ class Found:
     @classmethod
     def of(cls, matches: Matches, image0: ImageFacts, image1: ImageFacts) -> Found:
         """The result with a verdict and without timings, so that equal matches are equal results."""
-        found = judge(matches)
+        found = matches.judgement or judge(matches)
         # Rounded to what is stored, so that a result is the same before and after.
         probability, log10_nfa = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
         judged = Judged(found.verdict, probability, log10_nfa, found.evidence.inliers)

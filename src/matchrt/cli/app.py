@@ -21,6 +21,7 @@ from matchrt.cli import (
     download,
     export_triton,
     inspect,
+    live,
     match,
     match_many,
     models,
@@ -60,6 +61,7 @@ def root(
 app.command("match", epilog=match.EPILOG)(match.match)
 app.command("pairs", epilog=pairs.EPILOG)(pairs.pairs)
 app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
+app.command("live", epilog=live.EPILOG)(live.live)
 app.command("download", epilog=download.EPILOG)(download.download)
 app.command("build", epilog=build.EPILOG)(build.build)
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)

@@ -24,6 +24,7 @@ from matchrt.cli.report_file import check_report, write_report
 from matchrt.cli.sizes import parse_size
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.bench.compare import Baseline
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from matchrt.bench.report import Results
 
 EPILOG = (
-    "Example: matchrt bench loftr-lite other.onnx --runs 50 --eval EVAL --baselines EVAL/baselines --output run.md\n\n"
-    "Runtimes in turn: matchrt bench loftr-lite --backend onnxruntime --backend openvino\n\n"
+    "Example: matchrt bench eloftr-lite other.onnx --runs 50 --eval EVAL --baselines EVAL/baselines --output run.md\n\n"
+    "Runtimes in turn: matchrt bench eloftr-lite --backend onnxruntime --backend openvino\n\n"
     "On a GPU: matchrt bench fp32.engine fp16.engine --runs 1000 --streams 4 --compare-launch --latency-plot ecdf.png"
 )
 
@@ -152,7 +153,7 @@ def bench(
         cuda_graph=not no_cuda_graph,
     )
     opened = store_at(store)
-    named = name_engines(engines or ["loftr-lite"], backend or [None])
+    named = name_engines(engines or [DEFAULT_MODEL], backend or [None])
     choices = without_graphs(named, opened) if compare_launch else named
     plan = Plan(
         choices=choices,

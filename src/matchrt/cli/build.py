@@ -30,9 +30,9 @@ EPILOG = (
     "A model in two files: matchrt build matchanything-roma --checkpoint matchanything_roma.ckpt "
     "--dinov2 dinov2_vitl14_pretrain.pth --preset fast\n\n"
     "A training checkpoint with an average of the weights: matchrt build loftr-outdoor --checkpoint last.ckpt --ema\n\n"
-    "For an RTX GPU, without a GPU: matchrt build loftr-lite --backend tensorrt_rtx --target sm89\n\n"
-    "For a camera of 1920x1080: matchrt build loftr-lite --frames 1080x1920 --pixels nv12 --backend tensorrt_rtx\n\n"
-    "In int8: matchrt build loftr-lite --precision int8 --calibration my_pairs.txt"
+    "For an RTX GPU, without a GPU: matchrt build eloftr-lite --backend tensorrt_rtx --target sm89\n\n"
+    "For a camera of 1920x1080: matchrt build eloftr-lite --frames 1080x1920 --pixels nv12 --backend tensorrt_rtx\n\n"
+    "In int8: matchrt build eloftr-lite --precision int8 --calibration my_pairs.txt"
 )
 
 
@@ -200,7 +200,8 @@ def build(
 ) -> None:
     """Build an engine from a checkpoint: load every tensor, export, compare with torch, write engine and manifest.
 
-    loftr-lite is built from the graphs in the package, which needs no torch, unless an option changes its graph.
+    eloftr-lite and loftr-lite are built from the graphs in the package, which needs no torch, unless an option changes
+    the graph.
     """
     from matchrt.building.calibration.options import CalibrationOptions
     from matchrt.building.pipeline import BuildRequest

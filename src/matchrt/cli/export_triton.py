@@ -12,7 +12,7 @@ from matchrt.cli.completion import engine_names
 from matchrt.cli.options import BackendOption, JsonOption, StoreOption, store_at
 from matchrt.cli.output import print_json, print_written, stdout
 
-EPILOG = "Example: matchrt export-triton loftr-lite models/"
+EPILOG = "Example: matchrt export-triton eloftr-lite models/"
 
 
 class Kind(str, Enum):

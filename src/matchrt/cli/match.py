@@ -15,7 +15,11 @@ from matchrt._util.strict_json import read_json
 from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
+    ROTATE_HELP,
+    ZOOM_HELP,
     DeviceOption,
+    EffortChoice,
+    EffortOption,
     IgnoreExifOption,
     JsonOption,
     MaxMegapixelsOption,
@@ -27,6 +31,7 @@ from matchrt.cli.options import (
     StoreOption,
     StretchChoice,
     StretchOption,
+    Switch,
     ThreadsOption,
     WindowOption,
     matcher_options,
@@ -36,13 +41,16 @@ from matchrt.cli.options import (
 from matchrt.cli.output import VERDICT_STYLES, print_json, print_written, stderr, stdout
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backend import building_backends
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.matches import Matches
 
 _MOST_INTRINSICS = 1 << 20
-EPILOG = "Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz"
+EPILOG = """Example: matchrt match a.jpg b.jpg --draw matches.png --save matches.npz
+
+Of a hard pair: matchrt match a.jpg b.jpg --effort high"""
 
 
 class Verify(str, Enum):
@@ -74,10 +82,13 @@ class Geometry:
         """
         start = time.perf_counter()
         first, second = self.intrinsics
-        if self.kind is Verify.none:
+        verified = matches
+        if self.kind is not Verify.none:
+            # Matches of a matcher that tries more are judged already.
+            unjudged = matches.judgement is None
+            verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second, judged=unjudged)
+        elif matches.judgement is None:
             verified = matches.judge()
-        else:
-            verified = matches.verify(self.kind.value, threshold=self.threshold, K0=first, K1=second)
         return replace(verified, timings={**matches.timings, "verify": (time.perf_counter() - start) * 1e3})
 
 
@@ -92,7 +103,7 @@ def match(
             help="Engine file, bundled model or model in the store; file of weights for --backend jax.",
             autocompletion=engine_names,
         ),
-    ] = "loftr-lite",
+    ] = DEFAULT_MODEL,
     draw: Annotated[
         Path | None, typer.Option(help="Draw the matches to this .png or .jpg file; for many pairs, to this folder.")
     ] = None,
@@ -112,6 +123,9 @@ def match(
     sample: SampleOption = None,
     seed: SeedOption = 0,
     resize: ResizeOption = None,
+    rotate: Annotated[Switch | None, typer.Option(help=f"{ROTATE_HELP} Default: auto for dynamic engines.")] = None,
+    zoom: Annotated[Switch | None, typer.Option(help=f"{ZOOM_HELP} Default: auto for dynamic engines.")] = None,
+    effort: EffortOption = EffortChoice.normal,
     window: WindowOption = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder from which the paths in a list and the names in an .h5 file start.")
@@ -168,14 +182,33 @@ def match(
         threads=threads,
         device=device,
         backend=backend,
+        rotate=rotate or Switch.off,
+        zoom=zoom or Switch.off,
+        effort=effort,
         no_cuda_graph=no_cuda_graph,
     )
-    with Matcher(engine, options, store_at(store)) as matcher:
+    with Matcher(engine, options, store_at(store)) as opened:
+        matcher = _trying_what_is_cheap(opened, rotate is None, zoom is None)
         if not single:
             skipped = skipped_in(image0, image1, root)
             return match_many(matcher, pairs, geometry.check, draw, save, root, skipped, as_json)
         _match_one(matcher, pairs[0], geometry, draw, save, root, as_json)
         return 0
+
+
+def _trying_what_is_cheap(matcher: Matcher, turns: bool, zooms: bool) -> Matcher:
+    """The matcher, which also turns and halves images if its engine is dynamic: that is cheap at a small size.
+
+    An engine of one size takes as long for each try as for the pair, which can be minutes. turns, zooms: whether these
+    are left to us.
+    """
+    from matchrt.runtime.matcher import Matcher
+
+    if matcher.manifest.input.profile is None or not (turns or zooms):
+        return matcher
+    options = matcher.options
+    chosen = replace(options, rotate="auto" if turns else options.rotate, zoom="auto" if zooms else options.zoom)
+    return Matcher(matcher.session, chosen)
 
 
 def check_outputs(draw: Path | None, save: Path | None, single: bool) -> None:
@@ -229,6 +262,7 @@ def _match_one(
     root: Path | None,
     as_json: bool,
 ) -> None:
+    from matchrt.runtime.advice import advised
     from matchrt.runtime.draw import save_picture
     from matchrt.runtime.formats import save_matches
 
@@ -237,6 +271,7 @@ def _match_one(
     decode = (time.perf_counter() - start) * 1e3
     matches = geometry.check(matcher.match(*images))
     matches = replace(matches, timings={**matches.timings, "decode": decode})
+    matches = advised(matches, matcher.manifest, matcher.options)
     if draw is not None:
         save_picture(draw, matches.draw(*images))
     if save is not None:
@@ -265,8 +300,10 @@ def describe(matches: Matches) -> list[str]:
         found = f", {inliers} ({geometry.kind}, {geometry.threshold_px:g} px)"
     sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
     stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
+    turned = f", the second turned by {origin.turned1} degrees clockwise" if origin.turned1 else ""
     return [
         f"{len(matches)} matches{found}",
-        f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}",
+        f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}{turned}",
         f"milliseconds: {stages}",
+        *matches.advice,
     ]

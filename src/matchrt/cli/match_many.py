@@ -13,17 +13,22 @@ from matchrt.cli.completion import engine_names
 from matchrt.cli.options import (
     BackendOption,
     DeviceOption,
+    EffortChoice,
+    EffortOption,
     IgnoreExifOption,
     JsonOption,
     MaxMegapixelsOption,
     MinScoreOption,
     ResizeOption,
+    RotateOption,
     SampleOption,
     SeedOption,
     StoreOption,
     StretchChoice,
     StretchOption,
+    Switch,
     WindowOption,
+    ZoomOption,
     matcher_options,
     store_at,
 )
@@ -44,6 +49,7 @@ from matchrt.cli.pairing import (
 )
 from matchrt.cli.run_summary import check_page, print_graph, print_map
 from matchrt.errors import MatchRTError
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.batch.features import FeatureOptions
@@ -94,7 +100,7 @@ def match_many(
     ],
     engine: Annotated[
         str, typer.Option(help="Engine file, bundled model or model in the store.", autocompletion=engine_names)
-    ] = "loftr-lite",
+    ] = DEFAULT_MODEL,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),
@@ -152,6 +158,9 @@ def match_many(
     no_verify: Annotated[bool, typer.Option("--no-verify", help="For .db: estimate no two-view geometries.")] = False,
     min_score: MinScoreOption = None,
     resize: ResizeOption = None,
+    rotate: RotateOption = Switch.off,
+    zoom: ZoomOption = Switch.off,
+    effort: EffortOption = EffortChoice.normal,
     sample: SampleOption = None,
     seed: SeedOption = 0,
     max_megapixels: MaxMegapixelsOption = 50.0,
@@ -242,6 +251,9 @@ def match_many(
         threads=threads,
         device=device,
         backend=backend,
+        rotate=rotate,
+        zoom=zoom,
+        effort=effort,
     )
     found = read_engine(engine, store_at(store), backend)
     skipped = run.source.skipped() if chosen is None else chosen.skipped

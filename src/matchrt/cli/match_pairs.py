@@ -40,13 +40,18 @@ def match_many(
     names in an .h5 file start from. skipped: what the folders or the list hold beside the pairs. Errors that end the
     run: output-unwritable, matches-name.
     """
+    from matchrt.runtime.advice import advised
+
+    def advise(matches: Matches) -> Matches:
+        return advised(matches, matcher.manifest, matcher.options)
+
     rows: list[dict[str, Any]] = []
     # Each image is warned of once, however many pairs it stands in.
     warn = lru_cache(None)(lambda text: stderr().print(f"warning: {text}", style="yellow"))
     with counter(len(pairs), "matching", quiet=as_json) as advance, _Writer(matcher, draw, save, root) as writer:
         results = matcher.match_many(pairs, return_errors=True)
         for name, pair, result in zip(pair_names(pairs), pairs, results, strict=True):
-            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, writer, warn)})
+            rows.append({"pair": [str(path) for path in pair], **_row(result, name, pair, check, advise, writer, warn)})
             advance()
     failed = sum("error" in row for row in rows)
     if as_json:
@@ -63,12 +68,13 @@ def _row(
     name: str,
     pair: Pair,
     check: Callable[[Matches], Matches],
+    advise: Callable[[Matches], Matches],
     writer: _Writer,
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
     if isinstance(result, MatchRTError):
         return {"error": error_json(result)}
-    matches = check(result)
+    matches = advise(check(result))
     for warning in matches.warnings:
         warn(warning)
     writer.write(matches, name, pair)
@@ -187,3 +193,5 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
     said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
     if said:
         console.print(said)
+    for text in next((row["advice"] for row in rows if row.get("advice")), ()):
+        console.print(text)

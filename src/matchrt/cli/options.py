@@ -95,6 +95,30 @@ SampleOption = Annotated[
         min=1, metavar="N", help="For RoMa engines built with --dense: draw N matches as RoMa's sampler does."
     ),
 ]
+
+
+class Switch(str, Enum):
+    """Whether more is tried; `runtime.options.MatcherOptions.rotate` and `zoom` say more."""
+
+    off = "off"
+    auto = "auto"
+
+
+class EffortChoice(str, Enum):
+    """How much is tried; `runtime.options.MatcherOptions.effort` says more."""
+
+    normal = "normal"
+    high = "high"
+
+
+ROTATE_HELP = "auto: if a pair gives little, try the second image turned by 90, 180 and 270 degrees."
+ZOOM_HELP = "auto: if a pair gives little, try each image at half the size with the other one."
+RotateOption = Annotated[Switch, typer.Option(help=ROTATE_HELP)]
+ZoomOption = Annotated[Switch, typer.Option(help=ZOOM_HELP)]
+EffortOption = Annotated[
+    EffortChoice,
+    typer.Option(help="high: if a pair gives little, also try weaker matches and a larger size, and keep the best."),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
 
 
@@ -129,6 +153,9 @@ def matcher_options(
     device: str | None,
     backend: str | None,
     no_cuda_graph: bool = False,
+    rotate: Switch = Switch.off,
+    zoom: Switch = Switch.off,
+    effort: EffortChoice = EffortChoice.normal,
 ) -> MatcherOptions:
     """The matcher's options from the options of `match` and `match-many`. Error: device-unknown."""
     from matchrt.runtime.options import MatcherOptions
@@ -145,6 +172,9 @@ def matcher_options(
         device=known_device(device),
         backend=backend,
         cuda_graph=not no_cuda_graph,
+        rotate=rotate.value,
+        zoom=zoom.value,
+        effort=effort.value,
     )
 
 

@@ -16,11 +16,12 @@ from matchrt.cli.completion import engine_names
 from matchrt.cli.options import BackendOption, DeviceOption, MaxMegapixelsOption, StoreOption, known_device, store_at
 from matchrt.cli.output import PrintableFormatter, stderr, stdout
 from matchrt.errors import MatchRTError, missing_package
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.serving.run import Listening
 
-EPILOG = "Example: matchrt serve loftr-lite --http 8000 --grpc 8001"
+EPILOG = "Example: matchrt serve eloftr-lite --http 8000 --grpc 8001"
 _LONGEST_TOKEN = 1 << 16
 TOKEN_VARIABLE = "MATCHRT_SERVE_TOKEN"
 _PACKAGES = (
@@ -35,7 +36,7 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]ENGINE…",
-            help="Engine files, bundled models or models in the store; default: loftr-lite.",
+            help="Engine files, bundled models or models in the store; default: eloftr-lite.",
             autocompletion=engine_names,
         ),
     ] = None,
@@ -97,7 +98,7 @@ def serve(
         backend=backend,
     )
     _log()
-    service = Service(engines or ["loftr-lite"], options, store_at(store))
+    service = Service(engines or [DEFAULT_MODEL], options, store_at(store))
     try:
         asyncio.run(run.serve(service, lambda where: _tell(where, list(service.engines), as_json)))
     except BaseException:

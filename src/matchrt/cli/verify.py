@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matchrt.bench.per_block import Sensitivity
 
 EPILOG = (
-    "Example: matchrt verify loftr-lite-int8.onnx --pairs my_pairs.txt --html report.html\n\n"
-    "To find the parts that cost matches: matchrt verify loftr-lite --per-block --plot blocks.png\n\n"
+    "Example: matchrt verify eloftr-lite-int8.onnx --pairs my_pairs.txt --html report.html\n\n"
+    "To find the parts that cost matches: matchrt verify eloftr-lite --per-block --plot blocks.png\n\n"
     "To compare Flax with torch: matchrt verify --flax loftr-lite --images a.jpg b.jpg"
 )
 

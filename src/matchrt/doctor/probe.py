@@ -12,22 +12,22 @@ from typing import Any
 
 from matchrt.errors import MatchRTError
 from matchrt.nvidia.modules import BACKENDS as NVIDIA
+from matchrt.runtime.bundled import DEFAULT_MODEL, photographs_folder
 
 MARK = "matchrt-probe:"
 _SIDE = 128
 
 
 def matching() -> dict[str, Any]:
-    """Runs the default task: the bundled engine on ONNX Runtime's CPU provider matches an image with itself."""
-    import numpy as np
+    """Runs the default task: the bundled engine on ONNX Runtime's CPU provider matches a photograph with itself."""
     import onnxruntime
 
     from matchrt.runtime.matcher import Matcher
     from matchrt.runtime.options import MatcherOptions
 
-    image = np.random.default_rng(0).integers(0, 255, (_SIDE, _SIDE), dtype=np.uint8)
-    with Matcher("loftr-lite", MatcherOptions(resize=_SIDE, threads=1)) as matcher:
-        found = len(matcher.match(image, image))
+    photograph = photographs_folder() / "cup_0.jpg"
+    with Matcher(DEFAULT_MODEL, MatcherOptions(resize=_SIDE, threads=1)) as matcher:
+        found = len(matcher.match(photograph, photograph))
     return {"matches": found, "providers": onnxruntime.get_available_providers()}
 
 
@@ -36,7 +36,7 @@ def openvino() -> dict[str, Any]:
     from matchrt.runtime.engine_file import read_engine
     from matchrt.runtime.opening import open_session
 
-    session = open_session(read_engine("loftr-lite", backend="openvino"))
+    session = open_session(read_engine(DEFAULT_MODEL, backend="openvino"))
     session.close()
     return {"device": session.device()}
 
@@ -47,7 +47,7 @@ def onnxruntime_cuda() -> dict[str, Any]:
     from matchrt.runtime.opening import open_session
     from matchrt.runtime.session import SessionOptions
 
-    open_session(read_engine("loftr-lite"), SessionOptions(device="cuda")).close()
+    open_session(read_engine(DEFAULT_MODEL), SessionOptions(device="cuda")).close()
     return {}
 
 

@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from matchrt.integrations.tensors import match_batch
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.options import MatcherOptions
 
@@ -45,7 +46,7 @@ def register() -> None:
     members = {
         "__module__": place,
         "__doc__": "An engine of matchrt.",
-        "default_conf": {"engine": "loftr-lite", "min_score": None},
+        "default_conf": {"engine": DEFAULT_MODEL, "min_score": None},
         "required_inputs": ["image0", "image1"],
         "_init": init,
         "_forward": forward,
@@ -55,7 +56,9 @@ def register() -> None:
     sys.modules[place] = module
 
 
-def dense_conf(engine: str = "loftr-lite", *, resize_max: int = 1024, min_score: float | None = None) -> dict[str, Any]:
+def dense_conf(
+    engine: str = DEFAULT_MODEL, *, resize_max: int = 1024, min_score: float | None = None
+) -> dict[str, Any]:
     """A configuration for `hloc.match_dense.main`, like those in its `confs`. Raises nothing.
 
     engine: as `Matcher` takes it. resize_max: long side in pixels of the images that hloc prepares; the engine resizes

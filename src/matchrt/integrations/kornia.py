@@ -9,6 +9,7 @@ import torch
 
 from matchrt.errors import MatchRTError
 from matchrt.integrations.tensors import match_batch
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.options import MatcherOptions
 
@@ -25,7 +26,7 @@ class KorniaMatcher(torch.nn.Module):
     Errors: those of `Matcher`.
     """
 
-    def __init__(self, engine: str | Path = "loftr-lite", options: MatcherOptions | None = None) -> None:
+    def __init__(self, engine: str | Path = DEFAULT_MODEL, options: MatcherOptions | None = None) -> None:
         super().__init__()
         self.matcher = Matcher(engine, options)
 

@@ -9,6 +9,7 @@ import torch
 from vismatch.base_matcher import BaseMatcher
 
 from matchrt.integrations.tensors import match_pair
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.matcher import Matcher
 from matchrt.runtime.options import MatcherOptions
 
@@ -25,7 +26,7 @@ class VismatchMatcher(BaseMatcher):
 
     def __init__(
         self,
-        engine: str | Path = "loftr-lite",
+        engine: str | Path = DEFAULT_MODEL,
         device: str = "cpu",
         options: MatcherOptions | None = None,
         **kwargs: Any,

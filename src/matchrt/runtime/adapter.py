@@ -21,7 +21,7 @@ from matchrt.manifest import DENSE_OUTPUTS, PRECISION_OUTPUT, EngineManifest
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.dense import DenseMatches, precision_in_pixels, without_padding
 from matchrt.runtime.fit import Fit, fit_image
-from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, require_prepared_frame
+from matchrt.runtime.frames import blank_frame, frame_inputs, prepare_frame, read_frame, require_prepared_frame
 from matchrt.runtime.image import Image, stretch_together
 from matchrt.runtime.match_data import Provenance
 from matchrt.runtime.matches import Matches
@@ -47,18 +47,26 @@ class PairAdapter:
 
     manifest: of the engine; any batch size is accepted.
     options: how images are read and resized, and which matches are kept; None for the defaults.
+    sides: long sides in pixels at which a dynamic engine sees image 0 and image 1, in place of `options.resize`.
     Errors: dense-missing if `options.sample` is set and the engine has no dense warp; resize-static or resize-range if
-    the engine cannot take images of the size `options.resize`.
+    the engine cannot take images of that size.
     """
 
-    def __init__(self, manifest: EngineManifest, options: MatcherOptions | None = None) -> None:
+    def __init__(
+        self,
+        manifest: EngineManifest,
+        options: MatcherOptions | None = None,
+        sides: tuple[int, int] | None = None,
+    ) -> None:
         self.manifest = manifest
         self.options = options or MatcherOptions()
+        self._sides = sides or (self.options.resize,) * 2
         self._latest = self._provenance_at((0, 0), (0, 0))
         if self.options.sample is not None:
             require_dense(manifest)
-        if self.options.resize is not None:
-            _require_resize(manifest, self.options.resize)
+        for side in self._sides:
+            if side is not None:
+                _require_resize(manifest, side)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
         """Decodes a path or an array under these options, to uint8 `[H, W, 3]` RGB or `[H, W]` grey.
@@ -67,6 +75,18 @@ class PairAdapter:
         `as_image`.
         """
         return read_as(value, name, self.options)
+
+    def decode(self, value: ImageLike, name: str = "array") -> Image:
+        """Decodes what `prepare` takes, to uint8 `[H, W, 3]` RGB or `[H, W]` grey.
+
+        It differs from `read` for engines that take frames: arrays of the frames' own layout are what the engine sees
+        in them. name: what messages and `Matches` call an array. Errors: image-* of `as_image`.
+        """
+        if isinstance(value, Image):
+            return value
+        if self.manifest.input.frames is not None:
+            return read_frame(value, name, self.manifest, self.options)
+        return self.read(value, name)
 
     def prepare(self, value: ImageLike, name: str = "array", side: int | None = None) -> PreparedImage:
         """Decodes an image and resizes it for the engine, to uint8 `[H, W, C]`; a prepared image is returned unchanged.
@@ -83,7 +103,7 @@ class PairAdapter:
             if self.manifest.input.frames is not None:
                 require_prepared_frame(value, self.manifest)
             else:
-                require_prepared(value, self.manifest, self.options)
+                require_prepared(value, self.manifest, self._options_of(side))
             return value
         if self.options.stretch == "same":
             raise MatchRTError(
@@ -96,15 +116,20 @@ class PairAdapter:
     def _plan_image(self, value: ImageLike, name: str, side: int | None) -> PlannedImage | PreparedImage:
         if self.manifest.input.frames is not None:
             return prepare_frame(value, name, side, self.manifest, self.options)
-        return plan_image(value, name, self.manifest, self.options)
+        return plan_image(value, name, self.manifest, self._options_of(side))
+
+    def _options_of(self, side: int | None) -> MatcherOptions:
+        """The options for image 0 or 1; None for either."""
+        wanted = self._sides[side or 0]
+        return self.options if wanted == self.options.resize else replace(self.options, resize=wanted)
 
     def share(self, value: ImageLike, name: str = "array") -> PreparedImage | Image:
         """What of an image can be used in several pairs, for `prepare_pair`: the prepared image.
 
-        If images are stretched in pairs, it is the decoded image, uint8 `[H, W, C]` with its values. name: what
-        messages and `Matches` call an array. Errors: those of `prepare`.
+        If images are stretched in pairs, or matched again, it is the decoded image, uint8 `[H, W, C]` with its values.
+        name: what messages and `Matches` call an array. Errors: those of `prepare`.
         """
-        return self.read(value, name) if self.options.stretch == "same" else self.prepare(value, name)
+        return self.prepare(value, name) if self.options.prepares_alone else self.decode(value, name)
 
     def prepare_pair(self, image0: ImageLike, image1: ImageLike) -> tuple[PreparedImage, PreparedImage]:
         """Decodes and resizes both images of a pair, each to uint8 `[H, W, C]`, stretched if the options say so.

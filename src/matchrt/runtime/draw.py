@@ -35,6 +35,7 @@ _BACKGROUND: Color = (24, 24, 27)
 _TEXT: Color = (228, 228, 231)
 _MUTED: Color = (161, 161, 170)
 _OUTLIER: Color = (239, 68, 68)
+_OUTLINE: Color = (244, 114, 182)
 _VERDICTS: dict[str, Color] = {"match": (74, 222, 128), "doubtful": (250, 204, 21), "no match": _OUTLIER}
 _GAP = 6
 _FOOTER = 52  # two rows of text
@@ -44,6 +45,7 @@ _MIN_PICTURE_WIDTH = 480
 _MAX_ASPECT = 2.5  # widths above this many heights are scaled down as well: panoramas
 _LINE_OPACITY = 0.75  # the photographs stay visible under hundreds of lines
 _SHIFT = 4  # cv2 draws at 1/16 px
+_FARTHEST = 1e5  # pixels of the picture; corners of an outline beyond are drawn by nobody
 # The dark end of viridis cannot be seen on dark images, so scores start a third of the way in.
 _COLORMAP_START = 85
 
@@ -64,6 +66,7 @@ def draw_matches(
     *,
     max_lines: int = 200,
     max_height: int = 720,
+    outline: bool = False,
 ) -> UInt8Array:
     """Draws two images side by side, top-aligned, with matches across: uint8 RGB [h, w, 3].
 
@@ -72,6 +75,7 @@ def draw_matches(
     max_lines: the largest number of lines. If there are more matches, this many are drawn, spread evenly over the
         ranks, so that weak ones are shown too.
     max_height: pixels; each image is scaled down to this height, never up.
+    outline: with a homography, draw in each image where it puts the edges of the other one.
     Errors: draw-mismatch if an image is none, or not of the size that was matched; draw-option if an option is out of
     range; for paths those of `read_image`.
     """
@@ -86,6 +90,8 @@ def draw_matches(
     panel1 = _panel(second, matches.image1, max_height, panel0.pixels.shape[1] + _GAP)
     canvas = _canvas(panel0, panel1)
     _draw_lines(canvas, panel0, panel1, matches, spread(len(matches), max_lines))
+    if outline:
+        _draw_outlines(canvas, panel0, panel1, matches)
     return _caption(canvas, matches, min(max_lines, len(matches)))
 
 
@@ -183,6 +189,34 @@ def _draw_lines(
         for centre in (start, end) if inliers[i] else ():
             cv2.circle(canvas, centre, outer, _BACKGROUND, -1, cv2.LINE_AA, _SHIFT)
             cv2.circle(canvas, centre, inner, color, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_outlines(canvas: UInt8Array, panel0: _Panel, panel1: _Panel, matches: MatchData) -> None:
+    """The edges of each image in the panel of the other one."""
+    found = matches.geometry
+    if found is None or found.kind != "homography" or found.matrix is None or np.linalg.det(found.matrix) == 0:
+        return
+    _draw_outline(canvas, panel1, matches.image0, found.matrix)
+    _draw_outline(canvas, panel0, matches.image1, np.asarray(np.linalg.inv(found.matrix), np.float64))
+
+
+def _draw_outline(canvas: UInt8Array, panel: _Panel, other: ImageRef, matrix: npt.NDArray[np.float64]) -> None:
+    """The edges of an image that a homography puts into a panel; none if a corner lies behind the camera."""
+    right, bottom = other.width - 0.5, other.height - 0.5
+    corners = np.array([(-0.5, -0.5, 1), (right, -0.5, 1), (right, bottom, 1), (-0.5, bottom, 1)]) @ matrix.T
+    depths = corners[:, 2:] * np.sign(corners[0, 2])  # a matrix has no sign of its own
+    if not (depths > 0).all():
+        return
+    points = panel.fit.to_network(corners[:, :2] / corners[:, 2:])
+    if np.abs(points).max() > _FARTHEST:
+        return
+    rows, columns = panel.pixels.shape[:2]
+    # cv2 clips lines at the edges of the array: the other panel and the bar stay as they are.
+    shown = canvas[:rows, panel.left : panel.left + columns].copy()
+    drawn = np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    width = max(round(2 * _scale(canvas.shape[1])), 1)
+    cv2.polylines(shown, [drawn], True, _OUTLINE, width, cv2.LINE_AA, _SHIFT)
+    canvas[:rows, panel.left : panel.left + columns] = shown
 
 
 def _rgb(color: UInt8Array) -> Color:

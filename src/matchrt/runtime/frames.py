@@ -65,6 +65,18 @@ def prepare_frame(
     return PreparedImage(ImageRef(image.name, *size, image.orientation), fit, pixels, None, *spent, None, image.notice)
 
 
+def read_frame(value: Any, name: str, manifest: EngineManifest, options: MatcherOptions) -> Image:
+    """What `prepare_frame` takes, as an image: a frame's own layout becomes uint8 `[H, W, 3]` RGB or `[H, W]` grey.
+
+    name: what messages and `Matches` call an array. Errors: image-* of `as_image`.
+    """
+    frames = _frames(manifest.input)
+    array = frame_array(value, frames, name) if options.stretch == "none" else None
+    if array is not None and frames.pixels == "nv12":
+        return Image(Nv12(array[:, :, 0], *frame_size(array, frames)).to_rgb(name), name)
+    return _read(value, name, array, frames, options)
+
+
 def require_prepared_frame(image: PreparedImage, manifest: EngineManifest) -> None:
     """Raises `image-prepared` unless the image was prepared for frames like those of the engine of `manifest`."""
     frames = _frames(manifest.input)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from matchrt.runtime.verdict import Verdict, Word, judge
 Float32Array = npt.NDArray[np.float32]
 MatchesT = TypeVar("MatchesT", bound="MatchData")
 
+# Degrees clockwise.
+Quarter = Literal[0, 90, 180, 270]
+QUARTERS: tuple[Quarter, ...] = get_args(Quarter)
 # Scores of fp16 engines may exceed 1 by rounding; anything more is a bug.
 _SCORE_ROUNDING = 1e-3
 
@@ -84,6 +87,8 @@ class Provenance:
     network_size0: (height, width) in pixels at which the network saw image 0.
     network_size1: the same of image 1.
     apply_exif: whether image files were turned as their EXIF orientation says.
+    turned1: degrees, clockwise, by which image 1 was turned before the network saw it. Keypoints are in pixels of the
+        image as it was given, and not of the turned one.
     """
 
     model: str
@@ -94,6 +99,7 @@ class Provenance:
     network_size0: tuple[int, int]
     network_size1: tuple[int, int]
     apply_exif: bool = True
+    turned1: Quarter = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +117,7 @@ class MatchData:
     judgement: how sure it is that both images show the same thing, as `verify` or `judge` found; None before. It is of
         the pair: `filter` and `top` keep it.
     warnings: what a person should know about the images, a sentence each; not part of saved files.
+    advice: what may find more, a sentence each, if these are few matches or doubtful ones; not part of saved files.
 
     The arrays are read-only copies. Error: matches-invalid for wrong shapes, NaN, scores outside 0..1 or out of order.
     """
@@ -125,6 +132,7 @@ class MatchData:
     geometry: Geometry | None = field(default=None)
     judgement: Verdict | None = None
     warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = (np.shape(self.scores) or (1,))[0]
@@ -258,6 +266,8 @@ class MatchData:
         }
         if self.warnings:
             result["warnings"] = list(self.warnings)
+        if self.advice:
+            result["advice"] = list(self.advice)
         if self.geometry is not None:
             result["geometry"] = _geometry_summary(self.geometry)
         if self.judgement is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter, require_dense
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.dense import DenseMatches
 from matchrt.runtime.engine_checks import require_single_pair
 from matchrt.runtime.engine_file import EngineFile, read_engine
@@ -24,7 +25,8 @@ from matchrt.runtime.session import Session, SessionOptions
 from matchrt.runtime.split.features import Features
 from matchrt.runtime.split.parts import require_engine_files
 from matchrt.runtime.split.sessions import PartSessions, SharedParts, same_engine
-from matchrt.runtime.streaming import PairRun, plan_pair, stream_matches
+from matchrt.runtime.streaming import PairRun, plan_pair, run_on, stream_matches
+from matchrt.runtime.trials import OFF, Trials, asked, first_options, require_images
 from matchrt.runtime.workspace import Workspace, Workspaces
 from matchrt.store import EngineStore
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 class Matcher:
     """Matches image pairs: a session runs the engine, and a `PairAdapter` does the work before and after it.
 
-    >>> matcher = Matcher()                       # the bundled loftr-lite
+    >>> matcher = Matcher()                       # the bundled eloftr-lite
     >>> matches = matcher.match("a.jpg", "b.jpg")
     >>> matches.keypoints0                        # [N, 2] pixels of a.jpg: x right, y down, (0, 0) a pixel's centre
 
@@ -52,11 +54,11 @@ class Matcher:
 
     def __init__(
         self,
-        engine: str | Path | EngineFile | Session = "loftr-lite",
+        engine: str | Path | EngineFile | Session = DEFAULT_MODEL,
         options: MatcherOptions | None = None,
         store: EngineStore | None = None,
     ) -> None:
-        options = options or MatcherOptions()
+        self._options = options = options or MatcherOptions()
         self._session: Session = _open(engine, options, store)
         self._shared_parts: SharedParts | None = None
         self._parts: PartSessions | None = None
@@ -68,10 +70,11 @@ class Matcher:
         self._known_route: FrameRoute | None = None
         try:
             require_single_pair(self._session.manifest)
-            self._adapter = PairAdapter(self._session.manifest, options)
+            self._adapter = PairAdapter(self._session.manifest, first_options(options))
         except MatchRTError:
             self._session.close()
             raise
+        self._trials = Trials(self._session.manifest, options) if options.tries_more else None
 
     def fork(self) -> Matcher:
         """A matcher for another thread, on the same loaded engine. Each is closed by itself.
@@ -90,7 +93,7 @@ class Matcher:
     @property
     def options(self) -> MatcherOptions:
         """The matcher's options. Raises nothing."""
-        return self._adapter.options
+        return self._options
 
     @property
     def session(self) -> Session:
@@ -111,22 +114,31 @@ class Matcher:
             clipped.
         stream: of GPU arrays, the CUDA stream that they are made in; the engine then runs in it. Without it, the host
             waits until they are made.
+        With `MatcherOptions.rotate`, `zoom` or `effort`, a pair that gives little is matched again, as they say;
+        `provenance` says whether image 1 was turned, and `timings` what all this took.
         Errors: image-* of `as_image`, image-prepared, fit-size, frames-size, size-memory, out-of-memory, session-*; of
-        GPU arrays also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed.
+        GPU arrays also device-backend, kernels-refused, option-range, stream-invalid, package-missing, cuda-failed;
+        option-range if an image that was prepared or is on the GPU may have to be turned.
         """
+        require_images(self._options, image0, image1)
         if on_gpu(image0) or on_gpu(image1):
             return self._match_gpu_images(image0, image1, stream)
         with self._workspaces.borrowed() as workspace:
-            return self._begin(image0, image1, workspace).matches()
+            first = self._begin(image0, image1, workspace).matches()
+            if self._trials is None:
+                return first
+            return self._trials.improved(first, image0, image1, run_on(self._session, workspace))
 
     def match_dense(self, image0: ImageLike, image1: ImageLike) -> DenseMatches:
         """The dense warp `[H, W or 2W, 4]` of two images with its certainty, from engines built with --dense.
 
-        Engines of RoMa v2 give its precision too. image0, image1 are what `match` takes in host memory.
-        Errors: dense-missing, image-* of `as_image`, fit-size,
-        size-memory, out-of-memory, session-*.
+        Engines of RoMa v2 give its precision too. image0, image1 are what `match` takes in host memory. They are
+        matched as they are given: a warp between turned images would be none between these.
+        Errors: dense-missing, image-* of `as_image`, fit-size, size-memory, out-of-memory, session-*; option-range if
+        the options ask for turned or larger images.
         """
         require_dense(self.manifest)
+        self._require_one_run("match_dense")
         with self._workspaces.borrowed() as workspace:
             run = self._begin(image0, image1, workspace)
             return self._adapter.dense(run.images, run.outputs())
@@ -142,6 +154,7 @@ class Matcher:
         """
         from matchrt.runtime.gpu.matching import GpuMatches, require_gpu_session
 
+        self._require_one_run("match_on_gpu")
         session = require_gpu_session(self._session)
         where = None if stream is None else stream_handle(stream)
         return GpuMatches.of(session.run_on_gpu(self._route().gpu_pair(image0, image1, where), where))
@@ -167,13 +180,15 @@ class Matcher:
         """Matches pair after pair, in order. Threads decode and resize the next pairs while the engine works.
 
         pairs: (image0, image1), each a path, an array `[H,W]` or `[H,W,1|3|4]`, or a prepared image, in host memory.
+            If the options ask for further runs (`rotate`, `zoom`, `effort`), arrays must stay as they are until their
+            pair's result has come.
         return_errors: True yields the error of a bad pair and goes on. False raises it, which ends the iteration.
         Errors: pair-invalid, and those of `match`. What the iterable itself raises is raised after the results of the
         pairs before it.
         """
         with (
             self._streaming_sessions() as sessions,
-            closing(stream_matches(self._adapter, sessions, pairs, choose=self._choose)) as found,
+            closing(stream_matches(self._adapter, sessions, pairs, choose=self._choose, trials=self._trials)) as found,
         ):
             for outcome in found:
                 if isinstance(outcome, MatchRTError) and not return_errors:
@@ -190,8 +205,9 @@ class Matcher:
             free when nothing refers to them any more.
         Errors: image-* of `as_image`, image-prepared, fit-size; split-missing if the engine was built without its
         parts; split-graph if the engine has no such part, or the matcher has only its session; option-range if images
-        are stretched in pairs; size-memory, out-of-memory, session-*.
+        are stretched in pairs, or the options ask for further runs; size-memory, out-of-memory, session-*.
         """
+        self._require_one_run("features")
         parts = self._part_sessions()
         return parts.compute(self._adapter, self._adapter.prepare(image, name), on_host)
 
@@ -216,13 +232,16 @@ class Matcher:
 
         Errors: size-memory, out-of-memory, session-*.
         """
-        self.match(self._adapter.blank(0), self._adapter.blank(1))
+        with self._workspaces.borrowed() as workspace:
+            self._begin(self._adapter.blank(0), self._adapter.blank(1), workspace).matches()
 
     def prepare_image(self, value: ImageLike, name: str = "array") -> PreparedImage:
         """Decodes and resizes an image once, to uint8 `[H, W, C]`; `match` takes the result in any number of pairs.
 
-        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size.
+        name: what messages and `Matches` call an array. Errors: image-* of `as_image`, fit-size; option-range if the
+        options want images of a pair together, or may turn them.
         """
+        self._require_one_run("prepare_image")
         return self._adapter.prepare(value, name)
 
     def read(self, value: ImageLike, name: str = "array") -> Image:
@@ -250,6 +269,14 @@ class Matcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _require_one_run(self, what: str) -> None:
+        if self._options.tries_more:
+            raise MatchRTError(
+                "option-range",
+                f"{what} makes one run, and the options ask for further ones: {asked(self._options)}.",
+                f"Use match or match_many, or a matcher with {OFF}.",
+            )
 
     def _part_sessions(self) -> PartSessions:
         if self._parts is None:

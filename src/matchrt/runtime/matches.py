@@ -37,13 +37,14 @@ class Matches(MatchData):
         *,
         max_lines: int = 200,
         max_height: int = 720,
+        outline: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Draws the two images side by side with their matches: uint8 RGB [h, w, 3].
 
         image0, image1: the originals: paths, arrays `[H, W]` or `[H, W, 1|3|4]` in RGB, or `Image`. Other arguments are
             those of `draw.draw_matches`. Errors: draw-mismatch, draw-option, image-* of `read_image`.
         """
-        return draw_matches(image0, image1, self, max_lines=max_lines, max_height=max_height)
+        return draw_matches(image0, image1, self, max_lines=max_lines, max_height=max_height, outline=outline)
 
     def show(self, image0: Any, image1: Any, *, max_lines: int = 200, max_height: int = 720) -> Picture:
         """The picture of `draw` as an object that notebooks show: as the last value of a cell, or by `display`.

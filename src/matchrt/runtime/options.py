@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from matchrt.errors import MatchRTError
 from matchrt.runtime.backends import require_backend
@@ -12,6 +12,9 @@ from matchrt.runtime.colours import ChannelOrder
 from matchrt.runtime.decoding.values import STRETCHES, Stretch
 from matchrt.runtime.image import MAX_PIXELS
 from matchrt.runtime.session import Device
+
+Switch = Literal["off", "auto"]
+Effort = Literal["normal", "high"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class MatcherOptions:
     resize_on: for engines on backend tensorrt or tensorrt_rtx, where images in host memory are resized. `auto` sends
         large arrays of bytes to the GPU as they are, and resizes other images on the host. `gpu` sends small ones too;
         `host` sends none. Both give the same pixels, but for a level of 255 in a few.
+    rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives little: no sure match, or one of few
+        matches. The best is kept. Keypoints are in pixels of the image as given.
+    zoom: `auto` matches each image at half the size with the other one if a pair gives little, and keeps the best:
+        networks miss what is much larger in one of the images.
+    effort: `high` tries all of this if a pair gives little, until something gives plenty, and keeps the best: weaker
+        matches, a larger size (dynamic engines), turns, half sizes, and both of these at the larger size. It does not
+        change `min_score` and `resize` if these are given.
     """
 
     resize: int | None = None
@@ -58,6 +68,29 @@ class MatcherOptions:
     cuda_graph: bool = True
     fit_frames: bool = False
     resize_on: Literal["auto", "host", "gpu"] = "auto"
+    rotate: Switch = "off"
+    zoom: Switch = "off"
+    effort: Effort = "normal"
+
+    @property
+    def tries_more(self) -> bool:
+        """Whether a pair that gives little is matched again, for which its images are needed. Raises nothing."""
+        return self.turns or self.zooms
+
+    @property
+    def turns(self) -> bool:
+        """Whether image 1 is turned if a pair gives little. Raises nothing."""
+        return self.rotate == "auto" or self.effort == "high"
+
+    @property
+    def zooms(self) -> bool:
+        """Whether the images are halved in turn if a pair gives little. Raises nothing."""
+        return self.zoom == "auto" or self.effort == "high"
+
+    @property
+    def prepares_alone(self) -> bool:
+        """Whether an image can be prepared without the other image of its pair, once for all pairs. Raises nothing."""
+        return self.stretch != "same" and not self.tries_more
 
     def __post_init__(self) -> None:
         require_backend(self.backend)
@@ -71,6 +104,9 @@ class MatcherOptions:
             ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
             ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
             ("resize_on", self.resize_on in ("auto", "host", "gpu"), "'auto', 'host' or 'gpu'"),
+            ("rotate", self.rotate in get_args(Switch), "'off' or 'auto'"),
+            ("zoom", self.zoom in get_args(Switch), "'off' or 'auto'"),
+            ("effort", self.effort in get_args(Effort), "'normal' or 'high'"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )
         for name, good, wanted in limits:

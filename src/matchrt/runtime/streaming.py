@@ -17,6 +17,7 @@ from matchrt.runtime.adapter import ImageLike, Outputs, PairAdapter
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.preprocess import PlannedPair, PreparedImage
 from matchrt.runtime.session import Pending, Session
+from matchrt.runtime.trials import Run, Trials, require_images
 from matchrt.runtime.workspace import Workspace, Workspaces
 
 _Images = tuple[PreparedImage, PreparedImage]
@@ -109,6 +110,15 @@ class PairRun:
         return self.adapter.matches(images, outputs, spent)
 
 
+def run_on(session: Session, workspace: Workspace) -> Run:
+    """A run of a pair on `session`, whose last run is over. The images are prepared on the host, in `workspace`."""
+
+    def run(adapter: PairAdapter, image0: ImageLike, image1: ImageLike) -> Matches:
+        return PairRun.begin(adapter, session, plan_pair(adapter, (image0, image1)), workspace).matches()
+
+    return run
+
+
 def plan_pair(
     adapter: PairAdapter, pair: tuple[ImageLike, ImageLike], choose: Chooser | None = None
 ) -> PlannedPair | Frames:
@@ -125,8 +135,12 @@ def plan_pair(
 
 @dataclass
 class _Prepared:
-    """A pair that waits for the engine, in a workspace of its own until its run is over if the host prepares it."""
+    """A pair that waits for the engine, in a workspace of its own until its run is over if the host prepares it.
 
+    given: the images as they were given.
+    """
+
+    given: tuple[ImageLike, ImageLike]
     pair: PlannedPair | Frames
     images: _Images
     workspace: Workspace | None
@@ -136,11 +150,14 @@ class _Prepared:
 class _Running:
     """A pair on the engine, or its error.
 
+    ready: the pair; None if it has an error.
+    session: the session that it is on.
     waited: milliseconds that the engine waited for the pair's images.
     """
 
     run: PairRun | MatchRTError
-    workspace: Workspace | None = None
+    ready: _Prepared | None = None
+    session: Session | None = None
     waited: float = 0.0
 
 
@@ -150,6 +167,7 @@ def stream_matches(
     pairs: Iterable[tuple[ImageLike, ImageLike]],
     workers: int | None = None,
     choose: Chooser | None = None,
+    trials: Trials | None = None,
 ) -> Generator[Matches | MatchRTError, None, None]:
     """Matches pairs in order, in turn on each of `sessions`, and yields the error of a pair that cannot be matched.
 
@@ -157,6 +175,7 @@ def stream_matches(
     workers: threads that decode and resize the next pairs; None for as many as the engine needs. One more pair than
         workers is read ahead, so memory does not grow with the number of pairs.
     choose: which pairs the sessions resize themselves; None for none.
+    trials: the further steps for pairs that give little; None for none. A pair takes them on its own session.
 
     There are as many pairs under way as sessions. What the iterable itself raises is raised after the results of the
     pairs before it. A caller that stops early should close the iterator, which then waits for the runs under way, so
@@ -166,7 +185,7 @@ def stream_matches(
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(workers, "matchrt-pairs")
         stack.callback(pool.shutdown, cancel_futures=True)
-        stream = _Stream(adapter, itertools.cycle(sessions), choose)
+        stream = _Stream(adapter, itertools.cycle(sessions), choose, trials)
         stack.callback(stream.abandon)
         for prepared in _ahead(pairs, lambda pair: pool.submit(stream.prepare, pair), workers + 1):
             if isinstance(prepared, Exception):
@@ -191,20 +210,23 @@ def preparing_threads(sessions: Sequence[Session]) -> int:
 class _Stream:
     """The pairs under way. `prepare` runs in worker threads, everything else in the caller's."""
 
-    def __init__(self, adapter: PairAdapter, turns: Iterator[Session], choose: Chooser | None) -> None:
-        self._adapter, self._turns, self._choose = adapter, turns, choose
+    def __init__(
+        self, adapter: PairAdapter, turns: Iterator[Session], choose: Chooser | None, trials: Trials | None
+    ) -> None:
+        self._adapter, self._turns, self._choose, self._trials = adapter, turns, choose, trials
         self._workspaces = Workspaces()
         self.running: deque[_Running] = deque()
 
     def prepare(self, images: tuple[ImageLike, ImageLike]) -> _Prepared:
-        """Decodes and resizes a pair. Errors: those of `plan_pair`."""
+        """Decodes and resizes a pair. Errors: those of `plan_pair` and `require_images`."""
         pair = plan_pair(self._adapter, images, self._choose)
+        require_images(self._adapter.options, *images)
         if not isinstance(pair, PlannedPair):
-            return _Prepared(pair, pair.images, None)
+            return _Prepared(images, pair, pair.images, None)
         workspace = self._workspaces.borrow()
         lent = {name: workspace.take(name, shape) for name, shape in pair.shapes().items()}
         written = pair.told(pair.write(workspace, lent))
-        return _Prepared(PlannedPair(*written), written, workspace)
+        return _Prepared(images, PlannedPair(*written), written, workspace)
 
     def begin(self, prepared: Future[_Prepared]) -> None:
         """Starts a pair on the next session. An error of the pair comes out when it is the pair's turn."""
@@ -212,11 +234,12 @@ class _Stream:
         try:
             ready = prepared.result()
             waited = (time.perf_counter() - start) * 1e3
-            run = self._started(ready, next(self._turns))
+            session = next(self._turns)
+            run = self._started(ready, session)
         except MatchRTError as error:
             self.running.append(_Running(error))
         else:
-            self.running.append(_Running(run, ready.workspace, waited))
+            self.running.append(_Running(run, ready, session, waited))
 
     def _started(self, ready: _Prepared, session: Session) -> PairRun:
         if isinstance(ready.pair, PlannedPair):
@@ -228,13 +251,18 @@ class _Stream:
         first = self.running.popleft()
         if isinstance(first.run, MatchRTError):
             return first.run
+        assert first.ready is not None and first.session is not None
         try:
-            return first.run.matches({"wait": first.waited})
+            matches = first.run.matches({"wait": first.waited})
+            if self._trials is None:
+                return matches
+            with self._workspaces.borrowed() as workspace:
+                return self._trials.improved(matches, *first.ready.given, run_on(first.session, workspace))
         except MatchRTError as error:
             return error
         finally:
-            if first.workspace is not None:
-                self._workspaces.give_back(first.workspace)
+            if first.ready.workspace is not None:
+                self._workspaces.give_back(first.ready.workspace)
 
     def rest(self) -> Iterator[Matches | MatchRTError]:
         """The outcomes of all pairs that were started."""

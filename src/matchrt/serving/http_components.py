@@ -72,7 +72,8 @@ COMPONENTS: dict[str, Schema] = {
         id=text("Comes back in the answer"),
         parameters={
             **_PARAMETERS,
-            "description": "min_score: 0..1; timeout: microseconds; binary_data_output: true for binary outputs",
+            "description": "min_score: 0..1; rotate, zoom: off, auto; effort: normal, high; timeout: microseconds; "
+            "binary_data_output: true for binary outputs",
         },
         inputs=list_of(ref("Tensor")),
         outputs=list_of(ref("OutputRequest"), "Absent for all"),
@@ -186,6 +187,7 @@ COMPONENTS: dict[str, Schema] = {
         network_size0=list_of(whole(), "Height and width at which the network saw image0"),
         network_size1=list_of(whole(), "The same of image1"),
         apply_exif={"type": "boolean"},
+        turned1={"type": "integer", "enum": [0, 90, 180, 270], "description": "How image1 was turned, clockwise"},
     ),
     "Timings": object_of(
         ("decode", "resize", "inference", "to_pixels"),
@@ -193,6 +195,8 @@ COMPONENTS: dict[str, Schema] = {
         resize={**_NUMBER, "description": "From then until both were resized"},
         inference={**_NUMBER, "description": "The engine's run"},
         to_pixels={**_NUMBER, "description": "Scaling the matches back"},
+        judge={**_NUMBER, "description": "All verdicts, with rotate, zoom or effort"},
+        retry={**_NUMBER, "description": "All further runs"},
     ),
     "MatchAnswer": object_of(
         (
@@ -213,6 +217,7 @@ COMPONENTS: dict[str, Schema] = {
         image1=ref("MatchedImage"),
         pixels=text("Whose pixels the keypoints are in: upright, as EXIF turns the images"),
         warnings=_TEXTS,
+        advice=list_of(text(), "What may find more, if the verdict is not match"),
         picture=text("base64, with picture"),
         timings_ms=ref("Timings"),
         provenance=ref("Provenance"),

@@ -13,8 +13,10 @@ from fastapi import Request, Response
 from PIL import Image as PILImage
 from pydantic import BaseModel, Field, ValidationError
 
+from matchrt.runtime.advice import advised
 from matchrt.runtime.image import Image
 from matchrt.runtime.matches import Matches
+from matchrt.runtime.options import Effort, Switch
 from matchrt.serving.body import Body
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
@@ -26,6 +28,7 @@ from matchrt.serving.http_waiting import read_timeout, unless_gone
 from matchrt.serving.models import Model, files_model, pair_job
 from matchrt.serving.options import Verify
 from matchrt.serving.service import Job, Service
+from matchrt.serving.wishes import Wishes
 from matchrt.serving.workers import Run
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ class MatchForm(BaseModel):
 
     engine: str | None = Field(None, description="Where several are served.")
     min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
+    rotate: Switch = Field("off", description="auto: turn image1 by quarters if the pair gives little.")
+    zoom: Switch = Field("off", description="auto: try each image at half the size if the pair gives little.")
+    effort: Effort = Field("normal", description="high: try all of this, a larger size and weaker matches.")
     verify: Verify = Field("none", description="Geometry to check the matches by.")
     picture: Picture = Field("none", description="Draw the matches.")
 
@@ -86,13 +92,16 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
     engine = service.engine(form.engine)
     call.statistics = models[files_model(engine.name)].statistics
     read0, read1 = (partial(engine.decoders.decode, data, name, call) for data, name in files)
-    pair, images = pair_job(engine, read0, read1, form.min_score)
+    wishes = Wishes(form.min_score, form.rotate, form.zoom, form.effort)
+    pair, images = pair_job(engine, (read0, read1), wishes, call)
     # Images are large, so they are kept during the run only if they are drawn on.
     drawn = None if form.picture == "none" else images
 
     def finish(run: Run) -> bytes:
         found = pair.finish(run)
-        matches = found.judge() if form.verify == "none" else found.verify(form.verify)
+        if form.verify != "none":
+            found = found.verify(form.verify, judged=found.judgement is None)
+        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels))
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)

@@ -22,15 +22,18 @@ import numpy as np
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.adapter import PairAdapter
 from matchrt.runtime.image import Image, as_image
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.session import check_inputs
+from matchrt.runtime.trials import Trials, first_options
 from matchrt.serving.call import Call
 from matchrt.serving.failures import bad_request
 from matchrt.serving.service import Job, ServedEngine, Service
 from matchrt.serving.statistics import ModelStatistics
 from matchrt.serving.tensors import InferCall, Tensor, TensorInfo
+from matchrt.serving.wishes import Wishes
 from matchrt.serving.workers import Run
 
 VERSION = "1"
@@ -43,7 +46,6 @@ _MATCHES = (
     TensorInfo("keypoints1", "FP32", (-1, 2)),
     TensorInfo("scores", "FP32", (-1,)),
 )
-_KNOWN_PARAMETERS = ("min_score", "timeout")
 
 
 class Model(Protocol):
@@ -145,7 +147,7 @@ class PairModel:
         """The request as a pair of images. Errors: request-invalid, and those of `pair_job`."""
         _require_tensors(request.tensors, self.inputs)
         read0, read1 = (partial(_image, request.tensors[info.name], self.engine, call) for info in self.inputs)
-        pair, _ = pair_job(self.engine, read0, read1, min_score(request.parameters))
+        pair, _ = pair_job(self.engine, (read0, read1), Wishes.of(request.parameters), call)
 
         def finish(run: Run) -> list[Tensor]:
             matches = pair.finish(run)
@@ -174,8 +176,11 @@ class EngineModel:
     def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request's tensors as the engine takes them. Errors: request-invalid, session-input."""
         _require_tensors(request.tensors, self.inputs)
-        if min_score(request.parameters) is not None:
-            raise bad_request("An engine's own outputs are not filtered.", "Leave 'min_score' out, or ask NAME.")
+        if Wishes.of(request.parameters) != Wishes():
+            raise bad_request(
+                "An engine's own outputs are as one run gives them.",
+                "Leave 'min_score', 'rotate', 'zoom' and 'effort' out, or ask NAME.",
+            )
         inputs = {name: tensor.array for name, tensor in request.tensors.items()}
         rows = {len(array) for array in inputs.values()}
         batch = self.engine.manifest.input.batch
@@ -190,45 +195,46 @@ class EngineModel:
 
 
 def pair_job(
-    engine: ServedEngine, read0: Callable[[], Image], read1: Callable[[], Image], least: float | None
+    engine: ServedEngine, reads: tuple[Callable[[], Image], Callable[[], Image]], wishes: Wishes, call: Call
 ) -> tuple[Job[Matches], tuple[Image, Image]]:
-    """The job that matches two images as `Matcher.match` does, and the images, which the job itself does not keep.
+    """The job that matches two images as `Matcher.match` does, and the images.
 
-    read0, read1: decode the images to uint8 `[H, W]` or `[H, W, 3]`. Both are decoded and resized at the same time.
-    least: the smallest score, 0..1; None for the engine's default.
+    reads: decode the images to uint8 `[H, W]` or `[H, W, 3]`. Both are decoded and resized at the same time.
+    wishes: what the request asks for. Only if it asks for further runs, the job keeps the images.
+    call: how long it may take, further runs included.
 
     The matches' timings `decode` and `resize` are times that the pair waited, and not sums over its images: until both
     were decoded, and from then until both were resized. Errors: image-* of image0, or else those of image1; fit-size,
     size-memory.
     """
-    adapter = engine.adapter(least)
+    options = wishes.options(engine.max_pixels)
+    adapter = engine.adapter(first_options(options))
     start = time.perf_counter()
 
     def prepare(read: Callable[[], Image]) -> tuple[Image, float, PreparedImage]:
         image = read()
         return image, time.perf_counter(), adapter.prepare(image)
 
-    (image0, end0, first), (image1, end1, second) = engine.helpers.both(lambda: prepare(read0), lambda: prepare(read1))
+    (image0, end0, first), (image1, end1, second) = engine.helpers.both(*(partial(prepare, read) for read in reads))
     decoded, end = max(end0, end1), time.perf_counter()
     before = {"decode": (decoded - start) * 1e3, "resize": (end - decoded) * 1e3}
+    again = (image0, image1) if options.tries_more else None
 
     def finish(run: Run) -> Matches:
-        return adapter.matches((first, second), run.outputs, {**before, "inference": run.milliseconds})
+        matches = adapter.matches((first, second), run.outputs, {**before, "inference": run.milliseconds})
+        if again is None:
+            return matches
+        return Trials(engine.manifest, options).improved(matches, *again, partial(_run, engine, call))
 
     return Job(adapter.inputs(first, second), finish), (image0, image1)
 
 
-def min_score(parameters: Mapping[str, Any]) -> float | None:
-    """The request parameter `min_score`, a number in 0..1; None if it is not given.
-
-    Error: request-invalid, also for parameters with unknown names.
-    """
-    if unknown := sorted(set(parameters) - set(_KNOWN_PARAMETERS)):
-        raise bad_request(f"Unknown parameter '{unknown[0][:80]}'.", f"Known: {', '.join(_KNOWN_PARAMETERS)}.")
-    value = parameters.get("min_score")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
-        raise bad_request("'min_score' is not a number in 0..1.", "Give, for instance, 0.4.")
-    return None if value is None else float(value)
+def _run(engine: ServedEngine, call: Call, adapter: PairAdapter, image0: Image, image1: Image) -> Matches:
+    """A further run of a pair, which waits for its turn as a request of its own does."""
+    call.check()
+    images = adapter.prepare_pair(image0, image1)
+    run = call.wait(engine.workers.submit(adapter.inputs(*images)))
+    return adapter.matches(images, run.outputs, {"inference": run.milliseconds})
 
 
 def _require_tensors(tensors: Tensors, infos: tuple[TensorInfo, ...]) -> None:

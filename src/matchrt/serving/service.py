@@ -30,6 +30,7 @@ from matchrt.serving.memory import Trimmer
 from matchrt.serving.metrics import Metrics
 from matchrt.serving.options import ServeOptions
 from matchrt.serving.statistics import Spent
+from matchrt.serving.wishes import Wishes
 from matchrt.serving.workers import EngineWorkers, Rows, Run, rows_of_run
 from matchrt.store import EngineStore
 
@@ -66,7 +67,7 @@ class ServedEngine:
     ) -> None:
         self.name, self.manifest, self.max_pixels = name, session.manifest, options.max_pixels
         self.helpers, self.decoders = helpers, decoders
-        self._adapter = self._make_adapter(None)
+        self._adapter = PairAdapter(self.manifest, Wishes().options(self.max_pixels))
         self.workers = EngineWorkers(session, options.workers, options.batch_wait, metrics.runs_of(name))
 
     def warm_up(self) -> None:
@@ -82,15 +83,12 @@ class ServedEngine:
         for count in counts:
             self.workers.submit({name: np.repeat(rows, count, axis=0) for name, rows in inputs.items()}).result()
 
-    def adapter(self, min_score: float | None = None) -> PairAdapter:
+    def adapter(self, options: MatcherOptions | None = None) -> PairAdapter:
         """The adapter that prepares images for the engine and reads its outputs, in any thread.
 
-        The workers run the engine. min_score: 0..1; None for the engine's default. Raises nothing.
+        The workers run the engine. options: None for the defaults. Raises nothing.
         """
-        return self._adapter if min_score is None else self._make_adapter(min_score)
-
-    def _make_adapter(self, min_score: float | None) -> PairAdapter:
-        return PairAdapter(self.manifest, MatcherOptions(min_score=min_score, max_pixels=self.max_pixels))
+        return self._adapter if options is None else PairAdapter(self.manifest, options)
 
 
 class Service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import platformdirs
 import pytest
 from onnx import TensorProto, helper
 from support.machines import KINDS, SLOTS, Machine, make_engine, save_engine
+from support.self_tests import PAIR, make_test, with_self_test
 from support.tensorrt_stub.running import kernel
 
 from matchrt import Matcher, MatcherOptions, Matches, MatchRTError
@@ -20,8 +22,13 @@ from matchrt.manifest import TensorSpec
 from matchrt.manifest.split import FEATURES, MATCH, PartFacts, SplitManifest, part_path, split_folder
 from matchrt.nvidia.dialect import BuilderOptions
 from matchrt.runtime.backend import get_backend
+from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.gpu.kept import KeptMaps
+from matchrt.runtime.self_test.answer import matches_of
+from matchrt.runtime.self_test.pair import self_test_inputs
+from matchrt.runtime.session import SessionOptions
 from matchrt.runtime.split.features import HostMaps
+from matchrt.runtime.split.sessions import PartSessions
 
 every_machine = pytest.mark.parametrize("machine", KINDS, indirect=True)
 SIZE = (32, 48)
@@ -43,13 +50,13 @@ def _part(inputs: dict[str, tuple[int, tuple[int, ...]]], outputs: dict[str, tup
     return bytes(helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]).SerializeToString())
 
 
-def _save_parts(machine: Machine, engine: Path, digest: str) -> None:
+def _save_parts(machine: Machine, engine: Path, digest: str, slots: int = SLOTS) -> None:
     maps = {name: (TensorProto.FLOAT, shape) for name, shape in MAPS.items()}
     given = {f"image{side}_{name}": kind for side in (0, 1) for name, kind in maps.items()}
     sizes = {f"size{side}": (TensorProto.INT32, (1, 2)) for side in (0, 1)}
     matches = {
-        **{f"keypoints{side}": (TensorProto.FLOAT, (1, SLOTS, 2)) for side in (0, 1)},
-        "scores": (TensorProto.FLOAT, (1, SLOTS)),
+        **{f"keypoints{side}": (TensorProto.FLOAT, (1, slots, 2)) for side in (0, 1)},
+        "scores": (TensorProto.FLOAT, (1, slots)),
         "num_matches": (TensorProto.INT32, (1,)),
     }
     image = {"image0": (TensorProto.UINT8, (1, *SIZE, 1)), "size0": (TensorProto.INT32, (1, 2))}
@@ -91,10 +98,10 @@ def _maps(image: np.ndarray) -> dict[str, np.ndarray]:
     return outputs
 
 
-def _expected(image0: np.ndarray, image1: np.ndarray) -> dict[str, np.ndarray]:
+def _expected(image0: np.ndarray, image1: np.ndarray, slots: int = SLOTS) -> dict[str, np.ndarray]:
     outputs = {
-        "keypoints0": np.empty((1, SLOTS, 2), np.float32), "keypoints1": np.empty((1, SLOTS, 2), np.float32),
-        "scores": np.empty((1, SLOTS), np.float32), "num_matches": np.empty(1, np.int32),
+        "keypoints0": np.empty((1, slots, 2), np.float32), "keypoints1": np.empty((1, slots, 2), np.float32),
+        "scores": np.empty((1, slots), np.float32), "num_matches": np.empty(1, np.int32),
     }  # fmt: skip
     inputs = {f"size{side}": np.array([SIZE], np.int32) for side in (0, 1)}
     for side, image in enumerate((image0, image1)):
@@ -197,3 +204,28 @@ def test_parts_of_another_engine_are_refused(machine: Machine, engine: Path) -> 
     with Matcher(engine) as matcher, pytest.raises(MatchRTError) as caught:
         matcher.features(_image(0))
     assert caught.value.code == "manifest-invalid" and "another engine" in caught.value.message
+
+
+@every_machine
+@pytest.mark.parametrize("right", [True, False])
+def test_parts_answer_the_whole_engines_self_test(machine: Machine, tmp_path: Path, right: bool) -> None:
+    """The stub's whole engine answers otherwise than its parts do, so its own answer is wrong for them."""
+    whole = make_engine(machine, SIZE, slots=64)
+    engine = save_engine(whole, tmp_path)
+    _save_parts(machine, engine, whole.manifest.engine_sha256, 64)
+    file = read_engine(engine)
+    inputs = self_test_inputs(file.manifest, PAIR)
+    answer = matches_of(_expected(inputs["image0"][0, :, :, 0], inputs["image1"][0, :, :, 0], 64))
+    tested = replace(file.manifest, self_test=make_test(answer)) if right else with_self_test(file).manifest
+    runs = machine.cuda.count("cudaMemcpyAsync")
+    if right:
+        PartSessions.open(replace(file, manifest=tested), SessionOptions()).close()
+        assert machine.cuda.count("cudaMemcpyAsync") > runs
+        runs = machine.cuda.count("cudaMemcpyAsync")
+        PartSessions.open(replace(file, manifest=tested), SessionOptions()).close()  # remembered
+        assert machine.cuda.count("cudaMemcpyAsync") == runs
+    else:
+        with pytest.raises(MatchRTError) as caught:
+            PartSessions.open(replace(file, manifest=tested), SessionOptions())
+        assert caught.value.code == "engine-self-test"
+    assert machine.cuda.held() == 0

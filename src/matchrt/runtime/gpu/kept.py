@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from matchrt.runtime.gpu.layout import Layout
 from matchrt.runtime.gpu.memory import DeviceMemory, PinnedMemory
-from matchrt.runtime.gpu.shape_runner import ShapeRunner
 from matchrt.runtime.gpu.stream import copy_on_device, copy_to_device
+
+if TYPE_CHECKING:
+    from matchrt.runtime.gpu.layout import Layout
+    from matchrt.runtime.gpu.shape_runner import ShapeRunner
 
 
 @dataclass(frozen=True)
