@@ -9,14 +9,18 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from matchrt.batch import options
-from matchrt.cli import match_many
+from matchrt.batch import mapping, options
+from matchrt.batch.pairing import options as pairing_options
+from matchrt.cli import match_many, pairing
 from matchrt.cli.app import app
 from matchrt.cli.options import matcher_options
 from matchrt.errors import MatchRTError
 
 # Commands whose option of this name means something else, and says so.
-OTHERWISE = {("serve", "--json"), ("match-many", "--threads"), ("serve", "--threads"), ("verify", "--device")}
+OTHERWISE = {
+    ("serve", "--json"), ("match-many", "--threads"), ("pairs", "--threads"), ("serve", "--threads"),
+    ("verify", "--device"),
+}  # fmt: skip
 
 
 def declared(option: str) -> dict[str, tuple[str, Any]]:
@@ -36,18 +40,20 @@ def declared(option: str) -> dict[str, tuple[str, Any]]:
         (
             "--store",
             {"match", "match-many", "build", "bench", "serve", "export-triton", "verify", "doctor", "engines"}
-            | {"download", "models", "diagnose", "convert-flax", "inspect", "live"},
+            | {"download", "models", "diagnose", "convert-flax", "inspect", "live", "pairs"},
         ),
-        ("--device", {"match", "match-many", "live", "bench", "serve", "doctor"}),
+        ("--device", {"match", "match-many", "live", "bench", "serve", "doctor", "pairs"}),
         ("--threads", {"match", "live", "bench", "verify"}),
         ("--min-score", {"match", "match-many", "live", "bench"}),
         ("--resize", {"match", "match-many", "live", "bench"}),
-        ("--max-megapixels", {"match", "match-many", "live", "serve"}),
-        ("--ignore-exif", {"match", "match-many"}),
+        ("--max-megapixels", {"match", "match-many", "live", "serve", "pairs"}),
+        ("--ignore-exif", {"match", "match-many", "pairs"}),
         ("--stretch", {"match", "match-many"}),
         ("--sample", {"match", "match-many"}),
         ("--seed", {"match", "match-many"}),
-        ("--window", {"match", "match-many"}),
+        ("--window", {"match", "match-many", "pairs"}),
+        ("--loop", {"match-many", "pairs"}),
+        ("--neighbours", {"match-many", "pairs"}),
         ("--no-cuda-graph", {"match", "live", "bench"}),
     ],
 )
@@ -59,7 +65,7 @@ def test_a_shared_option_is_the_same_everywhere(option: str, commands: set[str])
 
 def test_every_command_prints_json() -> None:
     found = declared("--json")
-    assert len(found) == 14
+    assert len(found) == 15
     assert len(set(found.values())) == 1
 
 
@@ -93,3 +99,5 @@ def test_the_command_line_starts_without_heavy_packages(
     heavy = ["torch", "jax", "onnxruntime", "onnx", "cv2", "numpy", "PIL", "h5py", "cuda", "tensorrt"]
     ran = run_python(f"import sys, matchrt.cli.app; print([m for m in {heavy!r} if m in sys.modules])")
     assert ran.stdout.strip() == "[]", ran.stderr
+    assert tuple(way.value for way in pairing.By) == pairing_options.HOWS
+    assert tuple(mapper.value for mapper in match_many.MapperChoice) == get_args(mapping.Mapper)

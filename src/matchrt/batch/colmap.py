@@ -151,19 +151,30 @@ def _misfit(name: str, there: tuple[int, int], here: tuple[int, int], remedy: st
     )
 
 
+def reason_of(said: bytes) -> str:
+    """Why COLMAP ended its process, from what it wrote to stderr. Raises nothing."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    told = [line for line in lines if re.search(r"SQLite error|Check failed|Error:|error:", line)]
+    return (told or lines or ["it gave no reason"])[-1 if not told else 0].strip().rstrip(".")
+
+
+def python_path() -> str:
+    """The PYTHONPATH with which another process finds what this one found. Raises nothing."""
+    return os.pathsep.join(entry for entry in sys.path if entry)
+
+
 class _Colmap:
     """The process of `colmap_process`. It ends with the block."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed at exit
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "matchrt.batch.colmap_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": python_path()},
         )
 
     def ask(self, *request: Any) -> Any:
@@ -180,9 +191,7 @@ class _Colmap:
         self._process.kill()
         self._process.wait()
         self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        told = [line for line in lines if re.search(r"SQLite error|Check failed|Error:|error:", line)]
-        reason = (told or lines or ["it gave no reason"])[-1 if not told else 0].strip()
+        reason = reason_of(self._said.read())
         if "disk is full" in reason or "disk I/O" in reason:
             return MatchRTError(
                 "output-unwritable",

@@ -70,7 +70,7 @@ def _write(found: Merged, output: Path, features: Path, layout: Layout) -> None:
             for pair in found.pairs():
                 group = hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
                 if pair.judged is not None:
-                    hloc.write_verdict(group, *pair.judged)
+                    hloc.write_verdict(group, *pair.judged[:3])
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from matchrt.batch.journal_errors import damaged, not_a_journal, sqlite_errors
 from matchrt.batch.journal_layout import APPLICATION, FAILED, LAYOUT, NAMED, REFUSED, SEALED, TABLES, WAITING
 from matchrt.batch.journal_rows import Counts, Failure, ImageRow
 from matchrt.batch.listing import NamePair
-from matchrt.batch.results import Found, ImageFacts, ListedPair, Result, pack, unpack_judged
+from matchrt.batch.results import Found, ImageFacts, Judged, ListedPair, Result, pack, unpack, unpack_judged
 from matchrt.batch.seals import list_seal, seal
 from matchrt.errors import MatchRTError
 from matchrt.runtime.verdict import WORDS, Word
@@ -345,15 +345,37 @@ class Journal:
         if missing:
             raise damaged(self.path, f"{missing} results are not found")
 
-    def verdicts(self) -> dict[Word, int]:
-        """How many matched pairs have which verdict. Pairs of an older version have none."""
+    def judged(self) -> Iterator[tuple[int, int, int, Judged | None]]:
+        """The matched pairs, by number: (pair, image 0, image 1, verdict), images by their numbers.
+
+        The verdict is None for a pair that nobody judged.
+        """
         # The numbers of a verdict stand at the end of a pair's matches, which are a multiple of 20 bytes without it.
-        query = f"""SELECT substr(data, -12) FROM pairs JOIN matches ON matches.pair = pairs.id
-        WHERE length(data) % 20 = 12 AND NOT {REFUSED}"""
+        query = f"""SELECT pairs.id, first, second, CASE length(data) % 20 WHEN 16 THEN substr(data, -16) END FROM pairs
+        JOIN matches ON matches.pair = pairs.id WHERE NOT {REFUSED} ORDER BY pairs.id"""
         with sqlite_errors(self.path):
-            judged = (unpack_judged(end) for (end,) in self._base.execute(query))
-            found = Counter(one.verdict for one in judged if one is not None)
+            for pair, first, second, end in self._base.execute(query):
+                yield pair, first, second, None if end is None else unpack_judged(end)
+
+    def verdicts(self) -> dict[Word, int]:
+        """How many matched pairs have which verdict; a pair that nobody judged has none."""
+        found = Counter(judged.verdict for *_, judged in self.judged() if judged is not None)
         return {word: found[word] for word in WORDS}
+
+    def failed_by(self) -> dict[str, int]:
+        """How many pairs have failed with which error's code, the most frequent one first. Error: journal-damaged."""
+        return dict(Counter(failure.code for failure in self.failures()).most_common())
+
+    def found_of(self, pair: int) -> Found:
+        """The matches of a matched pair, by its number. Error: journal-damaged."""
+        query = "SELECT first, second, data, seal FROM pairs JOIN matches ON matches.pair = id WHERE id = ?"
+        with sqlite_errors(self.path):
+            row = self._base.execute(query, (pair,)).fetchone()
+            facts = [] if row is None else [self._facts_of(image) for image in row[:2]]
+        if row is None or facts[0] is None or facts[1] is None:
+            raise damaged(self.path, f"pair {pair} is not found")
+        self._require(pair, row[2], row[3])
+        return Found(*unpack(row[2]), facts[0], facts[1], unpack_judged(row[2]))
 
     def _require(self, number: int, data: Any, check: bytes) -> None:
         if not isinstance(data, bytes) or check != seal(number, data):

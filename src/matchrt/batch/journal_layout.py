@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LAYOUT = 2
+LAYOUT = 3
 # Marks the file as ours (SQLite's application_id): "mrtj".
 APPLICATION = 0x6D72746A
 

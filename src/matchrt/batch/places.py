@@ -23,8 +23,8 @@ Key = str | tuple[int, int]
 class Places:
     """The files that a run writes, each with what it is for. Error: output-twice."""
 
-    def __init__(self, journal: Path, outputs: Iterable[Path], failed: Path) -> None:
-        """Takes the paths as the user gave them; none of the files needs to exist."""
+    def __init__(self, journal: Path, outputs: Iterable[Path], failed: Path | None = None) -> None:
+        """Takes the paths as the user gave them; none of the files needs to exist. failed: None if there is none."""
         self._written: dict[Key, str] = {}
         outputs = list(outputs)
         self._add(journal, "the journal")
@@ -34,8 +34,10 @@ class Places:
                 self._add(path, f"the journal's file '{path.name}'")
         for path in outputs:
             self._add(path, f"the output '{path}'")
-        self._add(failed, "the list of failed pairs")
-        for path in (*outputs, failed):
+        if failed is not None:
+            self._add(failed, "the list of failed pairs")
+            outputs.append(failed)
+        for path in outputs:
             self._add(path.with_name(f".{path.name}.part"), f"the unfinished '{path.name}'")
         self._inodes = any(isinstance(key, tuple) for key in self._written)
 

@@ -17,7 +17,7 @@ Float32Array = npt.NDArray[np.float32]
 
 _COLUMNS = 5
 # Numbers behind the columns: what a `Judged` holds.
-_JUDGED = 3
+_JUDGED = 4
 
 
 class Judged(NamedTuple):
@@ -26,11 +26,13 @@ class Judged(NamedTuple):
     verdict: `match`, `doubtful` or `no match`.
     probability: 0..1.
     log10_nfa: log10 of the number of false alarms, at most 0.
+    inliers: how many matches, at most one in each cell of the image, the geometry explains better than chance.
     """
 
     verdict: Word
     probability: float
     log10_nfa: float
+    inliers: int = 0
 
 
 class ListedPair(NamedTuple):
@@ -92,8 +94,8 @@ class Found:
         """The result with a verdict and without timings, so that equal matches are equal results."""
         found = matches.judgement or judge(matches)
         # Rounded to what is stored, so that a result is the same before and after.
-        numbers = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
-        judged = Judged(found.verdict, *numbers)
+        probability, log10_nfa = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
+        judged = Judged(found.verdict, probability, log10_nfa, found.evidence.inliers)
         return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1, judged)
 
 
@@ -132,5 +134,5 @@ def unpack_judged(data: bytes) -> Judged | None:
     values = np.frombuffer(data, "<f4")
     if len(values) % _COLUMNS != _JUDGED:
         return None
-    word, probability, log10_nfa = (float(value) for value in values[-_JUDGED:])
-    return Judged(WORDS[int(word)], probability, log10_nfa)
+    word, probability, log10_nfa, inliers = (float(value) for value in values[-_JUDGED:])
+    return Judged(WORDS[int(word)], probability, log10_nfa, int(inliers))

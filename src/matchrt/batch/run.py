@@ -17,7 +17,9 @@ from matchrt.batch.names import readable
 from matchrt.batch.output import Output
 from matchrt.batch.places import Places
 from matchrt.batch.results import ImageFacts, ListedPair, Result
+from matchrt.batch.run_report import write_report
 from matchrt.batch.sources import check_all
+from matchrt.batch.view_graph import ViewGraph
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.options import MatcherOptions
@@ -37,6 +39,16 @@ Match = Callable[[Iterable[ListedPair]], Iterator[Result]]
 Tell = Callable[[int, int], None]
 
 
+def journal_of(output: Output, journal: Path | None) -> Path:
+    """The file of the journal. journal: None for `OUTPUT.journal` beside the output. Raises nothing."""
+    return journal or output.path.with_name(f"{output.path.name}.journal")
+
+
+def run_places(output: Output, journal: Path | None, beside: Iterable[Path] = ()) -> Places:
+    """The files that a run writes. beside: those that are no outputs. Error: output-twice, if two of them are one."""
+    return Places(journal_of(output, journal), [*output.files, *beside], output.failed)
+
+
 @dataclass(frozen=True)
 class BatchRun:
     """The settings of a run.
@@ -45,21 +57,25 @@ class BatchRun:
     output: the output that is written at the end.
     journal: file that keeps results; None for `OUTPUT.journal` beside the output.
     retry_failed: whether pairs that failed in an earlier run are tried again.
+    report: page about the run that is written at the end; None for none.
+    beside: all other files that the command writes, which must be no image and no output.
     """
 
     source: PairSource
     output: Output
     journal: Path | None = None
     retry_failed: bool = False
+    report: Path | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def journal_path(self) -> Path:
         """The file of the journal."""
-        return self.journal or self.output.path.with_name(f"{self.output.path.name}.journal")
+        return journal_of(self.output, self.journal)
 
     def places(self) -> Places:
         """The files that the run writes. Error: output-twice, if two of them are one."""
-        return Places(self.journal_path, self.output.files, self.output.failed)
+        return run_places(self.output, self.journal, self.beside)
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class BatchReport:
     """The report of a run.
 
     counts: numbers of pairs by their state after the run.
+    graph: which images are connected by pairs whose verdict is `match`, and why others failed.
     verdicts: how many of the matched pairs have which verdict.
     now: number of pairs that were tried in this run.
     written: whether the output was written; False if it was up to date already.
@@ -77,6 +94,7 @@ class BatchReport:
     """
 
     counts: Counts
+    graph: ViewGraph
     verdicts: dict[Word, int]
     now: int
     written: bool
@@ -90,6 +108,7 @@ class BatchReport:
         return {
             **self.counts._asdict(),
             "verdicts": self.verdicts,
+            "view_graph": self.graph.to_json(),
             "tried_now": self.now,
             "output_written": self.written,
             "images_changed": list(self.changed),
@@ -117,12 +136,17 @@ def plan_of(
 
 
 def match_pairs(
-    run: BatchRun, plan: dict[str, Any], match: Match, tell: Tell | None = None
+    run: BatchRun,
+    plan: dict[str, Any],
+    match: Match,
+    tell: Tell | None = None,
+    begun: Callable[[Counts], None] | None = None,
 ) -> tuple[BatchReport, list[Failure]]:
     """Matches the pairs that have no result yet and writes the output. Returns a report and the first 100 failures.
 
     If the process is killed at any moment, the next call goes on after the last commit.
     plan: that of `plan_of`. match: yields results for pairs, in any order. tell: called after every result.
+    begun: called with the numbers of pairs before any is matched.
     Errors: those of `journal`, `output` and `match`; matches-name if no image has a name that the output can hold;
     image-changed if images go on changing while they are matched.
     """
@@ -138,6 +162,8 @@ def match_pairs(
             run.output.forget_refusals(journal)
         _require_names(journal)
         before = journal.counts()
+        if begun is not None:
+            begun(before)
         _match_all(journal, match, before, tell)
         written = not run.output.is_written(journal)
         if written:
@@ -146,8 +172,11 @@ def match_pairs(
         notices = (row.facts.notice for row in journal.images() if row.facts is not None and row.facts.notice)
         warnings = tuple(islice(notices, _MOST_TOLD))
         seconds = time.perf_counter() - start
-        counts, verdicts = journal.counts(), journal.verdicts()
-        return BatchReport(counts, verdicts, before.waiting, written, changed, warnings, mended, seconds), failures
+        counts, verdicts, graph = journal.counts(), journal.verdicts(), ViewGraph.of(journal)
+        if run.report is not None:
+            write_report(run.report, journal, graph, run.source.base, run.output.path.name)
+        report = BatchReport(counts, graph, verdicts, before.waiting, written, changed, warnings, mended, seconds)
+        return report, failures
 
 
 def _forget_changed(journal: Journal, root: Path) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from matchrt.cli import (
     match,
     match_many,
     models,
+    pairs,
     serve,
     verify,
 )
@@ -58,6 +59,7 @@ def root(
 
 
 app.command("match", epilog=match.EPILOG)(match.match)
+app.command("pairs", epilog=pairs.EPILOG)(pairs.pairs)
 app.command("match-many", epilog=match_many.EPILOG)(match_many.match_many)
 app.command("live", epilog=live.EPILOG)(live.live)
 app.command("download", epilog=download.EPILOG)(download.download)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -31,20 +32,40 @@ from matchrt.cli.options import (
     matcher_options,
     store_at,
 )
-from matchrt.cli.output import error_json, print_json, progress_of, stderr, stdout, verdict_counts
+from matchrt.cli.output import error_json, print_json, print_written, progress_of, stderr, stdout, verdict_counts
+from matchrt.cli.pairing import (
+    By,
+    LoopOption,
+    MaxDistanceOption,
+    MaxSecondsOption,
+    MinSimilarityOption,
+    NeighboursOption,
+    Retrieval,
+    RetrievalEngineOption,
+    RunPairing,
+    chosen_json,
+    print_chosen,
+    require_no_window,
+)
+from matchrt.cli.run_summary import check_page, print_graph, print_map
 from matchrt.errors import MatchRTError
 from matchrt.runtime.bundled import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from matchrt.batch.features import FeatureOptions
-    from matchrt.batch.journal_rows import Failure
+    from matchrt.batch.journal_rows import Counts, Failure
+    from matchrt.batch.mapping import MapReport, MapWork
     from matchrt.batch.output import Output
+    from matchrt.batch.pairing.choose import Chosen
     from matchrt.batch.run import BatchReport, BatchRun, Match
     from matchrt.runtime.engine_file import EngineFile
     from matchrt.runtime.options import MatcherOptions
     from matchrt.runtime.pairs import Skipped
 
-EPILOG = "Example: matchrt match-many pairs.txt --root images --output matches.h5"
+EPILOG = (
+    "Example: matchrt match-many pairs.txt --root images --output matches.h5; "
+    "or: matchrt match-many images --by retrieval --output map.db --map sparse --report report.html"
+)
 _SHOWN = 10
 # Why pairs are matched whole, if nobody asked for features.
 _NO_FEATURES = ("split-graph", "split-missing", "option-range")
@@ -65,6 +86,13 @@ class Cameras(str, Enum):
     single = "single"
 
 
+class MapperChoice(str, Enum):
+    """COLMAP's mappers."""
+
+    incremental = "incremental"
+    glob = "global"
+
+
 def match_many(
     pairs: Annotated[Path, typer.Argument(help="Text file with two paths in each line, or folder of images.")],
     output: Annotated[
@@ -78,6 +106,22 @@ def match_many(
         typer.Option(help="Folder from which image names start; default: the list's folder, or the folder of images."),
     ] = None,
     window: WindowOption = None,
+    by: Annotated[
+        By | None, typer.Option(help="With one folder: how pairs are chosen; default: all, or those of --window.")
+    ] = None,
+    loop: LoopOption = False,
+    neighbours: NeighboursOption = 20,
+    max_distance: MaxDistanceOption = 100.0,
+    max_seconds: MaxSecondsOption = None,
+    min_similarity: MinSimilarityOption = -1.0,
+    retrieval_engine: RetrievalEngineOption = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Page (.html) to write: numbers, view graph, worst pairs, images left alone.")
+    ] = None,
+    sparse_map: Annotated[
+        Path | None, typer.Option("--map", help="For .db: folder to write COLMAP's map to, made of the database.")
+    ] = None,
+    mapper: Annotated[MapperChoice, typer.Option(help="With --map: COLMAP's mapper.")] = MapperChoice.incremental,
     journal: Annotated[
         Path | None, typer.Option(help="File that keeps results during the run; default: OUTPUT.journal.")
     ] = None,
@@ -150,7 +194,8 @@ def match_many(
     from matchrt.batch.merging import MergeOptions
     from matchrt.batch.options import ColmapOptions, OutputOptions
     from matchrt.batch.output import Output
-    from matchrt.batch.run import BatchRun
+    from matchrt.batch.pairing.options import PairingOptions
+    from matchrt.batch.run import BatchRun, run_places
     from matchrt.runtime.engine_file import read_engine
 
     if ray and (feature_cache is not None or feature_spill is not None):
@@ -163,13 +208,35 @@ def match_many(
         raise MatchRTError("usage", "--ray-address is given without --ray.", "Add --ray, or leave --ray-address out.")
     merge = MergeOptions(cell_size, max_error or None, max_keypoints)
     colmap = ColmapOptions(camera_model, cameras.value, not no_verify)
-    run = BatchRun(
-        PairSource(pairs, root, window),
-        Output(output, OutputOptions(merge, layout.value, features, colmap)),
-        journal,
-        retry_failed,
-    )
-    run.output.check()
+    written = Output(output, OutputOptions(merge, layout.value, features, colmap))
+    written.check()
+    mapping = _map_work(sparse_map, written, root or pairs, mapper, no_verify)
+    check_page(report)
+    chosen, pairing, beside = None, None, () if report is None else (report,)
+    if by is not None or loop:
+        chosen_by = By.window if by is None else by
+        require_no_window(chosen_by, window, loop)
+        span = PairingOptions.window if window is None else window
+        wanted = PairingOptions(chosen_by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
+        pairing = RunPairing.of(pairs, root, output, wanted)
+        beside = (*beside, *pairing.files)
+        pairing.require_apart(run_places(written, journal, beside))
+        reading = matcher_options(
+            resize=None,
+            min_score=None,
+            sample=None,
+            seed=0,
+            ignore_exif=ignore_exif,
+            max_megapixels=max_megapixels,
+            threads=threads,
+            device=None,
+            backend=None,
+        )
+        chosen = pairing.choose(
+            Retrieval(retrieval_engine, pairing.descriptors, reading, store_at(store), workers), as_json
+        )
+    source = PairSource(pairs, root, window) if pairing is None else pairing.source()
+    run = BatchRun(source, written, journal, retry_failed, report, beside)
     places = run.places()
     if not pairs.is_dir():
         places.require_unread(pairs, "the list")
@@ -189,15 +256,51 @@ def match_many(
         effort=effort,
     )
     found = read_engine(engine, store_at(store), backend)
-    skipped = run.source.skipped()
+    skipped = run.source.skipped() if chosen is None else chosen.skipped
     places.require_unread(found.path, "the engine")
     if ray:
         done, how = _on_ray(run, found, options, workers, ray_address, as_json), _WHOLE_ON_RAY
     else:
         done, how = _here(run, found, options, workers, _feature_options(feature_cache, feature_spill), as_json)
-    report, failures = done
-    _print(run.output, report, failures, skipped, digest, how, as_json)
-    return 2 if report.counts.failed else 0
+    told, failures = done
+    built = None if mapping is None else _mapped(mapping, written, as_json)
+    page = () if report is None else (report,)
+    _print(written, told, failures, skipped, digest, how, as_json, Extras(chosen, built, page))
+    return 2 if told.counts.failed or (chosen is not None and chosen.failed) else 0
+
+
+class Extras(NamedTuple):
+    """What a run made beside its output. chosen: its pairs. built: the map. pages: files about it."""
+
+    chosen: Chosen | None
+    built: tuple[MapWork, MapReport] | None
+    pages: tuple[Path, ...]
+
+
+def _map_work(
+    folder: Path | None, output: Output, images: Path, mapper: MapperChoice, unverified: bool
+) -> MapWork | None:
+    """The map to make of the output; None for none. Errors: usage, output-exists, output-unwritable, package-*."""
+    from matchrt.batch.mapping import MapWork
+
+    if folder is None:
+        return None
+    if output.path.suffix.lower() != ".db" or unverified:
+        raise MatchRTError(
+            "usage",
+            "--map needs a COLMAP database with two-view geometries.",
+            "Name an --output with the suffix .db, and leave --no-verify out.",
+        )
+    work = MapWork(output.path, images if images.is_dir() else images.parent, folder, mapper.value)
+    work.check()
+    return work
+
+
+def _mapped(work: MapWork, output: Output, quiet: bool) -> tuple[MapWork, MapReport]:
+    from matchrt.batch.content import content_digest
+
+    with progress_of("mapping", quiet, "images") as tell:
+        return work, work.run(content_digest(output), tell)
 
 
 Done = tuple["BatchReport", list["Failure"]]
@@ -234,7 +337,6 @@ def _here(
     quiet: bool,
 ) -> tuple[Done, How]:
     from dataclasses import replace
-    from functools import partial
 
     from matchrt.batch.feature_pool import match_from_features, require_features
     from matchrt.batch.pool import match_in_pool, pool_size
@@ -281,7 +383,15 @@ def _matched(
 
     plan = plan_of(run, engine.manifest, options, features)
     with progress_of("matching", quiet) as tell:
-        return match_pairs(run, plan, match, tell)
+        return match_pairs(run, plan, match, tell, partial(_begun, quiet))
+
+
+def _begun(quiet: bool, counts: Counts) -> None:
+    """Says what is to be done."""
+    if not quiet:
+        done = counts.pairs - counts.waiting
+        earlier = f"; {done} of them done in an earlier run" if done else ""
+        stderr().print(f"{counts.images} images, {counts.pairs} pairs{earlier}")
 
 
 def _print(
@@ -292,19 +402,19 @@ def _print(
     digest: bool,
     how: How,
     as_json: bool,
+    extras: Extras,
 ) -> None:
     from matchrt.batch.content import content_digest
-    from matchrt.batch.names import one_line, readable
+    from matchrt.batch.names import one_line
 
     content = content_digest(output) if digest else None
     if as_json:
-        listed = [{"pair": list(map(readable, f.pair[1:])), "error": _error(f, readable(f.message))} for f in failures]
-        files = [str(path) for path in output.files]
-        extra: dict[str, Any] = how._asdict() | ({} if content is None else {"content_sha256": content})
-        left_out = [vars(item) for item in skipped]
-        print_json({**report.to_json(), "outputs": files, **extra, "skipped": left_out, "failures": listed})
+        _print_json(output, report, failures, skipped, content, how, extras)
         return
     counts, console, errors = report.counts, stdout(), stderr()
+    if extras.chosen is not None:
+        print_chosen(extras.chosen)
+        skipped = []  # they are printed
     for failure in failures[:_SHOWN]:
         text = f"{failure.pair.first} {failure.pair.second}: {failure.message} {failure.remedy}"
         errors.print(one_line(text), style="red")
@@ -313,10 +423,48 @@ def _print(
     console.print(f"{counts.matched} pairs matched, {counts.failed} failed; {report.now} of them tried in this run")
     if said := verdict_counts(report.verdicts):
         console.print(said)
+    print_graph(report.graph)
     if not how.from_features and report.now:
         console.print(f"each pair went through the whole engine: {one_line(how.why)}")
     if counts.listed > counts.pairs:
         console.print(f"{counts.listed - counts.pairs} lines named a pair again and were left out")
+    _print_notes(report, skipped)
+    what = "wrote" if report.written else "up to date:"
+    console.print(f"{what} {' and '.join(str(path) for path in output.files)}")
+    print_written(*extras.pages)
+    if extras.built is not None:
+        print_map(*extras.built)
+    if content is not None:
+        console.print(f"content sha256 {content}")
+
+
+def _print_json(
+    output: Output,
+    report: BatchReport,
+    failures: list[Failure],
+    skipped: list[Skipped],
+    content: str | None,
+    how: How,
+    extras: Extras,
+) -> None:
+    from matchrt.batch.names import readable
+
+    listed = [{"pair": list(map(readable, f.pair[1:])), "error": _error(f, readable(f.message))} for f in failures]
+    files = [str(path) for path in (*output.files, *extras.pages)]
+    extra: dict[str, Any] = how._asdict() | ({} if content is None else {"content_sha256": content})
+    if extras.chosen is not None:
+        extra["chosen"] = chosen_json(extras.chosen)
+    if extras.built is not None:
+        extra["map"] = {"folder": str(extras.built[0].folder), **extras.built[1].to_json()}
+    left_out = [vars(item) for item in skipped]
+    print_json({**report.to_json(), "outputs": files, **extra, "skipped": left_out, "failures": listed})
+
+
+def _print_notes(report: BatchReport, skipped: list[Skipped]) -> None:
+    """Prints what a person should know of the images and of the journal."""
+    from matchrt.batch.names import one_line
+
+    console, errors = stdout(), stderr()
     for text in report.warnings[:_SHOWN]:
         errors.print(f"warning: {one_line(text)}", style="yellow")
     if len(report.warnings) > _SHOWN:
@@ -328,10 +476,6 @@ def _print(
         console.print(f"{len(report.changed)} images have changed; their pairs were matched again: {shown}")
     if report.mended:
         console.print(f"{report.mended} damaged rows of the journal were matched again; check the disk")
-    what = "wrote" if report.written else "up to date:"
-    console.print(f"{what} {' and '.join(str(path) for path in output.files)}")
-    if content is not None:
-        console.print(f"content sha256 {content}")
 
 
 def _error(failure: Failure, message: str) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ _LISTING = ("weights-unaccounted",)
 
 # Colours of the verdicts on pairs.
 VERDICT_STYLES = {"match": "green", "doubtful": "yellow", "no match": "red"}
+
+# Between two lines about a long run, in logs.
+_LINE_SECONDS = 60.0
 
 # A width that no table reaches; rich would cut tables in pipes at 80 characters.
 _NO_LIMIT = 10_000
@@ -216,14 +220,52 @@ def counter(total: int, what: str, quiet: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def progress_of(what: str, quiet: bool) -> Iterator[Any]:
-    """Shows a progress bar over many items, with the time left. Yields `tell(done, total)` for numbers of items."""
+def progress_of(what: str, quiet: bool, unit: str = "pairs") -> Iterator[Any]:
+    """Shows how far a long run is. Yields `tell(done, total)` for numbers of items.
+
+    On a terminal it is a bar with the time left. Elsewhere, as in logs, it is a line a minute on stderr, also with
+    --json. unit: what the items are, in the plural.
+    """
+    if not stderr().is_terminal:
+        minutes = MinuteLines(what, unit)
+        yield minutes.tell
+        return
     with Progress(
         _described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=stderr(), transient=True, disable=_unseen(quiet),
     ) as progress:  # fmt: skip
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class MinuteLines:
+    """A line a minute about a long run, with an estimate of the time that is left."""
+
+    def __init__(self, what: str, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """what: the work, such as `matching`. unit: of the items, in the plural. clock: in seconds."""
+        self._what, self._unit, self._clock = what, unit, clock
+        self._start = self._last = clock()
+        self._first: int | None = None
+
+    def tell(self, done: int, total: int) -> None:
+        """Prints a line if the last one was a minute ago. done, total: numbers of items."""
+        now = self._clock()
+        if self._first is None:
+            self._first = done
+        if now - self._last < _LINE_SECONDS:
+            return
+        self._last = now
+        rate = (done - self._first) / (now - self._start)
+        left = f", about {duration((total - done) / rate)} left" if rate > 0 and total > done else ""
+        stderr().print(f"{self._what}: {done} of {total} {self._unit}, {rate:.2f} a second{left}")
+
+
+def duration(seconds: float) -> str:
+    """A time as text, such as `45 s`, `12 min` or `3 h 5 min`. Raises nothing."""
+    if seconds < _LINE_SECONDS:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

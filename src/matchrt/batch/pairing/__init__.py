@@ -1,0 +1,1 @@
+"""Which pairs of a folder are worth matching."""
