@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_ASSETS = ("loftr-lite.onnx", "loftr-lite.onnx.json", "loftr-lite-any-size.onnx", "engine-manifest-2.schema.json")
+_MODELS = ("eloftr-lite", "loftr-lite")
+_KINDS = (".onnx", ".onnx.json", "-any-size.onnx", ".safetensors")
+_ASSETS = (*(f"{model}{kind}" for model in _MODELS for kind in _KINDS), "engine-manifest-2.schema.json", "verdict.json")
 _WHEEL_HAS = ("matchrt/py.typed", *(f"matchrt/assets/{name}" for name in _ASSETS))
 RELATIVE = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
 _NEVER = re.compile(r"(^|/)(shared|\.git|\.venv|site)/|\.(ckpt|pth|pt|engine)$|(^|/)\.(photos|train)/")

@@ -108,15 +108,15 @@ def neighbourhood_offset(
     side = WINDOW + 2
     rows, columns = (torch.where(line < 0, line + side, line) for line in (rows, columns))
     index1 = (rows[:, :, :, None] * side + columns[:, :, None, :]).flatten(2)
-    point = _picked(window0[..., -regress:], pixel0[:, :, None])
-    near = _picked(window1[..., -regress:], index1)
+    point = picked(window0[..., -regress:], pixel0[:, :, None])
+    near = picked(window1[..., -regress:], index1)
     scores = (near @ point.transpose(2, 3))[..., 0] * (regress**-0.5 / _REGRESS_TEMPERATURE)
     line = (step - 1).to(window0.dtype)
     grid = torch.stack([line.repeat(3), line.repeat_interleave(3)], dim=1)
     return scores.softmax(dim=2) @ grid
 
 
-def _picked(windows: Tensor, index: Tensor) -> Tensor:
+def picked(windows: Tensor, index: Tensor) -> Tensor:
     """Pixels `index [B,K,n]` of `windows [B,K,P,C]` -> `[B,K,n,C]`."""
     batch, count, pixels, channels = windows.shape
     first = torch.arange(batch * count, device=index.device).reshape(batch, count, 1) * pixels

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.eloftr.fine import both_of
+from matchrt.models.eloftr.fine import both_of, picked
 from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
 from matchrt.models.parts.stored import stored_integers
 
@@ -70,19 +70,12 @@ def neighbourhood_offset(
     """
     step = torch.arange(3, device=row1.device) - 1
     index = ((row1[:, :, None] + step)[:, :, :, None] * SIDE + (column1[:, :, None] + step)[:, :, None, :]).flatten(2)
-    point = _picked(window0[..., -regress:], pixel0[:, :, None])
-    near = _picked(window1[..., -regress:], index)
+    point = picked(window0[..., -regress:], pixel0[:, :, None])
+    near = picked(window1[..., -regress:], index)
     scores = (near * point).sum(dim=3) * regress**-0.5
     line = step.to(window0.dtype)
     grid = torch.stack([line.repeat(3), line.repeat_interleave(3)], dim=1)
     return scores.softmax(dim=2) @ grid
-
-
-def _picked(pixels: Tensor, index: Tensor) -> Tensor:
-    """Pixels `index [B,K,n]` of `[B,K,P,C]` -> `[B,K,n,C]`."""
-    batch, count, area, channels = pixels.shape
-    first = torch.arange(batch * count, device=index.device).reshape(batch, count, 1) * area
-    return F.embedding(index + first, pixels.reshape(-1, channels))
 
 
 class HalfWindows(nn.Module):

@@ -24,21 +24,17 @@ SMALLEST_SUM = 1e-37
 
 
 @dataclass(frozen=True)
-class BoundedProduct:
-    """Confidences of a bounded similarity; see `coarse_matching.Confidence`.
+class Bounded:
+    """What both forms of the confidence have; see `coarse_matching.Confidence`.
 
     similarity: float `[B,L,S]`, within +-MAX_SCALE, or far below for padding.
     rows: float `[B,L]`, logarithms of the rows' sums of exponentials.
     columns: float `[B,S]`, the same of the columns.
-    best_columns: float `[B,S]`, the largest similarity of each column.
-    width1: columns of image 1's grid.
     """
 
     similarity: Tensor
     rows: Tensor
     columns: Tensor
-    best_columns: Tensor
-    width1: int
 
     @property
     def order(self) -> Tensor:
@@ -48,6 +44,18 @@ class BoundedProduct:
     def value_of(self, order: Tensor) -> Tensor:
         """Confidences in 0..1 of values of `order`."""
         return order.exp()
+
+
+@dataclass(frozen=True)
+class BoundedProduct(Bounded):
+    """Confidences of a bounded similarity, computed once.
+
+    best_columns: float `[B,S]`, the largest similarity of each column.
+    width1: columns of image 1's grid.
+    """
+
+    best_columns: Tensor
+    width1: int
 
     def best_of_rows(self) -> tuple[Tensor, Tensor]:
         """For each cell of image 0 its most similar cell of image 1, int64 `[B,L]`, and their `order` `[B,L]`."""
@@ -61,28 +69,13 @@ class BoundedProduct:
 
 
 @dataclass(frozen=True)
-class BoundedProducts:
+class BoundedProducts(Bounded):
     """The same with a second, transposed product, so that a GPU reduces rows only.
 
-    similarity: float `[B,L,S]`.
-    rows: float `[B,L]`, logarithms of the rows' sums of exponentials.
-    columns: float `[B,S]`, the same of the columns.
     best0: int64 `[B,S]`, the most similar cell of image 0 for each cell of image 1.
     """
 
-    similarity: Tensor
-    rows: Tensor
-    columns: Tensor
     best0: Tensor
-
-    @property
-    def order(self) -> Tensor:
-        """Float `[B,L,S]`: logarithms of the confidence."""
-        return 2 * self.similarity - self.rows[:, :, None] - self.columns[:, None, :]
-
-    def value_of(self, order: Tensor) -> Tensor:
-        """Confidences in 0..1 of values of `order`."""
-        return order.exp()
 
     def best_of_rows(self) -> tuple[Tensor, Tensor]:
         """See `BoundedProduct`."""
