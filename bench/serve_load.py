@@ -87,7 +87,9 @@ def pair(height: int, width: int) -> tuple[bytes, bytes]:
 
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[dict[str, Any]]:
-    """`matchrt serve` on free ports: its ports and process."""
+    """`matchrt serve` on free ports: its ports and process; without an engine in front, of loftr-lite."""
+    if not arguments or arguments[0].startswith("--"):
+        arguments = ("loftr-lite", *arguments)
     command = [sys.executable, "-m", "matchrt", "serve", *arguments, "--http", "0", "--grpc", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -111,4 +111,5 @@ def test_no_other_file_searches_for_the_nearest_match() -> None:
     assert every.search("gaps = first[block, axis, None] - second[None, :, axis]")
     root = Path(matchrt.__file__).parent
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if every.search(path.read_text("utf-8"))}
-    assert found == {"runtime/nearest.py"}
+    # The drawing of a view graph pushes all its nodes apart.
+    assert found == {"runtime/nearest.py", "batch/graph_drawing.py"}

@@ -24,7 +24,7 @@ def test_openvino_alone_gives_the_same_matches() -> None:
 
     paths = [str(IMAGES / f"cup_{side}.jpg") for side in (0, 1)]
     keypoints0, keypoints1, scores = match(str(ENGINE), *paths)
-    with Matcher() as matcher:
+    with Matcher(ENGINE) as matcher:
         expected = matcher.match(*paths)
     assert len(scores) == len(expected) > 1000
     ours = np.hstack([keypoints0, keypoints1, scores[:, None]])

@@ -33,7 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     paths = folder / "a.jpg", folder / "b.jpg"
     for path, image in zip(paths, shifted_pair(120, 160, (16, 8)), strict=True):
         PILImage.fromarray(image).save(path, quality=95)
-    with Matcher() as matcher:
+    with Matcher("loftr-lite") as matcher:
         expected = matcher.match(*paths)
     assert len(expected) > 100
     return Pair(paths, expected)

@@ -105,7 +105,7 @@ def test_the_engines_own_tensors(server: Running, pair: Any) -> None:
     grpc = pytest.importorskip("tritonclient.grpc")
     from matchrt.runtime.matcher import Matcher
 
-    with Matcher() as matcher:
+    with Matcher("loftr-lite") as matcher:
         prepared = matcher.adapter.inputs(*pair.paths)
         expected = matcher.session.run(prepared)
     client = grpc.InferenceServerClient(f"127.0.0.1:{server.grpc}")
@@ -121,7 +121,7 @@ def test_curl_and_the_command_line(server: Running, pair: Any, cli: CommandLine,
         pytest.skip("curl is not installed")
     first, second = pair.paths
     saved = tmp_path / "matches.json"
-    assert cli("match", first, second, "--save", saved, "--verify", "homography").code == 0
+    assert cli("match", first, second, "--engine", "loftr-lite", "--save", saved, "--verify", "homography").code == 0
     sent = subprocess.run(
         [curl, "-sS", "-F", f"image0=@{first}", "-F", f"image1=@{second}", "-F", "verify=homography",
          "-F", "picture=png", f"{server.url}/v1/match"], capture_output=True, check=True,

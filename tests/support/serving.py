@@ -34,10 +34,12 @@ class Running:
 
 @contextmanager
 def running(folder: Path, *arguments: str, descriptors: int | None = None, **environment: str) -> Iterator[Running]:
-    """Starts `matchrt serve ARGUMENTS` on free ports and ends it after use.
+    """Starts `matchrt serve ARGUMENTS` on free ports and ends it after use; without an engine in front, of loftr-lite.
 
     descriptors: how many it may have open; None for as many as this process.
     """
+    if not arguments or arguments[0].startswith("--"):
+        arguments = ("loftr-lite", *arguments)
     limit = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$0" "$@"']
     command = [*limit, sys.executable, "-m", "matchrt", "serve", *arguments, "--http", "0", "--grpc", "0", "--json"]
     log = folder / "serve.log"

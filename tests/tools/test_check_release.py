@@ -23,10 +23,13 @@ _FILES = {
 _WHEEL = (
     "matchrt/__init__.py",
     "matchrt/py.typed",
-    "matchrt/assets/loftr-lite.onnx",
-    "matchrt/assets/loftr-lite.onnx.json",
     "matchrt/assets/engine-manifest-2.schema.json",
-    "matchrt/assets/loftr-lite-any-size.onnx",
+    "matchrt/assets/verdict.json",
+    *(
+        f"matchrt/assets/{model}{kind}"
+        for model in ("eloftr-lite", "loftr-lite")
+        for kind in (".onnx", ".onnx.json", "-any-size.onnx", ".safetensors")
+    ),
 )
 
 

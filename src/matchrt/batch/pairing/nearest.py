@@ -35,7 +35,7 @@ def pairs_by_distance(points: FloatArray, neighbours: int, most: float) -> list[
     squares = (points**2).sum(1)
 
     def nearness(rows: slice) -> FloatArray:
-        return np.asarray(2 * points[rows] @ points.T - squares[rows, None] - squares[None])
+        return np.asarray(2 * points[rows] @ points.T - np.add.outer(squares[rows], squares))
 
     found = _merged(_best(nearness, len(points), neighbours))
     gaps = {pair: float(np.linalg.norm(points[pair[0]] - points[pair[1]])) for pair in found}
