@@ -1,4 +1,4 @@
-"""The training program of the bundled model: it runs, and what it writes is a checkpoint."""
+"""The training program of the bundled models: it runs, goes on, and what it writes is a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import pytest
 import torch
 from PIL import Image as PILImage
 from support.pictures import texture
+
+from matchrt.export.weights.network import load_network
+from matchrt.families.registry import get_spec
+from tools.train_lite.networks import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,13 +45,19 @@ def _train(pack: Path, out: Path, *arguments: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.slow
-def test_it_trains_and_its_weights_load(pack: Path, tmp_path: Path) -> None:
-    ran = _train(pack, tmp_path / "a", "--steps", "2")
+@pytest.mark.parametrize("network", NAMES)
+def test_it_trains_goes_on_and_its_weights_load(network: str, pack: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = _train(pack, out, "--steps", "2", "--network", network)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    weights = tmp_path / "a" / "final-average.pt"
+    ran = _train(pack, out, "--steps", "3", "--network", network, "--resume", str(out / "final"))
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    weights = out / "final-average.pt"
     saved = torch.load(weights, map_location="cpu", weights_only=True)
-    assert saved["step"] == 2
-    from matchrt.export.weights.network import load_network
-    from matchrt.families.registry import get_spec
-
-    assert load_network(get_spec("loftr-lite"), weights).report.complete
+    assert saved["step"] == 3
+    # The training form, and what is shipped: half precision, branches fused.
+    assert load_network(get_spec(network), weights).report.complete
+    shipped = tmp_path / "shipped.safetensors"
+    command = [sys.executable, "-m", "tools.train_lite.export", "--network", network, str(weights), str(shipped)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert load_network(get_spec(network), shipped).report.complete
