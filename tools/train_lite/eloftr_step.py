@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +21,7 @@ from matchrt.models.parts.coarse_matching_bounded import CosineScores
 from tools.train_lite.geometry import transfer
 from tools.train_lite.losses import coarse_loss
 from tools.train_lite.pairs import Pairs
+from tools.train_lite.step import COARSE
 
 PIXEL_WEIGHT = 0.25
 OFFSET_WEIGHT = 1.0
@@ -90,17 +90,6 @@ def offset_loss(windows: tuple[Tensor, Tensor], truth: FineTruth, regress: int, 
     return (torch.where(good, distance, torch.zeros_like(distance))).sum() / good.sum().clamp(min=1)
 
 
-class Parts:
-    """The parts that `compile_parts` replaces by their compiled form."""
-
-    def __init__(self) -> None:
-        self.coarse: Callable[..., Tensor] = coarse_loss
-        self.truth: Callable[..., FineTruth] = fine_truth
-
-
-PARTS = Parts()
-
-
 def compile_parts(net: ELoFTR) -> None:
     """Compiles backbone, encoder layers, pyramid and coarse loss one by one."""
     torch._dynamo.config.cache_size_limit = 128
@@ -108,7 +97,7 @@ def compile_parts(net: ELoFTR) -> None:
     net.fine_preprocess.compile(dynamic=False)
     for layer in net.loftr_coarse.layers:
         layer.compile(dynamic=False)
-    PARTS.coarse = torch.compile(coarse_loss, dynamic=False)
+    COARSE.loss = torch.compile(coarse_loss, dynamic=False)
 
 
 def valid_cells(mask: Tensor | None, rows: int, columns: int) -> Tensor | None:
@@ -128,7 +117,7 @@ def losses(
     index0, valid = positives
     index1 = pairs.truth.nearest0.gather(1, index0)
     noise = torch.rand(*index0.shape, 18, device=device, generator=generator)
-    truth = PARTS.truth(pairs, index0, index1, valid)
+    truth = fine_truth(pairs, index0, index1, valid)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
         stages = net.features(pairs.image0, pairs.image1)
         x0, x1 = net.coarse(stages)
@@ -138,7 +127,7 @@ def losses(
     with torch.autocast(device.type, enabled=False):
         tokens0, tokens1 = x0.float().flatten(1, 2), x1.float().flatten(1, 2)
         similarity = net.coarse_matching.similarity(tokens0, tokens1, pairs.mask0, pairs.mask1)
-        coarse = PARTS.coarse(similarity, pairs.truth)
+        coarse = COARSE.loss(similarity, pairs.truth)
         windows = windows0.float(), windows1.float()
         regress = net.config.fine_regress
         pixel = pixel_loss(window_order(*windows, regress), truth)

@@ -97,13 +97,13 @@ def backward(run: Run, pool: Pool, generator: torch.Generator, job: tuple[Shape,
     return torch.stack([coarse, fine])
 
 
-def graphed(run: Run, pool: Pool, generator: torch.Generator, job: tuple[Shape, Recipe]) -> Tensor:
-    """`backward` by the recorded graph of this job, which is recorded first if there is none."""
+def graphed(run: Run, pool: Pool, generator: torch.Generator, job: tuple[Shape, Recipe]) -> GraphedStep:
+    """`backward` of this job as a graph, which is recorded if there is none; that draws from the generator."""
     if job not in run.graphs:
         for old in [key for key in run.graphs if key[0] == job[0]]:
             del run.graphs[old]  # the recipe changed
         run.graphs[job] = GraphedStep(lambda: backward(run, pool, generator, job), run.net, generator)
-    return run.graphs[job]()
+    return run.graphs[job]
 
 
 def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, arguments: argparse.Namespace) -> Tensor:
@@ -116,17 +116,12 @@ def advance(run: Run, pool: Pool, generator: torch.Generator, progress: float, a
     if dice.random() < 0.5:
         shape = replace(shape, size0=shape.size1, size1=shape.size0)
     seed = (arguments.seed * 10_000_019 + run.step) * 8 + rank
-    generator.manual_seed(seed)
+    job = shape, stage.recipe
     run.optimiser.zero_grad(set_to_none=True)
     with torch.compiler.set_stance("default" if frequent else "force_eager"):
-        if frequent and arguments.graphs:
-            new = (shape, stage.recipe) not in run.graphs
-            found = graphed(run, pool, generator, (shape, stage.recipe))
-            if new:
-                generator.manual_seed(seed)
-                found = graphed(run, pool, generator, (shape, stage.recipe))
-        else:
-            found = backward(run, pool, generator, (shape, stage.recipe))
+        recorded = graphed(run, pool, generator, job) if frequent and arguments.graphs else None
+        generator.manual_seed(seed)
+        found = recorded() if recorded is not None else backward(run, pool, generator, job)
     share_gradients(run.net)
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
     rate = learning_rate(progress, arguments.lr, arguments.warmup)

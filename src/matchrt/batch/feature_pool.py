@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from matchrt._util.memory import available_bytes
 from matchrt.batch.features import Computed, FeatureCache, FeatureOptions, SourceFeatures
 from matchrt.batch.ordering import by_blocks
-from matchrt.batch.pool import PoolSize, own_error, thread_pool
+from matchrt.batch.pool import PoolSize, forked, own_error, thread_pool
 from matchrt.batch.results import Found, ListedPair, Result
 from matchrt.batch.sources import Read, SourceImage, read_source
 from matchrt.errors import MatchRTError
@@ -53,11 +53,7 @@ def match_from_features(
     """
     require_features(matcher)
     with ExitStack() as stack:
-        forks: SimpleQueue[Matcher] = SimpleQueue()
-        for _ in range(size.workers):
-            fork = matcher.fork()
-            stack.callback(fork.close)
-            forks.put(fork)
+        forks = forked(stack, matcher, size.workers)
         decoding, matching = thread_pool(stack, size.decoders), thread_pool(stack, size.workers)
         worker = _Worker(matcher, forks, root, options.spill is not None)
         each = worker.bytes_of_best_size()

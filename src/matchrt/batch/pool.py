@@ -74,11 +74,7 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
     Other errors, those of the engine or the GPU, are raised.
     """
     with ExitStack() as stack:
-        forks: SimpleQueue[Matcher] = SimpleQueue()
-        for _ in range(size.workers):
-            fork = matcher.fork()
-            stack.callback(fork.close)
-            forks.put(fork)
+        forks = forked(stack, matcher, size.workers)
         decoding = thread_pool(stack, size.decoders)
         matching = thread_pool(stack, size.workers)
         prepare = matcher.adapter.share
@@ -92,6 +88,16 @@ def match_in_pool(matcher: Matcher, root: Path, pairs: Iterable[ListedPair], siz
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+def forked(stack: ExitStack, matcher: Matcher, workers: int) -> SimpleQueue[Matcher]:
+    """Forks of a matcher, one for each worker, which end with `stack`. Errors: those of `Matcher.fork`."""
+    forks: SimpleQueue[Matcher] = SimpleQueue()
+    for _ in range(workers):
+        fork = matcher.fork()
+        stack.callback(fork.close)
+        forks.put(fork)
+    return forks
 
 
 def thread_pool(stack: ExitStack, threads: int) -> ThreadPoolExecutor:

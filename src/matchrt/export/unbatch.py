@@ -272,22 +272,30 @@ def _rule(op: str) -> Rule | None:
     return _RULES.get(op)
 
 
-def _elementwise(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    """Other operands are taken apart too, or have one row at most for the whole batch."""
+def _operand(work: _Unbatching, name: str, rank: int, least: int = 0) -> Halves | None:
+    """An operand's halves: of a batch with `rank` axes, at least `least`; or of what has one row at most for all."""
+    shape = work.shapes.get(name, ())
+    if name in work.halves:
+        return work.halves[name] if len(shape) == rank >= least else None
+    if not name or len(shape) < rank or shape[0] == 1:
+        return work.plain(name)
+    return work.half_constant(name)
+
+
+def _operands(work: _Unbatching, node: onnx.NodeProto, least: int = 0) -> list[Halves] | None:
     rank = max(len(work.shapes.get(name, ())) for name in node.input if name)
     found: list[Halves] = []
     for name in node.input:
-        shape = work.shapes.get(name, ())
-        if name in work.halves:
-            halves: Halves | None = work.halves[name] if len(shape) == rank else None
-        elif not name or len(shape) < rank or shape[0] == 1:
-            halves = work.plain(name)
-        else:
-            halves = work.half_constant(name)
+        halves = _operand(work, name, rank, least)
         if halves is None:
             return None
         found.append(halves)
     return found
+
+
+def _elementwise(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
+    """Other operands are taken apart too, or have one row at most for the whole batch."""
+    return _operands(work, node)
 
 
 def _first_only(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
@@ -313,24 +321,8 @@ def _all_inner(axes: np.ndarray | None, rank: int) -> bool:
 
 
 def _matmul(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:
-    """A batch of matrices with a batch, or with one matrix."""
-    found: list[Halves] = []
-    rank = max(len(work.shapes[name]) for name in node.input)
-    for name in node.input:
-        shape = work.shapes[name]
-        if name in work.halves:
-            # Rows of one matrix would be a batch only on the left.
-            if len(shape) != rank or rank < 3:
-                return None
-            found.append(work.halves[name])
-        elif len(shape) < rank or shape[0] == 1:
-            found.append(work.plain(name))
-        else:
-            halves = work.half_constant(name)
-            if halves is None:
-                return None
-            found.append(halves)
-    return found
+    """A batch of matrices with a batch, or with one matrix. Rows of one matrix would be a batch only on the left."""
+    return _operands(work, node, least=3)
 
 
 def _reshape(work: _Unbatching, node: onnx.NodeProto) -> list[Halves] | None:

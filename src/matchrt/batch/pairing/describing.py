@@ -22,7 +22,7 @@ from matchrt._util.digest import sha256_bytes
 from matchrt.batch.pairing.coarse import coarse_vectors
 from matchrt.batch.pairing.descriptor import VERSION, Vocabulary
 from matchrt.batch.pairing.descriptor_store import Described, DescriptorStore
-from matchrt.batch.pool import PoolSize, own_error, thread_pool
+from matchrt.batch.pool import PoolSize, forked, own_error, thread_pool
 from matchrt.batch.sources import SourceImage, changed_since, read_source
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
@@ -146,11 +146,7 @@ def _described(
     size: PoolSize,
 ) -> Iterator[tuple[int, Outcome]]:
     with ExitStack() as stack:
-        forks: SimpleQueue[Matcher] = SimpleQueue()
-        for _ in range(size.workers):
-            fork = matcher.fork()
-            stack.callback(fork.close)
-            forks.put(fork)
+        forks = forked(stack, matcher, size.workers)
         pool = thread_pool(stack, size.workers)
         under_way: deque[tuple[int, Future[Outcome]]] = deque()
         for number in numbers:
