@@ -129,7 +129,7 @@ function save() {
   const { found } = result;
   const count = kept();
   const text = JSON.stringify({
-    model: "loftr-lite",
+    model: "eloftr-lite",
     keypoints0: points(found.keypoints0, count),
     keypoints1: points(found.keypoints1, count),
     scores: Array.from(found.scores.subarray(0, count)),

@@ -3,7 +3,7 @@
 
 import { match, readManifest } from "../../examples/javascript/matchrt.mjs";
 
-const ENGINE = new URL("../../src/matchrt/assets/loftr-lite.onnx", import.meta.url).href;
+const ENGINE = new URL("../../src/matchrt/assets/eloftr-lite.onnx", import.meta.url).href;
 // This site's copy if the site was built with one (docs/other-runtimes.md), else the same version from a CDN.
 const HERE = new URL("../../examples/javascript/node_modules/onnxruntime-web/dist/", import.meta.url).href;
 const ELSEWHERE = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/";

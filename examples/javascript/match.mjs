@@ -1,8 +1,8 @@
 // Matches two image files with an ONNX engine of matchrt, in Node.js:
 //
 //     npm install --ignore-scripts
-//     node match.mjs loftr-lite.onnx a.jpg b.jpg                          # onnxruntime-node
-//     node match.mjs loftr-lite.onnx a.jpg b.jpg --web --json matches.json  # onnxruntime-web, in WebAssembly
+//     node match.mjs eloftr-lite.onnx a.jpg b.jpg                          # onnxruntime-node
+//     node match.mjs eloftr-lite.onnx a.jpg b.jpg --web --json matches.json  # onnxruntime-web, in WebAssembly
 //
 // The engine's manifest, ENGINE.json, lies beside it.
 

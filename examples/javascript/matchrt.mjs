@@ -3,8 +3,8 @@
 //     import * as ort from "onnxruntime-node";  // or "onnxruntime-web"
 //     import { match, readManifest } from "./matchrt.mjs";
 //
-//     const manifest = readManifest(await readFile("loftr-lite.onnx.json", "utf8"));
-//     const session = await ort.InferenceSession.create("loftr-lite.onnx");
+//     const manifest = readManifest(await readFile("eloftr-lite.onnx.json", "utf8"));
+//     const session = await ort.InferenceSession.create("eloftr-lite.onnx");
 //     const found = await match(ort, session, manifest, image0, image1);  // { data, width, height, channels }
 //
 // Keypoints are pixels of the images as given: x to the right, y down, the centre of the top-left pixel is (0, 0).

@@ -17,7 +17,7 @@ from support.javascript import EXAMPLE, evaluate, node, node_modules
 from support.pictures import shifted_pair
 
 from matchrt.manifest import InputContract, manifest_path, read_manifest
-from matchrt.runtime.bundled import bundled_path
+from matchrt.runtime.bundled import BUNDLED, bundled_path
 from matchrt.runtime.colours import to_grey
 from matchrt.runtime.fit import fit_image
 from matchrt.runtime.matcher import Matcher
@@ -154,9 +154,11 @@ def test_options_out_of_range_are_refused() -> None:
     assert evaluate(decoded, [None, -0.1, 2, "0.5"]) == ["option-range"] * 4
 
 
+@pytest.mark.parametrize("model", BUNDLED)
 @pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
-def test_both_runtimes_of_npm_give_python_s_matches(package: str, tmp_path: Path) -> None:
+def test_both_runtimes_of_npm_give_python_s_matches(package: str, model: str, tmp_path: Path) -> None:
     modules = node_modules(package, "sharp")
+    engine = bundled_path(model)
     for name in EXAMPLE.glob("*.mjs"):
         shutil.copy(name, tmp_path)
     (tmp_path / "node_modules").symlink_to(modules)
@@ -164,12 +166,12 @@ def test_both_runtimes_of_npm_give_python_s_matches(package: str, tmp_path: Path
     for path, grey in zip(paths, shifted_pair(120, 160, (16, 8)), strict=True):
         colours = np.stack([grey, 255 - grey // 2, grey // 3], 2)  # so that the conversion to grey matters
         PILImage.fromarray(colours).save(path)
-    command = [node(), "match.mjs", str(ENGINE), *map(str, paths), "--json", "found.json"]
+    command = [node(), "match.mjs", str(engine), *map(str, paths), "--json", "found.json"]
     command += ["--web"] if package == "onnxruntime-web" else []
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     found = json.loads((tmp_path / "found.json").read_text())
-    with Matcher() as matcher:
+    with Matcher(model) as matcher:
         expected = matcher.match(*paths)
     assert len(expected) > 100 and found["count"] == len(expected)
     ours = _by_place(found["keypoints0"], found["keypoints1"], found["scores"])

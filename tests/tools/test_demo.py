@@ -21,6 +21,7 @@ from support.javascript import node_modules
 from support.pictures import shifted_pair
 
 from matchrt.runtime.matcher import Matcher
+from matchrt.runtime.options import MatcherOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -87,6 +88,8 @@ def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: 
     said = page.run("document.getElementById('said').textContent")
     with Matcher() as matcher:
         expected = matcher.match(*paths)
+    with Matcher(options=MatcherOptions(min_score=0)) as matcher:
+        every = len(matcher.match(*paths))
     assert said.startswith(f"{len(expected)} matches with a score of 0.40 or more"), said
     page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     page.run("document.getElementById('save').click()")
@@ -100,9 +103,10 @@ def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: 
     assert np.abs(ours - theirs).max() < 1e-3
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000
-    good = int((expected.scores >= 0.95).sum())
-    assert 0 < good < len(expected)
-    for score, count in ((0.95, good), (0, len(expected))):
+    middle = round(float(np.median(expected.scores)), 2)  # a place of the slider
+    good = int((expected.scores >= middle).sum())
+    assert 0 < good < len(expected) < every
+    for score, count in ((middle, good), (0, every)):
         page.run(
             f"(e => {{ e.value = {score}; e.dispatchEvent(new Event('input')) }})(document.getElementById('score'))"
         )
