@@ -73,6 +73,14 @@ def test_a_pair_that_matches_is_run_once() -> None:
     assert len(session.sizes) == 1 and "retry" not in matches.timings and not matches.advice
 
 
+@pytest.mark.parametrize("size", [(120, 640), (80, 640), (640, 64)])
+def test_narrow_pictures_that_match_are_run_once_though_they_have_few_places(size: tuple[int, int]) -> None:
+    session = MarkSession(dynamic_manifest())
+    with Matcher(session, MatcherOptions(rotate="auto", zoom="auto")) as matcher:
+        matches = matcher.match(marked(*size), marked(480, 640, seed=1))
+    assert matches.judge().verdict == "match" and len(session.sizes) == 1
+
+
 def test_without_the_option_nothing_is_tried() -> None:
     session = MarkSession(dynamic_manifest())
     with Matcher(session) as matcher:
@@ -139,8 +147,12 @@ def test_an_engine_of_one_size_gets_halved_images_on_a_canvas(ratio: float, stre
     session = MarkSession(static_manifest(96, 128), ratio=ratio)
     given = [image.astype(np.uint16) * 100 for image in (marked(192, 256), marked(192, 256, seed=1))]
     with Matcher(session, MatcherOptions(zoom="auto", stretch=stretch)) as matcher:
-        require_turned(matcher.match(*given), 0, 2e-3)
+        matches = matcher.match(*given)
+    require_turned(matches, 0, 2e-3)
     assert set(session.sizes) == {((96, 128), (96, 128))}
+    # What the network saw of the image that was halved is half of its input.
+    seen = ((48, 64), (96, 128)) if ratio == 0.5 else ((96, 128), (48, 64))
+    assert (matches.provenance.network_size0, matches.provenance.network_size1) == seen
 
 
 def test_frames_are_halved_within_frames() -> None:

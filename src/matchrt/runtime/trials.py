@@ -18,6 +18,7 @@ from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter
 from matchrt.runtime.advice import advised
+from matchrt.runtime.false_alarms import number_of_cells
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import stretch_together
 from matchrt.runtime.match_data import Quarter
@@ -25,7 +26,7 @@ from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.turning import ChangedImage, matches_back
-from matchrt.runtime.verdict import NO_MATCH_TO
+from matchrt.runtime.verdict import CELLS, NO_MATCH_TO
 from matchrt.runtime.working_size import larger_side, search_side, usual_side
 
 # Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
@@ -35,8 +36,9 @@ TURNS: tuple[Quarter, ...] = (90, 270, 180)
 # How to ask for one run alone.
 OFF = "rotate='off', zoom='off' and effort='normal'"
 # Matches in so many different places are plenty (`verdict.Evidence.inliers`; a picture of 640x480 has 300 places). A
-# photograph that is turned by 100 degrees still gives a few dozen, many of them wrong by some pixels.
-PLENTY = 60
+# photograph that is turned by 100 degrees still gives a few dozen, many of them wrong by some pixels. A narrow picture
+# has fewer places: there, this share of them is plenty.
+PLENTY, PLENTY_SHARE = 60, 1 / 3
 # What a larger size may lack.
 _TOO_LARGE = ("size-memory", "out-of-memory")
 
@@ -101,7 +103,10 @@ def is_sure(matches: Matches) -> bool:
 
 def is_plenty(matches: Matches) -> bool:
     """Whether the verdict is `match`, and rests on matches in many places of the images. Raises nothing."""
-    return is_sure(matches) and matches.judgement is not None and matches.judgement.evidence.inliers >= PLENTY
+    if matches.judgement is None or not is_sure(matches):
+        return False
+    places = min(number_of_cells((image.height, image.width), CELLS) for image in (matches.image0, matches.image1))
+    return matches.judgement.evidence.inliers >= min(PLENTY, PLENTY_SHARE * places)
 
 
 class Trials:

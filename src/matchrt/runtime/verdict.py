@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.runtime.calibration import constants
-from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, thin
+from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, number_of_cells, thin
 from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, Float64Array, Geometry, Kind, estimate
 
 Word = Literal["match", "doubtful", "no match"]
@@ -315,8 +315,7 @@ def _quantile(scores: npt.NDArray[np.float32], share: float) -> float:
 
 def _coverage(points: Float64Array, size: Size) -> float:
     """The share of an image's cells that hold points."""
-    cells = math.prod(math.ceil(COVERAGE_CELLS * side / max(size)) for side in size)
-    return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / cells
+    return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / number_of_cells(size, COVERAGE_CELLS)
 
 
 def word_of(probability: float, evidence: Evidence) -> Word:
