@@ -94,9 +94,9 @@ def test_unrelated_images_stay_without_a_match_and_get_advice() -> None:
         matches = matcher.match(marked(480, 640), marked(480, 640))
     assert len(matches) == 60 and matches.provenance.turned1 == 0
     assert len(session.sizes) == 4
-    assert any("--effort high" in text for text in matches.advice)
-    assert any("--resize 832 --min-score 0.2" in text for text in matches.advice)
-    assert not any("--rotate" in text for text in matches.advice)
+    assert any("MatcherOptions(effort='high')" in text for text in matches.advice)
+    assert any("MatcherOptions(resize=832, min_score=0.2)" in text for text in matches.advice)
+    assert not any("rotate" in text for text in matches.advice)
     assert matches.summary()["advice"] == list(matches.advice)
 
 

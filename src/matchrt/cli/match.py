@@ -271,7 +271,7 @@ def _match_one(
     decode = (time.perf_counter() - start) * 1e3
     matches = geometry.check(matcher.match(*images))
     matches = replace(matches, timings={**matches.timings, "decode": decode})
-    matches = advised(matches, matcher.manifest, matcher.options)
+    matches = advised(matches, matcher.manifest, matcher.options, "command")
     if draw is not None:
         save_picture(draw, matches.draw(*images))
     if save is not None:

@@ -43,7 +43,7 @@ def match_many(
     from matchrt.runtime.advice import advised
 
     def advise(matches: Matches) -> Matches:
-        return advised(matches, matcher.manifest, matcher.options)
+        return advised(matches, matcher.manifest, matcher.options, "command")
 
     rows: list[dict[str, Any]] = []
     # Each image is warned of once, however many pairs it stands in.

@@ -101,7 +101,7 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
         found = pair.finish(run)
         if form.verify != "none":
             found = found.verify(form.verify, judged=found.judgement is None)
-        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels))
+        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels), "request")
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)
