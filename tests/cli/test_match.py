@@ -283,6 +283,9 @@ def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Pa
     assert ran.json["timings_ms"]["retry"] > 0 and "advice" not in ran.json
     said = cli("match", *pair, *SMALL)
     assert "the second turned by 180 degrees" in said.out and "Try" not in said.out
+    listing = pair[0].with_name("pairs.txt")
+    listing.write_text(f"{pair[0].name} {pair[1].name}\n")
+    assert "the second turned by 180 degrees clockwise" in cli("match", listing, *SMALL).out
 
 
 def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path: Path) -> None:

@@ -188,7 +188,10 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
             continue
         inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
         said = f", {row['verdict']} ({shown(row['probability'])})" if "verdict" in row else ""
-        console.print(f"{name}: {row['matches']} matches{inliers}{said}, {row['timings_ms']['inference']:.0f} ms")
+        turned, times = row["provenance"]["turned1"], row["timings_ms"]
+        turn = f", the second turned by {turned} degrees clockwise" if turned else ""
+        spent = times["inference"] + times.get("retry", 0.0)
+        console.print(f"{name}: {row['matches']} matches{inliers}{said}{turn}, {spent:.0f} ms")
     console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
     said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
     if said:

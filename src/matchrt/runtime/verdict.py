@@ -98,9 +98,9 @@ class Verdict:
 
     @property
     def unknown(self) -> bool:
-        """Whether the pair is doubtful because there are too few matches to call it none. Raises nothing."""
+        """Whether the pair is doubtful, has too few matches to be called none, and none agree. Raises nothing."""
         few = self.evidence.cells < ENOUGH_CELLS and self.log10_nfa > _CHANCE
-        return self.verdict == "doubtful" and self.probability <= NO_MATCH_TO and few
+        return self.verdict == "doubtful" and few
 
     def __str__(self) -> str:
         """In words, such as `match (probability 0.99, 1 false alarm in 10^41)`."""
