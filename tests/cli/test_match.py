@@ -274,6 +274,16 @@ def test_thermal_images_are_warned_of_and_stretched(cli: CommandLine, tmp_path: 
     assert many.code == 0, many.err
 
 
+def test_bad_geometry_options_are_refused_before_anything_is_matched(
+    cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "k.json").write_text('{"K0": [[0, 0, 0]], "K1": 3}')
+    essential = ("--verify", "essential", "--intrinsics", tmp_path / "k.json")
+    for code, options in (("geometry-input", ("--threshold", "-1")), ("intrinsics-invalid", essential)):
+        # There is no such engine, which is found out later.
+        cli.fails(code, "match", *pair, "--engine", tmp_path / "none.onnx", *options)
+
+
 def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     with PILImage.open(pair[1]) as image:
         image.transpose(PILImage.Transpose.ROTATE_180).save(pair[1], quality=95)

@@ -75,6 +75,17 @@ class Geometry:
     threshold: float | None
     intrinsics: tuple[Any, Any]
 
+    def require(self) -> None:
+        """Checks threshold and intrinsics before anything is matched. Errors: geometry-input, intrinsics-*."""
+        import numpy as np
+
+        from matchrt.runtime.geometry import estimate
+
+        if self.kind is not Verify.none:
+            first, second = self.intrinsics
+            nothing = np.zeros((0, 2), np.float32)
+            estimate(nothing, nothing, self.kind.value, threshold=self.threshold, K0=first, K1=second)
+
     def check(self, matches: Matches) -> Matches:
         """The matches with their geometry and verdict. The time that it took is added to the timings, in milliseconds.
 
@@ -155,6 +166,7 @@ def match(
     from matchrt.runtime.pairs import read_pairs, skipped_in
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
+    geometry.require()
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
     if window is not None and (image1 is not None or not image0.is_dir()):
         raise MatchRTError(
