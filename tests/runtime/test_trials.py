@@ -202,6 +202,21 @@ def test_high_effort_takes_a_larger_size_and_turns_at_it() -> None:
     assert matches.provenance.network_size0 == (624, 832)
 
 
+def test_high_effort_leaves_out_what_is_off() -> None:
+    def asked(**given: Any) -> tuple[Matches, Any]:
+        session = MarkSession(dynamic_manifest())
+        with Matcher(session, MatcherOptions(effort="high", **given)) as matcher:
+            return matcher.match(marked(480, 640), marked(480, 640, 180, seed=1)), session.sizes
+
+    matches, sizes = asked(rotate="off")
+    assert (
+        matches.provenance.turned1 == 0 and ((240, 320), (480, 640)) in sizes and ((240, 320), (240, 320)) not in sizes
+    )
+    matches, sizes = asked(rotate="off", zoom="off")
+    assert matches.provenance.turned1 == 0 and [max(first) for first, _ in sizes] == [640, 832]
+    assert asked(zoom="off")[0].provenance.turned1 == 180
+
+
 def test_high_effort_keeps_the_size_that_was_given() -> None:
     session = MarkSession(dynamic_manifest(), least=800)
     with Matcher(session, MatcherOptions(effort="high", resize=640)) as matcher:

@@ -194,8 +194,8 @@ def match(
         threads=threads,
         device=device,
         backend=backend,
-        rotate=rotate or Switch.off,
-        zoom=zoom or Switch.off,
+        rotate=rotate,
+        zoom=zoom,
         effort=effort,
         no_cuda_graph=no_cuda_graph,
     )

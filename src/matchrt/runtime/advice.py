@@ -34,9 +34,9 @@ def advise(manifest: EngineManifest, options: MatcherOptions, reader: Reader = "
         more = _more_matches(manifest, options, reader)
         if more:
             found.append(f"Try {_named(more, reader)}: more matches, more of them wrong.")
-        if options.rotate == "off":
+        if options.rotate != "auto":
             found.append(f"Try {_named({'rotate': 'auto'}, reader)}: one of the images may be turned.")
-        if options.zoom == "off":
+        if options.zoom != "auto":
             found.append(f"Try {_named({'zoom': 'auto'}, reader)}: one of the images may show things much larger.")
         found.append(f"Try {_named({'effort': 'high'}, reader)}: it tries this step by step, and keeps the best.")
     return tuple(found)

@@ -59,7 +59,7 @@ def asked(options: MatcherOptions) -> dict[str, str]:
     return {
         name: value
         for name in ("rotate", "zoom", "effort")
-        if (value := getattr(options, name)) != getattr(usual, name)
+        if (value := getattr(options, name)) not in ("off", getattr(usual, name))
     }
 
 
