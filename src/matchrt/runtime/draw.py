@@ -293,6 +293,8 @@ def _facts(matches: MatchData, drawn: int) -> list[str]:
     geometry = matches.geometry
     if geometry is not None:
         parts.append(f"{geometry.num_inliers} inliers ({geometry.kind})" if geometry.found else f"no {geometry.kind}")
+    if turned := matches.provenance.turned1:
+        parts.append(f"second turned by {turned} degrees")
     if drawn < len(matches):
         parts.append(f"{drawn} drawn")
     if len(matches):

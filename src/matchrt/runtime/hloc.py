@@ -18,7 +18,7 @@ sparse  the result of extract_features.py and match_features.py without descript
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
 
 The group of a pair that was judged has the attributes `verdict` (text), `probability` and `log10_nfa` (floats), and
-`turned1` (degrees clockwise by which image 1 was turned before the network saw it), which hloc ignores.
+`turned1` (degrees clockwise by which the upright image 1 was turned before the network saw it), which hloc ignores.
 
 All keypoints are in the pixels that the image's file stores, because hloc and COLMAP read images without EXIF.
 

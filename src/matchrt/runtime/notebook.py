@@ -72,6 +72,8 @@ def matches_line(matches: MatchData) -> str:
         parts.append(f"verdict: {matches.judgement}")
     origin = matches.provenance
     parts.append(f"{origin.model}, {origin.precision}, {origin.backend}")
+    if origin.turned1:
+        parts.append(f"the second turned by {origin.turned1} degrees clockwise")
     return ", ".join(parts)
 
 
@@ -82,8 +84,8 @@ def _image(image: ImageRef) -> str:
 
 
 def matches_html(matches: MatchData) -> str:
-    """HTML for a notebook: the line of `matches_line`, warnings, and the sketch. Raises nothing."""
-    said = [matches_line(matches), *matches.warnings]
+    """HTML for a notebook: the line of `matches_line`, warnings, advice, and the sketch. Raises nothing."""
+    said = [matches_line(matches), *matches.warnings, *matches.advice]
     lines = "".join(f"<div>{html.escape(line)}</div>" for line in said)
     return f"<div>{lines}{_sketch(matches)}</div>"
 
