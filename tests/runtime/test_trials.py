@@ -163,6 +163,15 @@ def test_frames_are_halved_within_frames() -> None:
     assert len(session.sizes) == 3
 
 
+@pytest.mark.parametrize(("size", "runs"), [((100, 140), 4), ((240, 320), 6), ((480, 640), 9)])
+def test_what_the_network_would_see_again_is_not_run_again(size: tuple[int, int], runs: int) -> None:
+    session = MarkSession(dynamic_manifest(), least=10_000)
+    with Matcher(session, MatcherOptions(effort="high", min_score=0.5)) as matcher:
+        # Small pictures are enlarged at most twice, so a larger size changes nothing, and half the size often neither.
+        matcher.match(marked(*size), marked(*size, seed=1))
+    assert len(session.sizes) == runs
+
+
 def test_16_bit_images_that_are_stretched_together_are_turned_too() -> None:
     session = MarkSession(dynamic_manifest())
     given = [image.astype(np.uint16) * 4 for image in (marked(320, 320), marked(320, 320, 90, seed=1))]

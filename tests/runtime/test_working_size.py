@@ -61,3 +61,8 @@ def test_advice_names_the_options_as_its_reader_gives_them() -> None:
     # A service's requests have no size.
     asked = [text.split(":")[0] for text in advise(DYNAMIC, MatcherOptions(), "request")]
     assert asked == ["Try min_score=0.2", "Try rotate=auto", "Try zoom=auto", "Try effort=high"]
+
+
+def test_a_larger_size_is_no_advice_for_small_pictures() -> None:
+    for longest, first in ((320, "Try --min-score 0.2"), (321, "Try --resize 832 --min-score 0.2")):
+        assert advise(DYNAMIC, MatcherOptions(), "command", longest)[0].split(":")[0] == first

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Literal
 
 from matchrt.manifest import EngineManifest
+from matchrt.runtime.fit import MAX_ENLARGEMENT
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
-from matchrt.runtime.working_size import larger_side
+from matchrt.runtime.working_size import larger_side, usual_side
 
 # Who reads it: somebody at the command line, in Python, or who sends requests to a service, which have no `resize`.
 Reader = Literal["command", "python", "request"]
@@ -21,17 +22,23 @@ def advised(matches: Matches, manifest: EngineManifest, options: MatcherOptions,
     A verdict that they have stays. Raises nothing.
     """
     judged = matches if matches.judgement is not None else matches.judge()
-    return replace(judged, advice=() if judged.verdict == "match" else advise(manifest, options, reader))
+    longest = max(matches.image0.height, matches.image0.width, matches.image1.height, matches.image1.width)
+    return replace(judged, advice=() if judged.verdict == "match" else advise(manifest, options, reader, longest))
 
 
-def advise(manifest: EngineManifest, options: MatcherOptions, reader: Reader = "python") -> tuple[str, ...]:
+def advise(
+    manifest: EngineManifest, options: MatcherOptions, reader: Reader = "python", longest: int | None = None
+) -> tuple[str, ...]:
     """Options that find more matches in a hard pair, and that were not used: a sentence each. Raises nothing.
 
     manifest: of the engine. options: under which the pair was matched. reader: whose names of the options are used.
+    longest: side of the pair's images, pixels; None for large ones. Small ones are not enlarged to any size.
     """
     found = []
     if options.effort != "high":
         more = _more_matches(manifest, options, reader)
+        if longest is not None and longest * MAX_ENLARGEMENT <= usual_side(manifest, options):
+            more.pop("resize", None)
         if more:
             found.append(f"Try {_named(more, reader)}: more matches, more of them wrong.")
         if options.rotate != "auto":

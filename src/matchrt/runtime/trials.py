@@ -13,12 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter
 from matchrt.runtime.advice import advised
 from matchrt.runtime.false_alarms import number_of_cells
+from matchrt.runtime.fit import fit_image
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import stretch_together
 from matchrt.runtime.match_data import Quarter
@@ -148,6 +150,8 @@ class _Search:
         self._manifest, self._options, self._run = manifest, options, run
         self._start = time.perf_counter()
         self._judging, self._runs = 0.0, 0
+        # What was found, by what the network saw: small pictures look the same to it at several sizes.
+        self._found: dict[tuple[Any, ...], Matches] = {}
 
     def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> Matches:
         """The best of all steps up to the first that gives plenty."""
@@ -158,7 +162,9 @@ class _Search:
         pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
         if self._options.stretch == "same":
             pair = stretch_together(*pair)
-        for step in self._steps(ChangedImage.given(pair[0]), ChangedImage.given(pair[1]), is_sure(best)):
+        given = ChangedImage.given(pair[0]), ChangedImage.given(pair[1])
+        self._found[self._seen(None, *given)] = best
+        for step in self._steps(*given, is_sure(best)):
             best = max(best, step, key=worth)
             if is_plenty(step):
                 break
@@ -223,9 +229,22 @@ class _Search:
 
     def _at(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> Matches:
         """The pair at other sizes, with its images changed."""
-        self._runs += 1
-        found = self._run(self._adapter(sides), first.image, second.image)
-        return self._judge(matches_back(found, first, second))
+        seen = self._seen(sides, first, second)
+        if seen not in self._found:
+            self._runs += 1
+            found = self._run(self._adapter(sides), first.image, second.image)
+            self._found[seen] = self._judge(matches_back(found, first, second))
+        return self._found[seen]
+
+    def _seen(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> tuple[Any, ...]:
+        """Equal for runs in which the network sees the same pixels."""
+        usual, contract = usual_side(self._manifest, self._options), self._manifest.input
+        fits = [
+            # Engines for frames resize themselves, always to one size.
+            None if contract.frames is not None else fit_image((one.image.height, one.image.width), contract, side)
+            for one, side in zip((first, second), sides or (usual, usual), strict=True)
+        ]
+        return (*fits, first.fit, second.degrees, second.fit)
 
     def _judge(self, matches: Matches) -> Matches:
         """The matches that the user's options ask for; with `effort="high"` also all of them, if that is better."""
