@@ -92,7 +92,7 @@ def test_a_bad_pair_does_not_stop_the_rest(cli: CommandLine, pair: tuple[Path, P
     listing = tmp_path / "pairs.txt"
     listing.write_text("a.jpg bad.jpg\na.jpg b.jpg\n")
     ran = cli("match", listing, *SMALL)
-    assert ran.code == 2 and "1 pairs matched, 1 failed" in ran.out and "bad.jpg" in ran.err
+    assert ran.code == 2 and "1 pair matched, 1 failed" in ran.out and "bad.jpg" in ran.err
     ran = cli("match", listing, "--json", *SMALL)
     assert ran.code == 2 and ran.json["pairs"][0]["error"]["code"] == "image-format" and ran.json["failed"] == 1
 

@@ -27,6 +27,7 @@ def test_the_repr_is_one_short_line(matches: Any, no_matches: Any) -> None:
     verified = matches.verify("homography")
     assert f"{verified.geometry.num_inliers} inliers (homography)" in repr(verified)
     assert repr(no_matches).startswith("Matches(0 matches of ")
+    assert repr(matches.top(1)).startswith("Matches(1 match of ")
 
 
 def test_a_turn_and_advice_are_said(matches: Any) -> None:

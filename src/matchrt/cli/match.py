@@ -12,6 +12,7 @@ import typer
 
 from matchrt._util.reading import read_regular
 from matchrt._util.strict_json import read_json
+from matchrt._util.text import counted
 from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
@@ -308,13 +309,13 @@ def describe(matches: Matches) -> list[str]:
     geometry, origin = matches.geometry, matches.provenance
     found = ""
     if geometry is not None:
-        inliers = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
+        inliers = counted(geometry.num_inliers, "inlier") if geometry.found else "no geometry found"
         found = f", {inliers} ({geometry.kind}, {geometry.threshold_px:g} px)"
     sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
     stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
     turned = f", the second turned by {origin.turned1} degrees clockwise" if origin.turned1 else ""
     return [
-        f"{len(matches)} matches{found}",
+        f"{counted(len(matches), 'match', 'matches')}{found}",
         f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}{turned}",
         f"milliseconds: {stages}",
         *matches.advice,

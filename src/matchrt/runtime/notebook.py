@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
+from matchrt._util.text import counted
 from matchrt.runtime.draw import save_picture, score_colors, spread
 from matchrt.runtime.match_data import ImageRef, MatchData
 
@@ -63,10 +64,10 @@ def png(pixels: UInt8Array) -> bytes:
 
 def matches_line(matches: MatchData) -> str:
     """The matches in a line of text: how many, of what, by what. Raises nothing."""
-    parts = [f"{len(matches)} matches of {_image(matches.image0)} and {_image(matches.image1)}"]
+    parts = [f"{counted(len(matches), 'match', 'matches')} of {_image(matches.image0)} and {_image(matches.image1)}"]
     geometry = matches.geometry
     if geometry is not None:
-        found = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
+        found = counted(geometry.num_inliers, "inlier") if geometry.found else "no geometry found"
         parts.append(f"{found} ({geometry.kind})")
     if matches.judgement is not None:
         parts.append(f"verdict: {matches.judgement}")
