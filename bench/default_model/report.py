@@ -161,5 +161,7 @@ def _share(value: float) -> str:
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "not run"
     counts = [sum(row["verdict"] == word for row in rows) for word in ("match", "doubtful", "no match")]
     return " / ".join(map(str, counts))

@@ -24,6 +24,7 @@ def test_turned_images_of_a_list(tmp_path: Path) -> None:
     for result, turned in zip(results, (90, 180, 90), strict=True):
         found = result.outcome
         assert isinstance(found, Found) and len(found.scores) == 300
+        assert found.judged is not None and found.judged.turned1 == 360 - turned
         x, y = (found.keypoints0.astype(float) - 159.5).T
         wanted = np.stack({90: (-y, x), 180: (-x, -y)}[turned], 1) + 159.5
         assert np.abs(wanted - found.keypoints1).max() < 1e-3

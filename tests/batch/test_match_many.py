@@ -62,6 +62,9 @@ def test_one_journal_for_several_outputs(pair_list: Path, scene: Path, tmp_path:
     assert cli(*common, "--output", tmp_path / "m.h5").json["tried_now"] == 10
     ran = cli(*common, "--output", tmp_path / "m.parquet")
     assert ran.json["tried_now"] == 0 and ran.json["output_written"] and (tmp_path / "m.parquet").is_file()
+    # What is off unless it is asked for may be said.
+    assert cli(*common, "--rotate", "off", "--zoom", "off", "--output", tmp_path / "m.h5").json["tried_now"] == 0
+    cli.fails("journal-plan", *common, "--rotate", "auto", "--output", tmp_path / "m.h5")
     cli.fails("journal-plan", *common[:-3], "--resize", "192", "--output", tmp_path / "m.h5")
 
 

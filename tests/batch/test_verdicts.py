@@ -18,7 +18,12 @@ from matchrt.batch.results import Found, ImageFacts, Judged, Result, pack, unpac
 SIZE = (120, 160)
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 # One of each verdict; the last pair is of a version that judged none.
-JUDGED = (Judged("match", 0.984375, -41.5), Judged("doubtful", 0.5, -3.0), Judged("no match", 0.03125, 0.0), None)
+JUDGED = (
+    Judged("match", 0.984375, -41.5, 57, 270),
+    Judged("doubtful", 0.5, -3.0),
+    Judged("no match", 0.03125, 0.0, 0, 90),
+    None,
+)
 
 
 def found(count: int, judged: Judged | None) -> Found:
@@ -69,6 +74,7 @@ def test_parquet_has_columns(journal: Journal, tmp_path: Path) -> None:
     assert [row["verdict"] for row in rows] == ["match", "doubtful", "no match", None]
     assert [row["probability"] for row in rows] == [0.984375, 0.5, 0.03125, None]
     assert [row["log10_nfa"] for row in rows] == [-41.5, -3.0, 0.0, None]
+    assert [row["turned1"] for row in rows] == [270, 0, 90, None]
 
 
 def test_hdf5_has_attributes(journal: Journal, tmp_path: Path) -> None:
@@ -77,6 +83,7 @@ def test_hdf5_has_attributes(journal: Journal, tmp_path: Path) -> None:
         assert file["a.png/c.png"].attrs["verdict"] == "doubtful"
         assert file["a.png/b.png"].attrs["log10_nfa"] == -41.5
         assert file["a.png/b.png"].attrs["probability"] == 0.984375
+        assert file["a.png/b.png"].attrs["turned1"] == 270 and file["a.png/c.png"].attrs["turned1"] == 0
         assert not dict(file["b.png/c.png"].attrs)
 
 

@@ -16,7 +16,7 @@ from bench.default_model import changes
 from bench.default_model.cases import Case
 from bench.default_model.methods import Sift, resized
 from bench.default_model.protocol import Figure, ahead_in_pairs, aucs, explained, figures_of, share_within, shuffled
-from bench.default_model.report import auc_table, homography_table, standing
+from bench.default_model.report import auc_table, hard_table, homography_table, standing
 from bench.default_model.store import MatchStore
 from matchrt.bench.folder import PosePair
 
@@ -167,6 +167,13 @@ def test_figures_and_tables_of_a_small_run() -> None:
     assert "1.000 ± .000" in auc_table({"one": figures}, near=True)
     assert ".000 ± .000" in homography_table({"one": figures})
     assert "level: v_dogman" in standing({"one": figures, "two": figures}, "one")[0]
+
+
+def test_pairs_that_were_not_run_have_no_verdicts() -> None:
+    rows = [{"set": name, "explained": [1]} for name in ("multimodal", "box")]
+    rows.append({"set": "unrelated", "verdict": "doubtful"})
+    table = hard_table({"one": {"pairs": dict(enumerate(rows))}}).splitlines()
+    assert [cell.strip() for cell in table[-1].split("|")[-3:-1]] == ["0 / 1 / 0", "not run"]
 
 
 def test_matches_are_kept_and_made_once(tmp_path: Path) -> None:

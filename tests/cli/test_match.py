@@ -92,7 +92,7 @@ def test_a_bad_pair_does_not_stop_the_rest(cli: CommandLine, pair: tuple[Path, P
     listing = tmp_path / "pairs.txt"
     listing.write_text("a.jpg bad.jpg\na.jpg b.jpg\n")
     ran = cli("match", listing, *SMALL)
-    assert ran.code == 2 and "1 pairs matched, 1 failed" in ran.out and "bad.jpg" in ran.err
+    assert ran.code == 2 and "1 pair matched, 1 failed" in ran.out and "bad.jpg" in ran.err
     ran = cli("match", listing, "--json", *SMALL)
     assert ran.code == 2 and ran.json["pairs"][0]["error"]["code"] == "image-format" and ran.json["failed"] == 1
 
@@ -274,6 +274,16 @@ def test_thermal_images_are_warned_of_and_stretched(cli: CommandLine, tmp_path: 
     assert many.code == 0, many.err
 
 
+def test_bad_geometry_options_are_refused_before_anything_is_matched(
+    cli: CommandLine, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "k.json").write_text('{"K0": [[0, 0, 0]], "K1": 3}')
+    essential = ("--verify", "essential", "--intrinsics", tmp_path / "k.json")
+    for code, options in (("geometry-input", ("--threshold", "-1")), ("intrinsics-invalid", essential)):
+        # There is no such engine, which is found out later.
+        cli.fails(code, "match", *pair, "--engine", tmp_path / "none.onnx", *options)
+
+
 def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     with PILImage.open(pair[1]) as image:
         image.transpose(PILImage.Transpose.ROTATE_180).save(pair[1], quality=95)
@@ -283,6 +293,9 @@ def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Pa
     assert ran.json["timings_ms"]["retry"] > 0 and "advice" not in ran.json
     said = cli("match", *pair, *SMALL)
     assert "the second turned by 180 degrees" in said.out and "Try" not in said.out
+    listing = pair[0].with_name("pairs.txt")
+    listing.write_text(f"{pair[0].name} {pair[1].name}\n")
+    assert "the second turned by 180 degrees clockwise" in cli("match", listing, *SMALL).out
 
 
 def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_the_caption_changes_with_what_it_says(matches):
     verified = draw_matches(*black(matches), matches.verify("homography"))[-50:]
     assert plain[:, :200].max() > 200  # there is text
     assert not np.array_equal(plain, verified)
+    turned = replace(matches, provenance=replace(matches.provenance, turned1=270))
+    assert not np.array_equal(plain, draw_matches(*black(matches), turned)[-50:])
 
 
 def reddish_of_the_legend(picture):

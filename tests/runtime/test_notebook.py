@@ -27,6 +27,14 @@ def test_the_repr_is_one_short_line(matches: Any, no_matches: Any) -> None:
     verified = matches.verify("homography")
     assert f"{verified.geometry.num_inliers} inliers (homography)" in repr(verified)
     assert repr(no_matches).startswith("Matches(0 matches of ")
+    assert repr(matches.top(1)).startswith("Matches(1 match of ")
+
+
+def test_a_turn_and_advice_are_said(matches: Any) -> None:
+    assert "turned" not in repr(matches)
+    turned = replace(matches, provenance=replace(matches.provenance, turned1=90), advice=("Try <this>.",))
+    assert repr(turned).endswith("tensorrt, the second turned by 90 degrees clockwise)")
+    assert "Try &lt;this&gt;." in turned._repr_html_()
 
 
 def test_the_sketch_has_a_line_for_each_match_between_both_frames(matches: Any) -> None:

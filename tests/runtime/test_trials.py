@@ -73,6 +73,14 @@ def test_a_pair_that_matches_is_run_once() -> None:
     assert len(session.sizes) == 1 and "retry" not in matches.timings and not matches.advice
 
 
+@pytest.mark.parametrize("size", [(120, 640), (80, 640), (640, 64)])
+def test_narrow_pictures_that_match_are_run_once_though_they_have_few_places(size: tuple[int, int]) -> None:
+    session = MarkSession(dynamic_manifest())
+    with Matcher(session, MatcherOptions(rotate="auto", zoom="auto")) as matcher:
+        matches = matcher.match(marked(*size), marked(480, 640, seed=1))
+    assert matches.judge().verdict == "match" and len(session.sizes) == 1
+
+
 def test_without_the_option_nothing_is_tried() -> None:
     session = MarkSession(dynamic_manifest())
     with Matcher(session) as matcher:
@@ -86,9 +94,9 @@ def test_unrelated_images_stay_without_a_match_and_get_advice() -> None:
         matches = matcher.match(marked(480, 640), marked(480, 640))
     assert len(matches) == 60 and matches.provenance.turned1 == 0
     assert len(session.sizes) == 4
-    assert any("--effort high" in text for text in matches.advice)
-    assert any("--resize 832 --min-score 0.2" in text for text in matches.advice)
-    assert not any("--rotate" in text for text in matches.advice)
+    assert any("MatcherOptions(effort='high')" in text for text in matches.advice)
+    assert any("MatcherOptions(resize=832, min_score=0.2)" in text for text in matches.advice)
+    assert not any("rotate" in text for text in matches.advice)
     assert matches.summary()["advice"] == list(matches.advice)
 
 
@@ -139,8 +147,12 @@ def test_an_engine_of_one_size_gets_halved_images_on_a_canvas(ratio: float, stre
     session = MarkSession(static_manifest(96, 128), ratio=ratio)
     given = [image.astype(np.uint16) * 100 for image in (marked(192, 256), marked(192, 256, seed=1))]
     with Matcher(session, MatcherOptions(zoom="auto", stretch=stretch)) as matcher:
-        require_turned(matcher.match(*given), 0, 2e-3)
+        matches = matcher.match(*given)
+    require_turned(matches, 0, 2e-3)
     assert set(session.sizes) == {((96, 128), (96, 128))}
+    # What the network saw of the image that was halved is half of its input.
+    seen = ((48, 64), (96, 128)) if ratio == 0.5 else ((96, 128), (48, 64))
+    assert (matches.provenance.network_size0, matches.provenance.network_size1) == seen
 
 
 def test_frames_are_halved_within_frames() -> None:
@@ -149,6 +161,15 @@ def test_frames_are_halved_within_frames() -> None:
     with Matcher(session, MatcherOptions(zoom="auto")) as matcher:
         require_turned(matcher.match(*given), 0)
     assert len(session.sizes) == 3
+
+
+@pytest.mark.parametrize(("size", "runs"), [((100, 140), 4), ((240, 320), 6), ((480, 640), 9)])
+def test_what_the_network_would_see_again_is_not_run_again(size: tuple[int, int], runs: int) -> None:
+    session = MarkSession(dynamic_manifest(), least=10_000)
+    with Matcher(session, MatcherOptions(effort="high", min_score=0.5)) as matcher:
+        # Small pictures are enlarged at most twice, so a larger size changes nothing, and half the size often neither.
+        matcher.match(marked(*size), marked(*size, seed=1))
+    assert len(session.sizes) == runs
 
 
 def test_16_bit_images_that_are_stretched_together_are_turned_too() -> None:
@@ -188,6 +209,21 @@ def test_high_effort_takes_a_larger_size_and_turns_at_it() -> None:
     require_turned(matches, 0)
     assert [max(first) for first, _ in session.sizes] == [640, 832]
     assert matches.provenance.network_size0 == (624, 832)
+
+
+def test_high_effort_leaves_out_what_is_off() -> None:
+    def asked(**given: Any) -> tuple[Matches, Any]:
+        session = MarkSession(dynamic_manifest())
+        with Matcher(session, MatcherOptions(effort="high", **given)) as matcher:
+            return matcher.match(marked(480, 640), marked(480, 640, 180, seed=1)), session.sizes
+
+    matches, sizes = asked(rotate="off")
+    assert (
+        matches.provenance.turned1 == 0 and ((240, 320), (480, 640)) in sizes and ((240, 320), (240, 320)) not in sizes
+    )
+    matches, sizes = asked(rotate="off", zoom="off")
+    assert matches.provenance.turned1 == 0 and [max(first) for first, _ in sizes] == [640, 832]
+    assert asked(zoom="off")[0].provenance.turned1 == 180
 
 
 def test_high_effort_keeps_the_size_that_was_given() -> None:

@@ -199,6 +199,8 @@ def test_summary_and_words() -> None:
         assert [word_of(value, other) for value in (0.0, 0.5, 1.0)] == ["doubtful", "doubtful", "match"]
     said = str(Verdict("doubtful", 0.11, 0.0, few))
     assert said == "doubtful (probability 0.11, too few matches to tell)"
+    # One match with a high score is more likely right than none at all, and tells as little.
+    assert str(judge(made(0, 1, model="eloftr-lite"))).endswith("too few matches to tell)")
     assert str(Verdict("doubtful", 0.11, -9.0, agreeing)) == "doubtful (probability 0.11, 1 false alarm in 10^9)"
 
 

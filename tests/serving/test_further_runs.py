@@ -85,6 +85,7 @@ def test_parameters_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert Wishes.of({"rotate": "auto", "zoom": "auto", "timeout": 5}) == Wishes(None, "auto", "auto")
         own = models["loftr-lite-engine"]
         raw = {name: Tensor(name, "UINT8", image.array[None]) for name, image in tensors.items()}
+        own.job(InferCall(raw, {"rotate": "off", "effort": "normal"}, None, ""), Call(20))
         with pytest.raises(MatchRTError) as raised:
             own.job(InferCall(raw, {"rotate": "auto"}, None, ""), Call(20))
         assert raised.value.code == "request-invalid"

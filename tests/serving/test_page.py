@@ -149,6 +149,23 @@ def test_images_of_different_things(server: Running, pair: Any, page: Page, tmp_
     assert page.run(f"{at('drawn')}.textContent").startswith("0 of 0 matches")
 
 
+def test_with_high_effort_a_turned_image_is_found_and_said(
+    server: Running, pair: Any, page: Page, tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned.png"
+    with PILImage.open(pair.paths[1]) as image:
+        image.transpose(PILImage.Transpose.ROTATE_180).save(turned)
+    opened(page, server)
+    choose(page, pair.paths[0], turned)
+    once = again(page)
+    assert page.run(f"{at('judgement')}.textContent").endswith("With effort high, more is tried.")
+    page.run(f"{at('effort')}.value = 'high'")
+    assert again(page) != once and page.run(f"{at('judgement')}.textContent").startswith("They show the same thing")
+    numbers = page.run(f"{at('numbers')}.textContent")
+    assert "the second one turned by 180 degrees clockwise" in numbers and "further runs" in numbers
+    assert "more is tried" not in page.run(f"{at('judgement')}.textContent")
+
+
 def test_the_slider_says_how_many_matches_it_leaves(server: Running, pair: Any, page: Page) -> None:
     match(page, server, *pair.paths)
     inliers = pair.expected.verify("fundamental").inliers
@@ -285,10 +302,10 @@ def test_the_keyboard_is_enough(server: Running, pair: Any, page: Page) -> None:
     opened(page, server)
     choose(page, *pair.paths)
     order = []
-    for _ in range(6):
+    for _ in range(7):
         page.press("Tab", 9)
         order.append(page.run("document.activeElement.id"))
-    assert order == ["image0", "image1", "engine", "verify", "score", "go"]
+    assert order == ["image0", "image1", "engine", "verify", "effort", "score", "go"]
     assert page.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.press("Enter", 13, "\r")
     page.wait(SHOWN)

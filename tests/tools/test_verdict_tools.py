@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,13 @@ from support.pictures import texture
 from matchrt.runtime.verdict import Evidence, features
 
 torch = pytest.importorskip("torch")
+from tools.train_lite.pairs import Recipe  # noqa: E402
+from tools.train_lite.photometric import Strength  # noqa: E402
+from tools.train_lite.scene import Difficulty  # noqa: E402
 from tools.verdict.drawn import DRAWN  # noqa: E402
 from tools.verdict.evaluation import evaluation_pairs  # noqa: E402
 from tools.verdict.fit import Sample, fit, report, wrong  # noqa: E402
-from tools.verdict.make_pairs import UNRELATED, unrelated_pairs, write  # noqa: E402
+from tools.verdict.make_pairs import UNRELATED, true_pairs, unrelated_pairs, write  # noqa: E402
 from tools.verdict.photographs import Photograph, split_of  # noqa: E402
 
 
@@ -45,6 +49,19 @@ def test_unrelated_pairs_are_written(tmp_path: Path) -> None:
     row = write(tmp_path, 3, pairs[0])
     assert row["true"] is False and json.dumps(row)
     assert cv2.imread(str(tmp_path / "00003_1.png"), cv2.IMREAD_GRAYSCALE).shape == (64, 96)
+
+
+def test_true_pairs_are_drawn_from_scenes(tmp_path: Path) -> None:
+    photographs = []
+    for index in range(3):
+        path = tmp_path / f"train-photo-{index:012x}.webp"
+        cv2.imwrite(str(path), texture(512, 512, seed=index))
+        photographs.append(Photograph.read(path))
+    recipe = Recipe(replace(Difficulty(), negative=0.0), replace(Strength(), modality=0.08), 0.08)
+    pairs = [pair for _, pair in zip(range(3), true_pairs(photographs, (64, 96), 1, recipe), strict=False)]
+    for pair in pairs:
+        assert pair.kind == "scene" and pair.overlap >= 0.15 and pair.images[0].shape == (64, 96)
+        assert pair.there is not None and pair.there.shape == (8 * 12, 2) and np.isfinite(pair.there).any()
 
 
 def test_evaluation_pairs_are_of_one_place_or_of_two(shared: Path) -> None:

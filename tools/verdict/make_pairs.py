@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tools.train_lite.pairs import STRIDE, Recipe, Shape, make_pairs
 from tools.train_lite.photometric import Strength, degrade
 from tools.train_lite.scene import Dice, Difficulty
-from tools.train_lite.tiles import Pool, build_mipmaps, squares
+from tools.train_lite.tiles import Pool, build_mipmaps, similar_tiles, squares
 from tools.verdict.drawn import DRAWN
 from tools.verdict.photographs import Photograph, Split, alike, differ, split_of
 
@@ -77,8 +77,11 @@ def true_pairs(photographs: list[Photograph], size: tuple[int, int], seed: int, 
 
 
 def _pool(photographs: list[Photograph]) -> Pool:
-    tiles = [tile for one in photographs for tile in squares(one.path, _TILE)]
-    return Pool(build_mipmaps(tiles, torch.device("cpu")), torch.arange(len(tiles)), len(tiles))
+    cut = [squares(one.path, _TILE) for one in photographs]
+    tiles = [tile for some in cut for tile in some]
+    group = torch.tensor([number for number, some in enumerate(cut) for _ in some])
+    mipmaps = build_mipmaps(tiles, torch.device("cpu"))
+    return Pool(mipmaps, torch.arange(len(tiles)), len(tiles), group, similar_tiles(mipmaps, group))
 
 
 def _bytes(image: torch.Tensor) -> Picture:

@@ -16,6 +16,11 @@ _MODEL_NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9._-]{1,100}")
 _SHOWN = 80
 
 
+def counted(count: int, one: str, more: str | None = None) -> str:
+    """Such as `1 match` or `5 matches`. more: the plural, if it is not `one` with an s. Raises nothing."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def printable(text: str) -> str:
     r"""The text in one line, with escapes in place of what would move a terminal's cursor or hide or turn text.
 

@@ -69,8 +69,8 @@ def _write(found: Merged, output: Path, features: Path, layout: Layout) -> None:
         with h5py.File(part, "w") as file:
             for pair in found.pairs():
                 group = hloc.write_group(file, hloc.pair_group(pair.pair.first, pair.pair.second), _pair(pair, layout))
-                if pair.judged is not None:
-                    hloc.write_verdict(group, *pair.judged[:3])
+                if (judged := pair.judged) is not None:
+                    hloc.write_verdict(group, judged.verdict, judged.probability, judged.log10_nfa, judged.turned1)
 
 
 @contextmanager

@@ -12,6 +12,8 @@
 | scores                   | list of float                     | descending                                         |
 | verdict                  | string                            | `match`, `doubtful` or `no match`                  |
 | probability, log10_nfa   | float                             | of the verdict, as in `Verdict`                    |
+| turned1                  | int16                             | degrees clockwise by which image 1 was turned      |
+|                          |                                   | before the network saw it (`--rotate`)             |
 | error                    | string                            | the error's code; null where the pair was matched  |
 | message                  | string                            | the error's message                                |
 
@@ -96,7 +98,8 @@ def _schema(arrow: Any) -> Any:
         columns |= {f"height{side}": size, f"width{side}": size, f"orientation{side}": orientation}
     columns |= {"pixels": text, "keypoints0": points, "keypoints1": points}
     columns |= {"scores": arrow.list_(arrow.float32()), "verdict": text}
-    columns |= {"probability": arrow.float32(), "log10_nfa": arrow.float32(), "error": text, "message": text}
+    columns |= {"probability": arrow.float32(), "log10_nfa": arrow.float32(), "turned1": arrow.int16()}
+    columns |= {"error": text, "message": text}
     return arrow.schema(columns)
 
 
@@ -130,6 +133,7 @@ def _judged(arrow: Any, rows: list[tuple[ListedPair, bytes]]) -> list[Any]:
             ("verdict", arrow.string()),
             ("probability", arrow.float32()),
             ("log10_nfa", arrow.float32()),
+            ("turned1", arrow.int16()),
         )
     ]
 

@@ -9,30 +9,32 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.errors import MatchRTError
-from matchrt.runtime.match_data import ImageRef
+from matchrt.runtime.match_data import QUARTERS, ImageRef, Quarter
 from matchrt.runtime.matches import Matches
 from matchrt.runtime.verdict import WORDS, Word, judge
 
 Float32Array = npt.NDArray[np.float32]
 
 _COLUMNS = 5
-# Numbers behind the columns: what a `Judged` holds.
+# Numbers behind the columns, which hold a `Judged`.
 _JUDGED = 4
 
 
 class Judged(NamedTuple):
-    """How sure it is that a pair's images show the same thing, as `runtime.verdict` judges it.
+    """How sure it is that a pair's images show the same thing, as `runtime.verdict` judges it, and after which turn.
 
     verdict: `match`, `doubtful` or `no match`.
     probability: 0..1.
     log10_nfa: log10 of the number of false alarms, at most 0.
     inliers: how many matches, at most one in each cell of the image, the geometry explains better than chance.
+    turned1: degrees, clockwise, by which image 1 was turned before the network saw it, as in `Provenance`.
     """
 
     verdict: Word
     probability: float
     log10_nfa: float
     inliers: int = 0
+    turned1: Quarter = 0
 
 
 class ListedPair(NamedTuple):
@@ -95,7 +97,8 @@ class Found:
         found = matches.judgement or judge(matches)
         # Rounded to what is stored, so that a result is the same before and after.
         probability, log10_nfa = (float(np.float32(value)) for value in (found.probability, found.log10_nfa))
-        judged = Judged(found.verdict, probability, log10_nfa, found.evidence.inliers)
+        turned1 = matches.provenance.turned1
+        judged = Judged(found.verdict, probability, log10_nfa, found.evidence.inliers, turned1)
         return cls(matches.keypoints0, matches.keypoints1, matches.scores, image0, image1, judged)
 
 
@@ -112,8 +115,14 @@ class Result:
 
 
 def pack(found: Found) -> bytes:
-    """The matches as bytes: keypoints0, keypoints1, scores and the verdict's numbers as little-endian float32."""
-    judged = () if found.judged is None else (WORDS.index(found.judged.verdict), *found.judged[1:])
+    """The matches as bytes: keypoints0, keypoints1, scores and the verdict's numbers as little-endian float32.
+
+    The first of these numbers stands for both word and turn: the word's index, and `len(WORDS)` for each quarter.
+    """
+    judged: tuple[float, ...] = ()
+    if (one := found.judged) is not None:
+        said = WORDS.index(one.verdict) + len(WORDS) * QUARTERS.index(one.turned1)
+        judged = (said, one.probability, one.log10_nfa, one.inliers)
     arrays = (found.keypoints0, found.keypoints1, found.scores, np.array(judged))
     return b"".join(np.ascontiguousarray(array, "<f4").tobytes() for array in arrays)
 
@@ -134,5 +143,6 @@ def unpack_judged(data: bytes) -> Judged | None:
     values = np.frombuffer(data, "<f4")
     if len(values) % _COLUMNS != _JUDGED:
         return None
-    word, probability, log10_nfa, inliers = (float(value) for value in values[-_JUDGED:])
-    return Judged(WORDS[int(word)], probability, log10_nfa, int(inliers))
+    said, probability, log10_nfa, inliers = (float(value) for value in values[-_JUDGED:])
+    quarter, word = divmod(int(said), len(WORDS))
+    return Judged(WORDS[word], probability, log10_nfa, int(inliers), QUARTERS[quarter])

@@ -132,6 +132,9 @@ def plan_of(
         "version": __version__,
         "features": None if features is None else dict(features),
         **{name: value for name, value in asdict(options).items() if name not in _WITHOUT_EFFECT},
+        # What these two come to: None may mean either.
+        "rotate": "auto" if options.turns else "off",
+        "zoom": "auto" if options.zooms else "off",
     }
 
 

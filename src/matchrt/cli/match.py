@@ -12,6 +12,7 @@ import typer
 
 from matchrt._util.reading import read_regular
 from matchrt._util.strict_json import read_json
+from matchrt._util.text import counted
 from matchrt.cli.completion import backends, engine_names
 from matchrt.cli.match_pairs import check_hdf5, match_many, require_other_folder
 from matchrt.cli.options import (
@@ -74,6 +75,17 @@ class Geometry:
     kind: Verify
     threshold: float | None
     intrinsics: tuple[Any, Any]
+
+    def require(self) -> None:
+        """Checks threshold and intrinsics before anything is matched. Errors: geometry-input, intrinsics-*."""
+        import numpy as np
+
+        from matchrt.runtime.geometry import estimate
+
+        if self.kind is not Verify.none:
+            first, second = self.intrinsics
+            nothing = np.zeros((0, 2), np.float32)
+            estimate(nothing, nothing, self.kind.value, threshold=self.threshold, K0=first, K1=second)
 
     def check(self, matches: Matches) -> Matches:
         """The matches with their geometry and verdict. The time that it took is added to the timings, in milliseconds.
@@ -155,6 +167,7 @@ def match(
     from matchrt.runtime.pairs import read_pairs, skipped_in
 
     geometry = Geometry(verify, threshold, read_intrinsics(intrinsics, verify))
+    geometry.require()
     single = image1 is not None and not image0.is_dir() and not image1.is_dir()
     if window is not None and (image1 is not None or not image0.is_dir()):
         raise MatchRTError(
@@ -182,8 +195,8 @@ def match(
         threads=threads,
         device=device,
         backend=backend,
-        rotate=rotate or Switch.off,
-        zoom=zoom or Switch.off,
+        rotate=rotate,
+        zoom=zoom,
         effort=effort,
         no_cuda_graph=no_cuda_graph,
     )
@@ -271,7 +284,7 @@ def _match_one(
     decode = (time.perf_counter() - start) * 1e3
     matches = geometry.check(matcher.match(*images))
     matches = replace(matches, timings={**matches.timings, "decode": decode})
-    matches = advised(matches, matcher.manifest, matcher.options)
+    matches = advised(matches, matcher.manifest, matcher.options, "command")
     if draw is not None:
         save_picture(draw, matches.draw(*images))
     if save is not None:
@@ -296,13 +309,13 @@ def describe(matches: Matches) -> list[str]:
     geometry, origin = matches.geometry, matches.provenance
     found = ""
     if geometry is not None:
-        inliers = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
+        inliers = counted(geometry.num_inliers, "inlier") if geometry.found else "no geometry found"
         found = f", {inliers} ({geometry.kind}, {geometry.threshold_px:g} px)"
     sizes = " and ".join(f"{h}x{w}" for h, w in (origin.network_size0, origin.network_size1))
     stages = " · ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in matches.timings.items())
     turned = f", the second turned by {origin.turned1} degrees clockwise" if origin.turned1 else ""
     return [
-        f"{len(matches)} matches{found}",
+        f"{counted(len(matches), 'match', 'matches')}{found}",
         f"{origin.model} on {origin.backend}, {origin.precision}, images at {sizes}{turned}",
         f"milliseconds: {stages}",
         *matches.advice,

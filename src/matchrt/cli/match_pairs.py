@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matchrt._util.digest import sha256_bytes
+from matchrt._util.text import counted
 from matchrt.cli.output import counter, error_json, print_json, stderr, stdout, verdict_counts
 from matchrt.errors import MatchRTError
 
@@ -43,7 +44,7 @@ def match_many(
     from matchrt.runtime.advice import advised
 
     def advise(matches: Matches) -> Matches:
-        return advised(matches, matcher.manifest, matcher.options)
+        return advised(matches, matcher.manifest, matcher.options, "command")
 
     rows: list[dict[str, Any]] = []
     # Each image is warned of once, however many pairs it stands in.
@@ -186,10 +187,13 @@ def _print(rows: list[dict[str, Any]], failed: int) -> None:
         if "error" in row:
             errors.print(f"{name}: {row['error']['message']} {row['error']['remedy']}", style="red")
             continue
-        inliers = f", {row['geometry']['inliers']} inliers" if "geometry" in row else ""
+        inliers = f", {counted(row['geometry']['inliers'], 'inlier')}" if "geometry" in row else ""
         said = f", {row['verdict']} ({shown(row['probability'])})" if "verdict" in row else ""
-        console.print(f"{name}: {row['matches']} matches{inliers}{said}, {row['timings_ms']['inference']:.0f} ms")
-    console.print(f"{len(rows) - failed} pairs matched, {failed} failed")
+        turned, times = row["provenance"]["turned1"], row["timings_ms"]
+        turn = f", the second turned by {turned} degrees clockwise" if turned else ""
+        spent = times["inference"] + times.get("retry", 0.0)
+        console.print(f"{name}: {counted(row['matches'], 'match', 'matches')}{inliers}{said}{turn}, {spent:.0f} ms")
+    console.print(f"{counted(len(rows) - failed, 'pair')} matched, {failed} failed")
     said = verdict_counts(Counter(row["verdict"] for row in rows if "verdict" in row))
     if said:
         console.print(said)

@@ -113,11 +113,14 @@ class EffortChoice(str, Enum):
 
 ROTATE_HELP = "auto: if a pair gives little, try the second image turned by 90, 180 and 270 degrees."
 ZOOM_HELP = "auto: if a pair gives little, try each image at half the size with the other one."
-RotateOption = Annotated[Switch, typer.Option(help=ROTATE_HELP)]
-ZoomOption = Annotated[Switch, typer.Option(help=ZOOM_HELP)]
+RotateOption = Annotated[Switch | None, typer.Option(help=f"{ROTATE_HELP} Default: only with --effort high.")]
+ZoomOption = Annotated[Switch | None, typer.Option(help=f"{ZOOM_HELP} Default: only with --effort high.")]
 EffortOption = Annotated[
     EffortChoice,
-    typer.Option(help="high: if a pair gives little, also try weaker matches and a larger size, and keep the best."),
+    typer.Option(
+        help="high: if a pair gives little, also try weaker matches, a larger size, and turns and halves (unless these "
+        "are off), and keep the best."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of --sample.")]
 
@@ -153,8 +156,8 @@ def matcher_options(
     device: str | None,
     backend: str | None,
     no_cuda_graph: bool = False,
-    rotate: Switch = Switch.off,
-    zoom: Switch = Switch.off,
+    rotate: Switch | None = None,
+    zoom: Switch | None = None,
     effort: EffortChoice = EffortChoice.normal,
 ) -> MatcherOptions:
     """The matcher's options from the options of `match` and `match-many`. Error: device-unknown."""
@@ -172,8 +175,8 @@ def matcher_options(
         device=known_device(device),
         backend=backend,
         cuda_graph=not no_cuda_graph,
-        rotate=rotate.value,
-        zoom=zoom.value,
+        rotate=None if rotate is None else rotate.value,
+        zoom=None if zoom is None else zoom.value,
         effort=effort.value,
     )
 

@@ -20,6 +20,7 @@ from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
 from matchrt._util.atomic import atomic_path
+from matchrt._util.text import counted
 from matchrt.errors import MatchRTError
 from matchrt.runtime.decoding.values import UInt8Array
 from matchrt.runtime.fit import Fit, apply_fit
@@ -289,10 +290,14 @@ def _caption_parts(matches: MatchData, drawn: int) -> list[tuple[str, Color]]:
 
 
 def _facts(matches: MatchData, drawn: int) -> list[str]:
-    parts = [f"{len(matches)} matches"]
+    parts = [counted(len(matches), "match", "matches")]
     geometry = matches.geometry
     if geometry is not None:
-        parts.append(f"{geometry.num_inliers} inliers ({geometry.kind})" if geometry.found else f"no {geometry.kind}")
+        parts.append(
+            f"{counted(geometry.num_inliers, 'inlier')} ({geometry.kind})" if geometry.found else f"no {geometry.kind}"
+        )
+    if turned := matches.provenance.turned1:
+        parts.append(f"second turned by {turned} degrees")
     if drawn < len(matches):
         parts.append(f"{drawn} drawn")
     if len(matches):

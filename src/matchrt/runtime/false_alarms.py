@@ -25,6 +25,7 @@ Coordinates: pixels, x right, y down, the centre of the top-left pixel is (0, 0)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,11 @@ def cell_numbers(points: npt.NDArray[np.floating], size: Size, cells: int) -> np
     highest = np.array([size[1], size[0]], np.float64) - 1.0
     columns, rows = (np.clip(points, 0.0, highest) / side).astype(np.int64).T
     return np.asarray(rows * cells + columns, np.int64)
+
+
+def number_of_cells(size: Size, cells: int) -> int:
+    """How many cells the grid of `cell_numbers` has in an image of this size."""
+    return math.prod(math.ceil(cells * side / max(size)) for side in size)
 
 
 def chances(

@@ -17,8 +17,8 @@ sparse  the result of extract_features.py and match_features.py without descript
 `matches0[i]` is the keypoint of image 1 that keypoint i of image 0 matches, -1 for none. Keypoints have the centre of
 the top-left pixel at (0, 0), as ours do. hloc adds COLMAP's 0.5 on import, so nothing is shifted here.
 
-The group of a pair that was judged has the attributes `verdict` (text), `probability` and `log10_nfa` (floats), which
-hloc ignores.
+The group of a pair that was judged has the attributes `verdict` (text), `probability` and `log10_nfa` (floats), and
+`turned1` (degrees clockwise by which the upright image 1 was turned before the network saw it), which hloc ignores.
 
 All keypoints are in the pixels that the image's file stores, because hloc and COLMAP read images without EXIF.
 
@@ -117,14 +117,16 @@ def write_group(file: Any, name: str, datasets: Datasets) -> Any:
     return group
 
 
-def write_verdict(group: Any, verdict: str, probability: float, log10_nfa: float) -> None:
-    """Writes the verdict on a pair as attributes of its group, which hloc ignores.
+def write_verdict(group: Any, verdict: str, probability: float, log10_nfa: float, turned1: int) -> None:
+    """Writes the verdict on a pair, and the turn that it was found with, as attributes of its group.
 
-    group: of an open h5py file. probability: 0..1. log10_nfa: as in `Verdict`. Raises what h5py raises.
+    hloc ignores them. group: of an open h5py file. probability: 0..1. log10_nfa: as in `Verdict`. turned1: degrees, as
+    in `Provenance`. Raises what h5py raises.
     """
     group.attrs["verdict"] = verdict
     group.attrs["probability"] = probability
     group.attrs["log10_nfa"] = log10_nfa
+    group.attrs["turned1"] = turned1
 
 
 def raw_matches(keypoints0: Float32Array, keypoints1: Float32Array, scores: Float32Array) -> Datasets:
@@ -198,7 +200,8 @@ def save_pairs(pairs: Sequence[MatchData], path: str | os.PathLike[str], *, root
                 group = write_group(file, name, raw_matches(*points, found.scores))
                 group.attrs["matchrt"] = json.dumps(_stored_metadata(found))
                 if (judged := found.judgement) is not None:
-                    write_verdict(group, judged.verdict, judged.probability, judged.log10_nfa)
+                    turned1 = found.provenance.turned1
+                    write_verdict(group, judged.verdict, judged.probability, judged.log10_nfa, turned1)
     except (OSError, RuntimeError, KeyError) as error:  # what is there is damaged behind its beginning
         raise _no_hdf5(target) from error
     atomic.write_bytes(target, image.getvalue())

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
+from matchrt._util.text import counted
 from matchrt.runtime.draw import save_picture, score_colors, spread
 from matchrt.runtime.match_data import ImageRef, MatchData
 
@@ -63,15 +64,17 @@ def png(pixels: UInt8Array) -> bytes:
 
 def matches_line(matches: MatchData) -> str:
     """The matches in a line of text: how many, of what, by what. Raises nothing."""
-    parts = [f"{len(matches)} matches of {_image(matches.image0)} and {_image(matches.image1)}"]
+    parts = [f"{counted(len(matches), 'match', 'matches')} of {_image(matches.image0)} and {_image(matches.image1)}"]
     geometry = matches.geometry
     if geometry is not None:
-        found = f"{geometry.num_inliers} inliers" if geometry.found else "no geometry found"
+        found = counted(geometry.num_inliers, "inlier") if geometry.found else "no geometry found"
         parts.append(f"{found} ({geometry.kind})")
     if matches.judgement is not None:
         parts.append(f"verdict: {matches.judgement}")
     origin = matches.provenance
     parts.append(f"{origin.model}, {origin.precision}, {origin.backend}")
+    if origin.turned1:
+        parts.append(f"the second turned by {origin.turned1} degrees clockwise")
     return ", ".join(parts)
 
 
@@ -82,8 +85,8 @@ def _image(image: ImageRef) -> str:
 
 
 def matches_html(matches: MatchData) -> str:
-    """HTML for a notebook: the line of `matches_line`, warnings, and the sketch. Raises nothing."""
-    said = [matches_line(matches), *matches.warnings]
+    """HTML for a notebook: the line of `matches_line`, warnings, advice, and the sketch. Raises nothing."""
+    said = [matches_line(matches), *matches.warnings, *matches.advice]
     lines = "".join(f"<div>{html.escape(line)}</div>" for line in said)
     return f"<div>{lines}{_sketch(matches)}</div>"
 

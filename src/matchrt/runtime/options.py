@@ -46,12 +46,13 @@ class MatcherOptions:
         large arrays of bytes to the GPU as they are, and resizes other images on the host. `gpu` sends small ones too;
         `host` sends none. Both give the same pixels, but for a level of 255 in a few.
     rotate: `auto` turns image 1 by 90, 180 and 270 degrees if a pair gives little: no sure match, or one of few
-        matches. The best is kept. Keypoints are in pixels of the image as given.
+        matches. The best is kept. Keypoints are in pixels of the image as given. `off` never turns it, None only with
+        `effort="high"`.
     zoom: `auto` matches each image at half the size with the other one if a pair gives little, and keeps the best:
-        networks miss what is much larger in one of the images.
+        networks miss what is much larger in one of the images. `off` and None are as for `rotate`.
     effort: `high` tries all of this if a pair gives little, until something gives plenty, and keeps the best: weaker
         matches, a larger size (dynamic engines), turns, half sizes, and both of these at the larger size. It does not
-        change `min_score` and `resize` if these are given.
+        change `min_score`, `resize`, `rotate` and `zoom` if these are given.
     """
 
     resize: int | None = None
@@ -68,24 +69,24 @@ class MatcherOptions:
     cuda_graph: bool = True
     fit_frames: bool = False
     resize_on: Literal["auto", "host", "gpu"] = "auto"
-    rotate: Switch = "off"
-    zoom: Switch = "off"
+    rotate: Switch | None = None
+    zoom: Switch | None = None
     effort: Effort = "normal"
 
     @property
     def tries_more(self) -> bool:
         """Whether a pair that gives little is matched again, for which its images are needed. Raises nothing."""
-        return self.turns or self.zooms
+        return self.turns or self.zooms or self.effort == "high"
 
     @property
     def turns(self) -> bool:
         """Whether image 1 is turned if a pair gives little. Raises nothing."""
-        return self.rotate == "auto" or self.effort == "high"
+        return self.rotate == "auto" or (self.rotate is None and self.effort == "high")
 
     @property
     def zooms(self) -> bool:
         """Whether the images are halved in turn if a pair gives little. Raises nothing."""
-        return self.zoom == "auto" or self.effort == "high"
+        return self.zoom == "auto" or (self.zoom is None and self.effort == "high")
 
     @property
     def prepares_alone(self) -> bool:
@@ -104,8 +105,8 @@ class MatcherOptions:
             ("sample", self.sample is None or _is_whole(self.sample, 1), "a whole number of 1 or more, or None"),
             ("seed", _is_whole(self.seed, 0), "a whole number of 0 or more"),
             ("resize_on", self.resize_on in ("auto", "host", "gpu"), "'auto', 'host' or 'gpu'"),
-            ("rotate", self.rotate in get_args(Switch), "'off' or 'auto'"),
-            ("zoom", self.zoom in get_args(Switch), "'off' or 'auto'"),
+            ("rotate", self.rotate in (None, *get_args(Switch)), "'off', 'auto' or None"),
+            ("zoom", self.zoom in (None, *get_args(Switch)), "'off', 'auto' or None"),
             ("effort", self.effort in get_args(Effort), "'normal' or 'high'"),
             ("device", self.device in (None, "cpu", "cuda"), "'cpu', 'cuda', or None for where the engine runs"),
         )

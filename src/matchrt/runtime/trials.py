@@ -13,11 +13,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest
 from matchrt.runtime.adapter import ImageLike, PairAdapter
 from matchrt.runtime.advice import advised
+from matchrt.runtime.false_alarms import number_of_cells
+from matchrt.runtime.fit import fit_image
 from matchrt.runtime.gpu.arrays import on_gpu
 from matchrt.runtime.image import stretch_together
 from matchrt.runtime.match_data import Quarter
@@ -25,7 +28,7 @@ from matchrt.runtime.matches import Matches
 from matchrt.runtime.options import MatcherOptions
 from matchrt.runtime.preprocess import PreparedImage
 from matchrt.runtime.turning import ChangedImage, matches_back
-from matchrt.runtime.verdict import NO_MATCH_TO
+from matchrt.runtime.verdict import CELLS, NO_MATCH_TO
 from matchrt.runtime.working_size import larger_side, search_side, usual_side
 
 # Matches two images on the engine, prepared by the adapter that is given. Errors: those of `Matcher.match`.
@@ -35,8 +38,9 @@ TURNS: tuple[Quarter, ...] = (90, 270, 180)
 # How to ask for one run alone.
 OFF = "rotate='off', zoom='off' and effort='normal'"
 # Matches in so many different places are plenty (`verdict.Evidence.inliers`; a picture of 640x480 has 300 places). A
-# photograph that is turned by 100 degrees still gives a few dozen, many of them wrong by some pixels.
-PLENTY = 60
+# photograph that is turned by 100 degrees still gives a few dozen, many of them wrong by some pixels. A narrow picture
+# has fewer places: there, this share of them is plenty.
+PLENTY, PLENTY_SHARE = 60, 1 / 3
 # What a larger size may lack.
 _TOO_LARGE = ("size-memory", "out-of-memory")
 
@@ -57,7 +61,7 @@ def asked(options: MatcherOptions) -> dict[str, str]:
     return {
         name: value
         for name in ("rotate", "zoom", "effort")
-        if (value := getattr(options, name)) != getattr(usual, name)
+        if (value := getattr(options, name)) not in ("off", getattr(usual, name))
     }
 
 
@@ -101,7 +105,10 @@ def is_sure(matches: Matches) -> bool:
 
 def is_plenty(matches: Matches) -> bool:
     """Whether the verdict is `match`, and rests on matches in many places of the images. Raises nothing."""
-    return is_sure(matches) and matches.judgement is not None and matches.judgement.evidence.inliers >= PLENTY
+    if matches.judgement is None or not is_sure(matches):
+        return False
+    places = min(number_of_cells((image.height, image.width), CELLS) for image in (matches.image0, matches.image1))
+    return matches.judgement.evidence.inliers >= min(PLENTY, PLENTY_SHARE * places)
 
 
 class Trials:
@@ -143,6 +150,8 @@ class _Search:
         self._manifest, self._options, self._run = manifest, options, run
         self._start = time.perf_counter()
         self._judging, self._runs = 0.0, 0
+        # What was found, by what the network saw: small pictures look the same to it at several sizes.
+        self._found: dict[tuple[Any, ...], Matches] = {}
 
     def best(self, first: Matches, image0: ImageLike, image1: ImageLike) -> Matches:
         """The best of all steps up to the first that gives plenty."""
@@ -153,7 +162,9 @@ class _Search:
         pair = plain.decode(image0, "image0"), plain.decode(image1, "image1")
         if self._options.stretch == "same":
             pair = stretch_together(*pair)
-        for step in self._steps(ChangedImage.given(pair[0]), ChangedImage.given(pair[1]), is_sure(best)):
+        given = ChangedImage.given(pair[0]), ChangedImage.given(pair[1])
+        self._found[self._seen(None, *given)] = best
+        for step in self._steps(*given, is_sure(best)):
             best = max(best, step, key=worth)
             if is_plenty(step):
                 break
@@ -218,9 +229,22 @@ class _Search:
 
     def _at(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> Matches:
         """The pair at other sizes, with its images changed."""
-        self._runs += 1
-        found = self._run(self._adapter(sides), first.image, second.image)
-        return self._judge(matches_back(found, first, second))
+        seen = self._seen(sides, first, second)
+        if seen not in self._found:
+            self._runs += 1
+            found = self._run(self._adapter(sides), first.image, second.image)
+            self._found[seen] = self._judge(matches_back(found, first, second))
+        return self._found[seen]
+
+    def _seen(self, sides: _Sides, first: ChangedImage, second: ChangedImage) -> tuple[Any, ...]:
+        """Equal for runs in which the network sees the same pixels."""
+        usual, contract = usual_side(self._manifest, self._options), self._manifest.input
+        fits = [
+            # Engines for frames resize themselves, always to one size.
+            None if contract.frames is not None else fit_image((one.image.height, one.image.width), contract, side)
+            for one, side in zip((first, second), sides or (usual, usual), strict=True)
+        ]
+        return (*fits, first.fit, second.degrees, second.fit)
 
     def _judge(self, matches: Matches) -> Matches:
         """The matches that the user's options ask for; with `effort="high"` also all of them, if that is better."""

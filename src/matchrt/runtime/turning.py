@@ -97,12 +97,29 @@ class ChangedImage:
             inside = ImageRef("", height, width).holds(points)
         return unturned_points(points, self.degrees, self.ref.height, self.ref.width), inside
 
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) at which the network saw the image itself, without the black of the canvas.
+
+        size: (height, width) at which it saw `image`. Raises nothing.
+        """
+        if self.fit is None:
+            return size
+        height, width = (
+            max(round(side * inner / outer), 1)
+            for side, inner, outer in zip(
+                size, (self.fit.resized_height, self.fit.resized_width), self.fit.canvas_hw, strict=True
+            )
+        )
+        return height, width
+
 
 def matches_back(matches: MatchesT, first: ChangedImage, second: ChangedImage) -> MatchesT:
-    """Matches of two changed images as matches of the images as given; the provenance says how the second was turned.
+    """Matches of two changed images as matches of the images as given.
 
-    Matches that end on the black around an image are left out. Raises nothing.
+    The provenance says how the second was turned, and at which sizes the network saw the images themselves. Matches
+    that end on the black around an image are left out. Raises nothing.
     """
+    origin = matches.provenance
     points0, inside0 = first.back(matches.keypoints0)
     points1, inside1 = second.back(matches.keypoints1)
     kept = inside0 & inside1
@@ -113,5 +130,10 @@ def matches_back(matches: MatchesT, first: ChangedImage, second: ChangedImage) -
         scores=matches.scores[kept],
         image0=first.ref,
         image1=second.ref,
-        provenance=replace(matches.provenance, turned1=second.degrees),
+        provenance=replace(
+            origin,
+            network_size0=first.seen(origin.network_size0),
+            network_size1=second.seen(origin.network_size1),
+            turned1=second.degrees,
+        ),
     )

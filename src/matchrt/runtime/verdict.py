@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchrt.runtime.calibration import constants
-from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, thin
+from matchrt.runtime.false_alarms import Size, cell_numbers, chances, count_false_alarms, number_of_cells, thin
 from matchrt.runtime.geometry import DEFAULT_THRESHOLD_PX, Float64Array, Geometry, Kind, estimate
 
 Word = Literal["match", "doubtful", "no match"]
@@ -98,9 +98,9 @@ class Verdict:
 
     @property
     def unknown(self) -> bool:
-        """Whether the pair is doubtful because there are too few matches to call it none. Raises nothing."""
+        """Whether the pair is doubtful, has too few matches to be called none, and none agree. Raises nothing."""
         few = self.evidence.cells < ENOUGH_CELLS and self.log10_nfa > _CHANCE
-        return self.verdict == "doubtful" and self.probability <= NO_MATCH_TO and few
+        return self.verdict == "doubtful" and few
 
     def __str__(self) -> str:
         """In words, such as `match (probability 0.99, 1 false alarm in 10^41)`."""
@@ -315,8 +315,7 @@ def _quantile(scores: npt.NDArray[np.float32], share: float) -> float:
 
 def _coverage(points: Float64Array, size: Size) -> float:
     """The share of an image's cells that hold points."""
-    cells = math.prod(math.ceil(COVERAGE_CELLS * side / max(size)) for side in size)
-    return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / cells
+    return len(np.unique(cell_numbers(points, size, COVERAGE_CELLS))) / number_of_cells(size, COVERAGE_CELLS)
 
 
 def word_of(probability: float, evidence: Evidence) -> Word:

@@ -44,9 +44,15 @@ class MatchForm(BaseModel):
 
     engine: str | None = Field(None, description="Where several are served.")
     min_score: float | None = Field(None, ge=0, le=1, description="Default: the engine's.")
-    rotate: Switch = Field("off", description="auto: turn image1 by quarters if the pair gives little.")
-    zoom: Switch = Field("off", description="auto: try each image at half the size if the pair gives little.")
-    effort: Effort = Field("normal", description="high: try all of this, a larger size and weaker matches.")
+    rotate: Switch | None = Field(
+        None, description="auto: turn image1 by quarters if the pair gives little. Default: with high effort."
+    )
+    zoom: Switch | None = Field(
+        None, description="auto: try each image at half the size if the pair gives little. Default: with high effort."
+    )
+    effort: Effort = Field(
+        "normal", description="high: try all of this that is not off, a larger size and weaker matches."
+    )
     verify: Verify = Field("none", description="Geometry to check the matches by.")
     picture: Picture = Field("none", description="Draw the matches.")
 
@@ -101,7 +107,7 @@ def _job(service: Service, models: Mapping[str, Model], call: Call, body: Body, 
         found = pair.finish(run)
         if form.verify != "none":
             found = found.verify(form.verify, judged=found.judgement is None)
-        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels))
+        matches = advised(found, engine.manifest, wishes.options(engine.max_pixels), "request")
         return _answer(matches, None if drawn is None else _picture(matches, *drawn, form.picture))
 
     return Job(pair.inputs, finish, engine)

@@ -176,7 +176,7 @@ class EngineModel:
     def job(self, request: InferCall, call: Call) -> Job[list[Tensor]]:
         """The request's tensors as the engine takes them. Errors: request-invalid, session-input."""
         _require_tensors(request.tensors, self.inputs)
-        if Wishes.of(request.parameters) != Wishes():
+        if not Wishes.of(request.parameters).none:
             raise bad_request(
                 "An engine's own outputs are as one run gives them.",
                 "Leave 'min_score', 'rotate', 'zoom' and 'effort' out, or ask NAME.",

@@ -17,14 +17,14 @@ class Wishes:
     """What a request asks for, in the fields of `MatcherOptions`.
 
     min_score: matches with a lower score are dropped; None for the engine's default.
-    rotate: whether image 1 is turned if the pair gives little.
-    zoom: whether each image is tried at half the size if the pair gives little.
+    rotate: whether image 1 is turned if the pair gives little; None for only with high effort.
+    zoom: whether each image is tried at half the size if the pair gives little; None for only with high effort.
     effort: how much is tried if the pair gives little.
     """
 
     min_score: float | None = None
-    rotate: Switch = "off"
-    zoom: Switch = "off"
+    rotate: Switch | None = None
+    zoom: Switch | None = None
     effort: Effort = "normal"
 
     @classmethod
@@ -37,10 +37,15 @@ class Wishes:
             raise bad_request("'min_score' is not a number in 0..1.", "Give, for instance, 0.4.")
         return cls(
             None if score is None else float(score),
-            _one_of(parameters, "rotate", "off", get_args(Switch)),
-            _one_of(parameters, "zoom", "off", get_args(Switch)),
+            _one_of(parameters, "rotate", None, get_args(Switch)),
+            _one_of(parameters, "zoom", None, get_args(Switch)),
             _one_of(parameters, "effort", "normal", get_args(Effort)),
         )
+
+    @property
+    def none(self) -> bool:
+        """Whether one run as it is serves them. Raises nothing."""
+        return self.min_score is None and "auto" not in (self.rotate, self.zoom) and self.effort == "normal"
 
     def options(self, max_pixels: int) -> MatcherOptions:
         """The matcher's options for these wishes. max_pixels: of an image. Raises nothing."""
@@ -49,8 +54,8 @@ class Wishes:
         )
 
 
-def _one_of(parameters: Mapping[str, Any], name: str, default: str, known: tuple[Any, ...]) -> Any:
+def _one_of(parameters: Mapping[str, Any], name: str, default: str | None, known: tuple[Any, ...]) -> Any:
     value = parameters.get(name, default)
-    if value not in known:
+    if name in parameters and value not in known:
         raise bad_request(f"'{name}' is none of {', '.join(known)}.", f"Give, for instance, {known[-1]}.")
     return value

@@ -102,6 +102,7 @@ at("form").addEventListener("submit", async (event) => {
     pair.forEach((one, index) => body.append(`image${index}`, one.file));
     body.append("engine", at("engine").value);
     body.append("verify", at("verify").value);
+    body.append("effort", at("effort").value);
     if (at("score").value) body.append("min_score", at("score").value);
     // Where the browser cannot show an image, the service draws.
     if (!pair.every((one) => one.image)) body.append("picture", "png");

@@ -19,8 +19,10 @@ export function judgement(result) {
   const chance = result.verdict !== "no match" && alarms >= 1
     ? ` Chance alone would give matches that agree so well once in 10^${alarms} pairs.` : "";
   const unknown = result.verdict === "doubtful" && result.evidence.cells < 12 && result.log10_nfa > -3;
+  const more = result.advice?.length ? " With effort high, more is tried." : "";
   return {
-    text: `${unknown ? "There are too few matches to tell" : VERDICTS[result.verdict]} (probability ${percent(result.probability)}).`,
+    text: `${unknown ? "There are too few matches to tell" : VERDICTS[result.verdict]}`
+      + ` (probability ${percent(result.probability)}).${more}`,
     basis: "The probability was calibrated on pairs whose truth is known, half of them true. It rests on how closely the "
       + `matches agree, how much of both images they cover, and their scores.${chance}`,
   };
@@ -73,9 +75,10 @@ export function numbers({ result, engine, took }) {
       + `${geometry.threshold_px} pixels (found by ${geometry.estimator}).`]] : []),
     ["Images", [result.image0, result.image1].map((one) => `${one.width} × ${one.height}`).join(" and ")
       + ` pixels; the network saw ${made.network_size0[1]} × ${made.network_size0[0]}`
-      + ` and ${made.network_size1[1]} × ${made.network_size1[0]}.`],
+      + ` and ${made.network_size1[1]} × ${made.network_size1[0]}`
+      + `${made.turned1 ? `, the second one turned by ${made.turned1} degrees clockwise` : ""}.`],
     ["Time", `${ms(took)} in all: decoding ${ms(times.decode)}, resizing ${ms(times.resize)}, `
-      + `the network ${ms(times.inference)}.`],
+      + `the network ${ms(times.inference)}${times.retry ? `, further runs ${ms(times.retry)}` : ""}.`],
     ["Engine", `${engine}: ${made.model}, ${made.precision}, ${made.backend}.`],
   ];
 }
