@@ -79,6 +79,24 @@ def test_a_tie_may_fall_on_the_other_pixel() -> None:
     assert compare_matches(expected, moved, THRESHOLD).ties == 0
 
 
+def test_rounding_at_a_tie_may_change_what_depends_on_it() -> None:
+    rows: list[Row] = [*ROWS[:2], (24, 8, 140, 20, 0.66), (32, 8, 50, 20, 0.2103)]
+    expected = dict(made_outputs(ROWS)) | {"margin": np.full((1, 8), 1e-6, np.float32)}
+    assert compare_matches(expected, made_outputs(rows), THRESHOLD).lost == 1  # each score is a match's own
+    expected["reach"] = np.array([10.0], np.float32)
+    assert compare_matches(expected, made_outputs(rows), THRESHOLD) == Difference(3, 0, 0, 0.0, 0.0, ties=1)
+    assert compare_matches(expected, made_outputs(ROWS[:2]), THRESHOLD).lost == 0
+    farther: list[Row] = [(8, 8, 20, 20, 0.89), *rows[1:]]  # a score that the tie does not reach
+    assert not compare_matches(expected, made_outputs(farther), THRESHOLD).same
+    assert compare_matches(expected, changed(3, 0, 0, 0, 0, 0.01), THRESHOLD).score > 9e-3  # no tie, no excuse
+    expected["margin"] = np.full((1, 8), 1e-3, np.float32)
+    found = compare_matches(expected, made_outputs(rows), THRESHOLD)
+    assert (found.lost, found.extra, found.ties) == (1, 1, 0)
+    broken: list[Row] = [*ROWS[:2], (24, 8, np.nan, 20, 0.66), ROWS[3]]
+    expected["margin"] = np.full((1, 8), 1e-6, np.float32)
+    assert not compare_matches(expected, made_outputs(broken), THRESHOLD).same
+
+
 def test_few_ties_only() -> None:
     assert Difference(100, 0, 0, 0.0, 0.0, ties=6).same and not Difference(100, 0, 0, 0.0, 0.0, ties=7).same
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from matchrt.models.eloftr.network import ELoFTR
 from matchrt.models.eloftr.repvgg import RepVGGBlock, RepVGGBranches
 from matchrt.models.loftr.config import LOFTR_LITE
 from matchrt.models.loftr.network import LoFTR
+from matchrt.models.parts.config import CoarseMatchConfig
 
 Network = LoFTR | ELoFTR
 
@@ -35,7 +37,8 @@ def _loftr() -> LoFTR:
 
 
 def _eloftr() -> ELoFTR:
-    net = ELoFTR(ELOFTR_LITE)
+    # Scores are made anew by weights of their own, which `tools.train_lite.rescoring` makes afterwards.
+    net = ELoFTR(replace(ELOFTR_LITE, rescored=False, match=CoarseMatchConfig()))
     branch(net)
     for name, parameter in net.named_parameters():
         if name.endswith("aggregate.weight"):

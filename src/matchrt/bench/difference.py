@@ -1,7 +1,8 @@
 """The parity check: whether the results of two forms of one network differ by more than rounding.
 
 A result is what an engine returns, as NumPy arrays by name: `keypoints0` and `keypoints1` [B, N, 2] in pixels of the
-input, `scores` [B, N], `num_matches` [B], and `margin` [B, N] from networks that say how clearly each pixel was chosen.
+input, `scores` [B, N], `num_matches` [B]. Torch also gives `margin` [B, N], if the network can say how clearly each
+pixel was chosen, and `reach` [1], if its scores depend on the matches around, within so many pixels.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Difference:
     lost: number of matches that only the expected result has, beyond rounding at the threshold.
     extra: number of matches that only the actual result has, beyond rounding at the threshold.
     pixels: largest difference of one coordinate between matches that both have, in pixels.
-    score: largest difference of scores between matches that both have.
-    ties: number of matches whose pixel was chosen by a margin below rounding, so that the other result chose otherwise.
+    score: largest difference of scores between matches that both have, but for those that depend on a tie.
+    ties: number of matches whose pixel, or whose slot, was chosen by a margin below rounding, so that the other result
+        chose otherwise.
     pixel_limit: largest value of `pixels` that counts as rounding; dense warps have another (`bench.dense_agreement`).
     score_limit: largest value of `score` that counts as rounding; dense warps have another.
     """
@@ -85,11 +87,39 @@ def _compare_row(expected: Outputs, actual: Outputs, row: int, threshold: float)
     alone = np.setdiff1d(np.arange(len(second)), partner)
     lost = _counted(first, np.flatnonzero(partner < 0), _floor(actual, row, threshold))
     extra = _counted(second, alone, _floor(expected, row, threshold))
-    ties = _ties(first, second, lost, alone, expected["margin"][row] if "margin" in expected else None)
-    left = [index for index in extra if index not in ties.values()]
+    margin = expected["margin"][row] if "margin" in expected else None
+    steady = paired
+    if margin is not None and "reach" in expected:
+        forgiven = _forgiven(first, second, lost, extra, margin)
+        changed = np.concatenate([first.points[partner < 0], second.points[alone]])
+        steady = paired[_out_of_reach(first.points[paired], changed, float(expected["reach"][0]))]
+    else:
+        pixels_of = _ties(first, second, lost, alone, margin)
+        forgiven = (len(pixels_of), sum(index in pixels_of.values() for index in extra))
     pixels = _largest(first.points[paired], second.points[partner[paired]])
-    score = _largest(first.scores[paired], second.scores[partner[paired]])
-    return Difference(len(paired), len(lost) - len(ties), len(left), pixels, score, len(ties))
+    score = _largest(first.scores[steady], second.scores[partner[steady]])
+    return Difference(len(paired), len(lost) - forgiven[0], len(extra) - forgiven[1], pixels, score, max(forgiven))
+
+
+def _forgiven(
+    first: PairMatches, second: PairMatches, lost: IndexArray, extra: IndexArray, margin: npt.NDArray[Any]
+) -> tuple[int, int]:
+    """How many lost and extra matches rounding explains where scores depend on the matches around.
+
+    A match whose pixels, or whose slot, had a margin below rounding may be lost. As many others may come as there are
+    such candidates, with any score, because they got theirs from other matches.
+    """
+    real = np.isfinite(first.points[lost]).all(axis=1) & np.isfinite(first.scores[lost])
+    others = np.isfinite(second.points[extra]).all(axis=1) & np.isfinite(second.scores[extra])
+    unclear = margin < TIE
+    return int((real & unclear[lost]).sum()), min(int(others.sum()), int(unclear.sum()))
+
+
+def _out_of_reach(points: FloatArray, changed: FloatArray, reach: float) -> npt.NDArray[np.bool_]:
+    """Which of the matches `[N, 4]` lie so many pixels or more in image 0 from all that changed, `[M, 4]`."""
+    apart = np.linalg.norm(points[:, None, :2] - changed[None, :, :2], axis=2)
+    far: npt.NDArray[np.bool_] = apart.min(axis=1, initial=np.inf) >= reach
+    return far
 
 
 def _largest(first: FloatArray, second: FloatArray) -> float:
@@ -111,7 +141,11 @@ def _floor(outputs: Outputs, row: int, threshold: float) -> float:
 
 
 def _ties(
-    first: PairMatches, second: PairMatches, lost: IndexArray, alone: IndexArray, margin: npt.NDArray[Any] | None
+    first: PairMatches,
+    second: PairMatches,
+    lost: IndexArray,
+    alone: IndexArray,
+    margin: npt.NDArray[Any] | None,
 ) -> dict[int, int]:
     """Maps each lost match that was a tie to the other result's match in which the other pixel was chosen."""
     found: dict[int, int] = {}

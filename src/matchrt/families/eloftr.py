@@ -174,6 +174,7 @@ ELOFTR_LITE_KEYS = KeyMap(
         Keep("loftr_coarse.layers.**"),
         Keep("fine_preprocess.**"),
         Keep("coarse_matching.scale"),
+        Keep("rescoring.layers.**"),
     ),
     tied=tuple(_branches(ELOFTR_LITE)),
 )
@@ -302,6 +303,12 @@ _COARSE = Rule(
     "equal and must keep their order",
     (Nodes(("coarse_matching",)),),
 )
+_RESCORING = Rule(
+    "rescoring",
+    "fp32",
+    "moments of points, of which differences are taken; scores that are nearly equal and must keep their order",
+    (Nodes(("rescoring", "rescoring.**")),),
+)
 _WINDOWS = Rule(
     "windows",
     "fp16",
@@ -337,7 +344,7 @@ _SCALE = Rule(
 ELOFTR_FP16 = PrecisionRules(
     "eloftr",
     (
-        *(_IMAGE, _PADDING, _POSITIONS, _ATTENTION, _NORMS, _COARSE, _WINDOWS, _FINE),
+        *(_IMAGE, _PADDING, _POSITIONS, _ATTENTION, _NORMS, _COARSE, _RESCORING, _WINDOWS, _FINE),
         *(_SCALE, _COORDINATES, _CONVOLUTION),
     ),
 )
@@ -351,6 +358,7 @@ ELOFTR_INT8 = QuantRules(
         QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**", "fine_preprocess.**"), ("Conv",)),)),
         QuantRule("linear", True, reasons.LINEAR, (Nodes(("loftr_coarse.layers.**",), ("MatMul", "Gemm")),)),
         QuantRule("similarity", False, reasons.SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
+        QuantRule("rescoring", False, reasons.COORDINATES, (Nodes(("rescoring**",), ("MatMul", "Gemm")),)),
         QuantRule("masks", False, reasons.MASKS, (Nodes(("network",), ("MatMul",)),)),
         QuantRule("windows", False, "interpolation with exact weights", (Nodes(("fine_windows",), ("MatMul",)),)),
         QuantRule("fine-matching", False, reasons.COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),

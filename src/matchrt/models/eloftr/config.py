@@ -26,6 +26,7 @@ class ELoFTRConfig:
         coarser stage, twice, and of the stage at 1/2).
     half_resolution: refine on the half-resolution map instead of its enlargement, by `half_resolution`.
     cosine: match the cosines of the coarse features, by `parts.coarse_matching_bounded`.
+    rescored: score the matches by `rescoring`, after the refinement; `match.threshold` is then for those scores.
     match: rules of the coarse matching.
 
     Error: ValueError if the values do not go together.
@@ -43,6 +44,7 @@ class ELoFTRConfig:
     pyramid: tuple[int, int, int] | None = None
     half_resolution: bool = False
     cosine: bool = False
+    rescored: bool = False
     match: CoarseMatchConfig = field(default_factory=CoarseMatchConfig)
 
     @property
@@ -86,4 +88,6 @@ ELOFTR_LITE = ELoFTRConfig(
     pyramid=(48, 32, 32),
     half_resolution=True,
     cosine=True,
+    rescored=True,
+    match=CoarseMatchConfig(threshold=0.1),
 )

@@ -9,6 +9,9 @@ as in training. x right, y down.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
 from matchrt.models.eloftr.half_resolution import HalfMatching, HalfWindows
 from matchrt.models.eloftr.repvgg import RepVGG
+from matchrt.models.eloftr.rescoring import CANDIDATE, REACH, Rescoring
 from matchrt.models.parts.coarse_matching import (
     CoarseMatches,
     CoarseScores,
@@ -52,6 +56,7 @@ class ELoFTR(nn.Module):
         self.fine_windows: FineWindows | HalfWindows = HalfWindows() if half else FineWindows()
         kind = HalfMatching if half else FineMatching
         self.fine_matching: FineMatching | HalfMatching = kind(config.fine_regress)
+        self.rescoring = Rescoring() if config.rescored else None
 
     def features(self, image0: Tensor, image1: Tensor) -> Stages:
         """Backbone features of both images; one batched call when their sizes agree."""
@@ -60,9 +65,16 @@ class ELoFTR(nn.Module):
         return [self.backbone(image0), self.backbone(image1)]
 
     def select(self, confidence: Confidence, grid0: Grid, grid1: Grid, max_matches: int) -> CoarseMatches:
-        """Mutual nearest cells, or, without the mutual test, all pairs above the threshold: one-to-many."""
-        choose = select_matches if self.config.match.mutual else select_pairs
-        return choose(confidence, grid0, grid1, self.config.match, max_matches)
+        """Mutual nearest cells, or, without the mutual test, all pairs above the threshold: one-to-many.
+
+        Matches that are scored anew are chosen from a lower confidence on, and never one-to-many.
+        """
+        rules = self.config.match
+        if self.rescoring is not None:
+            rules = replace(rules, threshold=min(rules.threshold, CANDIDATE))
+            return select_matches(confidence, grid0, grid1, rules, max_matches)
+        choose = select_matches if rules.mutual else select_pairs
+        return choose(confidence, grid0, grid1, rules, max_matches)
 
     def windows(self, x0: Tensor, x1: Tensor, stages: Stages, cells: Pair) -> Pair:
         """Fine features of the matched cells' pixels: `[B,K,64,C]` of image 0 and `[B,K,100,C]` of image 1.
@@ -105,7 +117,19 @@ class ELoFTR(nn.Module):
         matches = self.select(confidence, grid0, grid1, max_matches)
         cells = (matches.index0, matches.index1)
         keypoints0, keypoints1, margin = self.refined(self.windows(x0, x1, stages, cells), cells, (grid0, grid1))
-        return finished(keypoints0, keypoints1, matches.scores, margin)
+        if self.rescoring is None:
+            return finished(keypoints0, keypoints1, matches.scores, margin)
+        margin = torch.minimum(margin, above_the_cut(matches.scores))
+        scores = self.rescoring(keypoints0, keypoints1, matches.scores, matches.index0, grid0)
+        found = finished(*self.ordered(keypoints0, keypoints1, scores, margin))
+        return replace(found, reach=scores.new_full((1,), REACH))
+
+    def ordered(self, *slots: Tensor) -> Iterator[Tensor]:
+        """Points of both images, scores and margins, `[B,K,...]`, by descending score; low scores become 0."""
+        scores, order = slots[2].topk(slots[2].shape[1], dim=1)
+        yield from (slot.gather(1, order[:, :, None].expand(-1, -1, 2)) for slot in slots[:2])
+        yield torch.where(scores > self.config.match.threshold, scores, torch.zeros_like(scores))
+        yield slots[3].gather(1, order)
 
     def refined(self, windows: Pair, cells: Pair, grids: tuple[Grid, Grid]) -> tuple[Tensor, Tensor, Tensor]:
         """Points `[B,K,2]` of both images and the margin `[B,K]`, from the windows of the matched cells `[B,K]`."""
@@ -136,6 +160,12 @@ class ELoFTR(nn.Module):
         """Points float32 `[B,K,2]` (x, y) of pixels in cells; see the module for the 3.5."""
         down, right = rows_and_columns(pixels, WINDOW)
         return corners(cells, width) + torch.stack([right, down], dim=2).to(torch.float32) - (WINDOW - 1) / 2
+
+
+def above_the_cut(confidence: Tensor) -> Tensor:
+    """By what share of it each confidence `[B,K]`, descending, lies above the last one; 1 where slots are left."""
+    last = confidence[:, -1:]
+    return torch.where(last > 0, confidence / last - 1, torch.ones_like(confidence))
 
 
 def corners(cells: Tensor, width: int) -> Tensor:

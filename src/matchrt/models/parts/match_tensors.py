@@ -18,8 +18,11 @@ class MatchTensors:
     scores: float32 `[B,K]` in 0..1, descending.
     num_matches: int32 `[B]`, how many of the K slots are matches.
     margin: float32 `[B,K]`: how clearly the network chose the pixels of a match, (best - second) / best of their
-        confidences. None if it chooses no pixels. It is not part of an engine; it tells rounding at a tie from a
-        mistake.
+        confidences. None if it chooses no pixels. Where `reach` is given and all slots were taken, it is at most how
+        far the confidence that got the match its slot lies above the smallest one. It is not part of an engine; it
+        tells rounding at a tie from a mistake.
+    reach: float32 `[1]`: within how many pixels of image 0 a match changes the scores of others. None if each score is
+        its own. It is not part of an engine either.
     """
 
     keypoints0: Tensor
@@ -27,6 +30,7 @@ class MatchTensors:
     scores: Tensor
     num_matches: Tensor
     margin: Tensor | None = None
+    reach: Tensor | None = None
 
 
 def finished(
