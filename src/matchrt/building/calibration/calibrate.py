@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
@@ -18,6 +18,7 @@ from matchrt.store import EngineStore
 if TYPE_CHECKING:
     import onnx
 
+    from matchrt.export.quantization.moments import Moments
     from matchrt.export.quantization.quantize import QuantPlan
     from matchrt.export.quantization.ranges import Method
     from matchrt.export.quantization.styles import QuantStyle
@@ -65,12 +66,13 @@ def calibrate(
 
     method = check_method(options.method)
     model = onnx.load_model_from_string(file.data)
-    plan = plan_quantization(model, file.manifest.family, style, options.keep)
+    family, name = file.manifest.family, file.manifest.model
+    plan = plan_quantization(model, family, style, options.keep, name=name)
     ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
     if choose is not None:
         names = choose(plan, pairs.calibrating[0])
-        plan = plan_quantization(model, file.manifest.family, style, options.keep, names)
-    graph, records = quantize(plan, ranges)
+        plan = plan_quantization(model, family, style, options.keep, names, name)
+    graph, records = quantize(plan, ranges, plan_moments(file, plan, pairs.calibrating, tell))
     return Calibrated(graph, records, cached)
 
 
@@ -89,9 +91,7 @@ def plan_ranges(
     from matchrt.export.quantization.ranges import measure_ranges
 
     tell("reading calibration pairs", 0.0)
-    # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
-    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True))
-    inputs = [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
+    inputs = _inputs(file, pairs)
     tensors = plan.placement.tensors
     key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)
     found = read_ranges(store, key, tensors)
@@ -108,3 +108,28 @@ def plan_ranges(
     measured = measure_ranges(plan.model, tensors, inputs, method, advance)
     write_ranges(store, key, measured)
     return measured, False
+
+
+def plan_moments(
+    file: EngineFile, plan: QuantPlan, pairs: Sequence[JudgedPair], tell: Callable[[str, float], None]
+) -> Moments | None:
+    """The moments that a compensated plan needs; None for another plan. Errors: image-*, size-memory."""
+    if not plan.compensated:
+        return None
+    from matchrt.export.quantization.moments import measure_moments
+
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        tell(f"looking at what convolutions read, pair {done} of {len(pairs)}", 1.0)
+
+    return measure_moments(plan.model, plan.selection.products, _inputs(file, pairs), advance)
+
+
+def _inputs(file: EngineFile, pairs: Sequence[JudgedPair]) -> list[dict[str, Any]]:
+    """What the engine reads of each pair, by name of the input."""
+    # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
+    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True))
+    return [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
