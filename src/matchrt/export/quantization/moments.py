@@ -74,9 +74,7 @@ def _layers(model: onnx.ModelProto, products: frozenset[str]) -> list[_Layer]:
     return found
 
 
-def _windows(
-    values: npt.NDArray[np.float32], layer: _Layer, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _windows(values: npt.NDArray[np.float32], layer: _Layer, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Some windows of `values [B,C,H,W]`, each with a 1 behind it: `[_SAMPLES, C * kernel + 1]`."""
     above, left, below, right = layer.pads
     wide = np.pad(values, ((0, 0), (0, 0), (above, below), (left, right)))

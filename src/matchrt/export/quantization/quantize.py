@@ -101,7 +101,7 @@ def quantize(
 ) -> tuple[onnx.ModelProto, tuple[PassRecord, ...]]:
     """The quantised graph, its rest in the type that the style says, and what each rule did.
 
-    moments: of what the products read, if the plan is `compensated`; without them, each weight becomes the nearest step.
+    moments: of what the products read, if the plan is `compensated`; without them, weights become the nearest steps.
     Inputs and outputs keep their types. All scales are float32 (`require_float_scales`). Errors: pass-invalid, and
     those of `to_fp16`.
     """
