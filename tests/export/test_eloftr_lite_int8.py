@@ -11,7 +11,9 @@ from onnx import TensorProto, numpy_helper
 from support.commands import CommandLine
 from support.quantised import assert_claimed
 
+from matchrt.building.parity import onnx_runner
 from matchrt.errors import InternalError, MatchRTError
+from matchrt.export.quantization.equalising import equalisable, equalise, measure_peaks
 from matchrt.export.quantization.moments import measure_moments
 from matchrt.export.quantization.quantize import plan_quantization, quantize
 from matchrt.export.quantization.rounding import compensated, round_weights
@@ -53,11 +55,11 @@ def test_a_product_without_a_rule_is_an_error() -> None:
 
 def test_which_products_are_in_8_bits() -> None:
     plan = plan_quantization(bundled(), "eloftr", ONNXRUNTIME, name="eloftr-lite")
-    expected = {f"backbone.layer3.{block}.rbr_reparam/Conv_{image}" for block in (1, 2, 3) for image in (0, 1)}
+    expected = {f"backbone.layer3.{block}.rbr_reparam/Conv_{image}" for block in (1, 2, 3, 4) for image in (0, 1)}
     assert set(plan.selection.products) == expected and plan.compensated
-    # What the refinement and the transformer read is as exact as in fp32.
-    kept = {f"backbone.layer{stage}/Relu_{image}" for stage in ("2.2", "3.4") for image in (0, 1)}
-    assert not kept & set(plan.placement.tensors) and len(plan.placement.tensors) == 8
+    # What the refinement reads is as exact as in fp32. All else gets one range for all channels.
+    tensors = {f"backbone.layer3.{block}/Relu_{image}" for block in range(5) for image in (0, 1)}
+    assert set(plan.placement.tensors) == set(plan.equalisable) == tensors
     assert not plan_quantization(bundled(), "eloftr", ONNXRUNTIME).compensated
     with pytest.raises(MatchRTError) as caught:
         plan_quantization(bundled(), "eloftr", TENSORRT_FP8, name="eloftr-lite")
@@ -160,11 +162,64 @@ def test_the_graph_has_the_rounded_weights() -> None:
     assert "int8:compensated-weights" in {record.name for record in records}
     stored = [{i.name: numpy_helper.to_array(i) for i in m.graph.initializer} for m in (plain, model)]
     eighths = [name for name in stored[0] if name.endswith(".weight:q")]
-    assert len(eighths) == 3
+    assert len(eighths) == 4
     for name in eighths:
         assert stored[1][name].dtype == np.int8 and (stored[0][name] != stored[1][name]).mean() > 0.05
         scale = name.replace(":q", ":scale")
         assert np.array_equal(stored[0][scale], stored[1][scale])
+
+
+def _network() -> onnx.ModelProto:
+    """Two images by the same weights: a convolution and its Relu, read by the next one; that one's by a Sigmoid too."""
+    rng = np.random.default_rng(2)
+    shapes = {"w1": (5, 3, 3, 3), "b1": (5,), "w2": (4, 5, 1, 1), "w3": (2, 4, 1, 1)}
+    weights = [numpy_helper.from_array(rng.normal(size=s).astype(np.float32), name) for name, s in shapes.items()]
+    make, nodes = onnx.helper.make_node, []
+    for i in (0, 1):
+        nodes += [
+            make("Conv", [f"x{i}", "w1", "b1"], [f"a{i}"], f"a/Conv_{i}"),
+            make("Relu", [f"a{i}"], [f"r{i}"], f"a/Relu_{i}"),
+            make("Conv", [f"r{i}", "w2"], [f"c{i}"], f"c/Conv_{i}"),
+            make("Relu", [f"c{i}"], [f"s{i}"], f"c/Relu_{i}"),
+            make("Conv", [f"s{i}", "w3"], [f"d{i}"], f"d/Conv_{i}"),
+            make("Sigmoid", [f"s{i}"], [f"e{i}"], f"e/Sigmoid_{i}"),
+        ]
+    info = {n: onnx.helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, None, None, None]) for n in
+            ("x0", "x1", "d0", "d1", "e0", "e1")}  # fmt: skip
+    graph = onnx.helper.make_graph(nodes, "g", [info["x0"], info["x1"]],
+                                   [info[n] for n in ("d0", "d1", "e0", "e1")], weights)  # fmt: skip
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_equal_channels_change_no_result() -> None:
+    model, rng = _network(), np.random.default_rng(3)
+    tensors = ("r0", "r1", "s0", "s1")
+    assert sorted(equalisable(model, (*tensors, "a0", "x0"))) == sorted(tensors)
+    inputs = [{"x0": rng.normal(size=(1, 3, 8, 9)).astype(np.float32),
+               "x1": rng.normal(size=(1, 3, 6, 7)).astype(np.float32)} for _ in range(3)]  # fmt: skip
+    peaks = measure_peaks(model, tensors, inputs, lambda: None)
+    assert {name: value.shape for name, value in peaks.items()} == {"r0": (5,), "r1": (5,), "s0": (4,), "s1": (4,)}
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    assert equalise(changed, peaks) == 4
+    # The next convolution takes the factors in; behind a Sigmoid's input they are a product.
+    assert [node.output[0] for node in changed.graph.node if node.op_type == "Mul"] == ["s0/size", "s1/size"]
+    for given in inputs:
+        before, after = (onnx_runner(m)(given) for m in (model, changed))
+        assert all(np.allclose(before[name], after[name], rtol=1e-4, atol=1e-5) for name in before)
+    # The images share the weights, so the larger peak of both is that of every channel.
+    now = measure_peaks(changed, tensors, inputs, lambda: None)
+    for pair in (("r0", "r1"), ("s0", "s1")):
+        largest = np.max([now[name] for name in pair], axis=0)
+        assert np.allclose(largest, largest[0], rtol=1e-4)
+
+
+def test_a_weight_with_other_readers_is_left_alone() -> None:
+    model = _network()
+    model.graph.node.append(onnx.helper.make_node("Identity", ["w1"], ["other"], "other/Identity_0"))
+    assert sorted(equalisable(model, ("r0", "r1", "s0", "s1"))) == ["s0", "s1"]
+    # One image's tensor alone cannot change either: the other's has the same weights.
+    assert equalisable(_network(), ("r0",)) == ()
 
 
 @pytest.mark.slow

@@ -367,16 +367,9 @@ ELOFTR_LITE_INT8 = QuantRules(
         QuantRule(
             "deep-convolution",
             True,
-            "a sixth of the time in fp32, and a fiftieth in 8 bits; their rounding reaches the refined pixels only "
+            "a fifth of the time in fp32, and a fiftieth in 8 bits; their rounding reaches the refined pixels only "
             "through the coarse features",
-            (Nodes(("backbone.layer3.1.**", "backbone.layer3.2.**", "backbone.layer3.3.**"), ("Conv",)),),
-        ),
-        QuantRule(
-            "coarse-features",
-            False,
-            "the features on which all matching depends: rounding them loses more matches than the three convolutions "
-            "before together",
-            (Nodes(("backbone.layer3.4.**",), ("Conv",)),),
+            (Nodes(tuple(f"backbone.layer3.{block}.**" for block in (1, 2, 3, 4)), ("Conv",)),),
         ),
         QuantRule(
             "fine-features",

@@ -156,8 +156,9 @@ class QuantRules:
     family: the family's name.
     rules: in the order in which they are tried.
     float_parts: operators that are not products, and why they stay in floating point: (name, reason).
-    compensated: whether weights of convolutions are rounded so that their errors cancel on what they read in
-        calibration (`export.quantization.rounding`); else each becomes the nearest step.
+    compensated: whether channels get one range (`export.quantization.equalising`), and weights of convolutions are
+        rounded so that their errors cancel on what they read in calibration (`export.quantization.rounding`); else
+        channels stay as they are, and each weight becomes the nearest step.
     """
 
     family: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from matchrt._util.digest import sha256_bytes
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
 from matchrt.building.calibration.options import CalibrationOptions
@@ -68,10 +69,12 @@ def calibrate(
     model = onnx.load_model_from_string(file.data)
     family, name = file.manifest.family, file.manifest.model
     plan = plan_quantization(model, family, style, options.keep, name=name)
+    plan = equalised_plan(file, plan, pairs.calibrating, tell)
     ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
     if choose is not None:
         names = choose(plan, pairs.calibrating[0])
-        plan = plan_quantization(model, family, style, options.keep, names, name)
+        chosen = plan_quantization(model, family, style, options.keep, names, name)
+        plan = replace(chosen, model=plan.model, folded=plan.folded)
     graph, records = quantize(plan, ranges, plan_moments(file, plan, pairs.calibrating, tell))
     return Calibrated(graph, records, cached)
 
@@ -93,7 +96,10 @@ def plan_ranges(
     tell("reading calibration pairs", 0.0)
     inputs = _inputs(file, pairs)
     tensors = plan.placement.tensors
-    key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)
+    graph = file.manifest.onnx_sha256
+    if plan.compensated:  # its graph is another one
+        graph = sha256_bytes(plan.model.SerializeToString(deterministic=True))
+    key = ranges_key(graph, pixels_digest(inputs), method, tensors)
     found = read_ranges(store, key, tensors)
     if found is not None:
         return found, True
@@ -108,6 +114,18 @@ def plan_ranges(
     measured = measure_ranges(plan.model, tensors, inputs, method, advance)
     write_ranges(store, key, measured)
     return measured, False
+
+
+def equalised_plan(
+    file: EngineFile, plan: QuantPlan, pairs: Sequence[JudgedPair], tell: Callable[[str, float], None]
+) -> QuantPlan:
+    """A compensated plan for the equalised graph; any other plan as it is. Errors: image-*, size-memory."""
+    if not plan.compensated:
+        return plan
+    from matchrt.export.quantization.equalising import measure_peaks
+
+    tell("looking at the ranges of channels", 0.0)
+    return plan.equalised(measure_peaks(plan.model, plan.equalisable, _inputs(file, pairs), lambda: None))
 
 
 def plan_moments(

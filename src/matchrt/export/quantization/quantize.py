@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -14,6 +14,7 @@ from matchrt.export.passes.batch_norm import FoldBatchNorm
 from matchrt.export.precision.families import plain_to_fp16
 from matchrt.export.precision.graph_types import skeleton
 from matchrt.export.precision.to_fp32 import to_fp32
+from matchrt.export.quantization.equalising import Peaks, equalisable, equalise
 from matchrt.export.quantization.moments import Moments
 from matchrt.export.quantization.rounding import round_weights
 from matchrt.export.quantization.scale_types import eight_bit_nodes, require_float_scales
@@ -45,8 +46,21 @@ class QuantPlan:
 
     @property
     def compensated(self) -> bool:
-        """Whether `quantize` needs the moments of what the products read (`measure_moments`)."""
+        """Whether the graph is to be equalised (`equalised`) and `quantize` needs moments (`measure_moments`)."""
         return self.rules.compensated and self.style.activations != "fp8"
+
+    def equalised(self, peaks: Peaks) -> QuantPlan:
+        """The plan for the equalised graph. peaks: of the channels of the tensors in `equalisable`."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        count = equalise(model, peaks)
+        why = f"channels of {count} tensors brought to one range; the weights around them make up for it"
+        return replace(self, model=model, folded=(*self.folded, PassRecord("equalise-channels", count > 0, why)))
+
+    @property
+    def equalisable(self) -> tuple[str, ...]:
+        """The tensors with one scale whose channels can get one range."""
+        return equalisable(self.model, self.placement.everywhere)
 
     @property
     def layers(self) -> dict[str, tuple[str, ...]]:

@@ -121,8 +121,8 @@ def write(
         source = node.input[0] if node.input else ""
         chosen = node.name in products
         for position, name in enumerate(node.input):
-            rounded = name in placement.everywhere or (chosen and position == 0)
-            if rounded and name in scales:
+            eighth = name in placement.everywhere or (chosen and position == 0)
+            if eighth and name in scales:
                 node.input[position] = f"{name}{DEQUANTIZE}"
         if chosen:
             weights.read_by(node, source)
