@@ -367,7 +367,7 @@ ELOFTR_LITE_INT8 = QuantRules(
         QuantRule(
             "deep-convolution",
             True,
-            "a fifth of the time in fp32, and a fiftieth in 8 bits; their rounding reaches the refined pixels only "
+            "a sixth of the time in fp32, and a thirtieth in 8 bits; their rounding reaches the refined pixels only "
             "through the coarse features",
             (Nodes(tuple(f"backbone.layer3.{block}.**" for block in (1, 2, 3, 4)), ("Conv",)),),
         ),

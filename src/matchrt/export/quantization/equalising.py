@@ -46,7 +46,8 @@ def measure_peaks(
     model: onnx.ModelProto, tensors: Collection[str], inputs: Iterable[Inputs], advance: Callable[[], None]
 ) -> Peaks:
     """The largest size `[C]` of each channel of tensors `[B,C,H,W]`, by name. advance: called after each input."""
-    run, found = probe_values(model, sorted(tensors)), {}
+    run = probe_values(model, sorted(tensors))
+    found: dict[str, npt.NDArray[np.float64]] = {}
     for arrays in inputs:
         for values in run(arrays):
             for name, value in values.items():
