@@ -14,7 +14,7 @@ from matchrt.bench.per_block import Sensitivity, measure_sensitivity
 from matchrt.bench.reference import find_reference
 from matchrt.bench.variant import open_reference, open_variant
 from matchrt.bench.verify_run import verified_pairs
-from matchrt.building.calibration.calibrate import plan_ranges
+from matchrt.building.calibration.calibrate import equalised_plan, plan_moments, plan_ranges
 from matchrt.building.calibration.options import CalibrationOptions
 from matchrt.building.calibration.pairs import CalibrationPairs, choose_pairs
 from matchrt.building.calibration.refusals import require_quantizable
@@ -97,12 +97,17 @@ def _measure(
     model, keep = onnx.load_model_from_string(source.data), request.calibration.keep
     family, style = source.manifest.family, style_for(request.precision, request.backend)
     method = check_method(request.calibration.method)
-    plan = plan_quantization(model, family, style, keep)
+    name = source.manifest.model
+    plan = plan_quantization(model, family, style, keep, name=name)
+    plan = equalised_plan(source, plan, pairs.calibrating, lambda what, share: tell(what, 0.2 * share))
     ranges, _ = plan_ranges(source, plan, pairs.calibrating, method, store, lambda what, share: tell(what, 0.2 * share))
+
+    moments = plan_moments(source, plan, pairs.calibrating, lambda what, share: tell(what, 0.2 * share))
 
     def open_block(nodes: tuple[str, ...]) -> Session:
         # A part quantizes only tensors that the whole network quantizes too, so the same ranges serve.
-        graph, _ = quantize(plan_quantization(model, family, style, keep, nodes), ranges)
+        part = plan_quantization(model, family, style, keep, nodes, name)
+        graph, _ = quantize(replace(part, model=plan.model), ranges, moments)
         return open_variant(source, graph).session
 
     tell("matching in fp32", 0.2)

@@ -39,6 +39,7 @@ class ModelSpec:
     unless_published: what to know of a checkpoint that is none of these files, byte by byte; empty if there is nothing.
     suits: for which images or purposes it is, the main one first.
     presets: named settings of this model, of which the first is the default; empty for those of the family.
+    int8: which products are quantized; None for the family's rules.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelSpec:
     unless_published: str = ""
     suits: tuple[Use, ...] = ()
     presets: tuple[Preset, ...] = ()
+    int8: QuantRules | None = None
 
 
 @dataclass(frozen=True)

@@ -156,11 +156,15 @@ class QuantRules:
     family: the family's name.
     rules: in the order in which they are tried.
     float_parts: operators that are not products, and why they stay in floating point: (name, reason).
+    compensated: whether channels get one range (`export.quantization.equalising`), and weights of convolutions are
+        rounded so that their errors cancel on what they read in calibration (`export.quantization.rounding`); else
+        channels stay as they are, and each weight becomes the nearest step.
     """
 
     family: str
     rules: tuple[QuantRule, ...]
     float_parts: tuple[tuple[str, str], ...] = ()
+    compensated: bool = False
 
     def rule_for(self, node: onnx.NodeProto) -> QuantRule:
         """The rule that decides on a product. Error: precision-unruled."""

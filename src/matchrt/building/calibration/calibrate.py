@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from matchrt._util.digest import sha256_bytes
 from matchrt.bench.pairs import JudgedPair
 from matchrt.building.calibration.cache import Ranges, pixels_digest, ranges_key, read_ranges, write_ranges
 from matchrt.building.calibration.options import CalibrationOptions
@@ -18,6 +19,7 @@ from matchrt.store import EngineStore
 if TYPE_CHECKING:
     import onnx
 
+    from matchrt.export.quantization.moments import Moments
     from matchrt.export.quantization.quantize import QuantPlan
     from matchrt.export.quantization.ranges import Method
     from matchrt.export.quantization.styles import QuantStyle
@@ -65,12 +67,15 @@ def calibrate(
 
     method = check_method(options.method)
     model = onnx.load_model_from_string(file.data)
-    plan = plan_quantization(model, file.manifest.family, style, options.keep)
+    family, name = file.manifest.family, file.manifest.model
+    plan = plan_quantization(model, family, style, options.keep, name=name)
+    plan = equalised_plan(file, plan, pairs.calibrating, tell)
     ranges, cached = plan_ranges(file, plan, pairs.calibrating, method, store, tell)
     if choose is not None:
         names = choose(plan, pairs.calibrating[0])
-        plan = plan_quantization(model, file.manifest.family, style, options.keep, names)
-    graph, records = quantize(plan, ranges)
+        chosen = plan_quantization(model, family, style, options.keep, names, name)
+        plan = replace(chosen, model=plan.model, folded=plan.folded)
+    graph, records = quantize(plan, ranges, plan_moments(file, plan, pairs.calibrating, tell))
     return Calibrated(graph, records, cached)
 
 
@@ -89,11 +94,12 @@ def plan_ranges(
     from matchrt.export.quantization.ranges import measure_ranges
 
     tell("reading calibration pairs", 0.0)
-    # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
-    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True))
-    inputs = [adapter.inputs(pair.image0, pair.image1) for pair in pairs]
+    inputs = _inputs(file, pairs)
     tensors = plan.placement.tensors
-    key = ranges_key(file.manifest.onnx_sha256, pixels_digest(inputs), method, tensors)
+    graph = file.manifest.onnx_sha256
+    if plan.compensated:  # its graph is another one
+        graph = sha256_bytes(plan.model.SerializeToString(deterministic=True))
+    key = ranges_key(graph, pixels_digest(inputs), method, tensors)
     found = read_ranges(store, key, tensors)
     if found is not None:
         return found, True
@@ -108,3 +114,40 @@ def plan_ranges(
     measured = measure_ranges(plan.model, tensors, inputs, method, advance)
     write_ranges(store, key, measured)
     return measured, False
+
+
+def equalised_plan(
+    file: EngineFile, plan: QuantPlan, pairs: Sequence[JudgedPair], tell: Callable[[str, float], None]
+) -> QuantPlan:
+    """A compensated plan for the equalised graph; any other plan as it is. Errors: image-*, size-memory."""
+    if not plan.compensated:
+        return plan
+    from matchrt.export.quantization.equalising import measure_peaks
+
+    tell("looking at the ranges of channels", 0.0)
+    return plan.equalised(measure_peaks(plan.model, plan.equalisable, _inputs(file, pairs), lambda: None))
+
+
+def plan_moments(
+    file: EngineFile, plan: QuantPlan, pairs: Sequence[JudgedPair], tell: Callable[[str, float], None]
+) -> Moments | None:
+    """The moments that a compensated plan needs; None for another plan. Errors: image-*, size-memory."""
+    if not plan.compensated:
+        return None
+    from matchrt.export.quantization.moments import measure_moments
+
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        tell(f"looking at what convolutions read, pair {done} of {len(pairs)}", 1.0)
+
+    return measure_moments(plan.model, plan.selection.products, _inputs(file, pairs), advance)
+
+
+def _inputs(file: EngineFile, pairs: Sequence[JudgedPair]) -> list[dict[str, Any]]:
+    """What the engine reads of each pair, by name of the input."""
+    # Images are not turned as EXIF says. The truth of evaluation pairs is for the stored pixels, and ranges are alike.
+    adapter = PairAdapter(file.manifest, MatcherOptions(apply_exif=False, fit_frames=True))
+    return [adapter.inputs(pair.image0, pair.image1) for pair in pairs]

@@ -9,15 +9,21 @@ from dataclasses import dataclass, field
 import onnx
 
 from matchrt.errors import MatchRTError
-from matchrt.families.registry import require_rules
+from matchrt.families.registry import model_specs, require_rules
 from matchrt.families.rules import Kind, QuantRules, fits
 
 # The operators with an 8-bit form. All other operators stay in floating point.
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
-def quant_rules(family: str) -> QuantRules:
-    """The family's rules. Error: `precision-family`; nothing is quantized without rules."""
+def quant_rules(family: str, model: str = "") -> QuantRules:
+    """The model's own rules, or those of its family. Error: `precision-family`; nothing is quantized without rules.
+
+    model: name of the model; empty for the family's rules.
+    """
+    spec = model_specs().get(model)
+    if spec is not None and spec.family.name == family and spec.int8 is not None:
+        return spec.int8
     return require_rules(family, "int8", lambda found: found.int8)
 
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from matchrt.export.graph import GraphEditor
 from matchrt.export.precision.graph_types import opset
+from matchrt.export.quantization.rounding import RoundedWeight
 from matchrt.export.quantization.scales import Affine, activation_affine, quantize_bias, quantize_weight
 from matchrt.export.quantization.styles import QuantStyle
 from matchrt.families.rules import Kind
@@ -98,13 +99,21 @@ def _behind_relu(node: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto
 
 
 def write(
-    model: onnx.ModelProto, products: Mapping[str, str], placement: Placement, ranges: Ranges, style: QuantStyle
+    model: onnx.ModelProto,
+    products: Mapping[str, str],
+    placement: Placement,
+    ranges: Ranges,
+    style: QuantStyle,
+    rounded: Mapping[str, RoundedWeight] | None = None,
 ) -> Written:
-    """Writes the pairs into a plain fp32 graph, in place. Every tensor of `placement` needs a range."""
+    """Writes the pairs into a plain fp32 graph, in place. Every tensor of `placement` needs a range.
+
+    rounded: weights that are in 8 bits already, by name; each other one is rounded to the nearest step.
+    """
     _raise_opset(model)
     editor = GraphEditor(model.graph)
     scales = {name: activation_affine(*ranges[name], style.activations) for name in placement.tensors}
-    weights = _QuantizedWeights(editor, scales, style)
+    weights = _QuantizedWeights(editor, scales, style, rounded or {})
     for value in model.graph.input:
         if value.name in scales:
             editor.before(*_pair(editor, value.name, scales[value.name]))
@@ -112,8 +121,8 @@ def write(
         source = node.input[0] if node.input else ""
         chosen = node.name in products
         for position, name in enumerate(node.input):
-            rounded = name in placement.everywhere or (chosen and position == 0)
-            if rounded and name in scales:
+            eighth = name in placement.everywhere or (chosen and position == 0)
+            if eighth and name in scales:
                 node.input[position] = f"{name}{DEQUANTIZE}"
         if chosen:
             weights.read_by(node, source)
@@ -143,10 +152,16 @@ class _QuantizedWeights:
     saved_bytes: the bytes that 8-bit weights take less than float32.
     """
 
-    def __init__(self, editor: GraphEditor, scales: Mapping[str, Affine], style: QuantStyle) -> None:
+    def __init__(
+        self,
+        editor: GraphEditor,
+        scales: Mapping[str, Affine],
+        style: QuantStyle,
+        rounded: Mapping[str, RoundedWeight],
+    ) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.saved_bytes = 0
-        self._editor, self._scales, self._style = editor, scales, style
+        self._editor, self._scales, self._style, self._rounded = editor, scales, style, rounded
 
     def read_by(self, node: onnx.NodeProto, source: str) -> None:
         """Lets a product read its weight, and where the style asks for it its bias, dequantised. source: its input."""
@@ -159,7 +174,8 @@ class _QuantizedWeights:
         if f"{weight}:q" not in self._editor.constants:
             kind: Kind = "fp8" if self._style.activations == "fp8" else "int8"
             values = numpy_helper.to_array(self._editor.weights[weight]).astype(np.float32)
-            eighth, affine = quantize_weight(values, axis, kind)
+            done = self._rounded.get(weight)
+            eighth, affine = quantize_weight(values, axis, kind) if done is None else (done.whole, done.affine)
             self.saved_bytes += values.nbytes - eighth.nbytes
             self._add(weight, eighth, affine, axis)
         return f"{weight}{DEQUANTIZE}"
