@@ -179,7 +179,10 @@ def chosen_json(chosen: Chosen) -> dict[str, object]:
         "described_now": chosen.described,
         "describing_seconds": round(chosen.seconds, 3),
         "skipped": [vars(item) for item in chosen.skipped],
-        "failures": [{"image": readable(name), "error": error_json(error)} for name, error in chosen.failed.items()],
+        "failures": [
+            {"image": readable(name), "error": {what: readable(text) for what, text in error_json(error).items()}}
+            for name, error in chosen.failed.items()
+        ],
     }
 
 
