@@ -53,7 +53,7 @@ class Work:
 
     def go(self) -> BatchReport:
         self.matched = 0
-        return match_pairs(self.run, PLAN, self.match)[0]
+        return match_pairs(self.run, PLAN | {"pairs": self.run.source.digest()}, self.match)[0]
 
     def content(self) -> str:
         return content_digest(self.run.output) + self.run.output.failed.read_text()

@@ -134,6 +134,15 @@ def test_files_of_others_in_a_map_stay(work: MapWork) -> None:
     assert (work.folder / "dense" / "fused.ply").read_text(encoding="utf-8") == "hours of work"
 
 
+@pytest.mark.parametrize("file", ["sparse", "sparse/report.html", "sparse/0/m.db.journal"])
+def test_a_map_takes_the_place_of_no_other_output(work: MapWork, file: str) -> None:
+    other = work.folder.parent / file
+    with pytest.raises(MatchRTError) as caught:
+        work.check([work.folder.with_name("fine.txt"), other])
+    assert caught.value.code == "output-twice" and file.rpartition("/")[2] in caught.value.message
+    work.check([work.folder.with_name("sparse.html"), work.folder.with_name("d.db")])
+
+
 def test_what_is_no_map_of_ours_stays(work: MapWork) -> None:
     work.folder.mkdir(parents=True)
     (work.folder / "notes.txt").write_text("mine", encoding="utf-8")

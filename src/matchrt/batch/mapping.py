@@ -11,7 +11,7 @@ next one begins the mapping anew. A map that is there, and fits the database and
 
 Errors: map-empty (COLMAP finds no two images to begin with), map-failed (its process ended before it was done),
 map-busy (another process makes the same map), output-exists (the folder holds what we did not write),
-output-unwritable, package-missing, package-version.
+output-twice, output-unwritable, package-missing, package-version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,8 +89,11 @@ class MapWork:
     folder: Path
     mapper: Mapper = "incremental"
 
-    def check(self) -> None:
-        """Checks before any work that the map can be made and written. Errors: the module's, but map-*."""
+    def check(self, others: Iterable[Path] = ()) -> None:
+        """Checks before any work that the map can be made and written. Errors: the module's, but map-*.
+
+        others: all other files that the command writes. Error: output-twice, if one of them is in the map's folder.
+        """
         pycolmap = require_pycolmap(ColmapOptions())
         if not hasattr(pycolmap, f"{self.mapper}_mapping"):
             raise MatchRTError(
@@ -98,6 +101,14 @@ class MapWork:
                 f"pycolmap {pycolmap.__version__} has no {self.mapper} mapper.",
                 "Update it: pip install -U 'matchrt[colmap]'.",
             )
+        own = Path(os.path.realpath(self.folder))
+        for path in others:
+            if Path(os.path.realpath(path)).is_relative_to(own):
+                raise MatchRTError(
+                    "output-twice",
+                    f"'{path}' would be in the folder of the map, '{self.folder}', which is replaced as a whole.",
+                    "Choose another name.",
+                )
         require_writable(self.folder / FACTS)
         self._require_own()
 

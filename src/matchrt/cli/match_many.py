@@ -195,7 +195,7 @@ def match_many(
     from matchrt.batch.options import ColmapOptions, OutputOptions
     from matchrt.batch.output import Output
     from matchrt.batch.pairing.options import PairingOptions
-    from matchrt.batch.run import BatchRun, run_places
+    from matchrt.batch.run import BatchRun, journal_of, run_places
     from matchrt.runtime.engine_file import read_engine
 
     if ray and (feature_cache is not None or feature_spill is not None):
@@ -220,6 +220,9 @@ def match_many(
         wanted = PairingOptions(chosen_by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
         pairing = RunPairing.of(pairs, root, output, wanted)
         beside = (*beside, *pairing.files)
+    if mapping is not None:
+        mapping.check((*written.files, written.failed, journal_of(written, journal), *beside))
+    if pairing is not None:
         pairing.require_apart(run_places(written, journal, beside))
         reading = matcher_options(
             resize=None,
@@ -280,7 +283,7 @@ class Extras(NamedTuple):
 def _map_work(
     folder: Path | None, output: Output, images: Path, mapper: MapperChoice, unverified: bool
 ) -> MapWork | None:
-    """The map to make of the output; None for none. Errors: usage, output-exists, output-unwritable, package-*."""
+    """The map to make of the output; None for none. Error: usage."""
     from matchrt.batch.mapping import MapWork
 
     if folder is None:
@@ -291,9 +294,7 @@ def _map_work(
             "--map needs a COLMAP database with two-view geometries.",
             "Name an --output with the suffix .db, and leave --no-verify out.",
         )
-    work = MapWork(output.path, images if images.is_dir() else images.parent, folder, mapper.value)
-    work.check()
-    return work
+    return MapWork(output.path, images if images.is_dir() else images.parent, folder, mapper.value)
 
 
 def _mapped(work: MapWork, output: Output, quiet: bool) -> tuple[MapWork, MapReport]:
