@@ -6,6 +6,7 @@ Errors: output-format, output-unwritable.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 TIMED_FPS = 10.0
 # Pictures that one frame may be repeated: after a gap the video goes on at once.
 _MOST_REPEATS = 100
+# cv2 does not tell that it could not write. So the disk is looked at, while there is room to end the file.
+_ROOM, _ROOM_EVERY = 4 << 20, 10
 
 
 def require_video_suffix(path: Path) -> None:
@@ -92,9 +95,12 @@ class VideoFile:
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._path), code, self._fps, self._shape[::-1])
         if not self._writer.isOpened():
+            self._writer, self._shape = None, (0, 0)
             raise self._failed("OpenCV cannot write such a video here")
 
     def _write(self, bgr: UInt8Array) -> None:
+        if self._written % _ROOM_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _ROOM:
+            raise self._failed("the disk is full")
         self._writer.write(bgr)
         self._written += 1
 
