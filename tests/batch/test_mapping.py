@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import CommandLine
@@ -151,6 +153,31 @@ def test_what_is_no_map_of_ours_stays(work: MapWork) -> None:
             step()
         assert caught.value.code == "output-exists"
     assert (work.folder / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_model_that_finds_no_room_is_no_map(work: MapWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLMAP does not say that it could not write a model; here files may not grow beyond a part of it."""
+    resource = pytest.importorskip("resource")
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, IMAGES
+    options.num_points3D = 600
+    work.database.unlink()
+    with pycolmap.Database.open(work.database) as base:
+        pycolmap.synthesize_dataset(options, base)
+    work.run("content")
+    largest = max(path.stat().st_size for path in (work.folder / "0").iterdir())
+    shutil.rmtree(work.folder)
+    starts, limits = subprocess.Popen, (largest - 100, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+    def limited(*command: Any, **others: Any) -> Any:
+        return starts(*command, **others, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+    monkeypatch.setattr(subprocess, "Popen", limited)
+    with pytest.raises(MatchRTError) as caught:
+        work.run("content")
+    assert caught.value.code in ("output-unwritable", "map-failed"), caught.value
+    monkeypatch.undo()
+    assert list(work.folder.parent.iterdir()) == [] and work.run("content").made
 
 
 def test_errors_have_names(work: MapWork) -> None:

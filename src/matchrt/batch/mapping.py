@@ -154,11 +154,7 @@ class MapWork:
                     shutil.rmtree(part, ignore_errors=True)
                     raise
         except OSError as error:
-            raise MatchRTError(
-                "output-unwritable",
-                f"Cannot write '{self.folder}': {error.strerror or error}.",
-                "Choose a place with room that you may write to.",
-            ) from error
+            raise self._unwritable(error.strerror or str(error)) from error
 
     def _made(self, state: dict[str, str], part: Path, tell: Tell | None) -> MapReport:
         """Makes the map in `part`, whose lock this process has, and puts it in its place."""
@@ -249,8 +245,17 @@ class MapWork:
         return int(answer["images"]), tuple(Model(**model) for model in answer["models"])
 
     def _failure(self, reason: str) -> MatchRTError:
+        if "disk is full" in reason or "disk I/O" in reason:
+            return self._unwritable(reason)
         return MatchRTError(
             "map-failed",
             f"COLMAP ended before '{self.folder}' was whole: {reason}.",
             "Run the command again: it only makes the map. The database is whole.",
+        )
+
+    def _unwritable(self, reason: str) -> MatchRTError:
+        return MatchRTError(
+            "output-unwritable",
+            f"Cannot write '{self.folder}': {reason}.",
+            "Choose a place with room that you may write to.",
         )
