@@ -106,13 +106,15 @@ def main() -> None:
     parser.add_argument("--poses", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("options", nargs="*", help="of match-many, after --")
-    arguments = parser.parse_args()
+    # argparse takes what stands after -- for the first positional arguments' rest, and only if no option is between.
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    arguments, options = parser.parse_args(given[:end]), given[end + 1 :]
     pycolmap.logging.minloglevel = _ERROR
     true = read_rotations(arguments.poses)
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "database.db"
-        match(arguments.images, arguments.engine, database, arguments.options)
+        match(arguments.images, arguments.engine, database, options)
         models = [reconstruct(arguments.images, database, seed, true) for seed in range(arguments.seeds)]
     for model in models:
         turned = (

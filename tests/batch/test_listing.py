@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from matchrt.batch.journal import Journal
 from matchrt.batch.listing import PairSource
 from matchrt.batch.names import one_line, readable, unfit
 from matchrt.errors import MatchRTError
@@ -27,6 +28,21 @@ def test_names_are_what_the_list_says(tmp_path: Path) -> None:
     other = PairSource(listing, tmp_path / "elsewhere")
     outside = [name for pair in other.pairs() for name in pair if unfit(name)]
     assert outside == [f"{tmp_path}/f.jpg"]
+
+
+def test_a_list_that_changes_after_it_was_read_is_refused(tmp_path: Path) -> None:
+    """A second run with other options writes its list at the same place, while the first one is reading it."""
+    listing = tmp_path / "pairs.txt"
+    listing.write_text("a.jpg b.jpg\na.jpg c.jpg\n")
+    source = PairSource(listing)
+    read = source.digest()
+    assert list(source.unchanged(read)) == list(source.pairs())
+    listing.write_text("a.jpg b.jpg\n")
+    plan = {"pairs": read}
+    with Journal(tmp_path / "j") as journal:
+        with pytest.raises(MatchRTError) as caught:
+            journal.begin(plan, source.unchanged(read))
+        assert caught.value.code == "pairs-changed" and journal.plan() is None and journal.counts().pairs == 0
 
 
 def test_one_image_has_one_name(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import CommandLine
@@ -76,6 +78,73 @@ MapWork(*map(Path, {[str(work.database), str(work.images), str(work.folder)]!r})
     _is_whole(work, work.run("content"))
 
 
+def _other_process(work: MapWork) -> subprocess.Popen[str]:
+    """Another process that makes the same map, once it is at work."""
+    code = f"""
+from pathlib import Path
+from matchrt.batch.mapping import MapWork
+print(MapWork(*map(Path, {[str(work.database), str(work.images), str(work.folder)]!r})).run("content").made)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not work.folder.with_name(".sparse.part").joinpath("work").exists() and time.monotonic() < deadline:
+        assert child.poll() is None, child.stderr and child.stderr.read()
+        time.sleep(0.001)
+    return child
+
+
+def test_two_runs_do_not_make_one_map(work: MapWork) -> None:
+    child = _other_process(work)
+    with pytest.raises(MatchRTError) as caught:
+        work.run("content")
+    assert caught.value.code == "map-busy"
+    said, told = child.communicate(timeout=120)
+    assert said == "True\n", told
+    _is_whole(work, work.run("content"))
+
+
+def test_a_map_survives_a_kill_between_its_renames(work: MapWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = work.run("content")
+    kept, whole = work.folder.with_name(".sparse.old"), (work.folder / FACTS).read_text(encoding="utf-8")
+    work.folder.rename(kept)  # as far as a killed run came
+    again = work.run("content")
+    assert not again.made and again.models == first.models
+    _is_whole(work, again)
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == ".sparse.part":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(MatchRTError) as caught:
+        work.run("other content")
+    assert caught.value.code == "output-unwritable"
+    assert (work.folder / FACTS).read_text(encoding="utf-8") == whole
+    _is_whole(work, again)
+
+
+def test_files_of_others_in_a_map_stay(work: MapWork) -> None:
+    work.run("content")
+    (work.folder / "dense").mkdir()
+    (work.folder / "dense" / "fused.ply").write_text("hours of work", encoding="utf-8")
+    assert not work.run("content").made
+    with pytest.raises(MatchRTError) as caught:
+        work.run("other content")
+    assert caught.value.code == "output-exists" and "dense" in caught.value.message
+    assert (work.folder / "dense" / "fused.ply").read_text(encoding="utf-8") == "hours of work"
+
+
+@pytest.mark.parametrize("file", ["sparse", "sparse/report.html", "sparse/0/m.db.journal"])
+def test_a_map_takes_the_place_of_no_other_output(work: MapWork, file: str) -> None:
+    other = work.folder.parent / file
+    with pytest.raises(MatchRTError) as caught:
+        work.check([work.folder.with_name("fine.txt"), other])
+    assert caught.value.code == "output-twice" and file.rpartition("/")[2] in caught.value.message
+    work.check([work.folder.with_name("sparse.html"), work.folder.with_name("d.db")])
+
+
 def test_what_is_no_map_of_ours_stays(work: MapWork) -> None:
     work.folder.mkdir(parents=True)
     (work.folder / "notes.txt").write_text("mine", encoding="utf-8")
@@ -84,6 +153,31 @@ def test_what_is_no_map_of_ours_stays(work: MapWork) -> None:
             step()
         assert caught.value.code == "output-exists"
     assert (work.folder / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_model_that_finds_no_room_is_no_map(work: MapWork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLMAP does not say that it could not write a model; here files may not grow beyond a part of it."""
+    resource = pytest.importorskip("resource")
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig = 1, 1, IMAGES
+    options.num_points3D = 600
+    work.database.unlink()
+    with pycolmap.Database.open(work.database) as base:
+        pycolmap.synthesize_dataset(options, base)
+    work.run("content")
+    largest = max(path.stat().st_size for path in (work.folder / "0").iterdir())
+    shutil.rmtree(work.folder)
+    starts, limits = subprocess.Popen, (largest - 100, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+    def limited(*command: Any, **others: Any) -> Any:
+        return starts(*command, **others, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+
+    monkeypatch.setattr(subprocess, "Popen", limited)
+    with pytest.raises(MatchRTError) as caught:
+        work.run("content")
+    assert caught.value.code in ("output-unwritable", "map-failed"), caught.value
+    monkeypatch.undo()
+    assert list(work.folder.parent.iterdir()) == [] and work.run("content").made
 
 
 def test_errors_have_names(work: MapWork) -> None:

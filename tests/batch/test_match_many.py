@@ -151,6 +151,18 @@ def test_killed_and_resumed_is_equal_to_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_killed_in_every_stage_is_equal_to_one_run(tmp_path: Path, shared: Path) -> None:
+    """The short form of bench/kill_stages.py: descriptors, features, matching, writing and mapping."""
+    pytest.importorskip("pycolmap")
+    photographs = shared / "eval" / "pose" / "reichstag"
+    command = [sys.executable, str(BENCH / "kill_stages.py"), str(photographs), "--rounds", "1", "--resize", "480"]
+    ran = subprocess.run([*command, "--json", str(tmp_path / "t.json")], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    tally = json.loads((tmp_path / "t.json").read_text())
+    assert sum(tally["kills"].values()) >= 5 and tally["registered"] and not tally["faults"]
+
+
+@pytest.mark.slow
 def test_ray_gives_what_one_process_gives(pair_list: Path, scene: Path, tmp_path: Path, cli: CommandLine) -> None:
     pytest.importorskip("h5py")
     ray = pytest.importorskip("ray")

@@ -7,8 +7,10 @@ hloc is not on PyPI: its files are read here by code of ours that does what its 
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -21,6 +23,7 @@ import pytest
 from PIL import Image as PILImage
 from support.pictures import texture
 
+from matchrt.batch.colmap import reason_of
 from matchrt.batch.content import content_digest
 from matchrt.batch.journal import Journal
 from matchrt.batch.merging import MergeOptions
@@ -223,6 +226,34 @@ def test_colmap_that_ends_its_process_is_an_error(
         assert caught.value.code in ("colmap-failed", "output-unwritable"), caught.value
         assert not [path for path in tmp_path.iterdir() if "c.db" in path.name]
         write(journal, tmp_path / "c.db", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "W20261127 23:26:29.306156 14058 database.cc:53] Failed to open, because: [database_sqlite.cc:2012] {}.",
+        "terminate called after throwing\n  what():  [database_sqlite.cc:1737] {}",
+        "F20261127 23:26:29.306156 14058 database_sqlite.cc:1021] {}.\n*** Check failure stack trace: ***\n    @ 0x7f",
+    ],
+)
+def test_the_reason_is_told_without_places_in_the_source(said: str) -> None:
+    assert reason_of(said.format("SQLite error: database or disk is full").encode()) == (
+        "SQLite error: database or disk is full"
+    )
+    assert reason_of(b"") == "it gave no reason"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_colmaps_logger_prints_no_stack_at_sigterm() -> None:
+    pytest.importorskip("pycolmap")
+    code = """
+import os, signal
+from matchrt.batch.colmap import ColmapOptions, require_pycolmap
+require_pycolmap(ColmapOptions())
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == -signal.SIGTERM and not ran.stderr
 
 
 def test_unknown_camera_model(tmp_path: Path) -> None:

@@ -137,6 +137,9 @@ def test_a_port_that_is_taken_and_one_that_is_none(page: Page) -> None:
         with pytest.raises(MatchRTError) as caught:
             Page(port, viewers=viewers)
         assert caught.value.code == code
+    with pytest.raises(MatchRTError) as caught:
+        Page(0, "")  # an empty variable in a script must not open the page to everybody
+    assert caught.value.code == "option-range"
 
 
 def test_a_browser_shows_the_pictures_and_the_status(page: Page, tmp_path: Path) -> None:

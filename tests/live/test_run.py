@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,6 +25,7 @@ from matchrt.live.drawing import Painter
 from matchrt.live.frame import Feed, Frame
 from matchrt.live.keyframes import Policy, Step, Tracker
 from matchrt.live.latencies import Latencies
+from matchrt.live.outputs import VideoFile
 from matchrt.live.report import MOST_LISTED, Report
 from matchrt.live.run import Outcome, RunOptions, run_live
 
@@ -95,6 +102,73 @@ def test_a_source_that_ends_too_early_leaves_whole_files(tmp_path: Path, live: b
     assert outcome.error is not None and summary(outcome)["ended"] == "live-ended"
     assert outcome.report.frames == 5 and len(read_lines(tmp_path / "out.jsonl")) == 5 and outcome.video
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_disk_that_fills_up_leaves_a_whole_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    room = iter([1 << 30, 1 << 30, 1 << 20])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(room)))
+    outcome = run(ListFeed([1] * 60), RunOptions(tmp_path / f"out{suffix}", tmp_path / "out.jsonl"))
+    assert outcome.error is not None and outcome.error.code == "output-unwritable" and "full" in outcome.error.message
+    assert outcome.video and outcome.report.frames == 21
+    assert cv2.VideoCapture(str(tmp_path / f"out{suffix}")).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+
+
+def test_a_disk_without_room_gets_no_empty_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    outcome = run(ListFeed([1] * 6), RunOptions(tmp_path / "out.avi"))
+    assert outcome.error is not None and not outcome.video and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from support.live import ListFeed, StubPairing
+from matchrt.live.drawing import Painter
+from matchrt.live.keyframes import Tracker
+from matchrt.live.run import RunOptions, run_live
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+outcome = run_live(ListFeed([1] * 20), Tracker(StubPairing()), Painter("m"), RunOptions(jsonl=Path(sys.argv[1])))
+print(outcome.error.code)
+"""
+    paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *sys.path])
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "o.jsonl")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout == "output-unwritable\n", ran.stderr
+    assert (tmp_path / "o.jsonl").read_bytes().endswith(b"}\n") and len(read_lines(tmp_path / "o.jsonl")) >= 2
+
+
+def test_a_video_that_is_not_whole_ends_with_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VideoFile, "_write", lambda self, bgr: setattr(self, "_written", self._written + 1))
+    outcome = run(ListFeed([1] * 5), RunOptions(tmp_path / "out.mp4"))
+    assert outcome.error is not None and outcome.error.code == "output-unwritable"
+    assert outcome.report.frames == 5 and not outcome.video and not list(tmp_path.iterdir())
+
+
+def test_a_reader_of_the_lines_that_goes_away_leaves_a_whole_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reader(io.StringIO):
+        def write(self, text: str) -> int:
+            if self.getvalue().count("\n") == 4:
+                raise SystemExit(141)  # as the command's own streams do
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stdout", Reader())
+    feed = ListFeed([1] * 30)
+    with pytest.raises(SystemExit):
+        run(feed, RunOptions(tmp_path / "out.mp4", Path("-")))
+    assert feed.closed and cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
 def test_a_source_that_stalls() -> None:

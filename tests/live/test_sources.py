@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import os
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from support.live import ListFeed
 from support.made_video import make_video
 
 from matchrt.errors import MatchRTError
 from matchrt.live.arrival import arrival_of
 from matchrt.live.capture import without_password
+from matchrt.live.frame import Frame
+from matchrt.live.opening import open_within
 from matchrt.live.page import Page
 from matchrt.live.source import open_feed
 
@@ -83,6 +87,67 @@ def test_a_video_that_is_cut_off(tmp_path: Path) -> None:
         while feed.read():
             pass
     assert caught.value.code == "live-ended" and "60 frames" in caught.value.message
+
+
+def test_frames_that_cannot_be_decoded_are_told_and_those_after_them_are_used(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "made.avi", 40, (64, 48))
+    data = bytearray(made.path.read_bytes())
+    starts = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
+    assert len(starts) == 40
+    for start in starts[20:23]:
+        data[start : start + 400] = bytes(400)  # three JPEG headers
+    made.path.write_bytes(data)
+    feed = open_feed(str(made.path))
+    frames = list(iter(feed.read, None))
+    assert [frame.index for frame in frames] == list(range(len(frames))) and len(frames) >= 39
+    damaged = [frame for frame in frames if frame.pixels is None]
+    assert damaged and all(20 <= frame.index <= 23 and frame.problem is not None for frame in damaged)
+    assert sum(frame.pixels is not None for frame in frames) >= 36
+
+
+def test_a_video_without_frames(tmp_path: Path) -> None:
+    path = tmp_path / "empty.avi"
+    cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48)).release()
+    with pytest.raises(MatchRTError) as caught:
+        open_feed(str(path)).read()
+    assert caught.value.code in ("live-ended", "live-format")
+
+
+def test_what_hangs_while_it_is_opened_is_left_behind() -> None:
+    begun, stop, feed = threading.Event(), threading.Event(), ListFeed([1])
+
+    def hang() -> ListFeed:
+        begun.wait(30)
+        return feed
+
+    with pytest.raises(MatchRTError) as caught:
+        open_within(hang, "rtsp://user:secret@host/x", 0.2, stop)
+    assert caught.value.code == "live-missing" and "secret" not in str(caught.value)
+    threading.Timer(0.2, stop.set).start()
+    assert open_within(hang, "x", 30, stop) is None
+    begun.set()
+    deadline = time.monotonic() + 10
+    while not feed.closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert feed.closed  # nobody wants it any more
+    assert open_within(lambda: feed, "x", 30, threading.Event()) is feed
+    assert code_of("77" if not Path("/dev/video77").exists() else "no such file") == "live-missing"
+
+
+def test_a_read_that_hangs_hears_a_signal() -> None:
+    hanging, stop = threading.Event(), threading.Event()
+
+    class Hangs(ListFeed):
+        def read(self) -> Frame | None:
+            hanging.wait(30)
+            return super().read()
+
+    arrival = arrival_of(Hangs([1]), realtime=False, timeout=10)
+    threading.Timer(0.2, stop.set).start()
+    start = time.monotonic()
+    assert arrival.next(stop) is None and time.monotonic() - start < 5
+    hanging.set()
+    arrival.close()
 
 
 def test_an_address(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from matchrt.manifest import EngineManifest, TensorSpec, read_manifest
 from matchrt.runtime.engine_file import engine_path
-from matchrt.runtime.session import Done, Session, SessionMemory
+from support.plain_session import PlainSession
 
 SIDE, MATCHES = 64, 4
 
@@ -31,10 +31,8 @@ def manifest(batch: int) -> EngineManifest:
     return dataclasses.replace(bundled, input=fixed, inputs=(*images, *sizes), outputs=(*points, *rest))
 
 
-class StubSession:
+class StubSession(PlainSession):
     """Answers with one match a pair: at the mean values of its two images. Runs wait until `go` is set."""
-
-    asynchronous = False
 
     def __init__(self, batch: int = 1) -> None:
         self.manifest = manifest(batch)
@@ -57,30 +55,6 @@ class StubSession:
         scores = np.tile(np.array([1, 0, 0, 0], np.float32), (batch, 1))
         counts = np.ones(batch, np.int32)
         return dict(zip(("keypoints0", "keypoints1", "scores", "num_matches"), (*points, scores, counts), strict=True))
-
-    def start(self, inputs: Any) -> Done:
-        return Done(self.run(inputs))
-
-    def staging(self, shapes: Any) -> None:
-        return None
-
-    def fork(self) -> Session:
-        return self
-
-    def memory(self) -> SessionMemory | None:
-        return None
-
-    def launch_mode(self) -> str:
-        return "call"
-
-    def device(self) -> str:
-        return "stub"
-
-    def circumstances(self) -> str | None:
-        return None
-
-    def drop_kept_kernels(self) -> bool:
-        return False
 
     def close(self) -> None:
         self.closed += 1

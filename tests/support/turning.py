@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from matchrt.manifest import EngineManifest, FrameContract, TensorSpec, read_manifest
 from matchrt.runtime.engine_file import engine_path
-from matchrt.runtime.session import Done, Session, SessionMemory
+from support.plain_session import PlainSession
 
 ACROSS, DOWN, RANDOM = 20, 15, 60
 SLOTS = ACROSS * DOWN
@@ -53,14 +53,12 @@ def frames_manifest(frames: FrameContract) -> EngineManifest:
     return bundled_manifest(input=fixed, inputs=inputs)
 
 
-class MarkSession:
+class MarkSession(PlainSession):
     """Sees which quarter of each image is bright. If it is the same one, it finds a grid of matches, else random ones.
 
     good, bad: scores of the two kinds. least: the longest side at which it finds the grid is not below this. ratio: of
     the heights of what both images show, at which it finds the grid.
     """
-
-    asynchronous = False
 
     def __init__(
         self, manifest: EngineManifest, good: float = 0.9, bad: float = 0.45, least: int = 0, ratio: float | None = None
@@ -100,33 +98,6 @@ class MarkSession:
             "scores": scores,
             "num_matches": np.array([count], np.int32),
         }
-
-    def start(self, inputs: Any) -> Done:
-        return Done(self.run(inputs))
-
-    def staging(self, shapes: Any) -> None:
-        return None
-
-    def fork(self) -> Session:
-        return self
-
-    def memory(self) -> SessionMemory | None:
-        return None
-
-    def launch_mode(self) -> str:
-        return "call"
-
-    def device(self) -> str:
-        return "stub"
-
-    def circumstances(self) -> str | None:
-        return None
-
-    def drop_kept_kernels(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 def _box(grey: npt.NDArray[Any]) -> tuple[int, int, int, int]:

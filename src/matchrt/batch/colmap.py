@@ -17,10 +17,12 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -70,6 +72,7 @@ def require_pycolmap(options: ColmapOptions) -> Any:
         import pycolmap
     except ImportError as error:
         raise missing_package("pycolmap", "colmap", "Writing COLMAP databases") from error
+    _end_at_sigterm()
     if not hasattr(pycolmap, "geometric_verification") or not hasattr(pycolmap, "Rig"):
         raise MatchRTError(
             "package-version",
@@ -82,6 +85,12 @@ def require_pycolmap(options: ColmapOptions) -> Any:
             "colmap-camera", f"COLMAP has no camera model '{options.camera_model}'.", f"Known: {', '.join(models)}."
         )
     return pycolmap
+
+
+def _end_at_sigterm() -> None:
+    """Takes back SIGTERM from COLMAP's logger, which prints its stack when somebody ends the command."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write(found: Merged, output: Path, root: Path, options: ColmapOptions) -> None:
@@ -155,7 +164,9 @@ def reason_of(said: bytes) -> str:
     """Why COLMAP ended its process, from what it wrote to stderr. Raises nothing."""
     lines = said.decode(errors="replace").strip().splitlines()
     told = [line for line in lines if re.search(r"SQLite error|Check failed|Error:|error:", line)]
-    return (told or lines or ["it gave no reason"])[-1 if not told else 0].strip().rstrip(".")
+    line = (told or lines or ["it gave no reason"])[-1 if not told else 0]
+    # What stands before the words: kind, day, time, thread and place in COLMAP's source.
+    return re.sub(r"^.*\[?\b\w+\.(?:cc|h):\d+\]\s*|^\s*what\(\):\s*", "", line).strip().rstrip(".")
 
 
 def python_path() -> str:

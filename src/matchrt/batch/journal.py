@@ -21,7 +21,6 @@ Errors:
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,13 +30,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from matchrt._util.atomic import require_writable
-from matchrt.batch.journal_errors import damaged, not_a_journal, sqlite_errors
-from matchrt.batch.journal_layout import APPLICATION, FAILED, LAYOUT, NAMED, REFUSED, SEALED, TABLES, WAITING
+from matchrt.batch.journal_errors import damaged, sqlite_errors
+from matchrt.batch.journal_layout import FAILED, KIND, NAMED, REFUSED, SEALED, WAITING
 from matchrt.batch.journal_rows import Counts, Failure, ImageRow
 from matchrt.batch.listing import NamePair
 from matchrt.batch.results import Found, ImageFacts, Judged, ListedPair, Result, pack, unpack, unpack_judged
 from matchrt.batch.seals import list_seal, seal
+from matchrt.batch.sqlite_file import open_sqlite
 from matchrt.errors import MatchRTError
 from matchrt.runtime.verdict import WORDS, Word
 
@@ -55,38 +54,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Opens the file, or creates an empty journal. Errors: those of the module's table, output-unwritable."""
         self.path = path
-        require_writable(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._base = open_sqlite(path, KIND)
         with sqlite_errors(path):
-            # In autocommit mode, every transaction is explicit.
-            self._base = sqlite3.connect(path, isolation_level=None, timeout=0.0)
-        try:
-            with sqlite_errors(path):
-                self._prepare()
-        except BaseException:
-            self._base.close()
-            raise
-
-    def _prepare(self) -> None:
-        run = self._base.execute
-        self._base.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # damage is found by seals
-        run("PRAGMA locking_mode=EXCLUSIVE")  # the lock is held until the process ends, in whatever way
-        empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        application, layout = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if not empty and (application, layout) != (APPLICATION, LAYOUT):
-            raise not_a_journal(self.path, of_ours=application == APPLICATION)
-        run("PRAGMA page_size=16384")
-        # A commit survives the end of the process at once, and a crash of the machine after the log's next checkpoint.
-        run("PRAGMA journal_mode=WAL")
-        run("PRAGMA synchronous=NORMAL")
-        run("BEGIN IMMEDIATE")
-        if empty:
-            for statement in TABLES.split(";\n"):
-                run(statement)
-            run(f"PRAGMA application_id={APPLICATION}")
-            run(f"PRAGMA user_version={LAYOUT}")
-        run("COMMIT")
-        run("CREATE TEMP TABLE refused (image INTEGER PRIMARY KEY, error TEXT NOT NULL)")
+            self._base.execute("CREATE TEMP TABLE refused (image INTEGER PRIMARY KEY, error TEXT NOT NULL)")
 
     # ------------------------------------------------------------------------------------------- the plan
 

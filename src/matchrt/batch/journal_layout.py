@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from matchrt.batch.sqlite_file import FileKind
+
 LAYOUT = 3
 # Marks the file as ours (SQLite's application_id): "mrtj".
 APPLICATION = 0x6D72746A
 
 # files: what was known of the images of matched pairs. facts, files and failures hold JSON.
-TABLES = """
+_TABLES = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE images (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
 CREATE TABLE files (image INTEGER PRIMARY KEY, facts TEXT NOT NULL, seal BLOB NOT NULL);
@@ -16,6 +18,7 @@ CREATE UNIQUE INDEX pair_of_images ON pairs (min(first, second), max(first, seco
 CREATE TABLE matches (pair INTEGER PRIMARY KEY, data BLOB NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE failures (pair INTEGER PRIMARY KEY, error TEXT NOT NULL, seal BLOB NOT NULL);
 """
+KIND = FileKind(APPLICATION, LAYOUT, _TABLES.strip().split(";\n"))
 NAMED = """SELECT pairs.id, one.name, two.name FROM pairs
 JOIN images AS one ON one.id = pairs.first JOIN images AS two ON two.id = pairs.second"""
 REFUSED = "(pairs.first IN (SELECT image FROM refused) OR pairs.second IN (SELECT image FROM refused))"

@@ -84,8 +84,24 @@ class PairSource:
         for first, second in self.pairs():
             see(first)
             see(second)
-            digest.update(f"{first}\0{second}\n".encode("utf-8", "surrogateescape"))
+            digest.update(_line(first, second))
         return digest.hexdigest()
+
+    def unchanged(self, digest: str) -> Iterator[NamePair]:
+        """The pairs, as long as they are those of that digest: a list may be written again between two readings.
+
+        Errors: those of the module; pairs-changed, after the last pair.
+        """
+        found = hashlib.sha256()
+        for first, second in self.pairs():
+            found.update(_line(first, second))
+            yield first, second
+        if found.hexdigest() != digest:
+            raise MatchRTError(
+                "pairs-changed",
+                f"'{self.path}' was changed while the run began.",
+                "Wait until nothing writes to it, and run the command again.",
+            )
 
     def skipped(self) -> list[Skipped]:
         """What a folder holds that is not matched, and lines of a list that are comments but look like pairs.
@@ -93,6 +109,10 @@ class PairSource:
         Errors: those of the module.
         """
         return read_folder(self.path)[1] if self.path.is_dir() else commented_pairs(self.path, self.base)
+
+
+def _line(first: str, second: str) -> bytes:
+    return f"{first}\0{second}\n".encode("utf-8", "surrogateescape")
 
 
 class _Namer:

@@ -10,7 +10,8 @@ next one begins the mapping anew. A map that is there, and fits the database and
 | matchrt.json       | what the models are made of, and the numbers of `Model`                          |
 
 Errors: map-empty (COLMAP finds no two images to begin with), map-failed (its process ended before it was done),
-output-exists (the folder is there, and is no map that we wrote), output-unwritable, package-missing, package-version.
+map-busy (another process makes the same map), output-exists (the folder holds what we did not write),
+output-twice, output-unwritable, package-missing, package-version.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from matchrt._util.atomic import require_writable
 from matchrt.batch.colmap import python_path, reason_of, require_pycolmap
+from matchrt.batch.locks import locked_folder
 from matchrt.batch.options import ColmapOptions
 from matchrt.errors import MatchRTError
 
@@ -87,8 +89,11 @@ class MapWork:
     folder: Path
     mapper: Mapper = "incremental"
 
-    def check(self) -> None:
-        """Checks before any work that the map can be made and written. Errors: the module's, but map-*."""
+    def check(self, others: Iterable[Path] = ()) -> None:
+        """Checks before any work that the map can be made and written. Errors: the module's, but map-*.
+
+        others: all other files that the command writes. Error: output-twice, if one of them is in the map's folder.
+        """
         pycolmap = require_pycolmap(ColmapOptions())
         if not hasattr(pycolmap, f"{self.mapper}_mapping"):
             raise MatchRTError(
@@ -96,17 +101,31 @@ class MapWork:
                 f"pycolmap {pycolmap.__version__} has no {self.mapper} mapper.",
                 "Update it: pip install -U 'matchrt[colmap]'.",
             )
+        own = Path(os.path.realpath(self.folder))
+        for path in others:
+            if Path(os.path.realpath(path)).is_relative_to(own):
+                raise MatchRTError(
+                    "output-twice",
+                    f"'{path}' would be in the folder of the map, '{self.folder}', which is replaced as a whole.",
+                    "Choose another name.",
+                )
         require_writable(self.folder / FACTS)
         self._require_own()
 
     def _require_own(self) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            if self.folder.is_dir() and (self.folder / FACTS).is_file():
-                return
+        """Raises `output-exists` if making the map would replace what is not ours."""
+        if not self.folder.exists():
+            return
+        strange = self.folder.name if not self.folder.is_dir() else ""
+        if not strange:
+            entries = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+            ours = FACTS in entries
+            strange = next((name for name in entries if not (ours and (name == FACTS or name.isdecimal()))), "")
+        if strange:
             raise MatchRTError(
                 "output-exists",
-                f"'{self.folder}' exists already, and is no map that matchrt wrote.",
-                "Remove it, or choose another name.",
+                f"'{self.folder}' exists already, and matchrt did not write '{strange}' in it.",
+                "Move it away, or choose another name.",
             )
 
     def run(self, content: str, tell: Tell | None = None) -> MapReport:
@@ -120,32 +139,63 @@ class MapWork:
         kept = self._kept(state)
         if kept is not None:
             return kept
-        self._require_own()
-        part, old = (self.folder.with_name(f".{self.folder.name}.{what}") for what in ("part", "old"))
-        for left in (part, old):  # by a killed run
-            shutil.rmtree(left, ignore_errors=True)
+        part = self.folder.with_name(f".{self.folder.name}.part")
         try:
-            part.mkdir(parents=True)
-            copy = part / "database.db"
-            shutil.copyfile(self.database, copy)
-            images, models = self._mapped(copy, part, tell)
-            for left in part.glob("database.db*"):
-                left.unlink()
-            facts = {"state": state, "images": images, "models": [asdict(model) for model in models]}
-            (part / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            if self.folder.exists():
-                self.folder.rename(old)
-            part.rename(self.folder)
+            with locked_folder(part, wait=False) as held:
+                if not held:
+                    raise MatchRTError(
+                        "map-busy",
+                        f"Another process makes the map '{self.folder}'.",
+                        "Wait for it to end, and run the command again; the database is whole.",
+                    )
+                try:
+                    return self._made(state, part, tell)
+                except BaseException:
+                    shutil.rmtree(part, ignore_errors=True)
+                    raise
         except OSError as error:
-            raise MatchRTError(
-                "output-unwritable",
-                f"Cannot write '{self.folder}': {error.strerror or error}.",
-                "Choose a place with room that you may write to.",
-            ) from error
+            raise self._unwritable(error.strerror or str(error)) from error
+
+    def _made(self, state: dict[str, str], part: Path, tell: Tell | None) -> MapReport:
+        """Makes the map in `part`, whose lock this process has, and puts it in its place."""
+        self._put_back()
+        kept = self._kept(state)  # by a process that ended just now, or one that was killed
+        if kept is not None:
+            shutil.rmtree(part)
+            return kept
+        self._require_own()
+        for left in part.iterdir():  # by a killed run
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        copy = part / "database.db"
+        shutil.copyfile(self.database, copy)
+        images, models = self._mapped(copy, part, tell)
+        for left in part.glob("database.db*"):
+            left.unlink()
+        facts = {"state": state, "images": images, "models": [asdict(model) for model in models]}
+        (part / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        if self.folder.exists():
+            self.folder.rename(self._old)
+        try:
+            part.rename(self.folder)
         finally:
-            for left in (part, old):
-                shutil.rmtree(left, ignore_errors=True)
+            self._put_back()
         return MapReport(images, models, made=True)
+
+    @property
+    def _old(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.old")
+
+    def _put_back(self) -> None:
+        """Settles what a run leaves that ended between its renames: a map is put back, or removed if there is another.
+
+        Raises OSError.
+        """
+        if not self._old.exists():
+            return
+        if self.folder.exists():
+            shutil.rmtree(self._old, ignore_errors=True)
+        else:
+            self._old.rename(self.folder)
 
     def _kept(self, state: dict[str, str]) -> MapReport | None:
         try:
@@ -195,8 +245,17 @@ class MapWork:
         return int(answer["images"]), tuple(Model(**model) for model in answer["models"])
 
     def _failure(self, reason: str) -> MatchRTError:
+        if "disk is full" in reason or "disk I/O" in reason:
+            return self._unwritable(reason)
         return MatchRTError(
             "map-failed",
             f"COLMAP ended before '{self.folder}' was whole: {reason}.",
             "Run the command again: it only makes the map. The database is whole.",
+        )
+
+    def _unwritable(self, reason: str) -> MatchRTError:
+        return MatchRTError(
+            "output-unwritable",
+            f"Cannot write '{self.folder}': {reason}.",
+            "Choose a place with room that you may write to.",
         )

@@ -65,6 +65,7 @@ def _map(database: str, images: str, part: str, mapper: str, say: Any) -> dict[s
         folder = Path(part) / str(number)
         folder.mkdir()
         model.write(folder)
+        _require_whole(folder, model)
         facts.append(
             {
                 "registered": int(model.num_reg_images()),
@@ -75,6 +76,21 @@ def _map(database: str, images: str, part: str, mapper: str, say: Any) -> dict[s
         )
     shutil.rmtree(work, ignore_errors=True)
     return {"images": count, "models": facts}
+
+
+def _require_whole(folder: Path, model: Any) -> None:
+    """Raises OSError if a model that was written is not the one that is read back: COLMAP does not tell a full disk."""
+    import pycolmap
+
+    def facts(one: Any) -> tuple[int, ...]:
+        return one.num_reg_images(), one.num_points3D(), one.compute_num_observations(), one.num_cameras()
+
+    try:
+        whole = facts(pycolmap.Reconstruction(folder)) == facts(model)
+    except Exception:  # COLMAP raises what its parts happen to raise for a file that is cut off
+        whole = False
+    if not whole:
+        raise OSError("the disk is full or failing, and a model cannot be read back")
 
 
 def _end_with_parent() -> None:

@@ -7,9 +7,7 @@ there is no such file.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from matchrt.batch.colmap import ColmapOutput
 from matchrt.batch.format import OutputFormat
 from matchrt.batch.hloc import HlocOutput
 from matchrt.batch.journal import Journal
+from matchrt.batch.locks import locked_folder
 from matchrt.batch.options import OutputOptions
 from matchrt.batch.parquet import ParquetOutput
 from matchrt.errors import MatchRTError
@@ -38,28 +37,6 @@ def format_of(path: Path) -> OutputFormat:
     if found is None:
         raise MatchRTError("output-format", f"'{path}' has no known suffix.", f"Use one of {', '.join(FORMATS)}.")
     return found
-
-
-@contextmanager
-def _one_writer(folder: Path) -> Iterator[None]:
-    """Waits until no other process writes an output in this folder: two journals may have the same output.
-
-    Where the system or the file system has no such locks, there is no waiting.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-
-        handle = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -143,7 +120,7 @@ class Output:
 
     def write(self, journal: Journal, root: Path) -> None:
         """Writes all files atomically. root: folder of the images. Errors: those of the format, output-unwritable."""
-        with _one_writer(self.path.parent):
+        with locked_folder(self.path.parent, wait=True):  # two journals may have the same output
             self.require_own(journal)
             by_name = journal.refused()
             journal.mark_written(self._key, "begun")  # from now on the files are ours, even if this run is killed

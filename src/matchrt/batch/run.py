@@ -148,14 +148,15 @@ def match_pairs(
     """Matches the pairs that have no result yet and writes the output. Returns a report and the first 100 failures.
 
     If the process is killed at any moment, the next call goes on after the last commit.
-    plan: that of `plan_of`. match: yields results for pairs, in any order. tell: called after every result.
+    plan: that of `plan_of`, which has the digest of the pairs. match: yields results for pairs, in any order.
+    tell: called after every result.
     begun: called with the numbers of pairs before any is matched.
     Errors: those of `journal`, `output` and `match`; matches-name if no image has a name that the output can hold;
-    image-changed if images go on changing while they are matched.
+    image-changed if images go on changing while they are matched; pairs-changed if the list does.
     """
     start = time.perf_counter()
     with Journal(run.journal_path) as journal:
-        journal.begin(plan, run.source.pairs())
+        journal.begin(plan, run.source.unchanged(plan["pairs"]))
         run.output.require_own(journal)
         mended = journal.mend()
         changed = _forget_changed(journal, run.source.base)

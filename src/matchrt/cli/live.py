@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 EPILOG = "Example: matchrt live video.mp4 --output matches.mp4 --jsonl frames.jsonl"
 _LOG_SECONDS = 60.0
 _SHOWN = 10
+# A stream ends by itself after its --timeout, if its protocol keeps to it.
+_GRACE_SECONDS = 5.0
 
 
 def live(
@@ -111,12 +113,12 @@ def live(
     from matchrt.live.keyframes import Policy, Tracker
     from matchrt.live.matching import Camera, FramePairing
     from matchrt.live.motion import read_camera
+    from matchrt.live.opening import open_within
     from matchrt.live.run import RunOptions, run_live
     from matchrt.live.source import open_feed
     from matchrt.runtime.matcher import Matcher
 
-    # FFmpeg would print addresses, with their passwords, and what the errors below say in words.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    _keep_opencv_quiet()
     policy = Policy.parse(keyframe)
     camera = Camera(None if intrinsics is None else read_camera(intrinsics), threshold)
     _check_outputs(source, output, jsonl, as_json)
@@ -136,7 +138,10 @@ def live(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(_stopped_by_signals())
         matcher = stack.enter_context(Matcher(engine, options, store_at(store)))
-        feed = open_feed(source, timeout, int(max_megapixels * 1e6))
+        most = int(max_megapixels * 1e6)
+        feed = open_within(lambda: open_feed(source, timeout, most), source, timeout + _GRACE_SECONDS, stop)
+        if feed is None:
+            raise KeyboardInterrupt
         shown = None if page is None else _open_page(page, host, viewers, stack)
         pairing = FramePairing(matcher, camera)
         outcome = run_live(
@@ -148,6 +153,18 @@ def live(
             stack.enter_context(_progress(feed.total if frames is None else frames)),
         )
     return _print(outcome, pairing.whole_pairs, output, as_json, quiet)
+
+
+def _keep_opencv_quiet() -> None:
+    """FFmpeg would print addresses, with their passwords, and OpenCV a line for each frame that it cannot write.
+
+    The errors say it in words.
+    """
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _check_outputs(source: str, output: Path | None, jsonl: Path | None, as_json: bool) -> None:

@@ -43,8 +43,9 @@ from matchrt.cli.pairing import (
     RetrievalEngineOption,
     RunPairing,
     chosen_json,
+    pairing_options,
     print_chosen,
-    require_no_window,
+    reading_options,
 )
 from matchrt.cli.run_summary import check_page, print_graph, print_map
 from matchrt.errors import MatchRTError
@@ -193,8 +194,7 @@ def match_many(
     from matchrt.batch.merging import MergeOptions
     from matchrt.batch.options import ColmapOptions, OutputOptions
     from matchrt.batch.output import Output
-    from matchrt.batch.pairing.options import PairingOptions
-    from matchrt.batch.run import BatchRun, run_places
+    from matchrt.batch.run import BatchRun, journal_of, run_places
     from matchrt.runtime.engine_file import read_engine
 
     if ray and (feature_cache is not None or feature_spill is not None):
@@ -214,23 +214,14 @@ def match_many(
     chosen, pairing, beside = None, None, () if report is None else (report,)
     if by is not None or loop:
         chosen_by = By.window if by is None else by
-        require_no_window(chosen_by, window, loop)
-        span = PairingOptions.window if window is None else window
-        wanted = PairingOptions(chosen_by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
+        wanted = pairing_options(chosen_by, window, loop, neighbours, max_distance, max_seconds, min_similarity)
         pairing = RunPairing.of(pairs, root, output, wanted)
         beside = (*beside, *pairing.files)
+    if mapping is not None:
+        mapping.check((*written.files, written.failed, journal_of(written, journal), *beside))
+    if pairing is not None:
         pairing.require_apart(run_places(written, journal, beside))
-        reading = matcher_options(
-            resize=None,
-            min_score=None,
-            sample=None,
-            seed=0,
-            ignore_exif=ignore_exif,
-            max_megapixels=max_megapixels,
-            threads=threads,
-            device=None,
-            backend=None,
-        )
+        reading = reading_options(ignore_exif, max_megapixels, threads)
         chosen = pairing.choose(
             Retrieval(retrieval_engine, pairing.descriptors, reading, store_at(store), workers), as_json
         )
@@ -279,7 +270,7 @@ class Extras(NamedTuple):
 def _map_work(
     folder: Path | None, output: Output, images: Path, mapper: MapperChoice, unverified: bool
 ) -> MapWork | None:
-    """The map to make of the output; None for none. Errors: usage, output-exists, output-unwritable, package-*."""
+    """The map to make of the output; None for none. Error: usage."""
     from matchrt.batch.mapping import MapWork
 
     if folder is None:
@@ -290,9 +281,7 @@ def _map_work(
             "--map needs a COLMAP database with two-view geometries.",
             "Name an --output with the suffix .db, and leave --no-verify out.",
         )
-    work = MapWork(output.path, images if images.is_dir() else images.parent, folder, mapper.value)
-    work.check()
-    return work
+    return MapWork(output.path, images if images.is_dir() else images.parent, folder, mapper.value)
 
 
 def _mapped(work: MapWork, output: Output, quiet: bool) -> tuple[MapWork, MapReport]:

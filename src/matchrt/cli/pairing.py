@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matchrt.cli.completion import engine_names
+from matchrt.cli.options import StretchChoice, matcher_options
 from matchrt.cli.output import error_json, progress_of, stderr, stdout
 from matchrt.errors import MatchRTError
 
@@ -60,10 +61,44 @@ RetrievalEngineOption = Annotated[
 ]
 
 
-def require_no_window(by: By, window: int | None, loop: bool) -> None:
-    """Raises `usage` if options of the window are given with another way."""
+def pairing_options(
+    by: By,
+    window: int | None,
+    loop: bool,
+    neighbours: int,
+    max_distance: float,
+    max_seconds: float | None,
+    min_similarity: float,
+) -> PairingOptions:
+    """The options of both commands. Errors: pairs-option; usage, if options of the window are given without it."""
+    from matchrt.batch.pairing.options import PairingOptions
+
     if by is not By.window and (loop or window is not None):
         raise MatchRTError("usage", f"--window or --loop is given with --by {by.value}.", "Leave one of them out.")
+    span = PairingOptions.window if window is None else window
+    return PairingOptions(by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
+
+
+def reading_options(
+    ignore_exif: bool,
+    max_megapixels: float,
+    threads: int | None,
+    device: str | None = None,
+    backend: str | None = None,
+) -> MatcherOptions:
+    """How images are read that are only described. Errors: those of `matcher_options`."""
+    return matcher_options(
+        resize=None,
+        min_score=None,
+        sample=None,
+        seed=0,
+        ignore_exif=ignore_exif,
+        max_megapixels=max_megapixels,
+        stretch=StretchChoice.none,
+        threads=threads,
+        device=device,
+        backend=backend,
+    )
 
 
 @dataclass(frozen=True)
@@ -179,7 +214,10 @@ def chosen_json(chosen: Chosen) -> dict[str, object]:
         "described_now": chosen.described,
         "describing_seconds": round(chosen.seconds, 3),
         "skipped": [vars(item) for item in chosen.skipped],
-        "failures": [{"image": readable(name), "error": error_json(error)} for name, error in chosen.failed.items()],
+        "failures": [
+            {"image": readable(name), "error": {what: readable(text) for what, text in error_json(error).items()}}
+            for name, error in chosen.failed.items()
+        ],
     }
 
 

@@ -14,9 +14,7 @@ from matchrt.cli.options import (
     JsonOption,
     MaxMegapixelsOption,
     StoreOption,
-    StretchChoice,
     WindowOption,
-    matcher_options,
     store_at,
 )
 from matchrt.cli.output import print_json, print_written
@@ -31,8 +29,9 @@ from matchrt.cli.pairing import (
     RetrievalEngineOption,
     choose,
     chosen_json,
+    pairing_options,
     print_chosen,
-    require_no_window,
+    reading_options,
 )
 
 EPILOG = "Example: matchrt pairs images --by retrieval --neighbours 20 --output pairs.txt"
@@ -71,29 +70,15 @@ def pairs(
     """
     from matchrt._util.atomic import require_writable
     from matchrt.batch.pairing.choose import images_of
-    from matchrt.batch.pairing.options import PairingOptions
     from matchrt.batch.places import Places
 
-    require_no_window(by, window, loop)
-    span = PairingOptions.window if window is None else window
-    options = PairingOptions(by.value, neighbours, span, loop, max_distance, max_seconds, min_similarity)
+    options = pairing_options(by, window, loop, neighbours, max_distance, max_seconds, min_similarity)
     kept_in = descriptors or output.with_name(f"{output.name}.descriptors")
     require_writable(output)
     check = Places(kept_in, [output]).image_check(images)
     for name in images_of(images).names:
         check(name)
-    matching = matcher_options(
-        resize=None,
-        min_score=None,
-        sample=None,
-        seed=0,
-        ignore_exif=ignore_exif,
-        max_megapixels=max_megapixels,
-        stretch=StretchChoice.none,
-        threads=threads,
-        device=device,
-        backend=backend,
-    )
+    matching = reading_options(ignore_exif, max_megapixels, threads, device, backend)
     retrieval = Retrieval(engine, kept_in, matching, store_at(store), workers)
     chosen = choose(images, options, output, retrieval, as_json)
     if as_json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from matchrt.errors import MatchRTError
@@ -37,20 +38,45 @@ class Arrival(Protocol):
 
 
 class InTurn:
-    """Every frame of a feed, read when it is asked for."""
+    """Every frame of a feed, read when it is asked for, by a thread: a read may hang where the file is on a network."""
 
     dropped = 0
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._read: SimpleQueue[Frame | Exception | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._read_all, name="matchrt-live-source", daemon=True)
+        self._thread.start()
 
     def next(self, stop: threading.Event) -> Frame | None:
-        """The next frame; None at the end. Errors: those of the feed."""
-        return None if stop.is_set() else self._feed.read()
+        """The next frame; None at the end, or once `stop` is set. Errors: those of the feed."""
+        if not stop.is_set():
+            self._asked.put(True)
+        while not stop.is_set():
+            try:
+                found = self._read.get(timeout=_STEP_SECONDS)
+            except Empty:
+                continue
+            if isinstance(found, Exception):
+                raise found
+            return found
+        return None
 
     def close(self) -> None:
-        """Closes the feed. Raises nothing."""
-        self._feed.close()
+        """Ends the thread, which closes the feed. Raises nothing."""
+        self._asked.put(False)
+        self._thread.join(_JOIN_SECONDS)
+
+    def _read_all(self) -> None:
+        try:
+            while self._asked.get():
+                try:
+                    self._read.put(self._feed.read())
+                except Exception as error:
+                    self._read.put(error)
+        finally:
+            self._feed.close()
 
 
 class Newest:

@@ -21,6 +21,8 @@ from matchrt.runtime.decoding.values import UInt8Array
 _USUAL_FPS, _MOST_FPS = 25.0, 1000.0
 # A file may have this share of its frames and this number of frames less than it says; more is missing.
 _MISSING_SHARE, _MISSING_FRAMES = 0.1, 5
+# Frames in a row that cannot be decoded, after which others are looked for no more.
+_MOST_DAMAGED = 250
 
 
 class Capture:
@@ -29,28 +31,67 @@ class Capture:
     capture: that is open.
     name: the source in words.
     live: whether frames come whether they are read or not.
+    on_disk: whether it is a file here, in which one may read on after a frame that cannot be decoded. Elsewhere each
+        try would take the time after which a stream counts as stalled.
     """
 
-    def __init__(self, capture: Any, name: str, *, live: bool) -> None:
-        self._capture, self.name, self.live = capture, name, live
+    def __init__(self, capture: Any, name: str, *, live: bool, on_disk: bool = False) -> None:
+        self._capture, self.name, self.live, self._on_disk = capture, name, live, on_disk
         fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = float(fps) if math.isfinite(fps) and 0 < fps <= _MOST_FPS else _USUAL_FPS
         self.total = None if live or not 0 < count < 2**40 else int(count)
         self._next, self._start = 0, time.perf_counter()
+        # Frames that cannot be decoded, by number, and the pixels of the one after them, which was read to know it.
+        self._ahead: tuple[int, Any] | None = None
 
     def read(self) -> Frame | None:
-        """Waits for the next frame; None at the end of a file. Errors: live-ended."""
+        """Waits for the next frame; None at the end of a file. Error: live-ended.
+
+        A frame of a file that cannot be decoded has no pixels, if others follow it.
+        """
+        if self._ahead is None:
+            pixels = self._decoded()
+            if pixels is not None:
+                return self._frame(pixels)
+            if not self._looked_ahead():
+                self._require_end()
+                return None
+        return self._from_ahead()
+
+    def _decoded(self) -> Any:
         try:
             good, pixels = self._capture.read()
         except cv2.error:
-            good, pixels = False, None
-        if not good or pixels is None or not pixels.size:
-            self._require_end()
             return None
+        return pixels if good and pixels is not None and pixels.size else None
+
+    def _looked_ahead(self) -> bool:
+        """Whether a file has a frame that can be decoded after one that cannot."""
+        left = _MOST_DAMAGED if self.total is None else min(self.total - self._next - 1, _MOST_DAMAGED)
+        for damaged in range(1, left + 1) if self._on_disk else ():
+            pixels = self._decoded()
+            if pixels is not None:
+                self._ahead = damaged, pixels
+                return True
+        return False
+
+    def _from_ahead(self) -> Frame:
+        """One of the frames that cannot be decoded, or the one after them."""
+        assert self._ahead is not None
+        damaged, pixels = self._ahead
+        self._ahead = (damaged - 1, pixels) if damaged else None
+        return self._frame(None if damaged else pixels)
+
+    def _frame(self, pixels: Any) -> Frame:
         index, arrived = self._next, time.perf_counter()
         self._next += 1
-        seconds = arrived - self._start if self.live else index / self.fps
-        return Frame(index, seconds, arrived, f"frame {index}", _rgb(pixels))
+        seconds, name = arrived - self._start if self.live else index / self.fps, f"frame {index}"
+        if pixels is not None:
+            return Frame(index, seconds, arrived, name, _rgb(pixels))
+        problem = MatchRTError(
+            "image-truncated", f"Frame {index} of '{self.name}' cannot be decoded.", "Copy or record the video again."
+        )
+        return Frame(index, seconds, arrived, name, None, problem)
 
     def close(self) -> None:
         """Frees the camera or file. Raises nothing."""
@@ -60,6 +101,10 @@ class Capture:
         if self.live:
             raise MatchRTError(
                 "live-ended", f"'{self.name}' gave no more frames after {self._next}.", "Check the camera or stream."
+            )
+        if not self._next:
+            raise MatchRTError(
+                "live-ended", f"'{self.name}' has no frame that can be decoded.", "Copy or record it again."
             )
         if self.total is None or self._next >= self.total * (1 - _MISSING_SHARE) - _MISSING_FRAMES:
             return
@@ -99,7 +144,7 @@ def open_file(path: Path) -> Capture:
             f"'{path}' cannot be read as a video: it is of another kind, damaged, or not allowed to be read.",
             "Convert it to MP4 (H.264), or name a folder for images.",
         )
-    return Capture(capture, str(path), live=False)
+    return Capture(capture, str(path), live=False, on_disk=True)
 
 
 def open_address(address: str, timeout: float) -> Capture:

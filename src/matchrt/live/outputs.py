@@ -6,11 +6,13 @@ Errors: output-format, output-unwritable.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +26,8 @@ CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 TIMED_FPS = 10.0
 # Pictures that one frame may be repeated: after a gap the video goes on at once.
 _MOST_REPEATS = 100
+# cv2 does not tell that it could not write. So the disk is looked at, while there is room to end the file.
+_ROOM, _ROOM_EVERY = 4 << 20, 10
 
 
 def require_video_suffix(path: Path) -> None:
@@ -49,8 +53,8 @@ class VideoFile:
 
     @property
     def begun(self) -> bool:
-        """Whether any picture came. Raises nothing."""
-        return self._shape != (0, 0)
+        """Whether any picture was written. Raises nothing."""
+        return self._written > 0
 
     def add(self, picture: UInt8Array, seconds: float) -> None:
         """Adds a picture, uint8 RGB [h, w, 3] of always one size, that was seen at that time.
@@ -76,9 +80,12 @@ class VideoFile:
         if self._writer is None:
             return False
         if self._before is not None:
-            self._write(self._before)
+            self._writer.write(self._before)  # there was room for it when the one before was written
+            self._written += 1
         self._writer.release()
         self._writer = None
+        if not self._written:
+            return False
         # cv2 reports no failure to write, such as a full disk.
         check = cv2.VideoCapture(str(self._path))
         found = int(check.get(cv2.CAP_PROP_FRAME_COUNT)) if check.isOpened() else 0
@@ -92,9 +99,12 @@ class VideoFile:
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         self._writer = cv2.VideoWriter(str(self._path), code, self._fps, self._shape[::-1])
         if not self._writer.isOpened():
+            self._writer, self._shape = None, (0, 0)
             raise self._failed("OpenCV cannot write such a video here")
 
     def _write(self, bgr: UInt8Array) -> None:
+        if self._written % _ROOM_EVERY == 0 and shutil.disk_usage(self._path.parent).free < _ROOM:
+            raise self._failed("the disk is full")
         self._writer.write(bgr)
         self._written += 1
 
@@ -135,22 +145,37 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own: IO[str] | None = None
+        self._own: FileIO | None = None
+        self._whole = 0  # bytes of the lines so far
         if str(path) != "-":
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._own = path.open("w", encoding="utf-8")
+                self._own = FileIO(path, "w")
             except (OSError, ValueError) as error:
                 raise self._failed(error) from error
 
     def add(self, line: dict[str, Any]) -> None:
-        """Writes a line. Error: output-unwritable."""
-        stream = self._own or sys.stdout
+        """Writes a line; one for which there is no room is taken back. Error: output-unwritable."""
+        text = json.dumps(line, allow_nan=False) + "\n"
         try:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
-            stream.flush()
+            if self._own is None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            else:
+                self._add(self._own, text.encode())
         except OSError as error:
             raise self._failed(error) from error
+
+    def _add(self, file: FileIO, data: bytes) -> None:
+        done = 0
+        try:
+            while done < len(data):
+                done += file.write(data[done:])
+        except OSError:
+            with suppress(OSError):
+                file.truncate(self._whole)
+            raise
+        self._whole += len(data)
 
     def close(self) -> None:
         """Closes the file. Raises nothing: every line was written before."""

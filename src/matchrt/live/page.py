@@ -56,6 +56,8 @@ class Page:
                 f"Port {port} or {viewers} viewers is out of range.",
                 "Use a port up to 65535.",
             )
+        if not host:  # to the system, it is every address
+            raise MatchRTError("option-range", "The address of the page is empty.", "Use 127.0.0.1 or another address.")
         self._host, self._limit = host, viewers
         self._viewers = 0
         self._number, self._jpeg, self._status = 0, b"", b"{}"

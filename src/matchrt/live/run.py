@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,29 +70,41 @@ def run_live(
     """Takes a video's frames until it ends, `stop` is set, or an error ends it, and finishes the files.
 
     feed: is closed at the end. tell: is called after each frame. What ends a run early is in the outcome: live-*,
-    output-*, image-* and those of the engine. Error: output-unwritable if the video cannot be finished.
+    output-*, image-* and those of the engine. Error: output-unwritable if a file cannot be begun.
     """
     options, stop = options or RunOptions(), stop or threading.Event()
     report, timed = Report(feed.name), feed.live or options.realtime
     error: MatchRTError | None = None
-    video: VideoFile | None = None
+    gone: SystemExit | None = None
+    written = False
     with ExitStack() as stack:
         arrival = arrival_of(feed, realtime=options.realtime, timeout=options.timeout)
         stack.callback(arrival.close)
-        if options.output is not None:
-            video = stack.enter_context(video_file(options.output, feed.fps, timed=timed))
         lines = None
         if options.jsonl is not None:
             lines = JsonLines(options.jsonl)
             stack.callback(lines.close)
-        sinks = _Sinks(painter, tracker, video, lines, options.page)
         try:
-            _take_all(arrival, tracker, sinks, report, stop, tell, options.most_frames)
-        except MatchRTError as found:
-            error = found
-        report.dropped = arrival.dropped
-        report.end()
-    return Outcome(report, stop.is_set(), error, video is not None and video.begun)
+            with _video(options.output, feed.fps, timed=timed) as video:
+                sinks = _Sinks(painter, tracker, video, lines, options.page)
+                try:
+                    _take_all(arrival, tracker, sinks, report, stop, tell, options.most_frames)
+                except MatchRTError as found:
+                    error = found
+                except SystemExit as found:  # whoever read the lines has gone; the video is finished before we go
+                    gone = found
+                report.dropped = arrival.dropped
+                report.end()
+            written = video is not None and video.begun
+        except MatchRTError as found:  # the video cannot be finished
+            error = error or found
+    if gone is not None:
+        raise gone
+    return Outcome(report, stop.is_set(), error, written)
+
+
+def _video(path: Path | None, fps: float, *, timed: bool) -> AbstractContextManager[VideoFile | None]:
+    return nullcontext() if path is None else video_file(path, fps, timed=timed)
 
 
 def _take_all(

@@ -54,6 +54,24 @@ def test_place_and_time_are_read(tmp_path: Path) -> None:
     assert found.seconds == pytest.approx(1709200801.25)
 
 
+def test_what_is_damaged_gives_way_to_what_is_not(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    image = PILImage.new("RGB", (32, 24))
+    exif = image.getexif()
+    exif[0x0132] = "2024:02:29 12:00:01"
+    exif.get_ifd(EXIF)[0x9003] = "    :  :     :  :  "
+    exif.get_ifd(GPS).update({1: "N", 2: (33.0, 0.0, 0.0), 3: "E", 4: (15.0, 0.0, 0.0), 6: 4294967295.0})
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_taken(tmp_path / "a.jpg") == Taken((33.0, 15.0, 0.0), 1709208001.0)
+    data, dice = (tmp_path / "a.jpg").read_bytes(), np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in dice.integers(20, 300, 4):
+            damaged[place] = dice.integers(256)
+        (tmp_path / "b.jpg").write_bytes(damaged)
+        read_taken(tmp_path / "b.jpg")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     "gps",
     [
@@ -117,9 +135,32 @@ def test_metres_are_metres() -> None:
 
 
 def test_times_give_neighbours_in_time() -> None:
-    taken = [Taken(seconds=time) for time in (100.0, 0.0, 103.0, 50.0)] + [Taken()]
+    taken = [Taken(seconds=time) for time in (100.0, 0.0, 103.0, 51.0)] + [Taken()]
     assert pairs_by_time(taken, 1, None) == [(0, 2), (0, 3), (1, 3)]
     assert pairs_by_time(taken, 3, 10.0) == [(0, 2)]
+
+
+def test_one_wrong_clock_or_place_spoils_no_neighbours() -> None:
+    """A camera whose clock began at 1980, and a place on the other side of the Earth, make all numbers large."""
+    chain = [(number, number + 1) for number in range(39)]
+    seconds = [1.7e9 + 3 * number + 0.01 * number**2 for number in range(40)]  # the one before is nearest
+    assert pairs_by_time([Taken(seconds=time) for time in [*seconds, 3.2e8]], 1, 100.0) == chain
+    steps = [0.05 * number + 0.001 * number**2 for number in range(20)]  # metres, as above
+    places = [Taken((48.0, 11.0 + step / 74_600, 0.0)) for step in steps] + [Taken((-40.0, -170.0, 0.0))]
+    assert pairs_by_place(places, 1, 5.0) == chain[:19]
+
+
+def test_equal_times_are_told_apart_by_the_images_order() -> None:
+    """EXIF counts whole seconds: of a burst, the first two images must not be everybody's neighbours."""
+    burst = [Taken(seconds=5.0)] * 6
+    assert pairs_by_time(burst, 1, None) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+    assert max(j - i for i, j in pairs_by_time(burst, 2, 0.0)) == 2
+
+
+def test_equal_images_have_the_similarity_one() -> None:
+    rows = _descriptors(50).repeat(2, 0).astype(np.float16).astype(np.float32)  # as they are kept
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert pairs_by_similarity(rows, 3, 1.0) == [(number, number + 1) for number in range(0, 100, 2)]
 
 
 def _descriptors(count: int) -> np.ndarray:

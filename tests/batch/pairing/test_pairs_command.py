@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -89,6 +90,31 @@ def test_window_and_mistakes(cli: CommandLine, folder: Path, tmp_path: Path) -> 
     (tmp_path / "text").write_text("no database of ours, and long enough to be looked at" * 9, encoding="utf-8")
     cli.fails("journal-format", "pairs", folder, "--output", listing, *ENGINE, "--descriptors", tmp_path / "text")
     assert "Example: matchrt pairs" in cli("pairs", "--help").out
+
+
+def test_why_no_pair_is_left(cli: CommandLine, folder: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("0 a.png", "1 a.png"):
+        (few / name).write_bytes((folder / name).read_bytes())
+    command = ("pairs", few, "--output", tmp_path / "p.txt", *ENGINE)
+    assert "--min-similarity" in cli.fails("pairs-empty", *command, "--min-similarity", "1").err
+    (few / "2 a.png").write_bytes((few / "1 a.png").read_bytes())
+    assert cli(*command, "--min-similarity", 1, "--json").json["pairs"] == 1  # equal images
+    for path in sorted(few.iterdir())[1:]:
+        path.write_bytes(path.read_bytes()[:300])
+    assert "2 of its 3 images" in cli.fails("pairs-empty", *command).err
+
+
+def test_names_that_are_not_utf8_are_valid_json(cli: CommandLine, folder: Path, tmp_path: Path) -> None:
+    strange = os.fsencode(folder) + b"/\xff.png"
+    try:
+        Path(os.fsdecode(strange)).write_bytes((folder / "0 a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    ran = cli("pairs", folder, "--by", "window", "--output", tmp_path / "p.txt", "--json")
+    assert ran.code == 2 and "\\ud" not in ran.out
+    ran.json["failures"][0]["error"]["message"].encode()
 
 
 def test_match_many_chooses_and_reports(cli: CommandLine, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ from support.pictures import shifted_pair, texture
 
 from matchrt import Features, Matcher, MatcherOptions, Matches, MatchRTError
 from matchrt.manifest import manifest_path
-from matchrt.manifest.split import split_folder
+from matchrt.manifest.split import FEATURES, MATCH, PartFacts, SplitManifest, part_path, split_folder
 from matchrt.runtime.bundled import bundled_path
 from matchrt.runtime.engine_file import read_engine
 from matchrt.runtime.opening import open_session
+from matchrt.runtime.split.parts import open_parts
+from matchrt.store import EngineStore
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 SIZE = MatcherOptions(resize=256, threads=1)
@@ -148,3 +151,49 @@ def test_a_damaged_description_of_parts_is_an_error(tmp_path: Path, text: str, c
         with pytest.raises(MatchRTError) as caught:
             matcher.features(texture(128, 128))
         assert caught.value.code == code
+
+
+def _with_parts(folder: Path, model: str) -> Path:
+    """A copy of a bundled engine with its parts beside it."""
+    engine = folder / "own.onnx"
+    split_folder(engine).mkdir(parents=True)
+    shutil.copy(bundled_path(model), engine)
+    shutil.copy(manifest_path(bundled_path(model)), manifest_path(engine))
+    whole = read_engine(str(engine), EngineStore(folder))
+    parts = open_parts(whole)
+    for name, part in zip((FEATURES, MATCH), parts, strict=True):
+        part_path(engine, name).write_bytes(part.data)
+    first, second = (
+        PartFacts(part.manifest.engine_sha256, len(part.data), "0" * 64, part.manifest.inputs, part.manifest.outputs)
+        for part in parts
+    )
+    SplitManifest(whole.manifest.engine_sha256, first, second).write(split_folder(engine))
+    return engine
+
+
+@pytest.mark.parametrize("part", [FEATURES, MATCH])
+def test_parts_of_different_builds_are_refused(tmp_path: Path, part: str) -> None:
+    engine, other = (_with_parts(tmp_path / name, name) for name in ("loftr-lite", "eloftr-lite"))
+    image = texture(128, 128)
+    with Matcher(engine, SIZE) as whole:
+        assert len(whole.match_features(whole.features(image), whole.features(image)))
+    shutil.copy(part_path(other, part), part_path(engine, part))
+    told, theirs = (split_folder(path) / "split.json" for path in (engine, other))
+    mixed = json.loads(told.read_text()) | {part: json.loads(theirs.read_text())[part]}
+    told.write_text(json.dumps(mixed))
+    with Matcher(engine, SIZE) as matcher, pytest.raises(MatchRTError) as caught:
+        matcher.features(image)
+    assert caught.value.code == "manifest-invalid" and "one build" in caught.value.message
+
+
+def test_parts_in_each_others_place_are_refused(tmp_path: Path) -> None:
+    engine = _with_parts(tmp_path, "loftr-lite")
+    paths = [part_path(engine, part) for part in (FEATURES, MATCH)]
+    for path, data in zip(paths, [path.read_bytes() for path in reversed(paths)], strict=True):
+        path.write_bytes(data)
+    told = split_folder(engine) / "split.json"
+    facts = json.loads(told.read_text())
+    told.write_text(json.dumps(facts | {FEATURES: facts[MATCH], MATCH: facts[FEATURES]}))
+    with Matcher(engine, SIZE) as matcher, pytest.raises(MatchRTError) as caught:
+        matcher.features(texture(128, 128))
+    assert caught.value.code == "manifest-invalid"

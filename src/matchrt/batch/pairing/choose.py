@@ -7,7 +7,7 @@ package-missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -126,7 +126,7 @@ def write_chosen(
     ahead = iter(pairs)
     first = next(ahead, None)
     if first is None:
-        raise no_pairs(images.folder, images.skipped)
+        raise _none_left(images, failed)
     with atomic_path(output) as part, part.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for i, j in chain([first], ahead):
             lines.write(f"{_quoted(below + images.names[i])} {_quoted(below + images.names[j])}\n")
@@ -134,6 +134,18 @@ def write_chosen(
     computed, seconds = (None, 0.0) if described is None else (described.computed, described.seconds)
     count = len(images.names) + len(images.failed)
     return Chosen(count, pairs.count, [*alone, *images.failed], failed, images.skipped, computed, seconds)
+
+
+def _none_left(images: FolderImages, failed: Mapping[str, MatchRTError]) -> MatchRTError:
+    """The error (pairs-empty) where the way of choosing leaves no pair. It is not raised here."""
+    count, lost = len(images.names), [name for name in images.names if name in failed]
+    if count - len(lost) < 2:
+        why = f"{len(lost)} of its {count} images cannot be read; '{readable(lost[0])}': {failed[lost[0]].message}"
+        remedy = failed[lost[0]].remedy
+    else:
+        why = f"no two of its {count} images are as near or as much alike as the options ask for."
+        remedy = "Allow more by --max-distance, --max-seconds or --min-similarity."
+    return MatchRTError("pairs-empty", f"'{images.folder}' gives no pair of images: {why}", remedy)
 
 
 def _by_order(images: FolderImages, options: PairingOptions) -> Iterable[IndexPair]:

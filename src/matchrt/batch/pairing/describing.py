@@ -36,6 +36,7 @@ LONG_SIDE = 320
 _COMMIT_IMAGES, _COMMIT_SECONDS = 64, 1.0
 # Images and vectors of each that the vocabulary is made of.
 _WORD_IMAGES, _WORD_VECTORS, _SEED = 64, 256, 0
+_LEAST = 1e-9
 
 Tell = Callable[[int, int], None]
 
@@ -100,7 +101,7 @@ def describe_folder(
     width = len(next(iter(found.values()))[1]) if found else 1
     values = np.zeros((len(names), width), np.float32)
     for number, (_, descriptor) in found.items():
-        values[number] = descriptor
+        values[number] = descriptor / max(float(np.linalg.norm(descriptor)), _LEAST)  # half precision has changed it
     return Descriptors(values, failed, len(waiting), time.perf_counter() - start)
 
 

@@ -9,7 +9,6 @@ Errors: journal-busy, journal-format, journal-failed, journal-damaged (see `jour
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
@@ -18,18 +17,19 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from matchrt._util.atomic import require_writable
-from matchrt.batch.journal_errors import not_a_journal, sqlite_errors
+from matchrt.batch.journal_errors import Named, sqlite_errors
 from matchrt.batch.results import ImageFacts
 from matchrt.batch.seals import seal
+from matchrt.batch.sqlite_file import FileKind, open_sqlite
 
-# Marks the file as ours (SQLite's application_id): "mrtd".
-_APPLICATION, _LAYOUT = 0x6D727464, 1
+_NAMED = Named("file of descriptors", "--descriptors (in match-many another --output)", "describe the images")
 _TABLES = (
     """CREATE TABLE descriptors (name BLOB PRIMARY KEY, made_by TEXT NOT NULL, facts TEXT NOT NULL,
     data BLOB NOT NULL, seal BLOB NOT NULL)""",
     "CREATE TABLE words (made_by TEXT PRIMARY KEY, count INTEGER NOT NULL, data BLOB NOT NULL, seal BLOB NOT NULL)",
 )
+# The mark is "mrtd".
+_KIND = FileKind(0x6D727464, 1, _TABLES, _NAMED)
 
 Float32Array = npt.NDArray[np.float32]
 Described = tuple[ImageFacts, Float32Array]
@@ -40,40 +40,13 @@ class DescriptorStore:
 
     def __init__(self, path: Path, made_by: str) -> None:
         """Opens the file, or makes an empty one. made_by: digest of the engine and options. Errors: the module's."""
-        require_writable(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._made_by = path, made_by
-        with sqlite_errors(path):
-            self._base = sqlite3.connect(path, isolation_level=None, timeout=0.0)
-        try:
-            with sqlite_errors(path):
-                self._prepare()
-        except BaseException:
-            self._base.close()
-            raise
-
-    def _prepare(self) -> None:
-        run = self._base.execute
-        run("PRAGMA locking_mode=EXCLUSIVE")
-        empty = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not empty:
-            marks = tuple(run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-            if marks != (_APPLICATION, _LAYOUT):
-                raise not_a_journal(self._path, of_ours=marks[0] == _APPLICATION)
-        run("PRAGMA journal_mode=WAL")
-        run("PRAGMA synchronous=NORMAL")
-        run("BEGIN IMMEDIATE")
-        if empty:
-            for table in _TABLES:
-                run(table)
-            run(f"PRAGMA application_id={_APPLICATION}")
-            run(f"PRAGMA user_version={_LAYOUT}")
-        run("COMMIT")
+        self._base = open_sqlite(path, _KIND)
 
     def find(self, name: str) -> Described | None:
         """What was stored for an image by the same engine and options; None if nothing was, or it is damaged."""
         key = _key(name)
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, _NAMED):
             row = self._base.execute(
                 "SELECT facts, data, seal FROM descriptors WHERE name = ? AND made_by = ?", (key, self._made_by)
             ).fetchone()
@@ -83,7 +56,7 @@ class DescriptorStore:
 
     def words(self) -> Float32Array | None:
         """The vocabulary of the same engine and options, float32 [K, C]; None if there is none, or it is damaged."""
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, _NAMED):
             row = self._base.execute("SELECT * FROM words WHERE made_by = ?", (self._made_by,)).fetchone()
         if row is None or row[3] != seal(*row[:3]):
             return None
@@ -92,7 +65,7 @@ class DescriptorStore:
     def put_words(self, words: Float32Array) -> None:
         """Stores the vocabulary [K, C] and drops the descriptors, which were made of another one."""
         row = self._made_by, len(words), words.astype("<f4").tobytes()
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, _NAMED):
             self._base.execute("BEGIN IMMEDIATE")
             self._base.execute("DELETE FROM descriptors WHERE made_by = ?", (self._made_by,))
             self._base.execute("INSERT OR REPLACE INTO words VALUES (?, ?, ?, ?)", (*row, seal(*row)))
@@ -100,7 +73,7 @@ class DescriptorStore:
 
     def put(self, rows: Iterable[tuple[str, Described]]) -> None:
         """Stores all of the descriptors or none of them."""
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, _NAMED):
             self._base.execute("BEGIN IMMEDIATE")
             for name, (facts, descriptor) in rows:
                 key, text, data = _key(name), json.dumps(astuple(facts)), descriptor.astype("<f2").tobytes()
@@ -115,7 +88,7 @@ class DescriptorStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with sqlite_errors(self._path):
+        with sqlite_errors(self._path, _NAMED):
             self._base.close()
 
 

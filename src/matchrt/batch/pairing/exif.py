@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,6 +13,8 @@ _GPS, _EXIF = 0x8825, 0x8769
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = range(1, 7)
 _TAKEN, _TAKEN_FRACTION, _TAKEN_ZONE, _CHANGED = 0x9003, 0x9291, 0x9011, 0x0132
 _BELOW_SEA = (1, b"\x01")
+# Metres, above which nobody takes photographs with a camera that writes places: the number means that it is unknown.
+_HIGHEST = 1e5
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,16 @@ def read_taken(path: Path) -> Taken:
 
     _register_heif()
     try:
-        with Image.open(path) as image:
-            exif = image.getexif()
-            gps, own = dict(exif.get_ifd(_GPS)), dict(exif.get_ifd(_EXIF))
-            changed = exif.get(_CHANGED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about damaged headers
+            with Image.open(path) as image:
+                exif = image.getexif()
+                gps, own = dict(exif.get_ifd(_GPS)), dict(exif.get_ifd(_EXIF))
+                changed = exif.get(_CHANGED)
     except Exception:  # Pillow's parsers raise many kinds of errors for damaged headers; all mean: nothing is known
         return Taken()
-    return Taken(_or_none(_place, gps), _or_none(_seconds, {_CHANGED: changed, **own}))
+    seconds = _or_none(_seconds, own)
+    return Taken(_or_none(_place, gps), _or_none(_moment, changed) if seconds is None else seconds)
 
 
 def _register_heif() -> None:
@@ -50,9 +55,9 @@ def _register_heif() -> None:
     register_heif_opener()
 
 
-def _or_none(read: Callable[[dict[int, Any]], Any], tags: dict[int, Any]) -> Any:
+def _or_none(read: Callable[[Any], Any], value: Any) -> Any:
     try:
-        return read(tags)
+        return read(value)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
 
@@ -61,11 +66,11 @@ def _place(gps: dict[int, Any]) -> tuple[float, float, float] | None:
     latitude = _degrees(gps[_LATITUDE], gps.get(_LATITUDE_REF) in ("S", b"S"))
     longitude = _degrees(gps[_LONGITUDE], gps.get(_LONGITUDE_REF) in ("W", b"W"))
     altitude = float(gps.get(_ALTITUDE, 0.0))
-    altitude = 0.0 if not math.isfinite(altitude) else -altitude if gps.get(_ALTITUDE_REF) in _BELOW_SEA else altitude
+    altitude = -altitude if gps.get(_ALTITUDE_REF) in _BELOW_SEA else altitude
     # Cameras without a fix write zeros.
     if not (abs(latitude) <= 90 and abs(longitude) <= 180) or (latitude == 0 and longitude == 0):
         return None
-    return latitude, longitude, altitude
+    return latitude, longitude, altitude if abs(altitude) < _HIGHEST else 0.0
 
 
 def _degrees(value: Any, negative: bool) -> float:
@@ -75,11 +80,15 @@ def _degrees(value: Any, negative: bool) -> float:
 
 
 def _seconds(tags: dict[int, Any]) -> float:
-    text = str(tags.get(_TAKEN) or tags[_CHANGED]).strip("\0 ")
-    moment = datetime.strptime(text, "%Y:%m:%d %H:%M:%S").replace(tzinfo=timezone.utc)
-    seconds = moment.timestamp() - _zone_seconds(str(tags.get(_TAKEN_ZONE, "")))
+    seconds = _moment(tags[_TAKEN]) - _zone_seconds(str(tags.get(_TAKEN_ZONE, "")))
     fraction = str(tags.get(_TAKEN_FRACTION, "")).strip("\0 ")
     return seconds + (float(f"0.{fraction}") if fraction.isdecimal() and fraction.isascii() else 0.0)
+
+
+def _moment(text: Any) -> float:
+    """Seconds since 1970 of EXIF's way to write a time. Error: ValueError."""
+    moment = datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
+    return moment.replace(tzinfo=timezone.utc).timestamp()
 
 
 def _zone_seconds(text: str) -> float:

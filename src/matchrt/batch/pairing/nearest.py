@@ -22,6 +22,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 INDEX_FROM = 20_000
 _CHUNK_VALUES = 1 << 24
+# By so much the product of a descriptor with itself may be less than 1.
+_ROUNDING = 1e-6
 # The graph's neighbours of a node, and how many nodes are looked at when it is built and searched.
 _LINKS, _EFFORT_BUILD, _EFFORT_SEARCH = 32, 80, 128
 
@@ -31,12 +33,12 @@ def pairs_by_distance(points: FloatArray, neighbours: int, most: float) -> list[
 
     points: float64 [N, D]. most: in the points' unit. Returns sorted pairs (i, j), i < j.
     """
-    points = points - points.mean(0)  # squares of small numbers keep their digits
-    squares = (points**2).sum(1)
 
     def nearness(rows: slice) -> FloatArray:
-        return np.asarray(2 * points[rows] @ points.T - np.add.outer(squares[rows], squares))
+        # Differences first: a sum of squares of times or places would lose the digits in which neighbours differ.
+        return np.asarray(-sum(np.subtract.outer(points[rows, axis], points[:, axis]) ** 2 for axis in range(width)))
 
+    width = points.shape[1]
     found = _merged(_best(nearness, len(points), neighbours))
     gaps = {pair: float(np.linalg.norm(points[pair[0]] - points[pair[1]])) for pair in found}
     return [pair for pair in found if gaps[pair] <= most]
@@ -55,7 +57,7 @@ def pairs_by_similarity(
     else:
         rows = _best(lambda some: descriptors[some] @ descriptors.T, len(descriptors), neighbours)
     pairs = _merged(rows)
-    return [(i, j) for i, j in pairs if float(descriptors[i] @ descriptors[j]) >= least]
+    return [(i, j) for i, j in pairs if float(descriptors[i] @ descriptors[j]) >= least - _ROUNDING]
 
 
 def require_index(count: int, index_from: int = INDEX_FROM) -> Any:
@@ -70,7 +72,7 @@ def require_index(count: int, index_from: int = INDEX_FROM) -> Any:
 
 
 def _best(nearness: Any, count: int, neighbours: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """For each of `count` images, those others whose nearness is largest; equal ones by their numbers."""
+    """For each of `count` images, those others whose nearness is largest; of equal ones, the next ones by number."""
     wanted = min(neighbours, count - 1)
     step = max(1, _CHUNK_VALUES // max(1, count))
     for start in range(0, count if wanted > 0 else 0, step):
@@ -78,7 +80,8 @@ def _best(nearness: Any, count: int, neighbours: int) -> Iterator[tuple[int, npt
         values = nearness(rows)
         own = np.arange(rows.start, rows.stop)
         values[own - start, own] = -np.inf
-        order = np.argsort(-values, axis=1, kind="stable")[:, :wanted]
+        steps = np.abs(np.subtract.outer(own, np.arange(count)))
+        order = np.lexsort((steps, -values))[:, :wanted]
         yield from zip(own.tolist(), order, strict=True)
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from matchrt._util.digest import sha256_bytes
 from matchrt._util.onnx_parts import take_apart, type_of
 from matchrt._util.reading import read_regular
+from matchrt._util.text import printable
 from matchrt.errors import MatchRTError
 from matchrt.manifest import EngineManifest, TensorSpec
-from matchrt.manifest.split import FEATURES, MATCH, PartFacts, part_path, read_split
+from matchrt.manifest.split import FEATURES, MATCH, PartFacts, SplitManifest, part_path, read_split
 from matchrt.runtime.backend import get_backend
 from matchrt.runtime.backends import DEFAULT_BACKEND, built_for
 from matchrt.runtime.engine_checks import UNTOLD, require_digest
 from matchrt.runtime.engine_file import EngineFile
-from matchrt.runtime.split.cut import CutGraph, cut_graph
+from matchrt.runtime.split.cut import CutGraph, cut_graph, feature_input
 
 # Without one of these, features are no more than the image.
 _PRODUCTS = ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger", "QLinearConv", "QLinearMatMul")
@@ -64,6 +65,7 @@ def open_parts(file: EngineFile) -> tuple[EngineFile, EngineFile]:
     require_splittable(manifest)
     built = read_split(file.path, manifest)
     if built is not None:
+        _require_fitting(file, built)
         return _read(file, FEATURES, built.features), _read(file, MATCH, built.match)
     if built_for(manifest.backend) != DEFAULT_BACKEND:
         raise MatchRTError(
@@ -93,6 +95,34 @@ def _in_memory(file: EngineFile, cut: CutGraph) -> tuple[EngineFile, EngineFile]
         for part, data in ((FEATURES, cut.features), (MATCH, cut.match))
     )
     return features, match
+
+
+def _require_fitting(file: EngineFile, built: SplitManifest) -> None:
+    """Raises `manifest-invalid` for parts of different builds: one does not give what the other one takes."""
+    whole, features, match = file.manifest, built.features, built.match
+    given = {spec.name: spec for spec in whole.inputs}
+    maps = {feature_input(side, spec.name): spec for side in (0, 1) for spec in features.outputs}
+    unlike = [spec.name for spec in features.inputs if not _fit(given.get(spec.name), spec)]
+    unlike += [spec.name for spec in match.inputs if not _fit((given | maps).get(spec.name), spec)]
+    unlike += sorted({spec.name for spec in whole.outputs} ^ {spec.name for spec in match.outputs})
+    if unlike:
+        raise MatchRTError(
+            "manifest-invalid",
+            f"The parts beside '{file.path}' are not of one build: '{printable(unlike[0])}' does not fit.",
+            f"Build the parts again: matchrt build {whole.model} --split.",
+        )
+
+
+def _fit(made: TensorSpec | None, taken: TensorSpec) -> bool:
+    """Whether a tensor can be what another one is taken for. Dimensions of which one is not told fit, and no shape."""
+    if made is None or made.dtype != taken.dtype:
+        return False
+    if not made.shape or not taken.shape:
+        return True
+    sides = zip(made.shape, taken.shape, strict=False)
+    return len(made.shape) == len(taken.shape) and all(
+        isinstance(a, str) or isinstance(b, str) or a == b for a, b in sides
+    )
 
 
 def _read(file: EngineFile, part: str, facts: PartFacts) -> EngineFile:
