@@ -200,7 +200,7 @@ def _models() -> tuple[ModelSpec, ...]:
             "in the package, trained by the matchrt authors (docs/models/eloftr-lite.md)",
             "small EfficientLoFTR for CPUs, bundled",
             weights="eloftr-lite.safetensors",
-            default_score=0.4,  # docs/models/eloftr-lite.md
+            default_score=0.35,  # docs/models/eloftr-lite.md
             suits=("speed", "outdoor", "indoor"),
             int8=ELOFTR_LITE_INT8,
         ),
