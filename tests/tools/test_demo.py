@@ -90,7 +90,7 @@ def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: 
         expected = matcher.match(*paths)
     with Matcher(options=MatcherOptions(min_score=0)) as matcher:
         every = len(matcher.match(*paths))
-    assert said.startswith(f"{len(expected)} matches with a score of 0.40 or more"), said
+    assert said.startswith(f"{len(expected)} matches with a score of 0.35 or more"), said
     page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     page.run("document.getElementById('save').click()")
     end = time.monotonic() + 60
