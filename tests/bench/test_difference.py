@@ -92,6 +92,14 @@ def test_rounding_at_a_tie_may_change_what_depends_on_it() -> None:
     expected["margin"] = np.full((1, 8), 1e-3, np.float32)
     found = compare_matches(expected, made_outputs(rows), THRESHOLD)
     assert (found.lost, found.extra, found.ties) == (1, 1, 0)
+    del expected["margin"]
+    found = compare_matches(expected, made_outputs(rows), THRESHOLD)
+    assert (found.lost, found.extra, found.ties) == (1, 1, 0)  # slots were left
+    taken = {name: array[:, :4] if array.ndim > 1 else array for name, array in made_outputs(ROWS).items()}
+    others = {name: array[:, :4] if array.ndim > 1 else array for name, array in made_outputs(rows).items()}
+    found = compare_matches(taken | {"reach": expected["reach"]}, others, THRESHOLD)
+    assert (found.lost, found.extra, found.ties) == (0, 0, 1)
+    assert compare_matches(taken, others, THRESHOLD).lost == 1
     broken: list[Row] = [*ROWS[:2], (24, 8, np.nan, 20, 0.66), ROWS[3]]
     expected["margin"] = np.full((1, 8), 1e-6, np.float32)
     assert not compare_matches(expected, made_outputs(broken), THRESHOLD).same

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matchrt.export.weights.network import load_network
 from matchrt.families.registry import get_spec
+from matchrt.models.eloftr.config import SCORE_REACH
 from matchrt.models.eloftr.network import ELoFTR
 from matchrt.models.eloftr.rescoring import (
     CANDIDATE,
@@ -120,6 +121,17 @@ def test_the_shipped_weights_prefer_matches_that_agree(name: str) -> None:
     with torch.inference_mode():
         scores = network.rescoring(first, _moved(second, wrong, 30.0), confidence, cells, GRID)[0]
     assert scores[right].quantile(0.02) > 0.5 > scores[wrong].quantile(0.98)
+
+
+def test_a_match_reaches_as_far_as_the_configuration_says() -> None:
+    first, second, confidence, cells = _matches("shift")
+    row = evidence(Field.of(first, second, confidence, cells, GRID))[0, :, 11]
+    moved = second.clone()
+    left = (cells[0, :-50] == 11 * 32 + 2).nonzero()[0, 0]
+    moved[0, left] += 5.0
+    other = evidence(Field.of(first, moved, confidence, cells, GRID))[0, :, 11]
+    changed = ((row - other).abs().amax(dim=0) > 1e-6).nonzero()[:, 0]
+    assert 2 + 6 < int(changed.max()) <= 2 + SCORE_REACH / 8
 
 
 def test_candidates_fade_in() -> None:

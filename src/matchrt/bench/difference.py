@@ -89,7 +89,9 @@ def _compare_row(expected: Outputs, actual: Outputs, row: int, threshold: float)
     extra = _counted(second, alone, _floor(expected, row, threshold))
     margin = expected["margin"][row] if "margin" in expected else None
     steady = paired
-    if margin is not None and "reach" in expected:
+    if "reach" in expected:
+        if margin is None:  # then any match may have had its slot by rounding, if there were none left
+            margin = np.full(len(expected["scores"][row]), 0.0 if _full(expected, row) and _full(actual, row) else 1.0)
         forgiven = _forgiven(first, second, lost, extra, margin)
         changed = np.concatenate([first.points[partner < 0], second.points[alone]])
         steady = paired[_out_of_reach(first.points[paired], changed, float(expected["reach"][0]))]
@@ -136,8 +138,11 @@ def _counted(matches: PairMatches, rows: IndexArray, floor: float) -> IndexArray
 def _floor(outputs: Outputs, row: int, threshold: float) -> float:
     """A match of a higher score than this must be in the result."""
     scores = outputs["scores"][row]
-    full = int(outputs["num_matches"][row]) == len(scores)
-    return (max(threshold, float(scores[-1])) if full else threshold) + SCORE_TOLERANCE
+    return (max(threshold, float(scores[-1])) if _full(outputs, row) else threshold) + SCORE_TOLERANCE
+
+
+def _full(outputs: Outputs, row: int) -> bool:
+    return int(outputs["num_matches"][row]) == len(outputs["scores"][row])
 
 
 def _ties(

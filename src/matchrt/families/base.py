@@ -135,6 +135,11 @@ class GridFamily:
         """None, because one size of the images is enough."""
         return None
 
+    @property
+    def score_reach(self) -> float:
+        """Within how many pixels of image 0 a match has a part in the score of another; 0 where each has its own."""
+        return 0.0
+
     def with_options(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
         """The family itself, because it has no options."""
         del preset, given

@@ -38,6 +38,11 @@ class ELoFTRFamily(GridFamily):
     config: ELoFTRConfig
     name: str = "eloftr"
 
+    @property
+    def score_reach(self) -> float:
+        """See `GridFamily`."""
+        return self.config.score_reach
+
     def at(self, height: int, width: int) -> ELoFTRFamily:
         """The family for an input of that size. Positions are scaled by its longer side, as in the authors' code."""
         return replace(self, config=replace(self.config, built_side=max(height, width)))

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from matchrt.models.parts.config import CoarseMatchConfig
 
+# Of `rescoring`: three fits in turn, each over windows of 6 cells to each side, and a cell for what is refined in it.
+SCORE_REACH = 3 * 8.0 * (6 + 1)
+
 
 @dataclass(frozen=True)
 class ELoFTRConfig:
@@ -66,6 +69,11 @@ class ELoFTRConfig:
     def coarse_stride(self) -> int:
         """Input pixels along a side of a coarse cell."""
         return 8
+
+    @property
+    def score_reach(self) -> float:
+        """Within how many pixels of image 0 a match has a part in the score of another."""
+        return SCORE_REACH if self.rescored else 0.0
 
     def __post_init__(self) -> None:
         if self.d_model % (4 * self.n_heads):

@@ -20,7 +20,7 @@ from matchrt.models.eloftr.config import ELoFTRConfig
 from matchrt.models.eloftr.fine import WINDOW, FineFeatures, FineMatching, FineWindows, both_of
 from matchrt.models.eloftr.half_resolution import HalfMatching, HalfWindows
 from matchrt.models.eloftr.repvgg import RepVGG
-from matchrt.models.eloftr.rescoring import CANDIDATE, REACH, Rescoring
+from matchrt.models.eloftr.rescoring import CANDIDATE, Rescoring
 from matchrt.models.parts.coarse_matching import (
     CoarseMatches,
     CoarseScores,
@@ -122,7 +122,7 @@ class ELoFTR(nn.Module):
         margin = torch.minimum(margin, above_the_cut(matches.scores))
         scores = self.rescoring(keypoints0, keypoints1, matches.scores, matches.index0, grid0)
         found = finished(*self.ordered(keypoints0, keypoints1, scores, margin))
-        return replace(found, reach=scores.new_full((1,), REACH))
+        return replace(found, reach=scores.new_full((1,), self.config.score_reach))
 
     def ordered(self, *slots: Tensor) -> Iterator[Tensor]:
         """Points of both images, scores and margins, `[B,K,...]`, by descending score; low scores become 0."""

@@ -29,7 +29,6 @@ CANDIDATE = 0.02
 FADE = 0.05
 # Squared distances in pixels at which a match has half its weight, in the first and the second fit, and for the sums.
 HALF_WEIGHTS = (64.0, 16.0, 9.0)
-REACH = 3 * CELL * (RADII[1] + 1)  # pixels within which a match has a part in the three fits of another
 RIDGE = 0.5  # added to the windows' squared extents, in cells, so that few matches give a mere shift
 ODDS = 1e-3  # confidences nearer to 0 or 1 than this are taken as this
 EVIDENCE = 10  # values for each match
