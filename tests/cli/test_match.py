@@ -305,7 +305,7 @@ def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path
     ran = cli("match", *paths, "--resize", "160", "--rotate", "off", "--zoom", "off", "--json")
     assert ran.json["verdict"] != "match" and "retry" not in ran.json["timings_ms"]
     assert [text.split(":")[0] for text in ran.json["advice"]] == [
-        "Try --min-score 0.2",
+        "Try --min-score 0.1",
         "Try --rotate auto",
         "Try --zoom auto",
         "Try --effort high",

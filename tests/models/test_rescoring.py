@@ -130,7 +130,7 @@ def test_a_match_reaches_as_far_as_the_configuration_says() -> None:
     left = (cells[0, :-50] == 11 * 32 + 2).nonzero()[0, 0]
     moved[0, left] += 5.0
     other = evidence(Field.of(first, moved, confidence, cells, GRID))[0, :, 11]
-    changed = ((row - other).abs().amax(dim=0) > 1e-6).nonzero()[:, 0]
+    changed = ((row - other).abs().amax(dim=0) > 1e-3).nonzero()[:, 0]
     assert 2 + 6 < int(changed.max()) <= 2 + SCORE_REACH / 8
 
 

@@ -27,7 +27,6 @@ from matchrt.engines.build import Engine, GraphFacts, build_engine
 from matchrt.engines.onnxruntime import OnnxRuntimeBuilder
 from matchrt.errors import InternalError
 from matchrt.export.contract import ExportOptions, input_contract
-from matchrt.families.base import GridFamily
 from matchrt.families.presets import configure
 from matchrt.families.registry import get_spec
 from matchrt.manifest import EngineManifest, InputContract, PassRecord, Profile
@@ -137,10 +136,8 @@ def _compared(engine: Engine, source: EngineFile, store: EngineStore) -> Engine:
     expected = _run(other, inputs)
     sizes: Arrays = {f"size{index}": np.array([size], np.int32) for index in (0, 1)}
     actual = _run(EngineFile(store.root, engine.data, engine.manifest), inputs | sizes)
-    family = get_spec(engine.manifest.model).family
-    assert isinstance(family, GridFamily)
-    if family.score_reach:
-        expected["reach"] = np.array([family.score_reach], np.float32)
+    if reach := get_spec(engine.manifest.model).family.score_reach:
+        expected["reach"] = np.array([reach], np.float32)
     difference = compare_matches(expected, actual, engine.manifest.matching.threshold)
     if not difference.same or difference.matches == 0:
         raise InternalError(

@@ -64,6 +64,11 @@ class Family(Protocol):
         ...
 
     @property
+    def score_reach(self) -> float:
+        """Within how many pixels of image 0 a match has a part in the score of another; 0 where each has its own."""
+        ...
+
+    @property
     def coarse(self) -> tuple[int, int] | None:
         """(height, width) in pixels of the smaller copies of the images that the network also takes; None for none."""
         ...
@@ -137,7 +142,7 @@ class GridFamily:
 
     @property
     def score_reach(self) -> float:
-        """Within how many pixels of image 0 a match has a part in the score of another; 0 where each has its own."""
+        """0, because each match has its own score."""
         return 0.0
 
     def with_options(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:

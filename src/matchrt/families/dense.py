@@ -42,6 +42,11 @@ class DenseFamily:
         """See `Family`."""
         raise NotImplementedError
 
+    @property
+    def score_reach(self) -> float:
+        """0, because each match has its own score."""
+        return 0.0
+
     def with_options(self: FamilyT, preset: Mapping[str, object], given: Mapping[str, object]) -> FamilyT:
         """The family with its options `coarse`, (height, width) of the first pass, and `single_pass`, which leaves one.
 

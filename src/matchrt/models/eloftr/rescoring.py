@@ -7,8 +7,8 @@ over windows of 7 x 7 and 13 x 13 cells. How far the match lies from that map, a
 around it, decide its score: a small perceptron turns them into the probability that the match is within 3 pixels.
 
 The fit is repeated with weights that fall with each match's own distance, so wrong matches lose their say (iteratively
-reweighted least squares with Cauchy weights; Holland and Welsch 1977). All sums over windows are box filters on the
-grid of cells of image 0, so their cost does not depend on the windows. Everything is float32.
+reweighted least squares with Cauchy weights; Holland and Welsch 1977). All sums over windows are separable filters on
+the grid of cells of image 0. Everything is float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matchrt.models.parts.coarse_matching import Grid
+from matchrt.models.parts.coarse_matching import Grid, rows_and_columns
 
 CELL = 8.0  # pixels along a side of a cell
 RADII = (3, 6)  # cells of a window to each side of its middle
@@ -40,24 +40,30 @@ _TINY = 1e-6
 class Field:
     """The candidates on the grid of image 0; empty cells hold zeros.
 
-    confidence: `[B,1,h,w]`. place0: `[B,2,h,w]`, the points (x, y) of image 0, in cells. place1: those of image 1.
+    confidence: `[B,1,h,w]`.
+    offset0: `[B,2,h,w]`, the points (x, y) of image 0 from their cells' own points, in cells.
+    place1: `[B,2,h,w]`, the points (x, y) of image 1 from their weighted mean, in cells.
     """
 
     confidence: Tensor
-    place0: Tensor
+    offset0: Tensor
     place1: Tensor
 
     @classmethod
     def of(cls, keypoints0: Tensor, keypoints1: Tensor, confidence: Tensor, cells0: Tensor, grid0: Grid) -> Field:
         """keypoints0, keypoints1: pixels `[B,K,2]`. confidence: `[B,K]`, 0 for empty slots. cells0: int64 `[B,K]`."""
-        points = torch.cat([keypoints0, keypoints1], dim=2) / CELL
+        own = torch.stack(rows_and_columns(cells0, grid0.width)[::-1], dim=2)
+        points = torch.cat([keypoints0 / CELL - own, keypoints1 / CELL], dim=2)
         points = torch.where(confidence[:, :, None] > 0, points, torch.zeros_like(points))
         values = torch.cat([confidence[:, :, None], points], dim=2).transpose(1, 2)
         empty = values.new_zeros(values.shape[0], 5, grid0.height * grid0.width)
         # Two slots of one cell are both empty, so the order of writing does not matter.
         filled = empty.scatter(2, cells0[:, None, :].expand(-1, 5, -1), values)
         grid = filled.reshape(-1, 5, grid0.height, grid0.width)
-        return cls(grid[:, :1], grid[:, 1:3], grid[:, 3:])
+        # Small numbers, because differences of their products are taken.
+        total = grid[:, :1].sum(dim=(2, 3), keepdim=True) + _TINY
+        middle = (grid[:, :1] * grid[:, 3:]).sum(dim=(2, 3), keepdim=True) / total
+        return cls(grid[:, :1], grid[:, 1:3], grid[:, 3:] - middle)
 
 
 def around(values: Tensor, radius: int) -> Tensor:
@@ -67,24 +73,41 @@ def around(values: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (side, 1), 1, (radius, 0)) * float(side * side) - values
 
 
+def moments(values: Tensor, radius: int) -> Tensor:
+    """`[B,C,3,3,h,w]`: sums over the windows of `values [B,C,h,w]` times dy^i dx^j, as `[:, :, i, j]`.
+
+    dx, dy: cells from each window's middle, which is left out. Moments about a common origin would lose the digits that
+    tell one affine map from another.
+    """
+    batch, channels, height, width = values.shape
+    steps = torch.arange(-radius, radius + 1, device=values.device, dtype=values.dtype)
+    powers = torch.stack([torch.ones_like(steps), steps, steps * steps])
+    rows = F.conv2d(values.reshape(-1, 1, height, width), powers[:, None, None, :], padding=(0, radius))
+    sums = F.conv2d(rows.reshape(-1, 1, height, width), powers[:, None, :, None], padding=(radius, 0))
+    found = sums.reshape(batch, channels, 3, 3, height, width).transpose(2, 3)
+    middle = (powers[:, radius][:, None] * powers[:, radius][None, :])[None, None, :, :, None, None]
+    return found - middle * values[:, :, None, None]
+
+
 def distances(field: Field, weight: Tensor, radius: int) -> Tensor:
     """Squared distances, pixels `[B,1,h,w]`, of the points of image 1 from the affine maps of the matches around them.
 
     weight: `[B,1,h,w]` of each match in the fits; 0 for empty cells, whose distances mean nothing.
     """
-    x, y = field.place0.chunk(2, dim=1)
+    x, y = field.offset0.chunk(2, dim=1)
     squares = torch.cat([x * x, x * y, y * y], dim=1)
-    products = torch.cat([x * field.place1, y * field.place1], dim=1)
-    moments = torch.cat([torch.ones_like(weight), field.place0, field.place1, squares, products], dim=1) * weight
-    sums = around(moments, radius)
-    total = sums[:, :1] + _TINY
-    mean = sums[:, 1:] / total
-    (mean_x, mean_y), mean1 = mean[:, :2].chunk(2, dim=1), mean[:, 2:4]
+    products = torch.cat([field.place1, x * field.place1, y * field.place1], dim=1)
+    sums = moments(torch.cat([torch.ones_like(weight), x, y, squares, products], dim=1) * weight, radius)
+    plain, by_x, by_y = sums[:, :, 0, 0], sums[:, :, 0, 1], sums[:, :, 1, 0]
+    total = plain[:, :1] + _TINY
+    mean_x, mean_y = (by_x[:, :1] + plain[:, 1:2]) / total, (by_y[:, :1] + plain[:, 2:3]) / total
+    mean1 = plain[:, 6:8] / total
     ridge = RIDGE / total
-    xx = mean[:, 4:5] - mean_x * mean_x + ridge
-    xy = mean[:, 5:6] - mean_x * mean_y
-    yy = mean[:, 6:7] - mean_y * mean_y + ridge
-    along_x, along_y = mean[:, 7:9] - mean_x * mean1, mean[:, 9:11] - mean_y * mean1
+    xx = (sums[:, :1, 0, 2] + 2 * by_x[:, 1:2] + plain[:, 3:4]) / total - mean_x * mean_x + ridge
+    xy = (sums[:, :1, 1, 1] + by_y[:, 1:2] + by_x[:, 2:3] + plain[:, 4:5]) / total - mean_x * mean_y
+    yy = (sums[:, :1, 2, 0] + 2 * by_y[:, 2:3] + plain[:, 5:6]) / total - mean_y * mean_y + ridge
+    along_x = (by_x[:, 6:8] + plain[:, 8:10]) / total - mean_x * mean1
+    along_y = (by_y[:, 6:8] + plain[:, 10:12]) / total - mean_y * mean1
     slope_x, slope_y = yy * along_x - xy * along_y, xx * along_y - xy * along_x
     turned = (slope_x * (x - mean_x) + slope_y * (y - mean_y)) / (xx * yy - xy * xy).clamp(min=_TINY)
     apart = (field.place1 - mean1 - turned) * CELL
