@@ -140,7 +140,9 @@ def _times(methods: Mapping[str, Method], runs: int) -> dict[str, Any]:
     """Milliseconds of whole calls on a drawn pair of 480x640, in turn; rows of other sizes are left out."""
     first, second, _ = image_pair(480, 640)
     subjects = {
-        name: partial(_call, method, first, second) for name, method in methods.items() if name.endswith("at 640")
+        name: partial(_call, _on_threads(method, 2), first, second)
+        for name, method in methods.items()
+        if name.endswith("at 640")
     }
     report = measure(subjects, LatencyOptions(runs=runs, warm_up=2))
     return {subject.name: subject.stages["total"].to_json() for subject in report.subjects}

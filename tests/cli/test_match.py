@@ -287,15 +287,15 @@ def test_bad_geometry_options_are_refused_before_anything_is_matched(
 def test_a_turned_image_is_found_and_said(cli: CommandLine, pair: tuple[Path, Path]) -> None:
     with PILImage.open(pair[1]) as image:
         image.transpose(PILImage.Transpose.ROTATE_180).save(pair[1], quality=95)
-    ran = cli("match", *pair, *SMALL, "--verify", "homography", "--json")
+    ran = cli("match", *pair, *SMALL, "--engine", "loftr-lite", "--verify", "homography", "--json")
     assert ran.code == 0 and ran.json["provenance"]["turned1"] == 180 and ran.json["verdict"] == "match"
     assert np.allclose(ran.json["geometry"]["matrix"], [[-1, 0, 335], [0, -1, 247], [0, 0, 1]], atol=0.7)
     assert ran.json["timings_ms"]["retry"] > 0 and "advice" not in ran.json
-    said = cli("match", *pair, *SMALL)
+    said = cli("match", *pair, *SMALL, "--engine", "loftr-lite")
     assert "the second turned by 180 degrees" in said.out and "Try" not in said.out
     listing = pair[0].with_name("pairs.txt")
     listing.write_text(f"{pair[0].name} {pair[1].name}\n")
-    assert "the second turned by 180 degrees clockwise" in cli("match", listing, *SMALL).out
+    assert "the second turned by 180 degrees clockwise" in cli("match", listing, *SMALL, "--engine", "loftr-lite").out
 
 
 def test_without_a_match_the_summary_says_what_to_try(cli: CommandLine, tmp_path: Path) -> None:
