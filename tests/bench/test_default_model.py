@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,29 @@ import pytest
 from support.matching import made_matches
 from support.pictures import texture
 
+from bench.default_model import __main__ as program
 from bench.default_model import cases as listed
 from bench.default_model import changes
 from bench.default_model.cases import Case
-from bench.default_model.methods import Sift, resized
+from bench.default_model.methods import EngineMethod, Sift, XFeat, resized
 from bench.default_model.protocol import Figure, ahead_in_pairs, aucs, explained, figures_of, share_within, shuffled
 from bench.default_model.report import auc_table, hard_table, homography_table, standing
 from bench.default_model.store import MatchStore
 from matchrt.bench.folder import PosePair
+
+
+def test_times_are_on_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the tables say; matches are made on one."""
+    subjects: dict[str, Any] = {}
+
+    def recorded(given: dict[str, Any], _: Any) -> Any:
+        subjects.update(given)
+        return SimpleNamespace(subjects=[])
+
+    monkeypatch.setattr(program, "measure", recorded)
+    methods = [EngineMethod("a", "loftr-lite"), EngineMethod("b", "loftr-lite", side=832), XFeat(640), Sift(640)]
+    program._times({method.name: method for method in methods}, 1)
+    assert [getattr(call.args[0], "threads", 2) for call in subjects.values()] == [2, 2, 2]  # not the one at 832
 
 
 def spots(height: int = 96, width: int = 128) -> Any:
