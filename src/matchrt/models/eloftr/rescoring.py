@@ -1,10 +1,11 @@
 """Scores of matches from how well the matches around them agree: eloftr-lite's.
 
-A coarse confidence says how much two cells look alike. It does not see that the cell's neighbours went the same way,
-which is most of what tells right matches from wrong ones: at one precision, three matches of ten more are kept
-(docs/models/eloftr-lite.md). Around every match an affine map is fitted to the other matches by weighted least squares,
-over windows of 7 x 7 and 13 x 13 cells. How far the match lies from that map, and how much agreeing confidence lies
-around it, decide its score: a small perceptron turns them into the probability that the match is within 3 pixels.
+A coarse confidence says how much two cells look alike. It does not see whether the cell's neighbours went the same way,
+which is most of what tells right matches from wrong ones: where 97 % of the kept matches are right, .89 of all right
+ones are kept instead of .33 (docs/models/eloftr-lite.md). Around every match an affine map is fitted to the other
+matches by weighted least squares, over windows of 7 x 7 and 13 x 13 cells. How far the match lies from that map, and
+how much agreeing confidence lies around it, decide its score: a small perceptron turns them into the probability that
+the match is within 3 pixels.
 
 The fit is repeated with weights that fall with each match's own distance, so wrong matches lose their say (iteratively
 reweighted least squares with Cauchy weights; Holland and Welsch 1977). All sums over windows are separable filters on
