@@ -38,12 +38,16 @@ def test_no_photograph_is_in_both_splits() -> None:
     assert splits["validation-photo-00000000000a.webp"] == "test"
 
 
+def _photographs(folder: Path, kinds: list[str], size: tuple[int, int]) -> list[Photograph]:
+    """Pictures of these kinds, written and read as those of the pack are. size: height and width."""
+    paths = [folder / f"train-{kind}-{index:012x}.webp" for index, kind in enumerate(kinds)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), texture(*size, seed=index))
+    return [Photograph.read(path) for path in paths]
+
+
 def test_unrelated_pairs_are_written(tmp_path: Path) -> None:
-    photographs = []
-    for index in range(8):
-        path = tmp_path / f"train-{'photo' if index % 2 else 'texture'}-{index:012x}.webp"
-        cv2.imwrite(str(path), texture(96, 160, seed=index))
-        photographs.append(Photograph.read(path))
+    photographs = _photographs(tmp_path, ["texture", "photo"] * 4, (96, 160))
     pairs = [pair for _, pair in zip(range(25), unrelated_pairs(photographs, (64, 96), 1), strict=False)]
     assert {pair.kind for pair in pairs} <= set(UNRELATED) and len({pair.kind for pair in pairs}) > 4
     row = write(tmp_path, 3, pairs[0])
@@ -52,11 +56,7 @@ def test_unrelated_pairs_are_written(tmp_path: Path) -> None:
 
 
 def test_true_pairs_are_drawn_from_scenes(tmp_path: Path) -> None:
-    photographs = []
-    for index in range(3):
-        path = tmp_path / f"train-photo-{index:012x}.webp"
-        cv2.imwrite(str(path), texture(512, 512, seed=index))
-        photographs.append(Photograph.read(path))
+    photographs = _photographs(tmp_path, ["photo"] * 3, (512, 512))
     recipe = Recipe(replace(Difficulty(), negative=0.0), replace(Strength(), modality=0.08), 0.08)
     pairs = [pair for _, pair in zip(range(3), true_pairs(photographs, (64, 96), 1, recipe), strict=False)]
     for pair in pairs:
