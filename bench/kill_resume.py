@@ -23,6 +23,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -187,6 +188,16 @@ def kill_and_resume(kills: int, images: int, kind: str, seed: int, work: Path) -
     return tally
 
 
+def conclude(tally: dict[str, Any], target: Path | None) -> None:
+    """Prints the faults, writes the tally, and ends the process: with 1 if there are faults."""
+    for fault in tally["faults"]:
+        print(f"FAULT: {fault}")
+    print("equal to the clean run" if not tally["faults"] else "NOT equal to the clean run")
+    if target is not None:
+        target.write_text(json.dumps(tally, indent=2) + "\n", encoding="utf-8")
+    sys.exit(1 if tally["faults"] else 0)
+
+
 def main() -> None:
     """Prints the tally."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,12 +210,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         tally = kill_and_resume(arguments.kills, arguments.images, arguments.format, arguments.seed, Path(work))
     print(f"{tally.pairs} pairs, {tally.kills} kills -9 {tally.phases}, {tally.compared} finished runs compared")
-    for fault in tally.faults:
-        print(f"FAULT: {fault}")
-    print("equal to the clean run" if not tally.faults else "NOT equal to the clean run")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(tally), indent=2) + "\n", encoding="utf-8")
-    sys.exit(1 if tally.faults else 0)
+    conclude(asdict(tally), arguments.json)
 
 
 if __name__ == "__main__":

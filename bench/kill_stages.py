@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kill_resume import conclude
+
 from matchrt.batch.content import content_digest
 from matchrt.batch.output import Output
 
@@ -198,12 +200,7 @@ def main() -> None:
     print(
         f"{tally.pairs} pairs, {tally.verified} verified, registered {tally.registered}; kills -9 {dict(tally.kills)}"
     )
-    for fault in tally.faults:
-        print(f"FAULT: {fault}")
-    print("equal to the clean run" if not tally.faults else "NOT equal to the clean run")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(tally), indent=2) + "\n", encoding="utf-8")
-    sys.exit(1 if tally.faults else 0)
+    conclude(asdict(tally), arguments.json)
 
 
 if __name__ == "__main__":
