@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,7 +40,7 @@ _TRIES = 4
 class Tally:
     """What happened. kills: by the stage that they struck. images: that were registered, by model, in the clean run."""
 
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     rounds: int = 0
     pairs: int = 0
     verified: int = 0
@@ -157,7 +156,7 @@ def rounds(images: Path, work: Path, options: list[str], count: int) -> Tally:
         for stage in STAGES:
             for _ in range(_TRIES):
                 struck = kill_in(trial, stage, random.uniform(0, 0.9 * seconds[stage]))
-                tally.kills[struck or "none"] += 1
+                tally.kills[struck or "none"] = tally.kills.get(struck or "none", 0) + 1
                 print(f"round {number}, meant for {stage}: struck {struck}", flush=True)
                 if struck is None or STAGES.index(struck) >= STAGES.index(stage):
                     break
@@ -197,9 +196,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         images = copy_images(arguments.images, Path(name) / "images")
         tally = rounds(images, Path(name), options, arguments.rounds)
-    print(
-        f"{tally.pairs} pairs, {tally.verified} verified, registered {tally.registered}; kills -9 {dict(tally.kills)}"
-    )
+    print(f"{tally.pairs} pairs, {tally.verified} verified, registered {tally.registered}; kills -9 {tally.kills}")
     conclude(asdict(tally), arguments.json)
 
 

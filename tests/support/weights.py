@@ -29,6 +29,8 @@ def sharp_state(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
             state[key] = uniform(tensor.shape, 1.0, 0.1)
         elif "norm2.weight" in key and "loftr_coarse" in key:
             state[key] = uniform(tensor.shape, 2.0, 0.2)
+        elif tensor.ndim == 0:  # a temperature, which has a value before the training
+            state[key] = tensor.detach().clone()
         elif tensor.ndim == 1:
             state[key] = uniform(tensor.shape, 1.0 if key.endswith("weight") else 0.0, 0.1)
         else:

@@ -357,12 +357,9 @@ ELOFTR_FP16 = PrecisionRules(
 
 # Rules of int8. Their effect was measured: docs/quantization.md.
 
-_SCORES = QuantRule("rescoring", False, reasons.COORDINATES, (Nodes(("rescoring**",), ("Conv", "MatMul", "Gemm")),))
-
 ELOFTR_INT8 = QuantRules(
     "eloftr",
     (
-        _SCORES,
         QuantRule("stem", False, reasons.STEM, (Nodes(("backbone.layer0**",), ("Conv",)),)),
         QuantRule("convolution", True, reasons.CONVOLUTION, (Nodes(("backbone.**", "fine_preprocess.**"), ("Conv",)),)),
         QuantRule("linear", True, reasons.LINEAR, (Nodes(("loftr_coarse.layers.**",), ("MatMul", "Gemm")),)),
@@ -403,7 +400,7 @@ ELOFTR_LITE_INT8 = QuantRules(
             (Nodes(("loftr_coarse.layers.**",), ("MatMul",)),),
         ),
         QuantRule("similarity", False, reasons.SIMILARITY, (Nodes(("coarse_matching",), ("MatMul",)),)),
-        _SCORES,
+        QuantRule("rescoring", False, reasons.COORDINATES, (Nodes(("rescoring**",), ("Conv", "MatMul", "Gemm")),)),
         QuantRule("masks", False, reasons.MASKS, (Nodes(("network",), ("MatMul",)),)),
         QuantRule("fine-matching", False, reasons.COORDINATES, (Nodes(("fine_matching",), ("MatMul",)),)),
     ),
