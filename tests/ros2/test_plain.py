@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import sys
 import threading
@@ -215,6 +216,20 @@ def test_the_configuration_file_has_all_parameters_with_their_defaults() -> None
     given = {name.strip(): ast.literal_eval(value.strip().replace("false", "False")) for name, value in lines}
     assert given == {field.name: field.default for field in fields(Settings)}
     assert Settings.of(given) == Settings()
+
+
+def test_the_default_engine_is_that_of_matcher_and_the_launch_file_names_it_too() -> None:
+    assert Settings().engine == inspect.signature(Matcher).parameters["engine"].default
+    tree = ast.parse((PACKAGE / "launch" / "match.launch.py").read_text(encoding="utf-8"))
+    assigned = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
+    words = assigned["arguments"]
+    assert isinstance(words, ast.Dict)
+    given = {
+        key.value: value.value
+        for key, value in zip(words.keys, words.values, strict=True)
+        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
+    }
+    assert (given["engine"], given["mode"]) == (Settings().engine, Settings().mode)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def generate_launch_description() -> LaunchDescription:
     config = Path(get_package_share_directory("matchrt_ros")) / "config" / "match.yaml"
     arguments = {
         "params": str(config),
-        "engine": "loftr-lite",
+        "engine": "eloftr-lite",
         "mode": "two_topics",
         "image": "image",
         "image0": "image0",

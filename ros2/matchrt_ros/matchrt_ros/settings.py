@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matchrt import MatcherOptions, MatchRTError
+from matchrt.runtime.bundled import DEFAULT_MODEL
 
 MODES = ("two_topics", "keyframe", "previous")
 GEOMETRIES = ("fundamental", "homography")
@@ -21,7 +22,7 @@ class Settings:
     ROS parameters cannot be None: 0, -1 and "" stand for a default.
     """
 
-    engine: str = "loftr-lite"
+    engine: str = DEFAULT_MODEL
     backend: str = ""
     mode: str = "two_topics"
     keyframe_file: str = ""
