@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image as PILImage
 from support.serving import ROOT, Running
 
+from matchrt.runtime.bundled import DEFAULT_MODEL
 from matchrt.runtime.matches import Matches
 
 NEEDED = ("cmake", "g++", "protoc", "grpc_cpp_plugin")
@@ -38,7 +40,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    """Asks for the model that the tests' service has; of two options the last counts."""
+    words = [program, "--model", "loftr-lite", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
 
 
 def check(printed: str, expected: Matches) -> None:
@@ -46,6 +50,11 @@ def check(printed: str, expected: Matches) -> None:
     assert np.array_equal(rows[:, :2], expected.keypoints0)
     assert np.array_equal(rows[:, 2:4], expected.keypoints1)
     assert np.array_equal(rows[:, 4], expected.scores)
+
+
+def test_the_client_asks_for_what_the_service_has_by_default() -> None:
+    header = (ROOT / "examples" / "cpp" / "client" / "client.h").read_text(encoding="utf-8")
+    assert re.findall(r'string model = "(.*)";', header) == [DEFAULT_MODEL]
 
 
 def test_files_and_pixels(program: Path, server: Running, pair: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class ClientError : public std::runtime_error {
 };
 
 struct ClientOptions {
-  std::string model = "loftr-lite";      // the name that the engine is served under
+  std::string model = "eloftr-lite";     // the name that the engine is served under
   std::string token;                     // sent as a bearer token, where the service asks for one
   std::chrono::milliseconds timeout{60000};
   std::optional<double> min_score;       // none: the engine's own
