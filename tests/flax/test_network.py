@@ -169,3 +169,7 @@ def test_jax_sessions(tmp_path: Path, cli: CommandLine, lite_file: Path) -> None
     with pytest.raises(MatchRTError) as caught:
         Matcher("loftr-outdoor", MatcherOptions(backend="jax"))
     assert caught.value.code == "engine-missing"
+    # The default model is no LoFTR. That is said, and which models to take instead.
+    with pytest.raises(MatchRTError) as caught:
+        Matcher(options=MatcherOptions(backend="jax"))
+    assert caught.value.code == "flax-model" and "loftr-lite" in caught.value.remedy

@@ -15,6 +15,7 @@ from flax import nnx
 from matchrt._version import __version__
 from matchrt.errors import MatchRTError
 from matchrt.families.definition import ModelSpec
+from matchrt.families.registry import model_specs
 from matchrt.flax.layout import Arrays as Weights
 from matchrt.flax.models import flax_spec
 from matchrt.flax.weights import BUNDLED, create_abstract, fill, read_flax_weights
@@ -72,9 +73,12 @@ def open_jax(
 
     size: (height, width) of the network's input in pixels, None for the model's own. Images are letterboxed into it,
     because XLA compiles for one size.
-    Errors: engine-missing, those of `read_flax_weights`, flax-part, weights-unaccounted, device-missing, jax-option.
+    Errors: engine-missing, flax-model, those of `read_flax_weights`, flax-part, weights-unaccounted, device-missing,
+    jax-option.
     """
     if str(source) not in BUNDLED and not Path(source).exists() and not Path(source).suffix:
+        if str(source) in model_specs():
+            flax_spec(str(source))  # a network other than LoFTR has none: no file of weights would help
         raise MatchRTError(
             "engine-missing",
             f"'{source}' is neither a bundled model ({', '.join(BUNDLED)}) nor a file of converted weights.",
