@@ -3,15 +3,17 @@
     python -m tools.train_lite.rescoring src/matchrt/assets/eloftr-lite.safetensors --pack PACK
 
 The network stays as it is. It matches pairs that are made as for its training, of which fewer look like other sensors'
-pictures; `matchrt.models.eloftr.rescoring` then learns which matches are within 3 pixels. Pairs weigh by the square
-root of their matches, so that hard ones are heard. At the end, precision and recall on held-out tiles are printed.
+pictures; `matchrt.models.eloftr.rescoring` then learns which matches are within 3 pixels. That depends on their new
+places, which depend on the scores; so it learns three times: from the places as they were, and twice from those that
+the scores before gave. Pairs weigh by the square root of their matches, so that hard ones are heard. At the end,
+precision and recall on held-out tiles are printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -22,85 +24,130 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from matchrt.models.eloftr.affine_fits import Field
 from matchrt.models.eloftr.config import ELOFTR_LITE
 from matchrt.models.eloftr.network import ELoFTR
-from matchrt.models.eloftr.rescoring import Rescoring, slot_evidence
+from matchrt.models.eloftr.rescoring import Rescoring, evidence, in_slots, placed, presence
 from matchrt.models.parts.coarse_matching import Grid
 from tools.train_lite.export import PREFIX
-from tools.train_lite.pairs import Recipe, Shape, make_pairs
+from tools.train_lite.pairs import STRIDE, Recipe, Shape, make_pairs
 from tools.train_lite.photometric import Strength
 from tools.train_lite.tiles import Pool, load_pool
-from tools.train_lite.validate import SLOTS, errors
+from tools.train_lite.validate import SLOTS, true_points
 
 RIGHT_PX = 3.0
 SHAPE = Shape(2, (480, 640), (480, 640))
+GRID = Grid(SHAPE.size0[0] // STRIDE, SHAPE.size0[1] // STRIDE)
 RECIPE = replace(Recipe(), strength=replace(Strength(), modality=0.08), cross_spectral=0.08)
 PRECISIONS = (0.99, 0.97, 0.95, 0.9)
+ROUNDS = 3
 _MODULE = f"{PREFIX}rescoring."
 
 
 class Recorder(nn.Module):
-    """In the place of the rescoring: keeps the evidence `[B,K,10]` of the last matches, and leaves the scores."""
+    """In the place of the rescoring: keeps the last matches, and leaves places and scores."""
 
     def forward(
         self, keypoints0: Tensor, keypoints1: Tensor, confidence: Tensor, cells0: Tensor, grid0: Grid
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """See `Rescoring`."""
-        self.evidence = slot_evidence(keypoints0, keypoints1, confidence, cells0, grid0)
-        self.confidence, self.keypoints = confidence, (keypoints0, keypoints1)
-        return confidence
+        self.slots = (keypoints0, keypoints1, confidence, cells0)
+        return keypoints1, confidence
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Matches of many pairs: evidence `[N,10]`, the confidence `[N]`, whether each is right `[N]`, its weight `[N]`."""
+class Candidates:
+    """The candidates of one pair.
 
-    evidence: Tensor
+    field: the candidates on the grid.
+    keypoints1: pixels `[1,N,2]`.
+    confidence: `[1,N]`.
+    cells0: int64 `[1,N]`.
+    evidence: `[1,N,10]`.
+    truth: where the scene puts the points of image 0, pixels `[1,N,2]`; infinite where that is hidden, or the pair is
+        none.
+    """
+
+    field: Field
+    keypoints1: Tensor
     confidence: Tensor
-    right: Tensor
-    weight: Tensor
+    cells0: Tensor
+    evidence: Tensor
+    truth: Tensor
+
+    @classmethod
+    def of(
+        cls, keypoints0: Tensor, keypoints1: Tensor, confidence: Tensor, cells0: Tensor, truth: Tensor
+    ) -> Candidates:
+        """From slots, all of them taken."""
+        field = Field.of(keypoints0, keypoints1, confidence * presence(confidence), cells0, GRID)
+        return cls(field, keypoints1, confidence, cells0, in_slots(evidence(field), cells0), truth)
+
+    def scores(self, net: Rescoring) -> Tensor:
+        """What `net` makes of them, `[1,N]`."""
+        return net.scored(self.evidence, presence(self.confidence))
+
+    def right(self, net: Rescoring | None) -> Tensor:
+        """Whether each is within 3 pixels, bool `[N]`, where the scores of `net` put it; None: where it is."""
+        points = self.keypoints1
+        if net is not None:
+            points = placed(self.field, points, self.scores(net), self.cells0)
+        return (points - self.truth)[0].norm(dim=1) < RIGHT_PX
 
 
 @torch.no_grad()
-def examples(network: ELoFTR, pool: Pool, count: int, seed: int) -> Examples:
-    """The candidates of `count` pairs. Matches of unrelated pairs are wrong, wherever they lie."""
+def candidates(network: ELoFTR, pool: Pool, count: int, seed: int) -> list[Candidates]:
+    """The candidates of `count` pairs. Those of unrelated pairs are wrong, wherever they lie."""
     recorder = Recorder()
     network.rescoring = recorder  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(seed)
-    rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    found: list[Candidates] = []
     for number in range(count // SHAPE.batch):
         pairs = make_pairs(pool, generator, SHAPE, RECIPE)
         network(pairs.image0, pairs.image1, max_matches=SLOTS)
-        right = (errors(pairs, *recorder.keypoints) < RIGHT_PX) & pairs.scene.positive[:, None]
+        truth = true_points(pairs, recorder.slots[0])
+        truth = torch.where(pairs.scene.positive[:, None, None], truth, torch.full_like(truth, torch.inf))
         for row in range(SHAPE.batch):
-            real = recorder.confidence[row] > 0
-            weight = torch.full((int(real.sum()),), max(1, int(real.sum())) ** -0.5)
-            rows.append((recorder.evidence[row][real], recorder.confidence[row][real], right[row][real], weight))
+            real = recorder.slots[2][row] > 0
+            slots = [values[row : row + 1, real].clone() for values in recorder.slots]
+            if real.any():
+                found.append(Candidates.of(*slots, truth[row : row + 1, real].clone()))
         if number % 10 == 9:
             print(f"{(number + 1) * SHAPE.batch} of {count} pairs", flush=True)
-    return Examples(*(torch.cat(part) for part in zip(*rows, strict=True)))
+    return found
 
 
-def learned(found: Examples, epochs: int) -> Rescoring:
-    """Weights that were learned from the examples; the normalisation of the evidence is in the first layer."""
-    mean, deviation = found.evidence.mean(0), found.evidence.std(0).clamp(min=1e-3)
-    normal, right = (found.evidence - mean) / deviation, found.right.float()
+def learned(found: Sequence[Candidates], right: Tensor, epochs: int) -> Rescoring:
+    """Weights that were learned from candidates, of which `right`, bool `[N]`, are.
+
+    The normalisation of the evidence is in the first layer.
+    """
+    values = torch.cat([each.evidence[0] for each in found])
+    weight = torch.cat([torch.full_like(each.confidence[0], each.confidence.shape[1] ** -0.5) for each in found])
+    mean, deviation = values.mean(0), values.std(0).clamp(min=1e-3)
+    normal, target = (values - mean) / deviation, right.float()
     net = Rescoring()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = 1e-2 * (1 - epoch / epochs) + 1e-4
-        for chosen in torch.randperm(len(right)).split(4096):
+        for chosen in torch.randperm(len(target)).split(4096):
             odds = net.layers(normal[chosen])[:, 0]
-            loss = F.binary_cross_entropy_with_logits(odds, right[chosen], reduction="none")
+            loss = F.binary_cross_entropy_with_logits(odds, target[chosen], reduction="none")
             optimizer.zero_grad()
-            ((loss * found.weight[chosen]).sum() / found.weight[chosen].sum()).backward()  # type: ignore[no-untyped-call]
+            ((loss * weight[chosen]).sum() / weight[chosen].sum()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     first = cast(nn.Linear, net.layers[0])
     with torch.no_grad():
         first.weight /= deviation
         first.bias -= first.weight @ mean
     return net.eval()
+
+
+@torch.no_grad()
+def labels(found: Sequence[Candidates], net: Rescoring | None) -> Tensor:
+    """Which of all candidates are right, bool `[N]`; see `Candidates.right`."""
+    return torch.cat([each.right(net) for each in found])
 
 
 def recalls(score: Tensor, right: Tensor) -> Iterator[str]:
@@ -113,15 +160,18 @@ def recalls(score: Tensor, right: Tensor) -> Iterator[str]:
         yield f"{wanted:.0%}: {float(hits[places[-1]] / hits[-1]) if len(places) else 0.0:.3f}"
 
 
-def report(net: Rescoring, held: Examples) -> None:
-    """Prints what the scores are worth on pairs that they were not made from."""
-    with torch.no_grad():
-        score = torch.sigmoid(net.layers(held.evidence)[:, 0])
-    print("right matches kept at a precision of ... by confidence: " + ", ".join(recalls(held.confidence, held.right)))
-    print("by score: " + ", ".join(recalls(score, held.right)))
+@torch.no_grad()
+def report(net: Rescoring, held: Sequence[Candidates]) -> None:
+    """Prints what scores and places are worth on pairs that they were not made from."""
+    confidence = torch.cat([each.confidence[0] for each in held])
+    score = torch.cat([each.scores(net)[0] for each in held])
+    before, after = labels(held, None), labels(held, net)
+    print("right matches kept at a precision of ... by confidence: " + ", ".join(recalls(confidence, before)))
+    print("by score: " + ", ".join(recalls(score, after)))
     for least in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-        kept = held.right[score >= least]
-        print(f"score {least}: {len(kept)} matches, {float(kept.float().mean()):.4f} right")
+        kept = score >= least
+        shares = ", ".join(f"{float(right[kept].float().mean()):.4f}" for right in (before, after))
+        print(f"score {least}: {int(kept.sum())} matches; right where they were, and where they are: {shares}")
 
 
 def put(net: Rescoring, target: Path) -> None:
@@ -160,8 +210,11 @@ def main() -> None:
     network, found = load(arguments.weights), []
     for split, count, drawn in (("train", arguments.pairs, arguments.drawn), ("validation", arguments.held_out, 12)):
         pool = load_pool(arguments.pack, split, arguments.tile, drawn, arguments.workers, torch.device("cpu"))
-        found.append(examples(network, pool, count, seed=len(found) + 1))
-    net = learned(found[0], arguments.epochs)
+        found.append(candidates(network, pool, count, seed=len(found) + 1))
+    net: Rescoring | None = None
+    for _ in range(ROUNDS):
+        net = learned(found[0], labels(found[0], net), arguments.epochs)
+    assert net is not None
     report(net, found[1])
     put(net, arguments.weights)
 

@@ -34,16 +34,21 @@ class Score:
         return asdict(self)
 
 
-def errors(pairs: Pairs, points0: Tensor, points1: Tensor) -> Tensor:
-    """Distance in pixels of points1 `[B,K,2]` from where the scene puts points0; infinite where that is hidden."""
+def true_points(pairs: Pairs, points0: Tensor) -> Tensor:
+    """Where the scene puts points0 `[B,K,2]` in image 1, pixels (x, y); infinite where that is hidden."""
     (height0, width0), (height1, width1) = (image.shape[2:] for image in (pairs.image0, pairs.image1))
     half0, half1 = max(height0, width0) / 2, max(height1, width1) / 2
     x, y = (points0[..., 0] - (width0 - 1) / 2) / half0, (points0[..., 1] - (height0 - 1) / 2) / half0
     scene = pairs.scene
     there_x, there_y, seen = transfer(scene, scene.view(0), scene.view(1), x, y)
     true = torch.stack([there_x * half1 + (width1 - 1) / 2, there_y * half1 + (height1 - 1) / 2], dim=2)
-    error = (true - points1).norm(dim=2)
-    return torch.where(seen & error.isfinite(), error, torch.full_like(error, torch.inf))
+    known = seen[..., None] & true.isfinite().all(dim=2, keepdim=True)
+    return torch.where(known, true, torch.full_like(true, torch.inf))
+
+
+def errors(pairs: Pairs, points0: Tensor, points1: Tensor) -> Tensor:
+    """Distance in pixels of points1 `[B,K,2]` from where the scene puts points0; infinite where that is hidden."""
+    return (true_points(pairs, points0) - points1).norm(dim=2)
 
 
 @torch.no_grad()

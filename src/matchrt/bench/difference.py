@@ -2,7 +2,7 @@
 
 A result is what an engine returns, as NumPy arrays by name: `keypoints0` and `keypoints1` [B, N, 2] in pixels of the
 input, `scores` [B, N], `num_matches` [B]. Torch also gives `margin` [B, N], if the network can say how clearly each
-pixel was chosen, and `reach` [1], if its scores depend on the matches around, within so many pixels.
+pixel was chosen, and `reach` [1], if scores and places depend on the matches around, within so many pixels.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Difference:
     matches: number of matches that both results have.
     lost: number of matches that only the expected result has, beyond rounding at the threshold.
     extra: number of matches that only the actual result has, beyond rounding at the threshold.
-    pixels: largest difference of one coordinate between matches that both have, in pixels.
-    score: largest difference of scores between matches that both have, but for those that depend on a tie.
+    pixels: largest difference of one coordinate between matches that both have, in pixels, but for those that depend on
+        a tie.
+    score: largest difference of scores between the same matches.
     ties: number of matches whose pixel, or whose slot, was chosen by a margin below rounding, so that the other result
         chose otherwise.
     pixel_limit: largest value of `pixels` that counts as rounding; dense warps have another (`bench.dense_agreement`).
@@ -98,7 +99,7 @@ def _compare_row(expected: Outputs, actual: Outputs, row: int, threshold: float)
     else:
         pixels_of = _ties(first, second, lost, alone, margin)
         forgiven = (len(pixels_of), sum(index in pixels_of.values() for index in extra))
-    pixels = _largest(first.points[paired], second.points[partner[paired]])
+    pixels = _largest(first.points[steady], second.points[partner[steady]])
     score = _largest(first.scores[steady], second.scores[partner[steady]])
     return Difference(len(paired), len(lost) - forgiven[0], len(extra) - forgiven[1], pixels, score, max(forgiven))
 

@@ -65,7 +65,7 @@ class Family(Protocol):
 
     @property
     def score_reach(self) -> float:
-        """Within how many pixels of image 0 a match has a part in the score of another; 0 where each has its own."""
+        """Within how many pixels of image 0 a match has a part in another's score or place; 0 where it has none."""
         ...
 
     @property

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from matchrt.models.parts.config import CoarseMatchConfig
 
-# Of `rescoring`: three fits in turn, each over windows of 6 cells to each side, and a cell for what is refined in it.
-SCORE_REACH = 3 * 8.0 * (6 + 1)
+# Of `rescoring`: three fits in turn over windows of 6 cells to each side and one of 2, and a cell each for what is
+# refined in it.
+SCORE_REACH = 8.0 * (3 * (6 + 1) + (2 + 1))
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class ELoFTRConfig:
         coarser stage, twice, and of the stage at 1/2).
     half_resolution: refine on the half-resolution map instead of its enlargement, by `half_resolution`.
     cosine: match the cosines of the coarse features, by `parts.coarse_matching_bounded`.
-    rescored: score the matches by `rescoring`, after the refinement; `match.threshold` is then for those scores.
+    rescored: score and place the matches by `rescoring`, after the refinement; `match.threshold` is then for those
+        scores.
     match: rules of the coarse matching.
 
     Error: ValueError if the values do not go together.
@@ -72,7 +74,7 @@ class ELoFTRConfig:
 
     @property
     def score_reach(self) -> float:
-        """Within how many pixels of image 0 a match has a part in the score of another."""
+        """Within how many pixels of image 0 a match has a part in the score and the place of another."""
         return SCORE_REACH if self.rescored else 0.0
 
     def __post_init__(self) -> None:

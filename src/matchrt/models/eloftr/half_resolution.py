@@ -49,9 +49,17 @@ def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
     window0 `[B,K,16,C]`, window1 `[B,K,36,C]`: its margin counts in the softmax. The last `regress` channels do not.
     """
     used = window0.shape[3] - regress
-    scores = (window0[..., :used] * used**-0.5) @ window1[..., :used].transpose(2, 3)
-    rows, columns = log_sum_exp(scores), log_sum_exp(scores.transpose(2, 3))
+    first = window0 * _channel_weights(window0, used, used**-0.5, 0.0)
+    scores = first @ window1.transpose(2, 3)
+    # A second product: transposing the first one takes a CPU five times as long.
+    rows, columns = log_sum_exp(scores), log_sum_exp(window1 @ first.transpose(2, 3))
     return 2 * scores - rows[..., :, None] - columns[..., None, :]
+
+
+def _channel_weights(window: Tensor, used: int, first: float, rest: float) -> Tensor:
+    """`[C]`: one value for the first `used` channels, another for the rest. To cut channels out would cost more."""
+    count = window.shape[3]
+    return torch.tensor([first] * used + [rest] * (count - used), dtype=window.dtype).to(window.device)
 
 
 def inner(order: Tensor) -> Tensor:
@@ -70,9 +78,9 @@ def neighbourhood_offset(
     """
     step = torch.arange(3, device=row1.device) - 1
     index = ((row1[:, :, None] + step)[:, :, :, None] * SIDE + (column1[:, :, None] + step)[:, :, None, :]).flatten(2)
-    point = picked(window0[..., -regress:], pixel0[:, :, None])
-    near = picked(window1[..., -regress:], index)
-    scores = (near * point).sum(dim=3) * regress**-0.5
+    weights = _channel_weights(window0, window0.shape[3] - regress, 0.0, regress**-0.5)
+    point = picked(window0, pixel0[:, :, None]) * weights
+    scores = (picked(window1, index) * point).sum(dim=3)
     line = step.to(window0.dtype)
     grid = torch.stack([line.repeat(3), line.repeat_interleave(3)], dim=1)
     return scores.softmax(dim=2) @ grid

@@ -120,7 +120,7 @@ class ELoFTR(nn.Module):
         if self.rescoring is None:
             return finished(keypoints0, keypoints1, matches.scores, margin)
         margin = torch.minimum(margin, above_the_cut(matches.scores))
-        scores = self.rescoring(keypoints0, keypoints1, matches.scores, matches.index0, grid0)
+        keypoints1, scores = self.rescoring(keypoints0, keypoints1, matches.scores, matches.index0, grid0)
         found = finished(*self.ordered(keypoints0, keypoints1, scores, margin))
         return replace(found, reach=scores.new_full((1,), self.config.score_reach))
 

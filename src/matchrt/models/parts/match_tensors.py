@@ -21,8 +21,8 @@ class MatchTensors:
         confidences. None if it chooses no pixels. Where `reach` is given and all slots were taken, it is at most how
         far the confidence that got the match its slot lies above the smallest one. It is not part of an engine; it
         tells rounding at a tie from a mistake.
-    reach: float32 `[1]`: within how many pixels of image 0 a match changes the scores of others. None if each score is
-        its own. It is not part of an engine either.
+    reach: float32 `[1]`: within how many pixels of image 0 a match changes scores and places of others. None if it
+        changes none. It is not part of an engine either.
     """
 
     keypoints0: Tensor
