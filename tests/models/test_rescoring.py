@@ -60,7 +60,7 @@ def test_a_fit_is_the_least_squares_one() -> None:
     )
     second = second + torch.randn(second.shape, generator=generator, dtype=torch.float64)
     field = Field.of(first, second, confidence, cells, GRID)
-    found = fit(field, field.confidence, 3).residual[0, :, 11, 15]
+    found = fit(field, field.confidence, (6, 3)).residual[0, 1, :, 11, 15]
     rows, columns = (torch.div(cells[0], 32, rounding_mode="floor") - 11, cells[0] % 32 - 15)
     near = (rows.abs() <= 3) & (columns.abs() <= 3) & (confidence[0] > 0)
     own = near & (rows == 0) & (columns == 0)
@@ -79,7 +79,7 @@ def test_a_fit_is_the_least_squares_one() -> None:
 def test_matches_of_an_affine_map_have_no_distance_from_it(name: str) -> None:
     first, second, confidence, cells = _matches(name)
     field = Field.of(first, second, confidence, cells, GRID)
-    found = fit(field, field.confidence, 6).distance.flatten(1).gather(1, cells)
+    found = fit(field, field.confidence, (6,)).distance.flatten(1).gather(1, cells)
     assert found[0, :-50].sqrt().max() < 1.0  # the ridge keeps a little
     assert found[0, :-50].sqrt().median() < 0.3
 
@@ -88,7 +88,7 @@ def test_a_wrong_match_lies_as_far_from_the_map_as_it_was_moved() -> None:
     first, second, confidence, cells = _matches("shear")
     wrong = torch.arange(5, cells.shape[1] - 50, 37)
     field = Field.of(first, _moved(second, wrong, 60.0), confidence, cells, GRID)
-    far = fit(field, field.confidence, 3).distance.flatten(1).gather(1, cells)[0].sqrt()
+    far = fit(field, field.confidence, (3,)).distance.flatten(1).gather(1, cells)[0].sqrt()
     assert far[wrong].min() > 45
     # The iterations take the wrong matches out of their neighbours' fits.
     found = evidence(field).flatten(2)[0].T[cells[0]]

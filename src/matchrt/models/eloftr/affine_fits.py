@@ -82,11 +82,11 @@ def _terms(offset0: Tensor, place1: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The affine maps of all cells, each without its own match.
+class Fits:
+    """The affine maps of all cells, each without its own match, for R sizes of windows.
 
-    mass: `[B,1,h,w]`, the weight of the matches around.
-    residual: `[B,2,h,w]`, the points (x, y) of image 1 from where the maps put them, in pixels.
+    mass: `[B,R,h,w]`, the weight of the matches around.
+    residual: `[B,R,2,h,w]`, the points (x, y) of image 1 from where the maps put them, in pixels.
     """
 
     mass: Tensor
@@ -94,8 +94,8 @@ class Fit:
 
     @property
     def distance(self) -> Tensor:
-        """The squared lengths of the residuals, square pixels `[B,1,h,w]`."""
-        return (self.residual * self.residual).sum(dim=1, keepdim=True)
+        """The squared lengths of the residuals, square pixels `[B,R,h,w]`."""
+        return (self.residual * self.residual).sum(dim=2)
 
 
 def window_sums(values: Tensor, radius: int) -> Tensor:
@@ -124,21 +124,23 @@ def _constant(values: list[list[float]], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype).to(like.device)
 
 
-def fit(field: Field, weight: Tensor, radius: int) -> Fit:
-    """Fits of weight `[B,1,h,w]` over windows of `radius` cells to each side.
+def fit(field: Field, weight: Tensor, radii: tuple[int, ...]) -> Fits:
+    """Fits of weight `[B,1,h,w]` over windows of so many cells to each side.
 
     Residuals of empty cells mean nothing. Source: the normal equations of weighted linear regression, with a ridge.
     """
-    sums = window_sums(field.terms * weight, radius)
-    mass = sums[:, :1].clamp(min=0.0)  # a difference, which may round to a little less than 0
+    terms = field.terms * weight
+    sums = torch.stack([window_sums(terms, radius) for radius in radii], dim=1)
+    mass = sums[:, :, :1].clamp(min=0.0)  # a difference, which may round to a little less than 0
     total = mass + _TINY
-    _, mean, squares, mean1, by_x, by_y = torch.split(sums / total, [1, 2, 3, 2, 2, 2], dim=1)
-    mean_x, mean_y = mean.chunk(2, dim=1)
-    ridge = (RIDGE / total) * _constant([[1.0, 0.0, 1.0]], total)[:, :, None, None]
-    products = torch.cat([mean * mean_x, mean_y * mean_y], dim=1)  # xx, xy, yy
-    xx, xy, yy = (squares - products + ridge).chunk(3, dim=1)
+    _, mean, squares, mean1, by_x, by_y = torch.split(sums / total, [1, 2, 3, 2, 2, 2], dim=2)
+    mean_x, mean_y = mean.chunk(2, dim=2)
+    ridge = (RIDGE / total) * _constant([[1.0, 0.0, 1.0]], total)[:, None, :, None, None]
+    products = torch.cat([mean * mean_x, mean_y * mean_y], dim=2)  # xx, xy, yy
+    xx, xy, yy = (squares - products + ridge).chunk(3, dim=2)
     by_x, by_y = by_x - mean_x * mean1, by_y - mean_y * mean1
-    apart_x, apart_y = (field.offset0 - mean).chunk(2, dim=1)
+    apart_x, apart_y = (field.offset0[:, None] - mean).chunk(2, dim=2)
     volume = (xx * yy - xy * xy).clamp(min=_TINY)
     along_x, along_y = (yy * apart_x - xy * apart_y) / volume, (xx * apart_y - xy * apart_x) / volume
-    return Fit(mass, (field.place1 - mean1 - along_x * by_x - along_y * by_y) * CELL)
+    residual = (field.place1[:, None] - mean1 - along_x * by_x - along_y * by_y) * CELL
+    return Fits(mass[:, :, 0], residual)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matchrt.models.eloftr.fine import both_of, picked
-from matchrt.models.parts.coarse_matching import log_sum_exp, rows_and_columns
+from matchrt.models.parts.coarse_matching import rows_and_columns
+from matchrt.models.parts.coarse_matching_once import SMALLEST_SUM
 from matchrt.models.parts.stored import stored_integers
 
 STRIDE = 2  # image pixels along a side of a map's pixel
@@ -43,29 +44,35 @@ def windows(features: Tensor, cells: Tensor, grid_width: int, margin: int, store
     return F.embedding(index, flat)
 
 
-def window_order(window0: Tensor, window1: Tensor, regress: int) -> Tensor:
+def window_order(window0: Tensor, window1: Tensor, regress: int, margin: bool = True) -> Tensor:
     """First stage: logarithms `[B,K,16,36]` of the confidence between the pixels of both cells.
 
     window0 `[B,K,16,C]`, window1 `[B,K,36,C]`: its margin counts in the softmax. The last `regress` channels do not.
+    margin: False puts the margin's pixels last, which costs less than cutting them out.
     """
     used = window0.shape[3] - regress
-    first = window0 * _channel_weights(window0, used, used**-0.5, 0.0)
-    scores = first @ window1.transpose(2, 3)
-    # A second product: transposing the first one takes a CPU five times as long.
-    rows, columns = log_sum_exp(scores), log_sum_exp(window1 @ first.transpose(2, 3))
-    return 2 * scores - rows[..., :, None] - columns[..., None, :]
+    scores = (window0 * _channel_weights(window0, used, used**-0.5, 0.0)) @ window1.transpose(2, 3)
+    # One maximum for each pair of cells, so that one pass of exponentials serves rows and columns. A row or column of
+    # values that are all 87 below it gets a sum that is too large, hence confidences that are too small.
+    moved = scores - scores.amax(dim=(2, 3), keepdim=True)
+    exponentials = moved.exp()
+    rows, columns = (exponentials.sum(dim=axis, keepdim=True).clamp(min=SMALLEST_SUM).log() for axis in (3, 2))
+    if not margin:
+        columns = columns + _last_of_margin(columns)
+    return 2 * moved - rows - columns
+
+
+def _last_of_margin(like: Tensor) -> Tensor:
+    """`[36]`: 0 for the pixels of a cell, and for those of its margin more than any logarithm."""
+    inside = range(1, SIDE - 1)
+    values = [0.0 if row in inside and column in inside else 1e9 for row in range(SIDE) for column in range(SIDE)]
+    return torch.tensor(values, dtype=like.dtype).to(like.device)
 
 
 def _channel_weights(window: Tensor, used: int, first: float, rest: float) -> Tensor:
     """`[C]`: one value for the first `used` channels, another for the rest. To cut channels out would cost more."""
     count = window.shape[3]
     return torch.tensor([first] * used + [rest] * (count - used), dtype=window.dtype).to(window.device)
-
-
-def inner(order: Tensor) -> Tensor:
-    """`[B,K,16,36] -> [B,K,16,16]`, without the margin of image 1."""
-    grid = order.reshape(*order.shape[:3], SIDE, SIDE)
-    return grid[..., 1:-1, 1:-1].flatten(3)
 
 
 def neighbourhood_offset(
@@ -114,14 +121,14 @@ class HalfMatching(nn.Module):
 
     def forward(self, window0: Tensor, window1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Offsets from the cells' points, pixels `[B,K,2]` (x, y), of images 0 and 1; and the margin `[B,K]`."""
-        order = inner(window_order(window0, window1, self.regress)).flatten(2)
-        pixel0, pixel1 = rows_and_columns(order.argmax(dim=2), CELL * CELL)
+        order = window_order(window0, window1, self.regress, margin=False).flatten(2)
+        pixel0, pixel1 = rows_and_columns(order.argmax(dim=2), SIDE * SIDE)
         best = order.topk(2, dim=2).values  # engines have no margin, so their graphs have no such top-K either
         margin = 1.0 - (best[..., 1] - best[..., 0]).exp()
         row0, column0 = rows_and_columns(pixel0, CELL)
-        row1, column1 = rows_and_columns(pixel1, CELL)
-        offset = neighbourhood_offset(window0, window1, pixel0, row1 + 1, column1 + 1, self.regress)
-        return point_of(row0, column0), point_of(row1, column1) + STRIDE * offset, margin
+        row1, column1 = rows_and_columns(pixel1, SIDE)
+        offset = neighbourhood_offset(window0, window1, pixel0, row1, column1, self.regress)
+        return point_of(row0, column0), point_of(row1 - 1, column1 - 1) + STRIDE * offset, margin
 
 
 def point_of(row: Tensor, column: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from matchrt.models.eloftr.affine_fits import Field, Fit, fit
+from matchrt.models.eloftr.affine_fits import Field, fit
 from matchrt.models.parts.coarse_matching import Grid
 
 RADII = (3, 6)  # cells of a window to each side of its middle
@@ -43,23 +43,16 @@ def evidence(field: Field) -> Tensor:
     of it in the large window, what the first fit leaves in the small one, and what agrees, in both.
     """
     confidence = field.confidence
-    small, large = RADII
-    first = fit(field, confidence, large)
-    weight = confidence / (1 + first.distance / HALF_WEIGHTS[0])
-    second = [fit(field, weight, radius) for radius in (small, large)]
-    weight = confidence / (1 + _nearest(second) / HALF_WEIGHTS[1])
-    third = [fit(field, weight, radius) for radius in (small, large)]
+    first = fit(field, confidence, RADII[1:])
+    second = fit(field, confidence / (1 + first.distance / HALF_WEIGHTS[0]), RADII)
+    nearer = second.distance.amin(dim=1, keepdim=True)
+    third = fit(field, confidence / (1 + nearer / HALF_WEIGHTS[1]), RADII)
     limited = confidence.clamp(ODDS, 1 - ODDS)
     odds = limited.log() - (1 - limited).log()
-    far = torch.cat([each.distance for each in (first, *second, *third)], dim=1).clamp(max=_FURTHEST).sqrt()
-    near = torch.cat([each.mass for each in (first, second[0], *third)], dim=1)
-    found = torch.cat([odds, (1 + far).log(), (1 + near).log()], dim=1)
+    far = torch.cat([each.distance for each in (first, second, third)], dim=1).clamp(max=_FURTHEST).sqrt()
+    near = torch.cat([first.mass, second.mass[:, :1], third.mass], dim=1)
+    found = torch.cat([odds, (1 + torch.cat([far, near], dim=1)).log()], dim=1)
     return torch.where(confidence > 0, found, torch.zeros_like(found))
-
-
-def _nearest(fits: list[Fit]) -> Tensor:
-    small, large = fits
-    return torch.minimum(small.distance, large.distance)
 
 
 def in_slots(values: Tensor, cells0: Tensor) -> Tensor:
@@ -77,9 +70,9 @@ def placed(field: Field, keypoints1: Tensor, scores: Tensor, cells0: Tensor) -> 
 
     A match that is far from the map of its neighbours is wrong, or at an edge in depth, and stays where it is.
     """
-    near = fit(field, field.weighed(scores, cells0).confidence, PLACE_RADIUS)
+    near = fit(field, field.weighed(scores, cells0).confidence, (PLACE_RADIUS,))
     share = PLACE_SHARE / (1 + near.distance / PLACE_DISTANCE) * near.mass / (near.mass + PLACE_MASS)
-    moved = keypoints1 - in_slots(share * near.residual, cells0)
+    moved = keypoints1 - in_slots(share * near.residual[:, 0], cells0)
     return torch.where(scores[:, :, None] > 0, moved, keypoints1)
 
 
