@@ -60,7 +60,7 @@ def test_which_products_are_in_8_bits() -> None:
     # What the refinement reads is as exact as in fp32. All else gets one range for all channels.
     tensors = {f"backbone.layer3.{block}/Relu_{image}" for block in range(5) for image in (0, 1)}
     assert set(plan.placement.tensors) == set(plan.equalisable) == tensors
-    assert not plan_quantization(bundled(), "eloftr", ONNXRUNTIME).compensated
+    assert not quant_rules("eloftr").compensated
     with pytest.raises(MatchRTError) as caught:
         plan_quantization(bundled(), "eloftr", TENSORRT_FP8, name="eloftr-lite")
     assert caught.value.code == "quantized-nothing"
