@@ -12,9 +12,11 @@ from matchrt.models.eloftr.half_resolution import (
     BEFORE,
     CELL,
     SIDE,
+    STRIDE,
     HalfMatching,
     neighbourhood_offset,
     point_of,
+    window_order,
     windows,
 )
 from matchrt.models.eloftr.network import ELoFTR
@@ -101,6 +103,22 @@ def test_refinement_finds_a_known_shift() -> None:
     found0, found1, _ = matching(windows(map0, cells, 8, 0, False), windows(map1, cells, 8, 1, False))
     # Where the chosen pixel's partner lies within image 1's cell, the shift is exact to the spread of the softmax.
     assert torch.allclose(found1 - found0, torch.tensor([2.0, 4.0]).expand_as(found0), atol=0.2)
+
+
+def test_the_first_stage_takes_the_best_pair_of_the_dual_softmax() -> None:
+    """Against both softmaxes as they are written. Image 1's margin counts in them, and is not taken."""
+    generator = torch.Generator().manual_seed(8)
+    window0, window1 = (torch.randn(1, 200, n, 32, generator=generator) for n in (16, 36))
+    scores = (window0[..., :24] * 24**-0.5) @ window1[..., :24].transpose(2, 3)
+    confidence = scores.softmax(dim=3) * scores.softmax(dim=2)
+    assert torch.allclose(window_order(window0, window1, 8).exp(), confidence, rtol=1e-4)
+    inside = confidence.reshape(200, 16, SIDE, SIDE)[..., 1:-1, 1:-1].reshape(200, 256).argmax(dim=1)[None]
+    assert (confidence.reshape(200, 576).argmax(dim=1) % 36 // SIDE % (SIDE - 1) == 0).any()  # some are of the margin
+    first, second, _ = HalfMatching(8)(window0, window1)
+    row, column = inside // 16 // CELL, inside // 16 % CELL
+    assert torch.equal(first, point_of(row, column))
+    row, column = inside % 16 // CELL, inside % 16 % CELL
+    assert (second - point_of(row, column)).abs().max() <= STRIDE
 
 
 def test_the_second_stage_is_an_expectation_of_offsets() -> None:
