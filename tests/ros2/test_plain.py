@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import runpy
 import sys
 import threading
 import xml.etree.ElementTree as ET
@@ -218,18 +219,45 @@ def test_the_configuration_file_has_all_parameters_with_their_defaults() -> None
     assert Settings.of(given) == Settings()
 
 
-def test_the_default_engine_is_that_of_matcher_and_the_launch_file_names_it_too() -> None:
+def test_the_default_engine_is_that_of_matcher() -> None:
     assert Settings().engine == inspect.signature(Matcher).parameters["engine"].default
-    tree = ast.parse((PACKAGE / "launch" / "match.launch.py").read_text(encoding="utf-8"))
-    assigned = {ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)}
-    words = assigned["arguments"]
-    assert isinstance(words, ast.Dict)
-    given = {
-        key.value: value.value
-        for key, value in zip(words.keys, words.values, strict=True)
-        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
+
+
+def _launched(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> SimpleNamespace:
+    """The node of the launch file. No wheel has ROS's launch: stand-ins for what the file uses of it."""
+    declared: dict[str, str] = {}
+    stand_ins: dict[str, dict[str, object]] = {
+        "ament_index_python": {},
+        "ament_index_python.packages": {"get_package_share_directory": lambda name: "/share/" + name},
+        "launch": {"LaunchDescription": list, "LaunchContext": object},
+        "launch.actions": {
+            "DeclareLaunchArgument": lambda name, default_value: declared.update({name: default_value}),
+            "OpaqueFunction": lambda function: function,
+        },
+        "launch.substitutions": {
+            "LaunchConfiguration": lambda name: SimpleNamespace(perform=lambda context: (declared | given)[name])
+        },
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": SimpleNamespace},
     }
-    assert (given["engine"], given["mode"]) == (Settings().engine, Settings().mode)
+    for name, names in stand_ins.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**names))  # type: ignore[arg-type]
+    file = runpy.run_path(str(PACKAGE / "launch" / "match.launch.py"))
+    *_, nodes = file["generate_launch_description"]()
+    assert set(given) <= set(declared)
+    (node,) = nodes(None)
+    assert isinstance(node, SimpleNamespace)
+    return node
+
+
+@pytest.mark.parametrize("given", [{}, {"mode": "previous"}, {"engine": "a.engine", "mode": "keyframe"}])
+def test_the_launch_file_overrides_only_what_was_given(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> None:
+    node = _launched(monkeypatch, given | {"params": "/opt/robot.yaml"})
+    file, over = node.parameters
+    assert file.perform(None) == "/opt/robot.yaml" and over == given
+    assert [topic for topic, _ in node.remappings] == ["image", "image0", "image1"]
+    node = _launched(monkeypatch, {})
+    assert node.parameters[0].perform(None) == "/share/matchrt_ros/config/match.yaml"
 
 
 @pytest.mark.parametrize(
