@@ -240,8 +240,8 @@ class MapWork:
             raise MatchRTError(
                 "map-empty",
                 f"COLMAP registered none of the {answer['images']} images: no two of them are enough to begin with.",
-                "A map needs views of one place from different sides: of one plane, or from a camera that only turned, there is "
-                "none. Match more pairs of neighbouring images, or look at --report for the pairs that were verified.",
+                "A map needs views of one place from different sides: of one plane, or from a camera that only turned, "
+                "there is none. Match more pairs of neighbouring images, or look at --report for the verified ones.",
             )
         return int(answer["images"]), tuple(Model(**model) for model in answer["models"])
 
