@@ -86,3 +86,13 @@ def test_a_home_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ran = _completion("--install-completion", tmp_path / "file")
     assert ran.returncode == 2 and "error[output-unwritable]" in ran.stderr and "--show-completion" in ran.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_that_is_named_is_meant_where_none_is_found(shell: str) -> None:
+    """As in a container's build: the parent is no shell, and $SHELL names none."""
+    variables = {name: value for name, value in os.environ.items() if name != "SHELL"}
+    command = [sys.executable, "-m", "matchrt", "--show-completion", shell]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, start_new_session=True)
+    assert ran.returncode == 0 and "_MATCHRT_COMPLETE" in ran.stdout, ran.stderr
+    assert {"bash": "complete -o", "zsh": "#compdef", "fish": "complete --command"}[shell] in ran.stdout

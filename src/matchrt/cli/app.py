@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import typer
 
@@ -78,6 +79,7 @@ app.command("engines", epilog=models.ENGINES_EPILOG)(models.engines)
 _INTERRUPTED = 130
 _HELP_WIDTH = 120
 _REFUSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)
+_SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
 # Options that had another name before 0.1.0.
 _OLD_NAMES = {"--flavor": "--backend", "--twin": "--flax"}
 
@@ -92,6 +94,7 @@ def main() -> None:
     arguments = [a for a in given if a != "--debug"]
     told = partial(fail, debug=len(arguments) < len(given))
     _keep_help_whole()
+    _heed_named_shell(arguments)
     with guarded_streams() as closed:
         code = _run(arguments, told) if closed is None else told(closed, as_json=False)
         sys.exit(code or _flush(told))
@@ -105,6 +108,17 @@ def _keep_help_whole() -> None:
     """
     if sys.stdout is None or not sys.stdout.isatty():
         os.environ.setdefault("TERMINAL_WIDTH", str(_HELP_WIDTH))
+
+
+def _heed_named_shell(arguments: list[str]) -> None:
+    """Lets `--show-completion bash` mean bash.
+
+    Typer looks for the shell among the parents of this process, and takes a name only where this variable is set. There
+    is no shell to be found in a container's build, or behind nohup.
+    """
+    for option, name in pairwise(arguments):
+        if option in ("--show-completion", "--install-completion") and name in _SHELLS:
+            os.environ.setdefault("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
 
 
 def _run(arguments: list[str], told: Callable[..., int]) -> int:
