@@ -76,8 +76,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: Page, tmp_path: Path) -> None:
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    for path, grey in zip(paths, shifted_pair(120, 160, (16, 8)), strict=True):
-        PILImage.fromarray(np.stack([grey, 255 - grey // 2, grey // 3], 2)).save(path)
+    # A little noise in the lower half leaves some matches whose score is low.
+    noise = np.zeros((120, 160, 3))
+    noise[60:] = np.random.default_rng(0).normal(0, 4, noise.shape)[60:]
+    for path, grey, strength in zip(paths, shifted_pair(120, 160, (16, 8)), (0, 1), strict=True):
+        pixels = np.stack([grey, 255 - grey // 2, grey // 3], 2) + strength * noise
+        PILImage.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
     page.call("Page.navigate", url=f"{site.url}/docs/demo/index.html")
     page.wait("document.readyState == 'complete' && document.getElementById('go').disabled")
     for side, path in enumerate(paths):
@@ -105,7 +109,7 @@ def test_the_browser_finds_python_s_matches_and_sends_nothing(site: Site, page: 
     assert (tmp_path / "page.png").stat().st_size > 20_000
     middle = round(float(np.median(expected.scores)), 2)  # a place of the slider
     good = int((expected.scores >= middle).sum())
-    assert 0 < good < len(expected) <= every
+    assert 0 < good < len(expected) < every
     for score, count in ((middle, good), (0, every)):
         page.run(
             f"(e => {{ e.value = {score}; e.dispatchEvent(new Event('input')) }})(document.getElementById('score'))"
