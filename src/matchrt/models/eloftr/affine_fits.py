@@ -7,13 +7,14 @@ matches, and CPUs run it in a fraction of a millisecond.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from matchrt.models.parts.coarse_matching import Grid, rows_and_columns
+from matchrt.models.parts.constants import constant
 
 CELL = 8.0  # pixels along a side of a cell
 RIDGE = 0.5  # added to the windows' squared extents, in cells, so that few matches give a mere shift
@@ -67,10 +68,10 @@ class Field:
         place1 = grid[:, 3:] - middle
         return cls(grid[:, :1], grid[:, 1:3], place1, _terms(grid[:, 1:3], place1))
 
-    def weighed(self, confidence: Tensor, cells0: Tensor) -> Field:
-        """The same matches with another confidence `[B,K]`."""
+    def on_grid(self, values: Tensor, cells0: Tensor) -> Tensor:
+        """Values of the slots `[B,K]` in their cells `[B,1,h,w]`; 0 in empty ones."""
         empty = torch.zeros_like(self.confidence).flatten(1)
-        return replace(self, confidence=empty.scatter(1, cells0, confidence).reshape(self.confidence.shape))
+        return empty.scatter(1, cells0, values).reshape(self.confidence.shape)
 
 
 def _terms(offset0: Tensor, place1: Tensor) -> Tensor:
@@ -106,9 +107,9 @@ def window_sums(values: Tensor, radius: int) -> Tensor:
     """
     steps = range(-radius, radius + 1)
     powers = [(i, j) for *_, i, j in _SUMS] + [(0, 0)] * (_CHANNELS - len(_SUMS))
-    along_x = _constant([[float(step**j) for step in steps] for _, j in powers], values)
-    along_y = _constant([[float(step**i) for step in steps] for i, _ in powers], values)
-    total = _constant([[_factor(channel, found) for channel in range(_CHANNELS)] for found in range(_TERMS)], values)
+    along_x = constant([[float(step**j) for step in steps] for _, j in powers], values)
+    along_y = constant([[float(step**i) for step in steps] for i, _ in powers], values)
+    total = constant([[_factor(channel, found) for channel in range(_CHANNELS)] for found in range(_TERMS)], values)
     rows = F.conv2d(values, along_x[:, None, None, :], padding=(0, radius), groups=_CHANNELS)
     sums = F.conv2d(rows, along_y[:, None, :, None], padding=(radius, 0), groups=_CHANNELS)
     # In the middle all steps are 0, so only the plain sums hold its values.
@@ -118,10 +119,6 @@ def window_sums(values: Tensor, radius: int) -> Tensor:
 def _factor(channel: int, found: int) -> float:
     """How often the sum of a channel counts in the sum `found`."""
     return _SUMS[channel][1] if channel < len(_SUMS) and _SUMS[channel][0] == found else 0.0
-
-
-def _constant(values: list[list[float]], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype).to(like.device)
 
 
 def fit(field: Field, weight: Tensor, radii: tuple[int, ...]) -> Fits:
@@ -135,7 +132,7 @@ def fit(field: Field, weight: Tensor, radii: tuple[int, ...]) -> Fits:
     total = mass + _TINY
     _, mean, squares, mean1, by_x, by_y = torch.split(sums / total, [1, 2, 3, 2, 2, 2], dim=2)
     mean_x, mean_y = mean.chunk(2, dim=2)
-    ridge = (RIDGE / total) * _constant([[1.0, 0.0, 1.0]], total)[:, None, :, None, None]
+    ridge = (RIDGE / total) * constant([[1.0, 0.0, 1.0]], total)[:, None, :, None, None]
     products = torch.cat([mean * mean_x, mean_y * mean_y], dim=2)  # xx, xy, yy
     xx, xy, yy = (squares - products + ridge).chunk(3, dim=2)
     by_x, by_y = by_x - mean_x * mean1, by_y - mean_y * mean1

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from matchrt.models.eloftr.fine import both_of, picked
 from matchrt.models.parts.coarse_matching import rows_and_columns
 from matchrt.models.parts.coarse_matching_once import SMALLEST_SUM
+from matchrt.models.parts.constants import constant
 from matchrt.models.parts.stored import stored_integers
 
 STRIDE = 2  # image pixels along a side of a map's pixel
@@ -66,13 +67,12 @@ def _last_of_margin(like: Tensor) -> Tensor:
     """`[36]`: 0 for the pixels of a cell, and for those of its margin more than any logarithm."""
     inside = range(1, SIDE - 1)
     values = [0.0 if row in inside and column in inside else 1e9 for row in range(SIDE) for column in range(SIDE)]
-    return torch.tensor(values, dtype=like.dtype).to(like.device)
+    return constant(values, like)
 
 
 def _channel_weights(window: Tensor, used: int, first: float, rest: float) -> Tensor:
     """`[C]`: one value for the first `used` channels, another for the rest. To cut channels out would cost more."""
-    count = window.shape[3]
-    return torch.tensor([first] * used + [rest] * (count - used), dtype=window.dtype).to(window.device)
+    return constant([first] * used + [rest] * (window.shape[3] - used), window)
 
 
 def neighbourhood_offset(

@@ -70,7 +70,7 @@ def placed(field: Field, keypoints1: Tensor, scores: Tensor, cells0: Tensor) -> 
 
     A match that is far from the map of its neighbours is wrong, or at an edge in depth, and stays where it is.
     """
-    near = fit(field, field.weighed(scores, cells0).confidence, (PLACE_RADIUS,))
+    near = fit(field, field.on_grid(scores, cells0), (PLACE_RADIUS,))
     share = PLACE_SHARE / (1 + near.distance / PLACE_DISTANCE) * near.mass / (near.mass + PLACE_MASS)
     moved = keypoints1 - in_slots(share * near.residual[:, 0], cells0)
     return torch.where(scores[:, :, None] > 0, moved, keypoints1)
